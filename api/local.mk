@@ -1,0 +1,1 @@
+# api: sources and programs, included by the top Makefile.am

@@ -1,0 +1,1 @@
+# cli: sources and programs, included by the top Makefile.am

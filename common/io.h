@@ -1,0 +1,31 @@
+/* Whole reads and writes: they restart on EINTR and short counts, so callers see all or an error. */
+#ifndef HULL_COMMON_IO_H
+#define HULL_COMMON_IO_H
+
+#include "common/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Bytes read: less than `len` only at the end of the file. -errno. */
+ssize_t read_full(int fd, void *data, size_t len);
+/* 0 or -errno. */
+int write_full(int fd, const void *data, size_t len);
+ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset);
+int pwrite_full(int fd, const void *data, size_t len, uint64_t offset);
+
+/* Replaces `path` with `data` so that a reader, or a crash at any instant, sees the old file or the new one, never
+ * a part: temporary file beside it, fsync, rename, fsync of the folder. 0 or -errno with `err` set. */
+int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err);
+
+/* mkdir -p. 0 (also when it is there) or -errno with `err` set. */
+int make_directories(const char *path, unsigned mode, struct error *err);
+
+/* Listens on / connects to a Unix stream socket, close-on-exec, non-blocking when asked. A path longer than
+ * sun_path holds is refused with -ENAMETOOLONG. unix_listen replaces a socket that nobody listens on any more and
+ * refuses (-EADDRINUSE) one that is alive. Descriptor or -errno with `err` set. */
+int unix_listen(const char *path, int backlog, unsigned mode, struct error *err);
+int unix_connect(const char *path, int nonblock, struct error *err);
+
+#endif

@@ -1,0 +1,100 @@
+/* JSON by field table: one table per object reads it, refuses what does not belong, writes it, frees it and
+ * describes it (JSON Schema), so that nothing is said twice.
+ *
+ *	struct port { int64_t host, guest; };
+ *	static const struct json_field port_fields[] = {
+ *		{"host", JSON_FIELD_INT, offsetof(struct port, host), .min = 1, .max = 65535, .help = "port on the host"},
+ *		{"guest", JSON_FIELD_INT, offsetof(struct port, guest), .min = 1, .max = 65535, .required = true},
+ *	};
+ *	const struct json_table port_table = JSON_TABLE("Port", struct port, port_fields);
+ *
+ * Refusals name the field by its path ("ports[1].guest"); an unknown key is answered with the nearest known one. */
+#ifndef HULL_COMMON_JSON_H
+#define HULL_COMMON_JSON_H
+
+#include "common/checked.h"
+#include "common/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum json_field_type {
+	JSON_FIELD_BOOL,     /* bool */
+	JSON_FIELD_INT,	     /* int64_t within [min, max] */
+	JSON_FIELD_STRING,   /* char *, owned; min..max bytes (max 0: 4096), no NUL inside; `check` if given */
+	JSON_FIELD_ENUM,     /* int, an index into `names` (NULL-terminated) */
+	JSON_FIELD_OBJECT,   /* a struct in place, by `table` */
+	JSON_FIELD_OPTIONAL, /* a pointer to an owned struct, by `table`; NULL when absent */
+	JSON_FIELD_ARRAY,    /* struct json_array of structs, by `table`; min..max items (max 0: 1024) */
+	JSON_FIELD_STRINGS,  /* struct json_strings; min..max items (max 0: 1024); `check` on each */
+	JSON_FIELD_MAP,	     /* json_t *, owned: an object of string values ({} when absent); `check` on each key */
+	JSON_FIELD_ANY,	     /* json_t *, owned: anything; NULL when absent */
+};
+
+struct json_array {
+	void *items; /* owned: `len` structs of table->size bytes, side by side */
+	size_t len;
+};
+
+struct json_strings {
+	char **items; /* owned, NULL-terminated; NULL when len is 0 */
+	size_t len;
+};
+
+struct json_table;
+
+struct json_field {
+	const char *name;
+	enum json_field_type type;
+	size_t offset; /* in the struct */
+	bool required;
+	bool read_only; /* written by json_dump, refused by json_read: the service's own */
+	bool nullable;	/* `null` reads as absent. json_dump writes null for an absent string, optional or any */
+	bool secret;	/* json_dump leaves it out */
+	int64_t min, max;
+	int64_t def;		     /* what an absent BOOL, INT or ENUM reads as */
+	const char *def_string;	     /* what an absent STRING reads as; NULL: NULL */
+	const char *const *names;    /* ENUM */
+	const struct json_table *table; /* OBJECT, OPTIONAL, ARRAY */
+	size_t present_offset;	     /* of a bool set to "the key was there"; 0: nobody asks (never first in a struct) */
+	/* 0, or -errno with `err` set (no field: the reader adds it). The value has passed the type's own rules. */
+	int (*check)(const char *value, struct error *err);
+	const char *help; /* one sentence for the schema and the manual */
+};
+
+struct json_table {
+	const char *name; /* of the schema: "Machine" */
+	const struct json_field *fields;
+	size_t n_fields;
+	size_t size; /* of the struct, bytes */
+};
+
+#define JSON_TABLE(name_, type_, fields_) {(name_), (fields_), ARRAY_SIZE(fields_), sizeof(type_)}
+
+#define JSON_DEPTH_MAX 32
+
+/* Parses text: UTF-8, no duplicate keys, at most JSON_DEPTH_MAX deep, nothing after it. A new reference, or NULL with
+ * `err` set ("line 3, column 7: …"). */
+json_t *json_parse(const char *text, size_t len, struct error *err);
+
+/* Reads `object` into `*ret` (uninitialised memory of table->size bytes). 0 with every field set, read or default;
+ * on failure -EINVAL with `err` set, nothing allocated, `*ret` zeroed. */
+int json_read(const struct json_table *table, const json_t *object, void *ret, struct error *err);
+
+/* Frees what json_read() allocated inside and zeroes the struct. */
+void json_done(const struct json_table *table, void *object);
+
+/* A new object with every field that is not `secret`; absent optional ones are left out (or null if nullable).
+ * Never NULL (allocation failure aborts). */
+json_t *json_dump(const struct json_table *table, const void *object);
+
+/* The table as JSON Schema (draft 2020-12), nested tables as {"$ref": "#/components/schemas/NAME"}; and every table it
+ * reaches, added to `schemas` by name. */
+void json_schema(const struct json_table *table, json_t *schemas);
+
+/* The one of `names` (NULL-terminated) within two edits of `word`, or NULL: for "did you mean …?". */
+const char *nearest_name(const char *word, const char *const *names);
+
+#endif

@@ -1,0 +1,13 @@
+# common: what every program of Hull stands on; knows nothing of KVM, devices or the API.
+noinst_LIBRARIES += libhull-common.a
+libhull_common_a_SOURCES = \
+	common/buf.c common/buf.h \
+	common/checked.h \
+	common/cleanup.h \
+	common/error.c common/error.h \
+	common/io.c common/io.h \
+	common/json.c common/json.h \
+	common/json_schema.c \
+	common/log.c common/log.h \
+	common/loop.c common/loop.h
+libhull_common_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)

@@ -1,0 +1,1 @@
+# devices: sources and programs, included by the top Makefile.am

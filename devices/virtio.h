@@ -1,0 +1,124 @@
+/* The virtio device core (virtio 1.2, section 2): status, features, queues, configuration space. It knows neither the
+ * transport before it nor the device behind it; both are tables of functions.
+ *
+ *	transport (virtio_mmio, later PCI) ──▶ virtio_dev ──▶ device (blk, net, vsock, rng) by struct virtio_ops
+ *	                                  ◀── interrupt()
+ *
+ * Threads: vCPU threads come in by the transport's registers, the loop thread by doorbells (ioeventfd) and back-ends.
+ * `lock` guards all of struct virtio_dev and the device's own state behind it; every function below that does not say
+ * otherwise is called with it held, and so are all ops but `free`. The lock is taken by the transport and by the
+ * entry points virtio_dev_doorbell() and virtio_dev_enter()/leave(), never by ops.
+ * Lock order: virtio_dev.lock is a leaf but for the log. Doorbells never arrive while !activated. */
+#ifndef HULL_DEVICES_VIRTIO_H
+#define HULL_DEVICES_VIRTIO_H
+
+#include "devices/virtq.h"
+
+#include <pthread.h>
+
+/* Device status field, section 2.1. */
+#define VIRTIO_STATUS_ACKNOWLEDGE 1
+#define VIRTIO_STATUS_DRIVER	  2
+#define VIRTIO_STATUS_DRIVER_OK	  4
+#define VIRTIO_STATUS_FEATURES_OK 8
+#define VIRTIO_STATUS_NEEDS_RESET 64
+#define VIRTIO_STATUS_FAILED	  128
+
+#define VIRTIO_QUEUES_MAX 8
+
+struct virtio_dev;
+
+struct virtio_ops {
+	const char *name;    /* "virtio-blk", for logs and the state section */
+	uint32_t device_id;  /* section 5 */
+	uint16_t n_queues;
+	uint16_t queue_size; /* the maximum offered, a power of two <= VIRTQ_SIZE_MAX */
+
+	/* The device's own feature bits; VIRTIO_F_VERSION_1, RING_EVENT_IDX and RING_INDIRECT_DESC are the core's. */
+	uint64_t (*features)(struct virtio_dev *dev);
+	/* `len` bytes at `offset` of configuration space; the core has checked that they lie within config_size. */
+	size_t config_size;
+	void (*config_read)(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len);
+	void (*config_write)(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len); /* may be NULL */
+
+	/* DRIVER_OK was set; features and queues are final. -errno puts the device in NEEDS_RESET. */
+	int (*activate)(struct virtio_dev *dev);
+	/* Stop all use of the queues and forget requests in flight (wait for those the kernel holds buffers of).
+	 * Called only when active. */
+	void (*reset)(struct virtio_dev *dev);
+	/* The driver rang queue `q`. */
+	void (*doorbell)(struct virtio_dev *dev, uint16_t q);
+
+	/* Bring requests in flight to rest (completed, or back in the ring), so that the rings and save() tell all.
+	 * resume() goes on, also on a freshly loaded device. Both are called only when active, from the loop thread. */
+	void (*quiesce)(struct virtio_dev *dev);
+	void (*resume)(struct virtio_dev *dev);
+	/* The device's own fields; the core has opened the section and closes it, and saves status, features and queues. */
+	void (*save)(struct virtio_dev *dev, struct state_writer *w);
+	int (*load)(struct virtio_dev *dev, struct state_reader *r, struct error *err);
+
+	/* Frees the device; called without the lock, after reset(), on the loop thread. */
+	void (*free)(struct virtio_dev *dev);
+};
+
+/* The transport's side of an interrupt: called with the lock held, must not call back. `q` is the queue, or
+ * VIRTIO_INTERRUPT_CONFIG for a configuration change (NEEDS_RESET included). */
+#define VIRTIO_INTERRUPT_CONFIG 0xffff
+typedef void (*virtio_interrupt_fn)(void *ctx, uint16_t q);
+
+struct virtio_dev {
+	const struct virtio_ops *ops;
+	const struct gmem *mem;
+	pthread_mutex_t lock;
+
+	uint8_t status;
+	uint32_t features_sel, driver_features_sel, queue_sel; /* the transport's windows */
+	uint64_t driver_features; /* what the driver accepted */
+	uint32_t config_generation;
+	bool active; /* between activate() and reset() */
+	struct virtq queues[VIRTIO_QUEUES_MAX];
+
+	virtio_interrupt_fn interrupt; /* set by the transport */
+	void *interrupt_ctx;
+};
+
+/* Called by the device's own constructor; `mem` is borrowed and outlives it. */
+void virtio_dev_init(struct virtio_dev *dev, const struct virtio_ops *ops, const struct gmem *mem);
+/* Resets, then ops->free(). NULL is fine. Without the lock; the doorbells must be unregistered. */
+void virtio_dev_free(struct virtio_dev *dev);
+
+static inline void virtio_dev_enter(struct virtio_dev *dev)
+{
+	pthread_mutex_lock(&dev->lock);
+}
+
+static inline void virtio_dev_leave(struct virtio_dev *dev)
+{
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* For transports. */
+uint64_t virtio_dev_features(struct virtio_dev *dev);
+/* The driver wrote the status register (section 2.1.2, 3.1); writing 0 resets. */
+void virtio_dev_set_status(struct virtio_dev *dev, uint8_t status);
+void virtio_dev_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len);
+void virtio_dev_config_write(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len);
+/* Takes the lock itself: for the loop thread when an ioeventfd fired, and for a doorbell that came as an exit. */
+void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q);
+
+/* For devices. */
+static inline bool virtio_dev_negotiated(const struct virtio_dev *dev, unsigned feature_bit)
+{
+	return dev->driver_features >> feature_bit & 1;
+}
+/* Interrupts for queue `q` if the driver wants that. */
+void virtio_dev_notify(struct virtio_dev *dev, uint16_t q);
+void virtio_dev_config_changed(struct virtio_dev *dev);
+/* The driver broke the rules: NEEDS_RESET, configuration interrupt, one log line, no more queue work until reset. */
+void virtio_dev_broken(struct virtio_dev *dev, const char *why) __attribute__((nonnull));
+
+/* Whole device: quiesced first. Takes no lock; the vCPUs are stopped. Section name: ops->name. */
+void virtio_dev_save(struct virtio_dev *dev, struct state_writer *w);
+int virtio_dev_load(struct virtio_dev *dev, struct state_reader *r, struct error *err);
+
+#endif

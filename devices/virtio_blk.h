@@ -1,0 +1,30 @@
+/* virtio-blk (virtio 1.2, section 5.2) over a raw file or block device, by io_uring.
+ *
+ * Read-only is honoured twice: VIRTIO_BLK_F_RO, and writes answered with IOERR whatever the driver negotiated.
+ * FLUSH is fdatasync, DISCARD punches holes, WRITE_ZEROES zeroes; all asynchronous. */
+#ifndef HULL_DEVICES_VIRTIO_BLK_H
+#define HULL_DEVICES_VIRTIO_BLK_H
+
+#include "common/loop.h"
+#include "devices/virtio.h"
+
+enum blk_engine { BLK_ENGINE_ASYNC /* io_uring */, BLK_ENGINE_SYNC };
+enum blk_cache { BLK_CACHE_WRITEBACK /* FLUSH offered and real */, BLK_CACHE_UNSAFE /* no FLUSH offered */ };
+
+struct virtio_blk_config {
+	const char *id; /* the serial the driver reads by GET_ID, first 20 bytes; copied */
+	const char *path; /* for messages; copied */
+	int fd; /* of a regular file or a block device, opened O_RDWR or O_RDONLY; taken over, also on failure */
+	bool read_only;
+	enum blk_cache cache;
+	enum blk_engine engine; /* ASYNC falls back to SYNC, with a log line, where io_uring is forbidden */
+};
+
+/* Opens `path` as `read_only` says, with the refusals a user needs: missing, a folder, a socket, empty, in use for
+ * writing by another machine (an OFD lock). Descriptor, or -errno with `err` set (field "path_on_host"). */
+int virtio_blk_open(const char *path, bool read_only, struct error *err);
+/* NULL with `err` set. `loop` and `mem` are borrowed. */
+struct virtio_dev *virtio_blk_new(
+	const struct virtio_blk_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
+
+#endif

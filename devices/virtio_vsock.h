@@ -1,0 +1,29 @@
+/* virtio-vsock (virtio 1.2, section 5.10), stream sockets, with Firecracker's "hybrid" Unix-socket back-end:
+ *
+ *	host → guest: connect to uds_path, write "CONNECT <port>\n", read "OK <host port>\n", then the stream
+ *	guest → host: a connection to port P of CID 2 is a connection to the Unix socket "<uds_path>_<P>"
+ *
+ * A guest connection to a port given a sink ends in the monitor itself: the bytes go to that descriptor. */
+#ifndef HULL_DEVICES_VIRTIO_VSOCK_H
+#define HULL_DEVICES_VIRTIO_VSOCK_H
+
+#include "common/loop.h"
+#include "devices/virtio.h"
+
+struct virtio_vsock_sink {
+	uint32_t port;
+	int fd; /* borrowed; a file or pipe; written with blocking semantics bounded by the connection's credit */
+};
+
+struct virtio_vsock_config {
+	uint32_t guest_cid;   /* >= 3 */
+	const char *uds_path; /* the socket is created here and removed at the end; copied */
+	const struct virtio_vsock_sink *sinks; /* copied */
+	size_t n_sinks;
+};
+
+/* NULL with `err` set ("uds_path" taken by a living socket, too long, …). */
+struct virtio_dev *virtio_vsock_new(
+	const struct virtio_vsock_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
+
+#endif

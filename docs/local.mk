@@ -1,0 +1,1 @@
+# docs: sources and programs, included by the top Makefile.am

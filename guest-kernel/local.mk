@@ -1,0 +1,1 @@
+# guest-kernel: sources and programs, included by the top Makefile.am

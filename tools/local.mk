@@ -1,0 +1,1 @@
+# tools: sources and programs, included by the top Makefile.am

@@ -1,0 +1,1 @@
+# vmm: sources and programs, included by the top Makefile.am
