@@ -1,0 +1,214 @@
+/* Whole reads and writes, atomic files, folders and Unix sockets. */
+#include "common/io.h"
+
+#include "common/cleanup.h"
+
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+ssize_t read_full(int fd, void *data, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t got = read(fd, (char *)data + done, len - done);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		done += (size_t)got;
+	}
+	return (ssize_t)done;
+}
+
+int write_full(int fd, const void *data, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t put = write(fd, (const char *)data + done, len - done);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		done += (size_t)put;
+	}
+	return 0;
+}
+
+ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t got = pread(fd, (char *)data + done, len - done, (off_t)(offset + done));
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		done += (size_t)got;
+	}
+	return (ssize_t)done;
+}
+
+int pwrite_full(int fd, const void *data, size_t len, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t put = pwrite(fd, (const char *)data + done, len - done, (off_t)(offset + done));
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		done += (size_t)put;
+	}
+	return 0;
+}
+
+/* The folder part of `path` ("." when there is none) into `folder` of PATH_MAX bytes. */
+static void folder_of(const char *path, char folder[4096])
+{
+	const char *slash = strrchr(path, '/');
+
+	if (!slash)
+		snprintf(folder, 4096, ".");
+	else if (slash == path)
+		snprintf(folder, 4096, "/");
+	else
+		snprintf(folder, 4096, "%.*s", (int)(slash - path), path);
+}
+
+static int sync_folder(const char *path)
+{
+	char folder[4096];
+	cleanup_close int fd = -1;
+
+	folder_of(path, folder);
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err)
+{
+	char temporary[4096];
+	cleanup_close int fd = -1;
+	int r;
+
+	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.XXXXXX", path) >= sizeof(temporary))
+		return error_set(err, ENAMETOOLONG, "%s: path too long", path);
+	fd = mkostemp(temporary, O_CLOEXEC);
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot create %s", temporary);
+	r = write_full(fd, data, len);
+	if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0))
+		r = -errno;
+	if (r < 0) {
+		unlink(temporary);
+		return error_set_errno(err, -r, "cannot write %s", path);
+	}
+	r = sync_folder(path);
+	return r < 0 ? error_set_errno(err, -r, "cannot write the folder of %s", path) : 0;
+}
+
+int make_directories(const char *path, unsigned mode, struct error *err)
+{
+	cleanup_free char *partial = strdup(path);
+
+	if (!partial)
+		return error_set(err, ENOMEM, "out of memory");
+	for (char *c = partial + 1; c[-1]; c++) {
+		char saved = *c;
+
+		if (saved != '/' && saved != '\0')
+			continue;
+		*c = '\0';
+		if (mkdir(partial, mode) < 0 && errno != EEXIST)
+			return error_set_errno(err, errno, "cannot create folder %s", partial);
+		*c = saved;
+		if (!saved)
+			break;
+	}
+	return 0;
+}
+
+static int unix_address(const char *path, struct sockaddr_un *ret, struct error *err)
+{
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (strlen(path) >= sizeof(ret->sun_path))
+		return error_set(err, ENAMETOOLONG, "%s: longer than the %zu bytes a Unix socket's path can have", path,
+			sizeof(ret->sun_path) - 1);
+	strcpy(ret->sun_path, path);
+	return 0;
+}
+
+int unix_connect(const char *path, int nonblock, struct error *err)
+{
+	cleanup_close int fd = -1;
+	struct sockaddr_un address;
+	int r;
+
+	r = unix_address(path, &address, err);
+	if (r < 0)
+		return r;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (nonblock ? SOCK_NONBLOCK : 0), 0);
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot create a socket");
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return error_set_errno(err, errno, "cannot connect to %s", path);
+	return steal_fd(&fd);
+}
+
+/* Whether somebody listens on the socket at `address`, which exists. */
+static bool socket_is_alive(const struct sockaddr_un *address)
+{
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	/* A full backlog (EAGAIN) has a living owner too. */
+	return fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN;
+}
+
+int unix_listen(const char *path, int backlog, unsigned mode, struct error *err)
+{
+	cleanup_close int fd = -1;
+	struct sockaddr_un address;
+	struct stat st;
+	int r;
+
+	r = unix_address(path, &address, err);
+	if (r < 0)
+		return r;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot create a socket");
+	if (lstat(path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode))
+			return error_set(err, EEXIST, "%s: exists and is not a socket", path);
+		if (socket_is_alive(&address))
+			return error_set(err, EADDRINUSE, "%s: another process listens there", path);
+		unlink(path);
+	}
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return error_set_errno(err, errno, "cannot bind %s", path);
+	if (chmod(path, mode) < 0 || listen(fd, backlog) < 0) {
+		r = errno;
+		unlink(path);
+		return error_set_errno(err, r, "cannot listen on %s", path);
+	}
+	return steal_fd(&fd);
+}

@@ -1,0 +1,362 @@
+/* The event loop over epoll. See loop.h for the theory of operation. */
+#include "common/loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+
+#define EVENTS_PER_ROUND 32
+#define NS_PER_S	 1000000000ull
+
+enum source_kind { SOURCE_FD, SOURCE_TIMER, SOURCE_SIGNAL };
+
+struct loop_source {
+	struct loop *loop;
+	enum source_kind kind;
+	bool removed;		  /* never called again; freed at the end of the round */
+	int fd;			  /* SOURCE_FD: the caller's; SOURCE_SIGNAL: our signalfd; SOURCE_TIMER: -1 */
+	uint32_t events;
+	uint64_t deadline_ns;	  /* SOURCE_TIMER: UINT64_MAX when disarmed */
+	loop_fd_fn fd_fn;
+	loop_fn fn;
+	void *ctx;
+	struct loop_source *next; /* in loop->sources, or in loop->graveyard */
+};
+
+struct posted {
+	loop_fn fn;
+	void *ctx;
+	struct posted *next;
+};
+
+struct loop {
+	int epoll_fd;
+	int wake_fd;   /* eventfd: loop_stop, loop_post */
+	int timer_fd;  /* set to the earliest deadline */
+	uint64_t timer_set_ns; /* what timer_fd is set to; UINT64_MAX: nothing */
+	struct loop_source *sources, *graveyard;
+	bool stop;	/* atomic */
+	pthread_mutex_t posted_lock; /* guards the two below */
+	struct posted *posted_first, **posted_end;
+};
+
+uint64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static int watch(struct loop *loop, int op, int fd, uint32_t events, void *tag)
+{
+	struct epoll_event event = {.events = events, .data.ptr = tag};
+
+	return epoll_ctl(loop->epoll_fd, op, fd, &event);
+}
+
+struct loop *loop_new(void)
+{
+	struct loop *loop = calloc(1, sizeof(*loop));
+
+	if (!loop)
+		return NULL;
+	loop->timer_set_ns = UINT64_MAX;
+	loop->posted_end = &loop->posted_first;
+	pthread_mutex_init(&loop->posted_lock, NULL);
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop->timer_fd < 0 ||
+		watch(loop, EPOLL_CTL_ADD, loop->wake_fd, EPOLLIN, &loop->wake_fd) < 0 ||
+		watch(loop, EPOLL_CTL_ADD, loop->timer_fd, EPOLLIN, &loop->timer_fd) < 0) {
+		int saved = errno;
+
+		loop_free(loop);
+		errno = saved;
+		return NULL;
+	}
+	return loop;
+}
+
+static void bury(struct loop *loop)
+{
+	while (loop->graveyard) {
+		struct loop_source *dead = loop->graveyard;
+
+		loop->graveyard = dead->next;
+		free(dead);
+	}
+}
+
+void loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	while (loop->sources)
+		loop_remove(loop->sources);
+	bury(loop);
+	while (loop->posted_first) {
+		struct posted *posted = loop->posted_first;
+
+		loop->posted_first = posted->next;
+		free(posted);
+	}
+	pthread_mutex_destroy(&loop->posted_lock);
+	close_fd(loop->timer_fd);
+	close_fd(loop->wake_fd);
+	close_fd(loop->epoll_fd);
+	free(loop);
+}
+
+static struct loop_source *add_source(struct loop *loop, enum source_kind kind, int fd, void *ctx)
+{
+	struct loop_source *source = calloc(1, sizeof(*source));
+
+	if (!source)
+		return NULL;
+	*source = (struct loop_source){
+		.loop = loop, .kind = kind, .fd = fd, .deadline_ns = UINT64_MAX, .ctx = ctx, .next = loop->sources};
+	loop->sources = source;
+	return source;
+}
+
+struct loop_source *loop_add_fd(struct loop *loop, int fd, uint32_t epoll_events, loop_fd_fn fn, void *ctx)
+{
+	struct loop_source *source = add_source(loop, SOURCE_FD, fd, ctx);
+	int saved;
+
+	if (!source)
+		return NULL;
+	source->fd_fn = fn;
+	if (loop_set_events(source, epoll_events) < 0) {
+		saved = errno;
+		loop_remove(source);
+		errno = saved;
+		return NULL;
+	}
+	return source;
+}
+
+int loop_set_events(struct loop_source *source, uint32_t epoll_events)
+{
+	int op;
+
+	if (source->events == epoll_events)
+		return 0;
+	/* epoll reports errors even for an empty mask, so a parked source is taken out. */
+	op = !source->events ? EPOLL_CTL_ADD : !epoll_events ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+	if (watch(source->loop, op, source->fd, epoll_events, source) < 0)
+		return -errno;
+	source->events = epoll_events;
+	return 0;
+}
+
+struct loop_source *loop_add_signal(struct loop *loop, int signo, loop_fd_fn fn, void *ctx)
+{
+	cleanup_close int fd = -1;
+	struct loop_source *source;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, signo);
+	errno = pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (errno)
+		return NULL;
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		return NULL;
+	source = loop_add_fd(loop, fd, EPOLLIN, fn, ctx);
+	if (!source)
+		return NULL;
+	source->kind = SOURCE_SIGNAL;
+	steal_fd(&fd);
+	return source;
+}
+
+struct loop_source *loop_add_timer(struct loop *loop, loop_fn fn, void *ctx)
+{
+	struct loop_source *source = add_source(loop, SOURCE_TIMER, -1, ctx);
+
+	if (source)
+		source->fn = fn;
+	return source;
+}
+
+/* Sets timer_fd to the earliest deadline. A timer is armed far more often than it fires, so an earlier setting is left
+ * alone when the deadline moved out: it costs one idle wake-up at most. */
+static void set_timer(struct loop *loop)
+{
+	uint64_t earliest = UINT64_MAX;
+	struct itimerspec when = {0};
+
+	for (struct loop_source *s = loop->sources; s; s = s->next)
+		if (s->kind == SOURCE_TIMER && s->deadline_ns < earliest)
+			earliest = s->deadline_ns;
+	if (earliest == loop->timer_set_ns)
+		return;
+	if (earliest != UINT64_MAX) {
+		when.it_value.tv_sec = (time_t)(earliest / NS_PER_S);
+		when.it_value.tv_nsec = (long)(earliest % NS_PER_S);
+		if (!earliest)
+			when.it_value.tv_nsec = 1; /* zero would disarm */
+	}
+	timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
+	loop->timer_set_ns = earliest;
+}
+
+void loop_timer_arm(struct loop_source *timer, uint64_t delay_ns)
+{
+	assert(timer->kind == SOURCE_TIMER);
+	if (delay_ns == UINT64_MAX || __builtin_add_overflow(monotonic_ns(), delay_ns, &timer->deadline_ns))
+		timer->deadline_ns = UINT64_MAX;
+	if (timer->deadline_ns < timer->loop->timer_set_ns)
+		set_timer(timer->loop);
+}
+
+void loop_remove(struct loop_source *source)
+{
+	struct loop_source **link;
+
+	if (!source || source->removed)
+		return;
+	for (link = &source->loop->sources; *link != source; link = &(*link)->next)
+		;
+	*link = source->next;
+	if (source->kind != SOURCE_TIMER) {
+		loop_set_events(source, 0);
+		if (source->kind == SOURCE_SIGNAL)
+			source->fd = close_fd(source->fd);
+	}
+	source->removed = true;
+	source->next = source->loop->graveyard;
+	source->loop->graveyard = source;
+}
+
+static void wake(struct loop *loop)
+{
+	uint64_t one = 1;
+	ssize_t ignored = write(loop->wake_fd, &one, sizeof(one)); /* full means: already awake */
+
+	(void)ignored;
+}
+
+void loop_stop(struct loop *loop)
+{
+	int saved = errno;
+
+	__atomic_store_n(&loop->stop, true, __ATOMIC_RELEASE);
+	wake(loop);
+	errno = saved;
+}
+
+void loop_post(struct loop *loop, loop_fn fn, void *ctx)
+{
+	struct posted *posted = malloc(sizeof(*posted));
+
+	if (!posted)
+		abort();
+	*posted = (struct posted){fn, ctx, NULL};
+	pthread_mutex_lock(&loop->posted_lock);
+	*loop->posted_end = posted;
+	loop->posted_end = &posted->next;
+	pthread_mutex_unlock(&loop->posted_lock);
+	wake(loop);
+}
+
+static bool stopping(struct loop *loop)
+{
+	return __atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE);
+}
+
+static void run_posted(struct loop *loop)
+{
+	struct posted *posted;
+
+	pthread_mutex_lock(&loop->posted_lock);
+	posted = loop->posted_first;
+	loop->posted_first = NULL;
+	loop->posted_end = &loop->posted_first;
+	pthread_mutex_unlock(&loop->posted_lock);
+	while (posted) {
+		struct posted *next = posted->next;
+
+		posted->fn(posted->ctx);
+		free(posted);
+		posted = next;
+	}
+}
+
+static struct loop_source *next_due(struct loop *loop, uint64_t now)
+{
+	struct loop_source *due = NULL;
+
+	for (struct loop_source *s = loop->sources; s; s = s->next)
+		if (s->kind == SOURCE_TIMER && s->deadline_ns <= now && (!due || s->deadline_ns < due->deadline_ns))
+			due = s;
+	return due;
+}
+
+static void run_timers(struct loop *loop)
+{
+	uint64_t now = monotonic_ns();
+	struct loop_source *due;
+
+	/* A callback may arm, disarm and remove any timer: look afresh each time. One armed again with no delay gets a
+	 * deadline after `now` and waits for the next round. */
+	while (!stopping(loop) && (due = next_due(loop, now))) {
+		due->deadline_ns = UINT64_MAX;
+		due->fn(due->ctx);
+	}
+	loop->timer_set_ns = 0; /* it has fired: whatever is earliest must be set anew */
+	set_timer(loop);
+}
+
+static void dispatch(struct loop *loop, struct epoll_event *event)
+{
+	struct loop_source *source = event->data.ptr;
+	struct signalfd_siginfo info;
+	uint64_t drained;
+	ssize_t got;
+
+	if (event->data.ptr == &loop->wake_fd) {
+		got = read(loop->wake_fd, &drained, sizeof(drained));
+		run_posted(loop);
+	} else if (event->data.ptr == &loop->timer_fd) {
+		got = read(loop->timer_fd, &drained, sizeof(drained));
+		run_timers(loop);
+	} else if (source->removed || !source->events) {
+		return; /* removed or parked earlier in this round */
+	} else if (source->kind == SOURCE_SIGNAL) {
+		got = read(source->fd, &info, sizeof(info));
+		if (got == sizeof(info))
+			source->fd_fn(source->ctx, info.ssi_signo);
+	} else if (event->events & (source->events | EPOLLERR | EPOLLHUP)) {
+		/* (An event for a mask changed since, in this very round, is dropped above.) */
+		source->fd_fn(source->ctx, event->events);
+	}
+	(void)got;
+}
+
+int loop_run(struct loop *loop)
+{
+	struct epoll_event events[EVENTS_PER_ROUND];
+
+	while (!stopping(loop)) {
+		int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_ROUND, -1);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		for (int i = 0; i < n && !stopping(loop); i++)
+			dispatch(loop, &events[i]);
+		bury(loop);
+	}
+	__atomic_store_n(&loop->stop, false, __ATOMIC_RELEASE);
+	return 0;
+}
