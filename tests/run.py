@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Runs every test and closes with `N passed, N failed, N skipped`.
+
+Suites, in this order: the tree's own rules (tests/rules), the unit tests, the unit tests again under ASan and UBSan, the
+system tests that need no KVM, and those that do, inside tools/kvmhost. None is left out on a machine without /dev/kvm.
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+PYTEST = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--color=no"]
+
+
+class Count:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def add(self, passed, failed, skipped=0):
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+
+
+def call(command, **kwargs):
+    print("$ " + " ".join(map(str, command)), flush=True)
+    return subprocess.run(list(map(str, command)), **kwargs).returncode
+
+
+def show_failures(folder):
+    for log in sorted(folder.rglob("*.log")):
+        text = log.read_text(errors="replace")
+        if "[  FAILED  ]" in text or "ERROR: " in text or "runtime error" in text:
+            print(f"--- {log}\n{text}")
+
+
+def unit_tests(build, count):
+    """cmocka's own counts; a program that died without any counts as one failure."""
+    status = call(["make", "-C", build, f"-j{os.cpu_count()}", "check"], stdout=subprocess.DEVNULL)
+    programs = failed = 0
+    for result in sorted((build / "tests").rglob("*.trs")):
+        programs += 1
+        text = result.with_suffix(".log").read_text(errors="replace")
+        bad = sum(map(int, re.findall(r"\[  FAILED  \] (\d+) test\(s\)", text)))
+        if not bad and ":test-result: PASS" not in result.read_text():
+            bad = 1
+        count.add(sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test\(s\)", text))), bad)
+        failed += bad
+    if not programs or (status and not failed):
+        count.add(0, 1)
+    if status:
+        show_failures(build / "tests")
+
+
+def sanitized_unit_tests(build, count):
+    folder = build / "sanitized"
+    folder.mkdir(exist_ok=True)
+    log = folder / "configure-and-build.txt"
+    with log.open("w") as out:
+        for command in ([TOP / "configure", "--enable-sanitizers", "--enable-werror", "--quiet"], ["make", f"-j{os.cpu_count()}"]):
+            if call(command, cwd=folder, stdout=out, stderr=out):
+                print(log.read_text()[-4000:])
+                count.add(0, 1)
+                return
+    unit_tests(folder, count)
+
+
+def pytest_results(report, status, count):
+    if not report.exists():
+        print(f"no report: the run ended with status {status}")
+        count.add(0, 1)
+        return
+    suite = xml.etree.ElementTree.parse(report).getroot().find("testsuite")
+    tests, skipped = int(suite.get("tests")), int(suite.get("skipped"))
+    failed = int(suite.get("failures")) + int(suite.get("errors"))
+    count.add(tests - failed - skipped, failed, skipped)
+    if status and not failed:
+        count.add(0, 1)
+
+
+def system_tests(build, count, extra):
+    """Those that need no KVM, where we are."""
+    report = build / "system.xml"
+    report.unlink(missing_ok=True)
+    status = call(PYTEST + ["-m", "not kvm", f"--junitxml={report}", *extra, "tests/system"], cwd=TOP)
+    pytest_results(report, status, count)
+
+
+def kvm_tests(build, count, extra):
+    """Those that need KVM, on a host that has it. What they leave in /out is here afterwards."""
+    folder = build / "kvm"
+    (folder / "kvmhost-out").mkdir(parents=True, exist_ok=True)
+    report = folder / "kvmhost-out" / "kvm.xml"
+    report.unlink(missing_ok=True)
+    inner = PYTEST + ["-m", "kvm", "--junitxml=/out/kvm.xml", *extra, str(TOP / "tests" / "system")]
+    status = call([TOP / "tools" / "kvmhost", "run", "-c", os.cpu_count(), "-m", 7168, "-t", 1500, "--", *inner], cwd=folder)
+    pytest_results(report, status, count)
+
+
+def rules(build, count, _extra):
+    """The tree's own rules, and its scripts' syntax."""
+    for check in sorted((TOP / "tests" / "rules").iterdir()):
+        status = call([check], cwd=TOP)
+        count.add(status == 0, status != 0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, default=TOP / "build")
+    suites = {
+        "rules": rules,
+        "unit": lambda build, count, _: unit_tests(build, count),
+        "sanitized": lambda build, count, _: sanitized_unit_tests(build, count),
+        "system": system_tests,
+        "kvm": kvm_tests,
+    }
+    parser.add_argument("--only", choices=suites, action="append", help="run this suite; may be repeated")
+    parser.add_argument("extra", nargs="*", help="arguments for pytest, after --")
+    options = parser.parse_args()
+    os.environ["HULL_BUILD"] = str(options.build)
+    total, failed = Count(), []
+    for name in options.only or suites:
+        count, start = Count(), time.monotonic()
+        print(f"\n== {name}", flush=True)
+        suites[name](options.build, count, options.extra)
+        print(f"== {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
+              f"in {time.monotonic() - start:.0f} s", flush=True)
+        total.add(count.passed, count.failed, count.skipped)
+        if count.failed or not count.passed:
+            failed.append(name)
+    if failed:
+        print("failed: " + ", ".join(failed))
+    print(f"\n{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
