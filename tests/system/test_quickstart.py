@@ -1,0 +1,109 @@
+"""The README's first command, as a new user types it: a backend answers from inside a virtual machine."""
+import json
+import os
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent.parent
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return answer.status, answer.read().decode()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A user of their own: no host, no context, nothing cached but what Debian's packages cost to fetch."""
+    home = tmp_path_factory.mktemp("home")
+    return dict(os.environ, HULL_QUICKSTART_PORT=str(free_port()), XDG_STATE_HOME=str(home / "state"),
+                XDG_CONFIG_HOME=str(home / "config"), XDG_RUNTIME_DIR=str(home))
+
+
+def quickstart(environment, *arguments, timeout=600):
+    return subprocess.run([TOP / "quickstart", *arguments], env=environment, stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def running(environment):
+    up = quickstart(environment)
+    try:
+        assert up.returncode == 0, up.stdout
+        yield up.stdout
+    finally:
+        down = quickstart(environment, "down", timeout=120)
+    assert down.returncode == 0, down.stdout
+
+
+@pytest.fixture
+def url(environment):
+    return f"http://127.0.0.1:{environment['HULL_QUICKSTART_PORT']}"
+
+
+def hull(environment, *arguments):
+    return subprocess.run([TOP / "build" / "hull", *arguments], env=environment, stdin=subprocess.DEVNULL, text=True,
+                          capture_output=True, timeout=120)
+
+
+def test_it_prints_the_url_and_what_to_try(running, url):
+    assert url in running
+    assert "build/hull logs -f hello" in running
+
+
+def test_the_backend_answers_from_its_own_kernel(running, url):
+    status, body = get(url + "/")
+    assert status == 200
+    assert os.uname().release not in body
+    assert "6.12" in body
+
+
+def test_it_writes_and_reads_a_file(running, url):
+    request = urllib.request.Request(url + "/notes/first", data=b"remember me", method="PUT")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status in (200, 201, 204)
+    assert get(url + "/notes/first") == (200, "remember me")
+
+
+def test_a_second_quickstart_finds_everything_running(running, environment, url):
+    again = quickstart(environment, timeout=120)
+    assert again.returncode == 0, again.stdout
+    listed = json.loads(hull(environment, "ps", "-a", "-o", "json").stdout)
+    machines = listed["items"] if isinstance(listed, dict) else listed
+    assert [m["name"] for m in machines] == ["hello"]
+    assert get(url + "/healthz")[0] == 200
+
+
+def test_the_readmes_next_commands_work(running, environment):
+    assert "hello" in hull(environment, "ps").stdout
+    assert hull(environment, "logs", "hello").returncode == 0
+    one_off = hull(environment, "run", "--rm", "python-hello", "--", "uname", "-r")
+    assert one_off.returncode == 0, one_off.stderr
+    assert "6.12" in one_off.stdout
+
+
+def test_a_taken_port_is_said_before_anything_starts(running, environment):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        taken = str(s.getsockname()[1])
+        home = environment["XDG_STATE_HOME"] + "-other"
+        refused = quickstart(dict(environment, HULL_QUICKSTART_PORT=taken, XDG_STATE_HOME=home), timeout=120)
+    assert refused.returncode != 0
+    assert taken in refused.stdout and "taken" in refused.stdout
+
+
+def test_a_misspelt_command_is_refused(environment):
+    refused = quickstart(environment, "chekc")
+    assert refused.returncode != 0
+    assert "chekc" in refused.stdout
