@@ -41,12 +41,13 @@ struct virtio_ops {
 	void (*config_read)(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len);
 	void (*config_write)(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len); /* may be NULL */
 
-	/* DRIVER_OK was set; features and queues are final. -errno puts the device in NEEDS_RESET. */
+	/* DRIVER_OK was set; features and queues are final. -errno puts the device in NEEDS_RESET. A vCPU's thread: what
+	 * only the loop thread may do is loop_post()ed. Not called on a loaded device: there resume() is the start. */
 	int (*activate)(struct virtio_dev *dev);
 	/* Stop all use of the queues and forget requests in flight (wait for those the kernel holds buffers of).
-	 * Called only when active. */
+	 * Called only when active, by a vCPU's thread or the loop's. */
 	void (*reset)(struct virtio_dev *dev);
-	/* The driver rang queue `q`. */
+	/* The driver rang queue `q`. Loop thread. */
 	void (*doorbell)(struct virtio_dev *dev, uint16_t q);
 
 	/* Bring requests in flight to rest (completed, or back in the ring), so that the rings and save() tell all.
@@ -75,7 +76,8 @@ struct virtio_dev {
 	uint32_t features_sel, driver_features_sel, queue_sel; /* the transport's windows */
 	uint64_t driver_features; /* what the driver accepted */
 	uint32_t config_generation;
-	bool active; /* between activate() and reset() */
+	bool active; /* between activate() (or a load of an active device) and reset() */
+	uint32_t times_broken; /* bounds the log */
 	struct virtq queues[VIRTIO_QUEUES_MAX];
 
 	virtio_interrupt_fn interrupt; /* set by the transport */
@@ -103,7 +105,7 @@ uint64_t virtio_dev_features(struct virtio_dev *dev);
 void virtio_dev_set_status(struct virtio_dev *dev, uint8_t status);
 void virtio_dev_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len);
 void virtio_dev_config_write(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len);
-/* Takes the lock itself: for the loop thread when an ioeventfd fired, and for a doorbell that came as an exit. */
+/* Takes the lock itself. Loop thread; a transport passes a doorbell that came as an exit on to it. */
 void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q);
 
 /* For devices. */
@@ -117,7 +119,13 @@ void virtio_dev_config_changed(struct virtio_dev *dev);
 /* The driver broke the rules: NEEDS_RESET, configuration interrupt, one log line, no more queue work until reset. */
 void virtio_dev_broken(struct virtio_dev *dev, const char *why) __attribute__((nonnull));
 
-/* Whole device: quiesced first. Takes no lock; the vCPUs are stopped. Section name: ops->name. */
+/* Calls the device's quiesce() or resume() when it is active. Loop thread; takes the lock itself. A device between
+ * the two pops no request; interrupts for what it completed meanwhile have been sent. */
+void virtio_dev_quiesce(struct virtio_dev *dev);
+void virtio_dev_resume(struct virtio_dev *dev);
+
+/* Whole device: quiesced first. Takes no lock; the vCPUs are stopped. Section name: ops->name. A
+ * loaded device stands still until virtio_dev_resume(); one that failed to load is as after a reset. */
 void virtio_dev_save(struct virtio_dev *dev, struct state_writer *w);
 int virtio_dev_load(struct virtio_dev *dev, struct state_reader *r, struct error *err);
 

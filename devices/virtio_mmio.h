@@ -27,6 +27,8 @@ struct virtio_dev *virtio_mmio_device(struct virtio_mmio *mmio);
 int virtio_mmio_interrupt_fd(const struct virtio_mmio *mmio);		/* borrowed */
 int virtio_mmio_doorbell_fd(const struct virtio_mmio *mmio, uint16_t q); /* borrowed; q < ops->n_queues */
 
+/* The device must be quiesced. A load raises an interrupt that was not acknowledged once more, so the interrupt
+ * controller is restored first. Then virtio_dev_resume(). */
 void virtio_mmio_save(struct virtio_mmio *mmio, struct state_writer *w);
 int virtio_mmio_load(struct virtio_mmio *mmio, struct state_reader *r, struct error *err);
 

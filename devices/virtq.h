@@ -14,7 +14,11 @@
 #include <sys/uio.h>
 
 #define VIRTQ_SIZE_MAX	256
-#define VIRTQ_IOV_MAX	(VIRTQ_SIZE_MAX + 4)
+#define VIRTQ_IOV_MAX	(VIRTQ_SIZE_MAX + 4) /* a buffer counts once more where it crosses memory regions */
+
+struct vring_desc;
+struct vring_avail;
+struct vring_used;
 
 struct virtq {
 	/* Set once by the owner. */
@@ -31,6 +35,10 @@ struct virtq {
 	uint16_t next_used;  /* the next used ring entry to fill */
 	uint16_t signalled_used; /* next_used when the driver was last interrupted */
 	bool signalled_used_valid;
+	/* The three areas in host memory, found and checked by virtq_enable(). */
+	const struct vring_desc *desc_table;
+	const struct vring_avail *avail_ring;
+	struct vring_used *used_ring;
 };
 
 /* One request: the driver's readable buffers first, then the writable ones, as host memory. */
@@ -42,7 +50,7 @@ struct virtq_chain {
 };
 
 void virtq_init(struct virtq *vq, const struct gmem *mem, uint16_t max_size);
-/* Back to after init: ring addresses, indices and ready cleared. */
+/* Back to after init: size max_size; ring addresses, indices, ready and what was negotiated cleared. */
 void virtq_reset(struct virtq *vq);
 /* Validates size and the three ring areas as the driver enables the queue. 0 or -EINVAL. */
 int virtq_enable(struct virtq *vq);
