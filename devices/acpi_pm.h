@@ -1,5 +1,5 @@
-/* The ACPI registers of a hardware-reduced machine: how the guest powers itself off or resets itself, and the event
- * register behind the Generic Event Device.
+/* The ACPI registers of a hardware-reduced machine: how the guest powers itself off or resets itself, and the
+ *event register behind the Generic Event Device.
  *
  *	+0x00  SLEEP_CONTROL_REG (ACPI 6.5, 4.8.3.7)	SLP_EN with SLP_TYP 5 powers off
  *	+0x01  SLEEP_STATUS_REG
@@ -17,8 +17,8 @@
 
 #define ACPI_PM_OFFSET_SLEEP_CONTROL 0x00
 #define ACPI_PM_OFFSET_SLEEP_STATUS  0x01
-#define ACPI_PM_OFFSET_RESET	     0x02
-#define ACPI_PM_OFFSET_EVENTS	     0x10
+#define ACPI_PM_OFFSET_RESET         0x02
+#define ACPI_PM_OFFSET_EVENTS        0x10
 
 #define ACPI_PM_SLP_TYP_S5  5
 #define ACPI_PM_RESET_VALUE 1

@@ -1,4 +1,5 @@
-/* The port by which hull-init hands over the workload's exit status (guest-kernel/hull_guest.h, HULL_EXIT_PORT). */
+/* The port by which hull-init hands over the workload's exit status (guest-kernel/hull_guest.h,
+ * HULL_EXIT_PORT). */
 #ifndef HULL_DEVICES_EXIT_PORT_H
 #define HULL_DEVICES_EXIT_PORT_H
 
@@ -6,7 +7,7 @@
 #include "devices/state.h"
 
 #define EXIT_PORT_PORTS 4
-#define EXIT_PORT_NONE	(-1)
+#define EXIT_PORT_NONE  (-1)
 
 struct exit_port;
 

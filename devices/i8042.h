@@ -1,5 +1,5 @@
-/* A keyboard controller (Intel 8042) with a keyboard that nobody types on: it answers the driver's probing at once,
- * carries the CPU reset pulse (command 0xfe), and can be made to press Ctrl-Alt-Del. No mouse port.
+/* A keyboard controller (Intel 8042) with a keyboard that nobody types on: it answers the driver's probing at
+ * once, carries the CPU reset pulse (command 0xfe), and can be made to press Ctrl-Alt-Del. No mouse port.
  *
  * It has a lock of its own. The callbacks are called with it held and must not call back. */
 #ifndef HULL_DEVICES_I8042_H
@@ -27,7 +27,8 @@ DEFINE_CLEANUP(struct i8042 *, i8042_free)
 void i8042_read(struct i8042 *dev, uint64_t offset, void *data, uint32_t len);
 void i8042_write(struct i8042 *dev, uint64_t offset, const void *data, uint32_t len);
 
-/* Types Ctrl-Alt-Del. 0, or -EBUSY when the guest has not taken earlier keys, or has the keyboard disabled. Any thread. */
+/* Types Ctrl-Alt-Del. 0, or -EBUSY when the guest has not taken earlier keys, or has the keyboard disabled.
+ * Any thread. */
 int i8042_press_ctrl_alt_del(struct i8042 *dev);
 
 /* vCPUs stopped. Section "i8042". */

@@ -9,3 +9,11 @@ libhull_devices_a_SOURCES += \
 	devices/virtio.c devices/virtio.h \
 	devices/virtio_mmio.c devices/virtio_mmio.h \
 	devices/virtq.c devices/virtq.h
+
+# The legacy devices of a PC that a stock kernel wants to meet.
+libhull_devices_a_SOURCES += \
+	devices/acpi_pm.c devices/acpi_pm.h \
+	devices/exit_port.c devices/exit_port.h \
+	devices/i8042.c devices/i8042.h \
+	devices/pvpanic.c devices/pvpanic.h \
+	devices/uart16550.c devices/uart16550.h

@@ -1,5 +1,5 @@
-/* pvpanic (QEMU's docs/specs/pvpanic.rst): one port by which a guest says that its kernel has panicked. It has no state
- * and no lock. */
+/* pvpanic (QEMU's docs/specs/pvpanic.rst): one port by which a guest says that its kernel has panicked. It
+ * has no state and no lock. */
 #ifndef HULL_DEVICES_PVPANIC_H
 #define HULL_DEVICES_PVPANIC_H
 

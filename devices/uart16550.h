@@ -1,7 +1,8 @@
-/* A 16550A UART, as far as firmware and Linux's 8250 driver look: FIFOs, interrupts, loopback; no baud rate, no modem.
+/* A 16550A UART, as far as firmware and Linux's 8250 driver look: FIFOs, interrupts, loopback; no baud rate,
+ * no modem.
  *
- * It has a lock of its own: registers are accessed by vCPU threads, input comes from the loop thread. The callbacks
- * are called with it held and must not call back. */
+ * It has a lock of its own: registers are accessed by vCPU threads, input comes from the loop thread. The
+ * callbacks are called with it held and must not call back. */
 #ifndef HULL_DEVICES_UART16550_H
 #define HULL_DEVICES_UART16550_H
 
@@ -9,15 +10,16 @@
 #include "devices/state.h"
 
 #define UART16550_PORTS 8
-#define UART16550_FIFO	16
+#define UART16550_FIFO  16
 
 struct uart16550_ops {
 	/* The interrupt output rose: one edge. */
 	void (*interrupt)(void *ctx);
-	/* The guest sent `len` bytes. They are gathered: a call brings a line, what there was when the transmitter fell
-	 * idle, or a full buffer. */
+	/* The guest sent `len` bytes. They are gathered: a call brings a line, what there was when the
+	 * transmitter fell idle, or a full buffer. */
 	void (*transmit)(void *ctx, const uint8_t *data, size_t len);
-	/* The receive FIFO has room again after uart16550_receive() took less than it was given. May be NULL. */
+	/* The receive FIFO has room again after uart16550_receive() took less than it was given. May be NULL.
+	 */
 	void (*receive_ready)(void *ctx);
 };
 
@@ -33,7 +35,8 @@ DEFINE_CLEANUP(struct uart16550 *, uart16550_free)
 void uart16550_read(struct uart16550 *uart, uint64_t offset, void *data, uint32_t len);
 void uart16550_write(struct uart16550 *uart, uint64_t offset, const void *data, uint32_t len);
 
-/* Bytes for the guest. Returns how many the FIFO took; receive_ready() says when to offer the rest. Any thread. */
+/* Bytes for the guest. Returns how many the FIFO took; receive_ready() says when to offer the rest. Any
+ * thread. */
 size_t uart16550_receive(struct uart16550 *uart, const void *data, size_t len);
 /* Passes on what was gathered so far, line or not. Any thread. */
 void uart16550_flush(struct uart16550 *uart);

@@ -16,14 +16,14 @@
 
 _Static_assert(LAYOUT_PORT_GED == LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_EVENTS, "the two are one device");
 
-#define OEM_ID	     "HULL  "
+#define OEM_ID       "HULL  "
 #define OEM_TABLE_ID "HULLVM  "
 #define CREATOR_ID   "HULL"
 
 #define TABLE_ALIGNMENT 16
-#define DSDT_BYTES_MAX	8192
+#define DSDT_BYTES_MAX  8192
 
-#define UART_PORTS 8
+#define UART_PORTS     8
 #define IO_ACCESS_BYTE 1
 #define SPACE_IO       1
 
@@ -92,19 +92,20 @@ _Static_assert(offsetof(struct acpi_fadt, x_dsdt) == 140, "FADT, 5.2.9");
 _Static_assert(offsetof(struct acpi_fadt, sleep_control) == 244, "FADT, 5.2.9");
 _Static_assert(sizeof(struct acpi_fadt) == 276, "FADT, 5.2.9");
 
-/* FADT flags (5.2.9, table 5.10): WBINVD works; C1 works on every processor; buttons are devices, not fixed hardware. */
-#define FADT_WBINVD	    (1u << 0)
-#define FADT_PROC_C1	    (1u << 2)
-#define FADT_PWR_BUTTON	    (1u << 4)
-#define FADT_SLP_BUTTON	    (1u << 5)
-#define FADT_RESET_REG_SUP  (1u << 10)
-#define FADT_HW_REDUCED	    (1u << 20)
+/* FADT flags (5.2.9, table 5.10): WBINVD works; C1 works on every processor; buttons are devices, not fixed
+ * hardware. */
+#define FADT_WBINVD        (1u << 0)
+#define FADT_PROC_C1       (1u << 2)
+#define FADT_PWR_BUTTON    (1u << 4)
+#define FADT_SLP_BUTTON    (1u << 5)
+#define FADT_RESET_REG_SUP (1u << 10)
+#define FADT_HW_REDUCED    (1u << 20)
 
 /* IAPC_BOOT_ARCH (5.2.9.3) */
 #define BOOT_ARCH_LEGACY_DEVICES (1u << 0)
-#define BOOT_ARCH_8042		 (1u << 1)
-#define BOOT_ARCH_NO_VGA	 (1u << 2)
-#define BOOT_ARCH_NO_CMOS_RTC	 (1u << 5)
+#define BOOT_ARCH_8042           (1u << 1)
+#define BOOT_ARCH_NO_VGA         (1u << 2)
+#define BOOT_ARCH_NO_CMOS_RTC    (1u << 5)
 
 struct acpi_madt { /* 5.2.12 */
 	struct acpi_header header;
@@ -128,16 +129,16 @@ struct madt_lapic_nmi { /* 5.2.12.7 */
 	uint8_t lint;
 } __attribute__((packed));
 
-#define MADT_LAPIC	   0
-#define MADT_IOAPIC	   1
-#define MADT_LAPIC_NMI	   4
+#define MADT_LAPIC         0
+#define MADT_IOAPIC        1
+#define MADT_LAPIC_NMI     4
 #define MADT_LAPIC_ENABLED 1
-#define MADT_ALL_UIDS	   0xff
+#define MADT_ALL_UIDS      0xff
 #define MADT_NMI_EDGE_HIGH 0x5
 
-#define MADT_BYTES_MAX                                                                                        \
-	(sizeof(struct acpi_madt) + ACPI_VCPUS_MAX * sizeof(struct madt_lapic) + sizeof(struct madt_ioapic) + \
-		sizeof(struct madt_lapic_nmi))
+#define MADT_BYTES_MAX                                                                                       \
+	(sizeof(struct acpi_madt) + ACPI_VCPUS_MAX * sizeof(struct madt_lapic) +                             \
+	        sizeof(struct madt_ioapic) + sizeof(struct madt_lapic_nmi))
 
 /* Where the next table goes. Sticky, as aml is. */
 struct table_writer {
@@ -166,7 +167,8 @@ static void init_header(struct acpi_header *header, const char *signature, uint8
 	memcpy(header->creator_id, CREATOR_ID, sizeof(header->creator_id));
 }
 
-/* Fills in length and checksum of the table that begins with `header`, writes it and returns where it lies. */
+/* Fills in length and checksum of the table that begins with `header`, writes it and returns where it lies.
+ */
 static gpa_t write_table(struct table_writer *w, struct acpi_header *header, size_t len)
 {
 	gpa_t gpa = w->next;
@@ -185,7 +187,8 @@ static gpa_t write_table(struct table_writer *w, struct acpi_header *header, siz
 
 static struct acpi_gas io_byte(uint16_t port)
 {
-	return (struct acpi_gas){.space = SPACE_IO, .bit_width = 8, .access_size = IO_ACCESS_BYTE, .address = port};
+	return (struct acpi_gas){
+	        .space = SPACE_IO, .bit_width = 8, .access_size = IO_ACCESS_BYTE, .address = port};
 }
 
 static void describe_virtio(struct aml *aml, const struct acpi_virtio *virtio, unsigned n)
@@ -313,16 +316,17 @@ static gpa_t write_dsdt(struct table_writer *w, const struct acpi_config *config
 static gpa_t write_fadt(struct table_writer *w, gpa_t dsdt)
 {
 	struct acpi_fadt fadt = {
-		.dsdt = (uint32_t)dsdt, /* below 1 MiB */
-		.x_dsdt = dsdt,
-		.iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_CMOS_RTC,
-		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_PWR_BUTTON | FADT_SLP_BUTTON | FADT_RESET_REG_SUP |
-			 FADT_HW_REDUCED,
-		.reset_reg = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_RESET),
-		.reset_value = ACPI_PM_RESET_VALUE,
-		.minor_revision = 5,
-		.sleep_control = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_CONTROL),
-		.sleep_status = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_STATUS),
+	        .dsdt = (uint32_t)dsdt, /* below 1 MiB */
+	        .x_dsdt = dsdt,
+	        .iapc_boot_arch =
+	                BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_CMOS_RTC,
+	        .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_PWR_BUTTON | FADT_SLP_BUTTON | FADT_RESET_REG_SUP |
+	                 FADT_HW_REDUCED,
+	        .reset_reg = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_RESET),
+	        .reset_value = ACPI_PM_RESET_VALUE,
+	        .minor_revision = 5,
+	        .sleep_control = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_CONTROL),
+	        .sleep_status = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_STATUS),
 	};
 
 	init_header(&fadt.header, "FACP", 6);
@@ -330,26 +334,27 @@ static gpa_t write_fadt(struct table_writer *w, gpa_t dsdt)
 	return write_table(w, &fadt.header, sizeof(fadt));
 }
 
-/* ISA interrupts are wired as the architecture assumes (edge, active high, GSI = IRQ): no source overrides. */
+/* ISA interrupts are wired as the architecture assumes (edge, active high, GSI = IRQ): no source overrides.
+ */
 static gpa_t write_madt(struct table_writer *w, unsigned n_vcpus)
 {
 	uint8_t table[MADT_BYTES_MAX], *p = table;
 	struct acpi_madt madt = {.lapic_address = LAYOUT_LAPIC};
 	struct madt_ioapic ioapic = {.type = MADT_IOAPIC, .length = sizeof(ioapic), .address = LAYOUT_IOAPIC};
 	struct madt_lapic_nmi nmi = {.type = MADT_LAPIC_NMI,
-		.length = sizeof(nmi),
-		.processor_uid = MADT_ALL_UIDS,
-		.flags = MADT_NMI_EDGE_HIGH,
-		.lint = 1};
+	        .length = sizeof(nmi),
+	        .processor_uid = MADT_ALL_UIDS,
+	        .flags = MADT_NMI_EDGE_HIGH,
+	        .lint = 1};
 
 	init_header(&madt.header, "APIC", 5);
 	p = mempcpy(p, &madt, sizeof(madt));
 	for (unsigned i = 0; i < n_vcpus; i++) {
 		struct madt_lapic lapic = {.type = MADT_LAPIC,
-			.length = sizeof(lapic),
-			.processor_uid = (uint8_t)i,
-			.apic_id = (uint8_t)i,
-			.flags = MADT_LAPIC_ENABLED};
+		        .length = sizeof(lapic),
+		        .processor_uid = (uint8_t)i,
+		        .apic_id = (uint8_t)i,
+		        .flags = MADT_LAPIC_ENABLED};
 
 		p = mempcpy(p, &lapic, sizeof(lapic));
 	}
@@ -380,20 +385,22 @@ static int write_rsdp(const struct gmem *mem, gpa_t xsdt)
 static int check_config(const struct acpi_config *config, struct error *err)
 {
 	if (!config->n_vcpus || config->n_vcpus > ACPI_VCPUS_MAX)
-		return error_set_field(err, EINVAL, "vcpu_count", "ACPI describes 1 to %d processors", ACPI_VCPUS_MAX);
+		return error_set_field(
+		        err, EINVAL, "vcpu_count", "ACPI describes 1 to %d processors", ACPI_VCPUS_MAX);
 	if (config->n_virtio > LAYOUT_VIRTIO_MAX)
-		return error_set(err, EINVAL, "%u virtio devices; %d at most", config->n_virtio, LAYOUT_VIRTIO_MAX);
+		return error_set(
+		        err, EINVAL, "%u virtio devices; %d at most", config->n_virtio, LAYOUT_VIRTIO_MAX);
 	for (unsigned i = 0; i < config->n_virtio; i++)
 		if (!range_fits(config->virtio[i].base, VIRTIO_PAGE_BYTES, UINT32_MAX))
 			return error_set(err, EINVAL, "virtio device %u at %#" PRIx64 ": not below 4 GiB", i,
-				config->virtio[i].base);
+			        config->virtio[i].base);
 	return 0;
 }
 
 int acpi_build(const struct acpi_config *config, const struct gmem *mem, gpa_t *ret_rsdp, struct error *err)
 {
 	struct table_writer w = {
-		.mem = mem, .next = align_up(LAYOUT_ACPI + sizeof(struct acpi_rsdp), TABLE_ALIGNMENT)};
+	        .mem = mem, .next = align_up(LAYOUT_ACPI + sizeof(struct acpi_rsdp), TABLE_ALIGNMENT)};
 	gpa_t dsdt, fadt, madt, xsdt;
 	int r;
 

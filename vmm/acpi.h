@@ -1,5 +1,5 @@
-/* The machine's description for the guest: hardware-reduced ACPI tables (ACPI 6.5, section 4.1), written once at boot
- * into LAYOUT_ACPI. */
+/* The machine's description for the guest: hardware-reduced ACPI tables (ACPI 6.5, section 4.1), written once
+ * at boot into LAYOUT_ACPI. */
 #ifndef HULL_VMM_ACPI_H
 #define HULL_VMM_ACPI_H
 
@@ -16,9 +16,9 @@ struct acpi_virtio {
 };
 
 struct acpi_config {
-	unsigned n_vcpus; /* APIC ids 0..n_vcpus-1 */
+	unsigned n_vcpus;                 /* APIC ids 0..n_vcpus-1 */
 	const struct acpi_virtio *virtio; /* in the order the guest shall find them */
-	unsigned n_virtio; /* <= LAYOUT_VIRTIO_MAX */
+	unsigned n_virtio;                /* <= LAYOUT_VIRTIO_MAX */
 	bool uart;
 };
 

@@ -5,31 +5,31 @@
 #include <string.h>
 
 /* 20.3, "AML Byte Stream Byte Values" */
-#define OP_ZERO	       0x00
-#define OP_ONE	       0x01
-#define OP_NAME	       0x08
-#define OP_BYTE	       0x0a
-#define OP_WORD	       0x0b
-#define OP_DWORD       0x0c
-#define OP_STRING      0x0d
-#define OP_QWORD       0x0e
-#define OP_SCOPE       0x10
-#define OP_BUFFER      0x11
-#define OP_PACKAGE     0x12
-#define OP_METHOD      0x14
-#define OP_EXT	       0x5b
-#define OP_EXT_REGION  0x80
-#define OP_EXT_FIELD   0x81
-#define OP_EXT_DEVICE  0x82
-#define OP_LOCAL0      0x60
-#define OP_STORE       0x70
-#define OP_AND	       0x7b
-#define OP_NOTIFY      0x86
-#define OP_IF	       0xa0
+#define OP_ZERO       0x00
+#define OP_ONE        0x01
+#define OP_NAME       0x08
+#define OP_BYTE       0x0a
+#define OP_WORD       0x0b
+#define OP_DWORD      0x0c
+#define OP_STRING     0x0d
+#define OP_QWORD      0x0e
+#define OP_SCOPE      0x10
+#define OP_BUFFER     0x11
+#define OP_PACKAGE    0x12
+#define OP_METHOD     0x14
+#define OP_EXT        0x5b
+#define OP_EXT_REGION 0x80
+#define OP_EXT_FIELD  0x81
+#define OP_EXT_DEVICE 0x82
+#define OP_LOCAL0     0x60
+#define OP_STORE      0x70
+#define OP_AND        0x7b
+#define OP_NOTIFY     0x86
+#define OP_IF         0xa0
 
 #define METHOD_SERIALIZED 0x08
 #define REGION_SYSTEM_IO  0x01
-#define FIELD_DWORD_ACC	  0x03 /* no lock, preserve */
+#define FIELD_DWORD_ACC   0x03 /* no lock, preserve */
 
 #define NAME_SEGMENT 4
 

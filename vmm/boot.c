@@ -1,6 +1,6 @@
-/* Boot: recognises the kernel, places the initrd and the command line, and writes what the kernel is told at its entry
- * (zero page or PVH start info). The formats are in boot_bzimage.c and boot_elf.c, the processor's state in
- * boot_entry.c. */
+/* Boot: recognises the kernel, places the initrd and the command line, and writes what the kernel is told at
+ * its entry (zero page or PVH start info). The formats are in boot_bzimage.c and boot_elf.c, the processor's
+ * state in boot_entry.c. */
 #include "vmm/boot.h"
 
 #include "common/checked.h"
@@ -14,10 +14,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define FIELD_INITRD	    "initrd_path"
+#define FIELD_INITRD        "initrd_path"
 #define FIELD_INITRD_APPEND "initrd_append_path"
-#define FIELD_CMDLINE	    "boot_args"
-#define FIELD_MEMORY	    "mem_size_mib"
+#define FIELD_CMDLINE       "boot_args"
+#define FIELD_MEMORY        "mem_size_mib"
 
 #define MIB 0x100000ul
 
@@ -28,9 +28,9 @@
 #define KVM_PAGES_BYTES 0x4000ul
 
 /* E820 and PVH's memory map number these alike. */
-#define MEMORY_RAM	1
+#define MEMORY_RAM      1
 #define MEMORY_RESERVED 2
-#define MEMORY_MAP_MAX	(GMEM_REGIONS_MAX + 4)
+#define MEMORY_MAP_MAX  (GMEM_REGIONS_MAX + 4)
 
 #define LOADER_TYPE_UNDEFINED 0xff
 
@@ -59,7 +59,8 @@ struct pvh_page {
 	struct pvh_module module;
 	struct pvh_memory memory[MEMORY_MAP_MAX];
 };
-_Static_assert(sizeof(struct pvh_page) <= LAYOUT_ZERO_PAGE - LAYOUT_PVH_INFO, "PVH info overlaps the zero page");
+_Static_assert(
+        sizeof(struct pvh_page) <= LAYOUT_ZERO_PAGE - LAYOUT_PVH_INFO, "PVH info overlaps the zero page");
 _Static_assert(sizeof(struct boot_params) == 4096, "boot_params is the zero page");
 
 struct memory_map {
@@ -77,25 +78,26 @@ int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, si
 	ssize_t n = pread_full(src->fd, ret, len, offset);
 
 	if (n < 0)
-		return error_set_field(err, (int)-n, BOOT_FIELD_KERNEL, "cannot be read: %s", strerror((int)-n));
+		return error_set_field(
+		        err, (int)-n, BOOT_FIELD_KERNEL, "cannot be read: %s", strerror((int)-n));
 	if ((size_t)n != len)
 		return error_set_field(err, ENODATA, BOOT_FIELD_KERNEL, "became shorter while it was read");
 	return 0;
 }
 
 int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
-	struct error *err)
+        struct error *err)
 {
 	void *host;
 
 	if (gpa < LAYOUT_KERNEL)
 		return error_set_field(
-			err, ENOEXEC, BOOT_FIELD_KERNEL, "wants to be loaded below 1 MiB, at %#" PRIx64, gpa);
+		        err, ENOEXEC, BOOT_FIELD_KERNEL, "wants to be loaded below 1 MiB, at %#" PRIx64, gpa);
 	if (!range_fits(gpa, size, src->ram_end))
 		return error_set_field(err, ENOMEM, BOOT_FIELD_KERNEL,
-			"does not fit: it needs %" PRIu64 " MiB at %#" PRIx64 ", and low memory ends at %" PRIu64
-			" MiB",
-			size / MIB + !!(size % MIB), gpa, src->ram_end / MIB);
+		        "does not fit: it needs %" PRIu64 " MiB at %#" PRIx64
+		        ", and low memory ends at %" PRIu64 " MiB",
+		        size / MIB + !!(size % MIB), gpa, src->ram_end / MIB);
 	host = gmem_span(src->mem, gpa, size);
 	if (!host)
 		return error_set_field(err, EFAULT, BOOT_FIELD_KERNEL, "wants memory that is not there");
@@ -117,7 +119,8 @@ static int file_size(int fd, const char *field, uint64_t *ret, struct error *err
 	return 0;
 }
 
-static int load_kernel(int fd, const struct gmem *mem, gpa_t ram_end, struct boot_image *ret, struct error *err)
+static int load_kernel(
+        int fd, const struct gmem *mem, gpa_t ram_end, struct boot_image *ret, struct error *err)
 {
 	struct boot_source src = {.fd = fd, .mem = mem, .ram_end = ram_end};
 	char magic[SELFMAG];
@@ -131,11 +134,12 @@ static int load_kernel(int fd, const struct gmem *mem, gpa_t ram_end, struct boo
 	r = boot_read_file(&src, 0, magic, sizeof(magic), err);
 	if (r < 0)
 		return r;
-	return memcmp(magic, ELFMAG, SELFMAG) ? boot_load_bzimage(&src, ret, err) : boot_load_elf(&src, ret, err);
+	return memcmp(magic, ELFMAG, SELFMAG) ? boot_load_bzimage(&src, ret, err)
+	                                      : boot_load_elf(&src, ret, err);
 }
 
-static int load_archive(int fd, const char *field, const struct gmem *mem, gpa_t gpa, uint64_t size_bytes,
-	struct error *err)
+static int load_archive(
+        int fd, const char *field, const struct gmem *mem, gpa_t gpa, uint64_t size_bytes, struct error *err)
 {
 	void *host = gmem_span(mem, gpa, size_bytes);
 	ssize_t n;
@@ -151,8 +155,8 @@ static int load_archive(int fd, const char *field, const struct gmem *mem, gpa_t
 }
 
 /* The initrd and the archive behind it, as one ramdisk as high as kernel and memory allow. */
-static int load_initrd(const struct boot_config *config, const struct gmem *mem, const struct boot_image *image,
-	gpa_t ram_end, struct ramdisk *ret, struct error *err)
+static int load_initrd(const struct boot_config *config, const struct gmem *mem,
+        const struct boot_image *image, gpa_t ram_end, struct ramdisk *ret, struct error *err)
 {
 	const char *field = config->initrd_fd >= 0 ? FIELD_INITRD : FIELD_INITRD_APPEND;
 	gpa_t top = ram_end < image->initrd_end_max ? ram_end : image->initrd_end_max;
@@ -169,11 +173,11 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 	/* A file's size is at most 2^63 - 1, so only the second sum can wrap. */
 	gap_end = second ? align_up(first, ARCHIVE_ALIGNMENT) : first;
 	if (!checked_add(gap_end, second, &total) || image->end > top || total > top - image->end ||
-		align_down(top - total, INITRD_ALIGNMENT) < image->end)
+	        align_down(top - total, INITRD_ALIGNMENT) < image->end)
 		return error_set_field(err, ENOMEM, field,
-			"does not fit: %" PRIu64 " MiB are left between the kernel's end at %" PRIu64
-			" MiB and %" PRIu64 " MiB",
-			top > image->end ? (top - image->end) / MIB : 0, image->end / MIB, top / MIB);
+		        "does not fit: %" PRIu64 " MiB are left between the kernel's end at %" PRIu64
+		        " MiB and %" PRIu64 " MiB",
+		        top > image->end ? (top - image->end) / MIB : 0, image->end / MIB, top / MIB);
 	if (!total)
 		return 0;
 
@@ -182,8 +186,8 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 	if (first)
 		r = load_archive(config->initrd_fd, FIELD_INITRD, mem, ramdisk.gpa, first, err);
 	if (r >= 0 && second)
-		r = load_archive(config->initrd_append_fd, FIELD_INITRD_APPEND, mem, ramdisk.gpa + gap_end, second,
-			err);
+		r = load_archive(config->initrd_append_fd, FIELD_INITRD_APPEND, mem, ramdisk.gpa + gap_end,
+		        second, err);
 	if (r < 0)
 		return r;
 	if (gap_end > first)
@@ -193,7 +197,7 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 }
 
 static int write_cmdline(
-	const char *cmdline, const struct boot_image *image, const struct gmem *mem, struct error *err)
+        const char *cmdline, const struct boot_image *image, const struct gmem *mem, struct error *err)
 {
 	size_t len = strlen(cmdline), max = LAYOUT_CMDLINE_MAX - 1;
 
@@ -201,7 +205,7 @@ static int write_cmdline(
 		max = image->cmdline_max;
 	if (len > max)
 		return error_set_field(
-			err, E2BIG, FIELD_CMDLINE, "has %zu bytes; this kernel takes %zu at most", len, max);
+		        err, E2BIG, FIELD_CMDLINE, "has %zu bytes; this kernel takes %zu at most", len, max);
 	if (gmem_write(mem, LAYOUT_CMDLINE, cmdline, len + 1) < 0)
 		return error_set_field(err, ENOMEM, FIELD_MEMORY, "leaves no room for the command line");
 	return 0;
@@ -213,8 +217,8 @@ static void map_add(struct memory_map *map, gpa_t addr, uint64_t size, uint32_t 
 		map->entries[map->n++] = (struct pvh_memory){.addr = addr, .size = size, .type = type};
 }
 
-/* RAM as it is, but for the upper part of the first MiB, where the ACPI tables are. The first region begins at 0 and
- * reaches beyond LAYOUT_KERNEL: boot_load() has seen to it. */
+/* RAM as it is, but for the upper part of the first MiB, where the ACPI tables are. The first region begins
+ * at 0 and reaches beyond LAYOUT_KERNEL: boot_load() has seen to it. */
 static void make_memory_map(const struct gmem *mem, struct memory_map *ret)
 {
 	const struct gmem_region *low = &mem->regions[0];
@@ -237,7 +241,7 @@ static void make_memory_map(const struct gmem *mem, struct memory_map *ret)
 
 /* boot.rst, "The real-mode kernel header" and "64-bit boot protocol". */
 static int write_zero_page(const struct boot_image *image, const struct ramdisk *ramdisk,
-	const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
+        const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
 {
 	struct boot_params params = {.hdr = image->header, .acpi_rsdp_addr = rsdp};
 
@@ -249,24 +253,25 @@ static int write_zero_page(const struct boot_image *image, const struct ramdisk 
 	params.hdr.ramdisk_size = (uint32_t)ramdisk->size_bytes;
 	params.e820_entries = (uint8_t)map->n;
 	for (uint32_t i = 0; i < map->n; i++)
-		params.e820_table[i] = (struct boot_e820_entry){
-			.addr = map->entries[i].addr, .size = map->entries[i].size, .type = map->entries[i].type};
+		params.e820_table[i] = (struct boot_e820_entry){.addr = map->entries[i].addr,
+		        .size = map->entries[i].size,
+		        .type = map->entries[i].type};
 	return gmem_write(mem, LAYOUT_ZERO_PAGE, &params, sizeof(params));
 }
 
 static int write_pvh_info(
-	const struct ramdisk *ramdisk, const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
+        const struct ramdisk *ramdisk, const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
 {
 	struct pvh_page page = {
-		.info = {.magic = PVH_MAGIC,
-			.version = PVH_VERSION,
-			.nr_modules = ramdisk->size_bytes ? 1 : 0,
-			.modlist_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, module),
-			.cmdline_paddr = LAYOUT_CMDLINE,
-			.rsdp_paddr = rsdp,
-			.memmap_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, memory),
-			.memmap_entries = map->n},
-		.module = {.paddr = ramdisk->gpa, .size = ramdisk->size_bytes},
+	        .info = {.magic = PVH_MAGIC,
+	                .version = PVH_VERSION,
+	                .nr_modules = ramdisk->size_bytes ? 1 : 0,
+	                .modlist_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, module),
+	                .cmdline_paddr = LAYOUT_CMDLINE,
+	                .rsdp_paddr = rsdp,
+	                .memmap_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, memory),
+	                .memmap_entries = map->n},
+	        .module = {.paddr = ramdisk->gpa, .size = ramdisk->size_bytes},
 	};
 
 	memcpy(page.memory, map->entries, map->n * sizeof(page.memory[0]));
@@ -274,7 +279,7 @@ static int write_pvh_info(
 }
 
 int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rsdp, struct boot_entry *ret,
-	struct error *err)
+        struct error *err)
 {
 	struct boot_image image;
 	struct ramdisk ramdisk = {0};
@@ -300,7 +305,7 @@ int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rs
 
 	make_memory_map(mem, &map);
 	r = image.protocol == BOOT_PVH ? write_pvh_info(&ramdisk, &map, rsdp, mem)
-				       : write_zero_page(&image, &ramdisk, &map, rsdp, mem);
+	                               : write_zero_page(&image, &ramdisk, &map, rsdp, mem);
 	if (r >= 0)
 		r = boot_write_tables(image.protocol, mem);
 	if (r < 0)

@@ -1,9 +1,9 @@
-/* Puts a Linux kernel, its initrd and its command line into guest memory, and says how its first instruction is
- * reached. Called once per machine, before the first vCPU runs. Three kinds of kernel are known:
+/* Puts a Linux kernel, its initrd and its command line into guest memory, and says how its first instruction
+ *is reached. Called once per machine, before the first vCPU runs. Three kinds of kernel are known:
  *
- *	bzImage			64-bit boot protocol (Documentation/arch/x86/boot.rst), entered at load address + 0x200
- *	ELF with a PVH note	32-bit entry with a hvm_start_info (Xen's docs/misc/pvh.pandoc)
- *	ELF without one		64-bit entry at e_entry with a zero page
+ *	bzImage			64-bit boot protocol (Documentation/arch/x86/boot.rst), entered at load
+ *address + 0x200 ELF with a PVH note	32-bit entry with a hvm_start_info (Xen's docs/misc/pvh.pandoc) ELF
+ *without one		64-bit entry at e_entry with a zero page
  *
  * Files are hostile: each size and offset is checked, and what is read goes straight into guest memory. */
 #ifndef HULL_VMM_BOOT_H
@@ -16,8 +16,8 @@ struct kvm_regs;
 struct kvm_sregs;
 
 struct boot_config {
-	int kernel_fd;	      /* of a regular file; borrowed, read with pread() */
-	int initrd_fd;	      /* the same, or -1 */
+	int kernel_fd;        /* of a regular file; borrowed, read with pread() */
+	int initrd_fd;        /* the same, or -1 */
 	int initrd_append_fd; /* a further archive behind the initrd, at the next 4-byte boundary; or -1 */
 	const char *cmdline;
 };
@@ -30,14 +30,15 @@ struct boot_entry {
 	gpa_t info; /* LINUX64: boot_params, in RSI; PVH: hvm_start_info, in EBX */
 };
 
-/* Loads everything, and writes what the entry needs: GDT, page tables, zero page or start info. `rsdp` is what
- * acpi_build() returned. 0, or -errno with `err` naming "kernel_image_path", "initrd_path", "initrd_append_path" or
- * "boot_args"; what guest memory then holds is unspecified. `mem` must have RAM at 0. */
+/* Loads everything, and writes what the entry needs: GDT, page tables, zero page or start info. `rsdp` is
+ * what acpi_build() returned. 0, or -errno with `err` naming "kernel_image_path", "initrd_path",
+ * "initrd_append_path" or "boot_args"; what guest memory then holds is unspecified. `mem` must have RAM at 0.
+ */
 int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rsdp, struct boot_entry *ret,
-	struct error *err);
+        struct error *err);
 
-/* Changes `regs` and `sregs`, as KVM_GET_REGS and KVM_GET_SREGS gave them for the first vCPU, to the state the
- * protocol prescribes. */
+/* Changes `regs` and `sregs`, as KVM_GET_REGS and KVM_GET_SREGS gave them for the first vCPU, to the state
+ * the protocol prescribes. */
 void boot_registers(const struct boot_entry *entry, struct kvm_regs *regs, struct kvm_sregs *sregs);
 
 #endif

@@ -16,12 +16,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define HEADER_OFFSET	    0x1f1
-#define ENTRY_64_OFFSET	    0x200
-#define VERSION_MIN	    0x020c /* xloadflags; pref_address and init_size came with 2.10 */
-#define SETUP_SECTS_DEFAULT 4	   /* what 0 means */
-#define SECTOR_BYTES	    512u
-#define PARAGRAPH_BYTES	    16u
+#define HEADER_OFFSET       0x1f1
+#define ENTRY_64_OFFSET     0x200
+#define VERSION_MIN         0x020c /* xloadflags; pref_address and init_size came with 2.10 */
+#define SETUP_SECTS_DEFAULT 4      /* what 0 means */
+#define SECTOR_BYTES        512u
+#define PARAGRAPH_BYTES     16u
 
 static int refuse(struct error *err, const char *why)
 {
@@ -39,8 +39,8 @@ static int check_header(const struct setup_header *hdr, struct error *err)
 		return refuse(err, "is neither an ELF kernel nor a bzImage");
 	if (hdr->version < VERSION_MIN)
 		return error_set_field(err, ENOEXEC, BOOT_FIELD_KERNEL,
-			"is a kernel of boot protocol %u.%02u; 2.12 or later is needed", hdr->version >> 8,
-			hdr->version & 0xff);
+		        "is a kernel of boot protocol %u.%02u; 2.12 or later is needed", hdr->version >> 8,
+		        hdr->version & 0xff);
 	if (!(hdr->loadflags & LOADED_HIGH))
 		return refuse(err, "is a zImage; a bzImage is needed");
 	if (!(hdr->xloadflags & XLF_KERNEL_64))
@@ -52,8 +52,8 @@ static int check_header(const struct setup_header *hdr, struct error *err)
 	return 0;
 }
 
-/* The jump at 0x200 leaps over the header: its offset says where this kernel's header ends (boot.rst, "64-bit boot
- * protocol"). What lies behind is code and must not get into the zero page. */
+/* The jump at 0x200 leaps over the header: its offset says where this kernel's header ends (boot.rst, "64-bit
+ * boot protocol"). What lies behind is code and must not get into the zero page. */
 static void cut_header(struct setup_header *hdr)
 {
 	size_t end = 0x202 + (hdr->jump >> 8), known = HEADER_OFFSET + sizeof(*hdr);
@@ -85,7 +85,8 @@ int boot_load_bzimage(const struct boot_source *src, struct boot_image *ret, str
 	/* syssize is rounded up; the file need not be. */
 	if (code_bytes > file_code_bytes + PARAGRAPH_BYTES - 1)
 		return error_set_field(err, ENOEXEC, BOOT_FIELD_KERNEL,
-			"is cut off: %" PRIu64 " bytes of %" PRIu64, src->size_bytes, setup_bytes + code_bytes);
+		        "is cut off: %" PRIu64 " bytes of %" PRIu64, src->size_bytes,
+		        setup_bytes + code_bytes);
 	if (code_bytes > file_code_bytes)
 		code_bytes = file_code_bytes;
 	if (code_bytes <= ENTRY_64_OFFSET || code_bytes > hdr->init_size)

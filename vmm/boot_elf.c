@@ -1,5 +1,6 @@
-/* ELF vmlinux: its segments are read to where their physical addresses say. A note of Xen's names the 32-bit PVH entry
- * (Xen's include/public/elfnote.h); without it the ELF entry is taken, in 64-bit mode, as Firecracker does. */
+/* ELF vmlinux: its segments are read to where their physical addresses say. A note of Xen's names the 32-bit
+ * PVH entry (Xen's include/public/elfnote.h); without it the ELF entry is taken, in 64-bit mode, as
+ * Firecracker does. */
 #include "vmm/boot_image.h"
 
 #include "common/checked.h"
@@ -11,12 +12,13 @@
 #include <string.h>
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
-#define XEN_NOTE_NAME		 "Xen"
+#define XEN_NOTE_NAME            "Xen"
 
 #define SEGMENTS_MAX   64
 #define NOTE_BYTES_MAX 65536
 
-/* What a vmlinux was linked for (CONFIG_PHYSICAL_ALIGN is at most this); only a relocating decompressor reads it. */
+/* What a vmlinux was linked for (CONFIG_PHYSICAL_ALIGN is at most this); only a relocating decompressor reads
+ * it. */
 #define ELF_KERNEL_ALIGNMENT 0x1000000
 
 struct elf_file {
@@ -43,7 +45,8 @@ static int read_headers(struct elf_file *elf, struct error *err)
 	r = boot_read_file(elf->src, 0, &elf->header, sizeof(elf->header), err);
 	if (r < 0)
 		return r;
-	if (eh->e_ident[EI_CLASS] != ELFCLASS64 || eh->e_ident[EI_DATA] != ELFDATA2LSB || eh->e_machine != EM_X86_64)
+	if (eh->e_ident[EI_CLASS] != ELFCLASS64 || eh->e_ident[EI_DATA] != ELFDATA2LSB ||
+	        eh->e_machine != EM_X86_64)
 		return refuse(err, "is an ELF file for another processor than x86-64");
 	if (eh->e_type != ET_EXEC)
 		return refuse(err, "is an ELF file but not an executable (ET_EXEC)");
@@ -71,7 +74,8 @@ static size_t read_note(struct elf_file *elf, const uint8_t *note, size_t left)
 	if (total > left)
 		return 0;
 	if (nh.n_type == XEN_ELFNOTE_PHYS32_ENTRY && nh.n_namesz == sizeof(XEN_NOTE_NAME) &&
-		!memcmp(name, XEN_NOTE_NAME, sizeof(XEN_NOTE_NAME)) && nh.n_descsz >= sizeof(elf->pvh_entry)) {
+	        !memcmp(name, XEN_NOTE_NAME, sizeof(XEN_NOTE_NAME)) &&
+	        nh.n_descsz >= sizeof(elf->pvh_entry)) {
 		memcpy(&elf->pvh_entry, name + name_bytes, sizeof(elf->pvh_entry));
 		elf->has_pvh = true;
 	}
@@ -105,7 +109,8 @@ static int read_notes(struct elf_file *elf, const Elf64_Phdr *ph, struct error *
 	return 0;
 }
 
-static int load_segment(struct elf_file *elf, const Elf64_Phdr *ph, struct boot_image *image, struct error *err)
+static int load_segment(
+        struct elf_file *elf, const Elf64_Phdr *ph, struct boot_image *image, struct error *err)
 {
 	int r;
 

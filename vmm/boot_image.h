@@ -14,7 +14,7 @@
 
 /* A kernel file and the RAM it may use. */
 struct boot_source {
-	int fd;		     /* borrowed */
+	int fd;              /* borrowed */
 	uint64_t size_bytes; /* of the file */
 	const struct gmem *mem;
 	gpa_t ram_end; /* of the RAM that begins at 0 and that a kernel may be loaded into */
@@ -24,9 +24,9 @@ struct boot_source {
 struct boot_image {
 	enum boot_protocol protocol;
 	gpa_t entry;
-	gpa_t end;	      /* of all it needs until it has its own memory management, bss included */
-	gpa_t initrd_end_max; /* the initrd must end at or below this */
-	uint32_t cmdline_max; /* bytes without the NUL */
+	gpa_t end;                  /* of all it needs until it has its own memory management, bss included */
+	gpa_t initrd_end_max;       /* the initrd must end at or below this */
+	uint32_t cmdline_max;       /* bytes without the NUL */
 	struct setup_header header; /* LINUX64: goes into the zero page */
 };
 
@@ -35,13 +35,14 @@ int boot_load_bzimage(const struct boot_source *src, struct boot_image *ret, str
 int boot_load_elf(const struct boot_source *src, struct boot_image *ret, struct error *err);
 
 /* Reads exactly `len` bytes at `offset` of the file, which must have them. */
-int boot_read_file(
-	const struct boot_source *src, uint64_t offset, void *ret, size_t len, struct error *err);
-/* The same, straight into guest memory; and says when [gpa, gpa + size) is not all RAM that may be used. `len` <= `size`. */
+int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, size_t len, struct error *err);
+/* The same, straight into guest memory; and says when [gpa, gpa + size) is not all RAM that may be used.
+ * `len` <= `size`. */
 int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
-	struct error *err);
+        struct error *err);
 
-/* Writes the descriptor table and, for 64-bit entry, the page tables that boot_registers() points to. 0 or -EFAULT. */
+/* Writes the descriptor table and, for 64-bit entry, the page tables that boot_registers() points to. 0 or
+ * -EFAULT. */
 int boot_write_tables(enum boot_protocol protocol, const struct gmem *mem);
 
 #endif

@@ -1,0 +1,77 @@
+/* The exit port: see exit_port.h. One number, so an atomic is all the locking there is. */
+#include "devices/exit_port.h"
+
+#include "guest-kernel/hull_guest.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define STATUS_MASK 0xffu
+
+struct exit_port {
+	atomic_int status; /* 0..255 or EXIT_PORT_NONE */
+};
+
+struct exit_port *exit_port_new(void)
+{
+	struct exit_port *dev = calloc(1, sizeof(*dev));
+
+	if (!dev)
+		abort();
+	atomic_init(&dev->status, EXIT_PORT_NONE);
+	return dev;
+}
+
+void exit_port_free(struct exit_port *dev)
+{
+	free(dev);
+}
+
+void exit_port_read(struct exit_port *dev, uint64_t offset, void *data, uint32_t len)
+{
+	(void)dev;
+	(void)offset;
+	memset(data, 0xff, len);
+}
+
+void exit_port_write(struct exit_port *dev, uint64_t offset, const void *data, uint32_t len)
+{
+	uint32_t value;
+
+	if (offset != 0 || len != sizeof(value))
+		return;
+	memcpy(&value, data, sizeof(value));
+	if ((value & ~STATUS_MASK) == HULL_EXIT_MAGIC)
+		atomic_store(&dev->status, (int)(value & STATUS_MASK));
+}
+
+int exit_port_status(const struct exit_port *dev)
+{
+	return atomic_load(&dev->status);
+}
+
+void exit_port_save(struct exit_port *dev, struct state_writer *w)
+{
+	state_begin(w, "exit-port", 1);
+	state_put_u32(w, (uint32_t)exit_port_status(dev));
+	state_end(w);
+}
+
+int exit_port_load(struct exit_port *dev, struct state_reader *r, struct error *err)
+{
+	int version = state_begin_section(r, "exit-port", 1, err);
+	uint32_t status;
+	int ret;
+
+	if (version < 0)
+		return version;
+	status = state_get_u32(r);
+	ret = state_end_section(r, err);
+	if (ret < 0)
+		return ret;
+	if (status != (uint32_t)EXIT_PORT_NONE && status > STATUS_MASK)
+		return error_set(err, EINVAL, "exit-port: status %u is out of range", status);
+	atomic_store(&dev->status, (int)status);
+	return 0;
+}
