@@ -11,3 +11,27 @@ libhull_vmm_boot_a_SOURCES = \
 	vmm/boot_entry.c \
 	vmm/layout.h
 libhull_vmm_boot_a_CFLAGS = $(AM_CFLAGS)
+
+# What needs no KVM either, and is tested by itself.
+noinst_LIBRARIES += libhull-vmm.a
+libhull_vmm_a_SOURCES = \
+	vmm/bus.c vmm/bus.h \
+	vmm/config.c vmm/config.h \
+	vmm/options.c vmm/options.h \
+	vmm/outcome.c vmm/outcome.h
+libhull_vmm_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+
+# The monitor. Statically linked: it starts without a dynamic linker, and runs in an empty root.
+bin_PROGRAMS += hull-vmm
+hull_vmm_SOURCES = \
+	vmm/main.c \
+	vmm/console.c vmm/console.h \
+	vmm/cpuid.c vmm/cpuid.h \
+	vmm/devices.c vmm/devices.h \
+	vmm/machine.c vmm/machine.h \
+	vmm/ram.c vmm/ram.h \
+	vmm/vcpu.c vmm/vcpu.h \
+	vmm/vm.c vmm/vm.h
+hull_vmm_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)
+hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)

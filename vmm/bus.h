@@ -1,0 +1,35 @@
+/* An address space of device registers: I/O ports or memory-mapped. Ranges are laid down before the first vCPU runs
+ * and do not change afterwards, so lookups take no lock. */
+#ifndef HULL_VMM_BUS_H
+#define HULL_VMM_BUS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BUS_RANGES_MAX 32
+
+/* `offset` is relative to the range and lies inside it; `len` is 1 to 8, and may reach beyond the range's end. */
+struct bus_ops {
+	void (*read)(void *ctx, uint64_t offset, void *data, uint32_t len);
+	void (*write)(void *ctx, uint64_t offset, const void *data, uint32_t len);
+};
+
+struct bus_range {
+	uint64_t base, size;
+	const struct bus_ops *ops; /* borrowed, as is ctx */
+	void *ctx;
+};
+
+struct bus {
+	struct bus_range ranges[BUS_RANGES_MAX]; /* ascending, disjoint */
+	size_t n_ranges;
+};
+
+/* 0, -EINVAL when it is empty or wraps, -EEXIST when it overlaps another, -ENOSPC. */
+int bus_add(struct bus *bus, uint64_t base, uint64_t size, const struct bus_ops *ops, void *ctx);
+
+/* What nobody claims reads as all ones, and writes to nothing. Any thread. */
+void bus_read(const struct bus *bus, uint64_t address, void *data, uint32_t len);
+void bus_write(const struct bus *bus, uint64_t address, const void *data, uint32_t len);
+
+#endif

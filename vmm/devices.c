@@ -1,0 +1,188 @@
+/* Making the devices: the fixed ones at their ports, then a virtio-mmio device for each drive, network interface, the
+ * vsock and the entropy source, in this order. */
+#include "vmm/devices.h"
+
+#include "common/io.h"
+#include "devices/acpi_pm.h"
+#include "devices/exit_port.h"
+#include "devices/i8042.h"
+#include "devices/pvpanic.h"
+#include "devices/uart16550.h"
+#include "devices/virtio_blk.h"
+#include "devices/virtio_mmio.h"
+#include "devices/virtio_net.h"
+#include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
+#include "guest-kernel/hull_guest.h"
+#include "vmm/vm.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define GSI_KEYBOARD  1
+#define I8042_PORTS   5 /* 0x60 to 0x64 */
+#define PVPANIC_PORTS 1
+
+/* A bus wants functions of a void pointer, a device has functions of its own type. */
+#define DEFINE_BUS_OPS(device)                                                                                \
+	static void device##_bus_read(void *ctx, uint64_t offset, void *data, uint32_t len)                   \
+	{                                                                                                     \
+		device##_read(ctx, offset, data, len);                                                        \
+	}                                                                                                     \
+	static void device##_bus_write(void *ctx, uint64_t offset, const void *data, uint32_t len)            \
+	{                                                                                                     \
+		device##_write(ctx, offset, data, len);                                                       \
+	}                                                                                                     \
+	static const struct bus_ops device##_bus_ops = {device##_bus_read, device##_bus_write};
+
+DEFINE_BUS_OPS(uart16550)
+DEFINE_BUS_OPS(i8042)
+DEFINE_BUS_OPS(pvpanic)
+DEFINE_BUS_OPS(acpi_pm)
+DEFINE_BUS_OPS(exit_port)
+
+/* What the fixed devices call. */
+
+static void uart_interrupt(void *ctx)
+{
+	vm_pulse(((struct devices *)ctx)->config.vm, LAYOUT_GSI_UART);
+}
+
+static void uart_transmit(void *ctx, const uint8_t *data, size_t len)
+{
+	console_write(&((struct devices *)ctx)->console, data, len);
+}
+
+static void uart_receive_ready(void *ctx)
+{
+	console_room(&((struct devices *)ctx)->console);
+}
+
+static const struct uart16550_ops uart_ops = {uart_interrupt, uart_transmit, uart_receive_ready};
+
+static void event(struct devices *devices, enum devices_event what)
+{
+	devices->config.event(devices->config.ctx, what);
+}
+
+static void i8042_interrupt(void *ctx)
+{
+	vm_pulse(((struct devices *)ctx)->config.vm, GSI_KEYBOARD);
+}
+
+static void i8042_reset(void *ctx)
+{
+	event(ctx, DEVICES_RESET_KEYBOARD);
+}
+
+static const struct i8042_ops i8042_ops = {i8042_interrupt, i8042_reset};
+
+static void acpi_interrupt(void *ctx)
+{
+	vm_pulse(((struct devices *)ctx)->config.vm, LAYOUT_GSI_GED);
+}
+
+static void acpi_power_off(void *ctx)
+{
+	event(ctx, DEVICES_POWER_OFF);
+}
+
+static void acpi_reset(void *ctx)
+{
+	event(ctx, DEVICES_RESET_ACPI);
+}
+
+static const struct acpi_pm_ops acpi_pm_ops = {acpi_interrupt, acpi_power_off, acpi_reset};
+
+static void pvpanic_event(void *ctx, uint8_t events)
+{
+	if (events & PVPANIC_PANICKED)
+		event(ctx, DEVICES_PANIC);
+}
+
+static const struct pvpanic_ops pvpanic_ops = {pvpanic_event};
+
+static int add_ports(struct devices *devices, uint64_t base, uint64_t n, const struct bus_ops *ops, void *device)
+{
+	int r = bus_add(&devices->ports, base, n, ops, device);
+
+	assert(r == 0); /* vmm/layout.h has them disjoint */
+	return r;
+}
+
+static void make_fixed(struct devices *d)
+{
+	d->uart = uart16550_new(&uart_ops, d);
+	d->i8042 = i8042_new(&i8042_ops, d);
+	d->pvpanic = pvpanic_new(&pvpanic_ops, d);
+	d->acpi_pm = acpi_pm_new(&acpi_pm_ops, d);
+	d->exit_port = exit_port_new();
+	add_ports(d, LAYOUT_PORT_UART, UART16550_PORTS, &uart16550_bus_ops, d->uart);
+	add_ports(d, LAYOUT_PORT_I8042, I8042_PORTS, &i8042_bus_ops, d->i8042);
+	add_ports(d, LAYOUT_PORT_PVPANIC, PVPANIC_PORTS, &pvpanic_bus_ops, d->pvpanic);
+	add_ports(d, LAYOUT_PORT_ACPI_SLEEP, ACPI_PM_PORTS, &acpi_pm_bus_ops, d->acpi_pm);
+	add_ports(d, HULL_EXIT_PORT, EXIT_PORT_PORTS, &exit_port_bus_ops, d->exit_port);
+}
+
+static int make_virtio(struct devices *devices, struct error *err)
+{
+	const struct config *config = devices->config.config;
+
+	if (config->drives.len)
+		return error_set_field(err, ENOTSUP, "drives", "not supported yet");
+	if (config->nets.len)
+		return error_set_field(err, ENOTSUP, "network-interfaces", "not supported yet");
+	if (config->vsock)
+		return error_set_field(err, ENOTSUP, "vsock", "not supported yet");
+	return config->entropy ? error_set_field(err, ENOTSUP, "entropy", "not supported yet") : 0;
+}
+
+int devices_init(struct devices *devices, const struct devices_config *config, struct error *err)
+{
+	const struct config_serial *serial = config->config->serial;
+	int r;
+
+	*devices = (struct devices){.config = *config};
+	r = console_init(&devices->console, config->loop, serial ? serial->serial_out_path : NULL, err);
+	if (r < 0)
+		return r;
+	make_fixed(devices);
+	r = make_virtio(devices, err);
+	if (r < 0)
+		devices_done(devices);
+	return r;
+}
+
+void devices_done(struct devices *devices)
+{
+	for (unsigned i = 0; i < devices->n_virtio; i++)
+		virtio_mmio_free(devices->virtio[i]);
+	exit_port_free(devices->exit_port);
+	acpi_pm_free(devices->acpi_pm);
+	pvpanic_free(devices->pvpanic);
+	i8042_free(devices->i8042);
+	uart16550_free(devices->uart);
+	console_done(&devices->console);
+	*devices = (struct devices){0};
+}
+
+void devices_start(struct devices *devices)
+{
+	const struct config_serial *serial = devices->config.config->serial;
+
+	if (!serial || !serial->serial_out_path)
+		console_read_input(&devices->console, devices->uart);
+}
+
+void devices_stop(struct devices *devices)
+{
+	console_stop(&devices->console);
+}
+
+int devices_exit_status(const struct devices *devices)
+{
+	int status = exit_port_status(devices->exit_port);
+
+	return status == EXIT_PORT_NONE ? -1 : status;
+}

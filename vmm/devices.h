@@ -1,0 +1,66 @@
+/* The machine's devices: made from the configuration, put on the buses, wired to KVM.
+ *
+ * Threads: registers are accessed by vCPU threads, everything else happens on the loop thread. */
+#ifndef HULL_VMM_DEVICES_H
+#define HULL_VMM_DEVICES_H
+
+#include "vmm/acpi.h"
+#include "vmm/bus.h"
+#include "vmm/config.h"
+#include "vmm/console.h"
+#include "vmm/layout.h"
+
+struct acpi_pm;
+struct exit_port;
+struct i8042;
+struct pvpanic;
+struct virtio_dev;
+struct virtio_mmio;
+struct vm;
+
+enum devices_event {
+	DEVICES_POWER_OFF,	 /* ACPI S5 */
+	DEVICES_RESET_KEYBOARD, /* the keyboard controller's reset line */
+	DEVICES_RESET_ACPI,	 /* ACPI's reset register */
+	DEVICES_PANIC,
+};
+
+struct devices_config {
+	const struct config *config; /* all borrowed; vm, loop and mem for the devices' life */
+	struct vm *vm;
+	struct loop *loop;
+	const struct gmem *mem;
+	int log_fd; /* for the guest's workload output, or -1 */
+	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */
+	void (*event)(void *ctx, enum devices_event event);
+	void *ctx;
+};
+
+struct devices {
+	struct devices_config config;
+	struct bus ports, mmio; /* for the vCPUs */
+	struct console console;
+	struct uart16550 *uart; /* all owned */
+	struct i8042 *i8042;
+	struct pvpanic *pvpanic;
+	struct acpi_pm *acpi_pm;
+	struct exit_port *exit_port;
+	struct virtio_mmio *virtio[LAYOUT_VIRTIO_MAX];
+	struct acpi_virtio places[LAYOUT_VIRTIO_MAX]; /* of virtio[i], for the ACPI tables */
+	unsigned n_virtio;
+};
+
+/* Makes all of them; `devices` must stay where it is. 0, or -errno with `err` naming the field and nothing left. */
+int devices_init(struct devices *devices, const struct devices_config *config, struct error *err);
+/* vCPUs are gone. Waits for disks to be done, removes what was created on the host. Also of a zeroed one. */
+void devices_done(struct devices *devices);
+
+/* The loop is about to run: input from the console is read from now on. */
+void devices_start(struct devices *devices);
+/* The machine is about to end: no device lets a vCPU wait for the outside any more. Any thread. */
+void devices_stop(struct devices *devices);
+
+/* What the workload handed over, 0..255, or -1. Any thread. */
+int devices_exit_status(const struct devices *devices);
+
+#endif

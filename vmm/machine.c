@@ -1,0 +1,277 @@
+/* The machine's life.
+ *
+ * Theory of operation. Whatever ends a machine - the guest by a device, a vCPU that cannot go on, a signal - calls
+ * end(): the first cause counts. end() only requests: it sends the vCPUs to their end and stops the loop, so it can be
+ * called on any thread and under a device's lock. machine_run() then comes out of the loop and joins the vCPUs;
+ * machine_free() takes the devices apart, when nobody can be inside them any more. */
+#include "vmm/machine.h"
+
+#include "common/log.h"
+#include "common/loop.h"
+#include "vmm/boot.h"
+#include "vmm/config.h"
+#include "vmm/cpuid.h"
+#include "vmm/devices.h"
+#include "vmm/outcome.h"
+#include "vmm/ram.h"
+#include "vmm/vcpu.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct machine {
+	const struct config *config;
+	struct loop *loop;
+	struct loop_source *sigterm, *sigint;
+	struct vm vm;
+	struct ram ram;
+	struct cpuid_topology topology;
+	struct devices devices;
+	struct boot_entry entry;
+	struct vcpus vcpus;
+
+	pthread_mutex_t lock; /* guards what follows; a leaf */
+	bool ended;
+	struct outcome outcome;
+};
+
+static void end(struct machine *machine, enum outcome_cause cause, const char *message)
+{
+	bool first;
+
+	pthread_mutex_lock(&machine->lock);
+	first = !machine->ended;
+	if (first) {
+		machine->ended = true;
+		machine->outcome.cause = cause;
+		error_set(&machine->outcome.reason, cause == OUTCOME_ERROR ? EIO : 0, "%s", message);
+	}
+	pthread_mutex_unlock(&machine->lock);
+	if (!first)
+		return;
+	vcpus_request_stop(&machine->vcpus);
+	devices_stop(&machine->devices);
+	loop_stop(machine->loop);
+}
+
+static void device_event(void *ctx, enum devices_event event)
+{
+	static const struct {
+		enum outcome_cause cause;
+		const char *message;
+	} endings[] = {
+		[DEVICES_POWER_OFF] = {OUTCOME_POWEROFF, "the guest powered off"},
+		[DEVICES_RESET_KEYBOARD] = {OUTCOME_RESET, "the guest reset the machine by the keyboard controller"},
+		[DEVICES_RESET_ACPI] = {OUTCOME_RESET, "the guest reset the machine by ACPI"},
+		[DEVICES_PANIC] = {OUTCOME_PANIC, "the guest's kernel panicked"},
+	};
+
+	end(ctx, endings[event].cause, endings[event].message);
+}
+
+static void vcpu_ended(void *ctx, enum vcpu_end how, const char *message)
+{
+	end(ctx, how == VCPU_END_RESET ? OUTCOME_RESET : OUTCOME_ERROR, message);
+}
+
+static void signalled(void *ctx, uint32_t signo)
+{
+	end(ctx, OUTCOME_SIGNAL, signo == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+/* A file to boot from. NULL is none: -1 then, and 0 is returned. */
+static int open_boot_file(const char *path, const char *field, int *ret, struct error *err)
+{
+	cleanup_close int fd = -1;
+	struct stat st;
+
+	*ret = -1;
+	if (!path)
+		return 0;
+	/* O_NONBLOCK: a FIFO is refused below, not waited for. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_set_field(err, errno, field, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return error_set_field(err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, field, "%s: not a regular file", path);
+	*ret = steal_fd(&fd);
+	return 0;
+}
+
+static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
+{
+	const struct config_boot *source = &machine->config->boot;
+	cleanup_close int kernel = -1, initrd = -1, append = -1;
+	cleanup_free char *command_line = config_command_line(machine->config);
+	struct boot_config boot;
+	int r = open_boot_file(source->kernel_image_path, "kernel_image_path", &kernel, err);
+
+	if (r == 0)
+		r = open_boot_file(source->initrd_path, "initrd_path", &initrd, err);
+	if (r == 0)
+		r = open_boot_file(source->initrd_append_path, "initrd_append_path", &append, err);
+	if (r == 0) {
+		boot = (struct boot_config){kernel, initrd, append, command_line};
+		r = boot_load(&boot, &machine->ram.mem, rsdp, &machine->entry, err);
+	}
+	if (r == 0)
+		return 0;
+	/* What does not fit is the memory's fault, which boot_load() cannot name in full. */
+	return error_in_field(err, strcmp(err->field, "mem_size_mib") == 0 ? "machine-config" : "boot-source");
+}
+
+static int make_memory(struct machine *machine, struct error *err)
+{
+	static const enum ram_pages pages[] = {
+		[CONFIG_HUGE_PAGES_NONE] = RAM_PAGES_NORMAL,
+		[CONFIG_HUGE_PAGES_TRANSPARENT] = RAM_PAGES_TRANSPARENT_HUGE,
+		[CONFIG_HUGE_PAGES_2M] = RAM_PAGES_2M,
+	};
+	const struct config_machine *config = &machine->config->machine;
+	int r = ram_init(&machine->ram, (uint64_t)config->mem_size_mib << 20, pages[config->huge_pages], err);
+
+	if (r == 0)
+		r = vm_add_memory(&machine->vm, &machine->ram.mem, err);
+	return r < 0 ? error_in_field(err, "machine-config.mem_size_mib") : 0;
+}
+
+static int make_devices(struct machine *machine, int log_fd, struct error *err)
+{
+	struct devices_config config = {
+		.config = machine->config,
+		.vm = &machine->vm,
+		.loop = machine->loop,
+		.mem = &machine->ram.mem,
+		.log_fd = log_fd,
+		.event = device_event,
+		.ctx = machine,
+	};
+
+	return devices_init(&machine->devices, &config, err);
+}
+
+static int make_tables(struct machine *machine, gpa_t *ret_rsdp, struct error *err)
+{
+	struct acpi_config config = {
+		.n_vcpus = machine->topology.n_vcpus,
+		.virtio = machine->devices.places,
+		.n_virtio = machine->devices.n_virtio,
+		.uart = true,
+	};
+
+	return acpi_build(&config, &machine->ram.mem, ret_rsdp, err);
+}
+
+static int make_vcpus(struct machine *machine, struct error *err)
+{
+	struct vcpus_config config = {
+		.vm = &machine->vm,
+		.ports = &machine->devices.ports,
+		.mmio = &machine->devices.mmio,
+		.topology = &machine->topology,
+		.entry = &machine->entry,
+		.ended = vcpu_ended,
+		.ctx = machine,
+	};
+
+	return vcpus_init(&machine->vcpus, &config, err);
+}
+
+static int set_topology(struct machine *machine, struct error *err)
+{
+	const struct config_machine *config = &machine->config->machine;
+
+	machine->topology = (struct cpuid_topology){
+		.n_vcpus = (unsigned)config->vcpu_count,
+		.threads_per_core = config->smt && config->vcpu_count > 1 ? 2 : 1,
+		.tsc_deadline = machine->vm.has_tsc_deadline,
+	};
+	if (machine->topology.n_vcpus > machine->vm.max_vcpus)
+		return error_set_field(err, ENOTSUP, "machine-config.vcpu_count", "this host's KVM offers %u at most",
+			machine->vm.max_vcpus);
+	return 0;
+}
+
+/* Before the first thread: they inherit that these signals are the loop's. */
+static int watch_signals(struct machine *machine, struct error *err)
+{
+	machine->sigterm = loop_add_signal(machine->loop, SIGTERM, signalled, machine);
+	machine->sigint = loop_add_signal(machine->loop, SIGINT, signalled, machine);
+	if (!machine->sigterm || !machine->sigint)
+		return error_set_errno(err, errno, "signals cannot be waited for");
+	return 0;
+}
+
+static int build(struct machine *machine, int log_fd, struct error *err)
+{
+	gpa_t rsdp;
+	int r = watch_signals(machine, err);
+
+	if (r == 0)
+		r = vm_init(&machine->vm, err);
+	if (r == 0)
+		r = set_topology(machine, err);
+	if (r == 0)
+		r = make_memory(machine, err);
+	if (r == 0)
+		r = make_devices(machine, log_fd, err);
+	if (r == 0)
+		r = make_tables(machine, &rsdp, err);
+	if (r == 0)
+		r = load_kernel(machine, rsdp, err);
+	if (r == 0)
+		r = make_vcpus(machine, err);
+	return r;
+}
+
+struct machine *machine_new(const struct config *config, struct loop *loop, int log_fd, struct error *err)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	if (!machine) {
+		error_set(err, ENOMEM, "out of memory");
+		return NULL;
+	}
+	machine->config = config;
+	machine->loop = loop;
+	machine->vm = (struct vm){.kvm_fd = -1, .fd = -1};
+	machine->ram.fd = -1;
+	pthread_mutex_init(&machine->lock, NULL);
+	if (build(machine, log_fd, err) < 0) {
+		machine_free(machine);
+		return NULL;
+	}
+	return machine;
+}
+
+void machine_run(struct machine *machine, struct outcome *ret)
+{
+	int r;
+
+	devices_start(&machine->devices);
+	vcpus_resume(&machine->vcpus);
+	r = loop_run(machine->loop);
+	if (r < 0)
+		end(machine, OUTCOME_ERROR, "the event loop failed");
+	vcpus_done(&machine->vcpus);
+	*ret = machine->outcome;
+	ret->exit_status = devices_exit_status(&machine->devices);
+}
+
+void machine_free(struct machine *machine)
+{
+	if (!machine)
+		return;
+	vcpus_done(&machine->vcpus);
+	devices_done(&machine->devices);
+	vm_done(&machine->vm);
+	ram_done(&machine->ram);
+	loop_remove(machine->sigterm);
+	loop_remove(machine->sigint);
+	pthread_mutex_destroy(&machine->lock);
+	free(machine);
+}

@@ -1,0 +1,24 @@
+/* One machine, from its configuration to its end. Loop thread only, but for what the vCPUs call inside. */
+#ifndef HULL_VMM_MACHINE_H
+#define HULL_VMM_MACHINE_H
+
+#include "common/cleanup.h"
+#include "common/error.h"
+
+struct config;
+struct loop;
+struct machine;
+struct outcome;
+
+/* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `config` and `loop` are borrowed for the
+ * machine's life, `log_fd` (or -1) too. NULL with `err` set, and nothing left on the host. */
+struct machine *machine_new(const struct config *config, struct loop *loop, int log_fd, struct error *err);
+
+/* Runs it until the guest, or a signal (SIGTERM, SIGINT), ends it; its vCPUs are stopped then. */
+void machine_run(struct machine *machine, struct outcome *ret);
+
+/* Finishes disk requests in flight and removes what was created on the host. NULL is fine. */
+void machine_free(struct machine *machine);
+DEFINE_CLEANUP(struct machine *, machine_free)
+
+#endif

@@ -1,0 +1,124 @@
+/* hull-vmm: runs one virtual machine until it ends, and tells how. */
+#include "common/log.h"
+#include "common/loop.h"
+#include "vmm/config.h"
+#include "vmm/machine.h"
+#include "vmm/options.h"
+#include "vmm/outcome.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define EXIT_USAGE 2
+
+/* Descriptors 0 to 2 are taken, be it by /dev/null: nothing opened later can be mistaken for the console or the log. */
+static void secure_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close_fd(fd);
+}
+
+static int fail_usage(const struct error *err)
+{
+	char line[ERROR_FIELD_MAX + ERROR_MESSAGE_MAX + 4];
+
+	fprintf(stderr, "hull-vmm: %s\n", error_line(err, line, sizeof(line)));
+	return EXIT_USAGE;
+}
+
+/* The log goes where the configuration and the command line, which has the last word, say. */
+static int open_log(const struct options *options, const struct config *config, struct error *err)
+{
+	const struct config_logger *logger = config->logger;
+	enum log_level level = options->level;
+	int fd = STDERR_FILENO;
+
+	if (logger && logger->level && !options->level_given)
+		config_parse_level(logger->level, &level, NULL); /* the configuration's reader has seen it succeed */
+	if (logger && logger->log_path) {
+		fd = open(logger->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+		if (fd < 0)
+			return error_set_field(
+				err, errno, "logger.log_path", "%s: %s", logger->log_path, strerror(errno));
+	}
+	log_open(options->id, level, fd);
+	return 0;
+}
+
+static int run(const struct options *options, const struct config *config, struct outcome *ret, struct error *err)
+{
+	cleanup(loop_free_p) struct loop *loop = loop_new();
+	cleanup(machine_free_p) struct machine *machine = NULL;
+
+	if (!loop)
+		return error_set_errno(err, errno, "no event loop");
+	machine = machine_new(config, loop, options->log_fd, err);
+	if (!machine)
+		return -err->errnum;
+	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->machine.vcpu_count,
+		(long long)config->machine.mem_size_mib);
+	machine_run(machine, ret);
+	return 0;
+}
+
+/* A machine that never ran: one line for the person who tried. One that ended: a line in the log. */
+static void report(const struct options *options, const struct outcome *outcome, bool ran)
+{
+	char line[ERROR_FIELD_MAX + ERROR_MESSAGE_MAX + 4];
+	int r;
+
+	error_line(&outcome->reason, line, sizeof(line));
+	if (!ran)
+		fprintf(stderr, "hull-vmm: %s\n", line);
+	else
+		log_at(outcome->cause == OUTCOME_ERROR ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "ended: %s", line);
+	if (options->status_fd < 0)
+		return;
+	r = outcome_write(outcome, options->status_fd);
+	if (r < 0)
+		log_error("the status record cannot be written: %s", strerror(-r));
+}
+
+int main(int argc, char *argv[])
+{
+	struct outcome outcome = {.cause = OUTCOME_ERROR, .exit_status = OUTCOME_NO_STATUS};
+	struct config config = {0};
+	struct options options;
+	struct error err = {0};
+	int r;
+
+	/* 1. A defined environment: descriptors, and no death by a reader that went away. */
+	secure_standard_descriptors();
+	signal(SIGPIPE, SIG_IGN);
+
+	/* 2. What is asked for. */
+	if (options_parse(argc, argv, &options, &err) < 0)
+		return fail_usage(&err);
+	if (options.help || options.version) {
+		fputs(options.help ? options_usage : "hull-vmm " HULL_VERSION "\n", stdout);
+		return 0;
+	}
+
+	/* 3. The machine's description, and the log it names. */
+	r = config_read_file(options.config_file, &config, &err);
+	if (r == 0)
+		r = open_log(&options, &config, &err);
+
+	/* 4. The machine: made, run to its end, taken apart. */
+	if (r == 0)
+		r = run(&options, &config, &outcome, &err);
+
+	/* 5. How it went. */
+	if (r < 0)
+		outcome.reason = err;
+	report(&options, &outcome, r == 0);
+	config_done(&config);
+	return outcome_exit_status(&outcome);
+}

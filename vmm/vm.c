@@ -1,0 +1,193 @@
+/* Making the machine in KVM. */
+#include "vmm/vm.h"
+
+#include "common/checked.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "vmm/cpuid.h"
+#include "vmm/layout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define KVM_DEVICE "/dev/kvm"
+
+static int open_kvm(struct error *err)
+{
+	int fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	switch (errno) {
+	case ENOENT:
+	case ENODEV:
+	case ENXIO:
+		return error_set_field(err, errno, KVM_DEVICE,
+			"this host offers no virtualization: load kvm-intel or kvm-amd, or run under kvmhost, which emulates a "
+			"host that does");
+	case EACCES:
+	case EPERM:
+		return error_set_field(
+			err, errno, KVM_DEVICE, "permission denied: the user must be in the group that owns it (kvm)");
+	default:
+		return error_set_field(err, errno, KVM_DEVICE, "%s", strerror(errno));
+	}
+}
+
+static int check_capabilities(int kvm_fd, struct error *err)
+{
+	static const struct {
+		int capability;
+		const char *name;
+	} needed[] = {
+		{KVM_CAP_IRQCHIP, "an interrupt controller"},
+		{KVM_CAP_USER_MEMORY, "user memory"},
+		{KVM_CAP_SET_TSS_ADDR, "a place for the TSS"},
+		{KVM_CAP_SET_IDENTITY_MAP_ADDR, "a place for the identity map"},
+		{KVM_CAP_EXT_CPUID, "CPUID"},
+		{KVM_CAP_IRQFD, "irqfd"},
+		{KVM_CAP_IOEVENTFD, "ioeventfd"},
+		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+	};
+	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
+
+	if (version != KVM_API_VERSION)
+		return error_set_field(err, ENOTSUP, KVM_DEVICE, "API version %d, not %d", version, KVM_API_VERSION);
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].capability) <= 0)
+			return error_set_field(err, ENOTSUP, KVM_DEVICE, "this host's KVM is too old: it lacks %s",
+				needed[i].name);
+	return 0;
+}
+
+static int create_machine(int kvm_fd, struct error *err)
+{
+	int fd;
+
+	do
+		fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+	while (fd < 0 && errno == EINTR);
+	return fd >= 0 ? fd : error_set_errno(err, errno, "KVM cannot make a machine");
+}
+
+/* The TSS and the identity map are what an Intel host without unrestricted guest mode runs real mode with; setting
+ * them is cheap, and that a host forgives their absence is not to be relied on. There is no PIT: guests have the
+ * TSC-deadline timer. */
+static int set_up_machine(int vm_fd, struct error *err)
+{
+	uint64_t identity_map = LAYOUT_IDENTITY_MAP;
+
+	if (ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0)
+		return error_set_errno(err, errno, "KVM cannot place the identity map");
+	if (ioctl(vm_fd, KVM_SET_TSS_ADDR, LAYOUT_TSS) < 0)
+		return error_set_errno(err, errno, "KVM cannot place the TSS");
+	if (ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
+		return error_set_errno(err, errno, "KVM cannot make an interrupt controller");
+	return 0;
+}
+
+static int init(struct vm *vm, struct error *err)
+{
+	int r = open_kvm(err), size;
+
+	if (r < 0)
+		return r;
+	vm->kvm_fd = r;
+	r = check_capabilities(vm->kvm_fd, err);
+	if (r < 0)
+		return r;
+	size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (size < (int)sizeof(struct kvm_run))
+		return error_set_errno(err, size < 0 ? errno : EINVAL, "KVM does not say how large a vCPU's page is");
+	vm->run_size_bytes = (size_t)size;
+	size = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	vm->max_vcpus = size > 0 ? (unsigned)size : 1;
+	vm->has_tsc_deadline = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+	vm->cpuid = cpuid_supported(vm->kvm_fd, err);
+	if (!vm->cpuid)
+		return -EIO;
+	r = create_machine(vm->kvm_fd, err);
+	if (r < 0)
+		return r;
+	vm->fd = r;
+	return set_up_machine(vm->fd, err);
+}
+
+int vm_init(struct vm *ret, struct error *err)
+{
+	struct vm vm = {.kvm_fd = -1, .fd = -1};
+	int r = init(&vm, err);
+
+	if (r < 0)
+		vm_done(&vm);
+	*ret = vm;
+	return r;
+}
+
+void vm_done(struct vm *vm)
+{
+	close_fd(vm->fd);
+	close_fd(vm->kvm_fd);
+	free(vm->cpuid);
+	*vm = (struct vm){.kvm_fd = -1, .fd = -1};
+}
+
+int vm_add_memory(struct vm *vm, const struct gmem *mem, struct error *err)
+{
+	unsigned bits = cpuid_physical_address_bits(vm->cpuid);
+
+	for (size_t i = 0; i < mem->n_regions; i++) {
+		const struct gmem_region *region = &mem->regions[i];
+		struct kvm_userspace_memory_region slot = {
+			.slot = (uint32_t)i,
+			.guest_phys_addr = region->gpa,
+			.memory_size = region->size_bytes,
+			.userspace_addr = (uintptr_t)region->host,
+		};
+
+		if (!range_fits(region->gpa, region->size_bytes, UINT64_C(1) << bits))
+			return error_set(err, ENOMEM, "the host's processor addresses %u bits of guest memory, which is not enough",
+				bits);
+		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+			return error_set_errno(err, errno, "KVM cannot map %llu MiB",
+				(unsigned long long)region->size_bytes >> 20);
+	}
+	return 0;
+}
+
+int vm_add_doorbell(struct vm *vm, gpa_t address, uint32_t value, int fd, struct error *err)
+{
+	struct kvm_ioeventfd doorbell = {
+		.datamatch = value,
+		.addr = address,
+		.len = sizeof(value),
+		.fd = fd,
+		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+	};
+
+	if (ioctl(vm->fd, KVM_IOEVENTFD, &doorbell) < 0)
+		return error_set_errno(err, errno, "KVM cannot register a doorbell");
+	return 0;
+}
+
+int vm_add_interrupt(struct vm *vm, uint32_t gsi, int fd, struct error *err)
+{
+	struct kvm_irqfd interrupt = {.fd = (uint32_t)fd, .gsi = gsi};
+
+	if (ioctl(vm->fd, KVM_IRQFD, &interrupt) < 0)
+		return error_set_errno(err, errno, "KVM cannot register interrupt %u", gsi);
+	return 0;
+}
+
+void vm_pulse(const struct vm *vm, uint32_t gsi)
+{
+	struct kvm_irq_level line = {.irq = gsi, .level = 1};
+
+	if (ioctl(vm->fd, KVM_IRQ_LINE, &line) < 0)
+		log_error("KVM does not take interrupt %u: %s", gsi, strerror(errno));
+	line.level = 0;
+	ioctl(vm->fd, KVM_IRQ_LINE, &line);
+}
