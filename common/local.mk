@@ -9,5 +9,6 @@ libhull_common_a_SOURCES = \
 	common/json.c common/json.h \
 	common/json_schema.c \
 	common/log.c common/log.h \
-	common/loop.c common/loop.h
+	common/loop.c common/loop.h \
+	common/relay.c common/relay.h
 libhull_common_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)

@@ -1,1 +1,39 @@
-# guest-kernel: sources and programs, included by the top Makefile.am
+# guest-kernel: what runs inside a machine. hull-init, the stock kernel it is for, and the initramfs they meet in.
+noinst_LIBRARIES += libhull-guest.a
+libhull_guest_a_SOURCES = \
+	guest-kernel/agent.c guest-kernel/agent.h \
+	guest-kernel/config.c guest-kernel/config.h \
+	guest-kernel/console.c guest-kernel/console.h \
+	guest-kernel/drive.c guest-kernel/drive.h \
+	guest-kernel/hull_guest.h \
+	guest-kernel/modules.c guest-kernel/modules.h \
+	guest-kernel/net.c guest-kernel/net.h \
+	guest-kernel/output.c guest-kernel/output.h \
+	guest-kernel/passwd.c guest-kernel/passwd.h \
+	guest-kernel/root.c guest-kernel/root.h \
+	guest-kernel/workload.c guest-kernel/workload.h
+libhull_guest_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+
+pkglibexec_PROGRAMS += hull-init
+hull_init_SOURCES = guest-kernel/hull_init.c
+hull_init_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+hull_init_LDFLAGS = $(STATIC_PIE_LDFLAGS)
+hull_init_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
+
+dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/make-initramfs
+
+# Not part of `all`: the kernel is downloaded. Leaves guest/vmlinuz and guest/initramfs.cpio in the build folder.
+.PHONY: guest install-guest
+guest: hull-init
+	$(AM_V_GEN)$(srcdir)/guest-kernel/fetch-kernel --output guest
+	$(AM_V_at)$(srcdir)/guest-kernel/make-initramfs --kernel-modules guest/lib/modules \
+		--release "`cat guest/release`" --init hull-init --output guest/initramfs.cpio
+
+install-guest: guest
+	$(MKDIR_P) "$(DESTDIR)$(libdir)/hull/guest"
+	$(INSTALL_DATA) guest/vmlinuz guest/initramfs.cpio "$(DESTDIR)$(libdir)/hull/guest"
+
+clean-local: clean-guest
+.PHONY: clean-guest
+clean-guest:
+	rm -rf guest

@@ -1,0 +1,301 @@
+/* The agent: answers the host's requests on vsock.
+ *
+ * Theory of operation. A connection is in one of three states, told by what it owns: a `source` on the host's socket
+ * (the request is being read), a `source` on the TCP socket (connecting), a `relay` (streaming). Each ends by
+ * connection_free(); the list is the agent's. */
+#include "guest-kernel/agent.h"
+
+#include "common/cleanup.h"
+#include "common/relay.h"
+#include "guest-kernel/console.h"
+#include "guest-kernel/hull_guest.h"
+
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define CONNECTIONS_MAX 4096
+#define ACCEPTS_A_ROUND 64
+
+struct connection {
+	struct agent *agent;
+	struct connection *next, **link;
+	int host_fd, tcp_fd;
+	struct loop_source *source;
+	struct relay *relay;
+	struct hull_agent_request request; /* as it comes */
+	size_t request_len;
+	uint16_t port;
+	bool tried_ipv6;
+};
+
+struct agent {
+	struct loop *loop;
+	int listen_fd;
+	struct loop_source *listener;
+	agent_stop_fn stop;
+	void *ctx;
+	struct connection *connections;
+	size_t n_connections;
+};
+
+static void connect_next(struct connection *c);
+
+static void connection_free(void *ctx)
+{
+	struct connection *c = ctx;
+
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	c->agent->n_connections--;
+	loop_remove(c->source);
+	relay_free(c->relay);
+	close_fd(c->host_fd);
+	close_fd(c->tcp_fd);
+	free(c);
+}
+
+/* A reply fits any socket's buffer: what is not taken whole goes to a peer that is gone. */
+static bool reply(struct connection *c, int status)
+{
+	struct hull_agent_reply message = {htole32(HULL_AGENT_MAGIC), htole32((uint32_t)status)};
+
+	return send(c->host_fd, &message, sizeof message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof message;
+}
+
+static void reply_and_end(struct connection *c, int status)
+{
+	reply(c, status);
+	connection_free(c);
+}
+
+static void begin_stream(struct connection *c)
+{
+	int one = 1;
+
+	loop_remove(c->source);
+	c->source = NULL;
+	setsockopt(c->tcp_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	if (!reply(c, 0)) {
+		connection_free(c);
+		return;
+	}
+	c->relay = relay_new(c->agent->loop, c->host_fd, c->tcp_fd, connection_free, c);
+	if (!c->relay) {
+		connection_free(c);
+		return;
+	}
+	c->host_fd = c->tcp_fd = -1; /* the relay's */
+}
+
+/* The connection to the current address failed. */
+static void connect_failed(struct connection *c, int errnum)
+{
+	loop_remove(c->source);
+	c->source = NULL;
+	c->tcp_fd = close_fd(c->tcp_fd);
+	if (c->tried_ipv6)
+		reply_and_end(c, errnum);
+	else {
+		c->tried_ipv6 = true;
+		connect_next(c);
+	}
+}
+
+static void on_connected(void *ctx, uint32_t events)
+{
+	struct connection *c = ctx;
+	int errnum = 0;
+	socklen_t len = sizeof errnum;
+
+	(void)events;
+	if (getsockopt(c->tcp_fd, SOL_SOCKET, SO_ERROR, &errnum, &len) < 0)
+		errnum = errno;
+	if (errnum)
+		connect_failed(c, errnum);
+	else
+		begin_stream(c);
+}
+
+static int connect_tcp(int fd, uint16_t port, bool ipv6)
+{
+	struct sockaddr_in in4 = {
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in6 in6 = {
+		.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+
+	return ipv6 ? connect(fd, (struct sockaddr *)&in6, sizeof in6) :
+		      connect(fd, (struct sockaddr *)&in4, sizeof in4);
+}
+
+/* 127.0.0.1, and when nobody listens there, ::1. */
+static void connect_next(struct connection *c)
+{
+	int family = c->tried_ipv6 ? AF_INET6 : AF_INET;
+
+	c->tcp_fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (c->tcp_fd < 0 || (connect_tcp(c->tcp_fd, c->port, c->tried_ipv6) < 0 && errno != EINPROGRESS)) {
+		/* An IPv6 that the kernel lacks says nothing of the program: "refused" does. */
+		connect_failed(c, c->tried_ipv6 && c->tcp_fd < 0 ? ECONNREFUSED : errno);
+		return;
+	}
+	c->source = loop_add_fd(c->agent->loop, c->tcp_fd, EPOLLOUT, on_connected, c);
+	if (!c->source)
+		reply_and_end(c, errno);
+}
+
+static void begin_connecting(struct connection *c, uint32_t port)
+{
+	if (port == 0 || port > UINT16_MAX) {
+		reply_and_end(c, EINVAL);
+		return;
+	}
+	loop_remove(c->source); /* a host that leaves meanwhile is noticed when the reply is sent */
+	c->source = NULL;
+	c->port = (uint16_t)port;
+	connect_next(c);
+}
+
+static void handle_request(struct connection *c)
+{
+	const struct hull_agent_request *request = &c->request;
+	uint32_t arg = le32toh(request->arg);
+
+	if (le32toh(request->magic) != HULL_AGENT_MAGIC) {
+		connection_free(c); /* not our protocol: nothing we say would be understood */
+		return;
+	}
+	if (le16toh(request->version) != HULL_AGENT_VERSION) {
+		reply_and_end(c, EPROTONOSUPPORT);
+		return;
+	}
+	switch (le16toh(request->verb)) {
+	case HULL_AGENT_PING:
+		reply_and_end(c, 0); /* the agent listens only once the workload was started */
+		return;
+	case HULL_AGENT_STREAM:
+		begin_connecting(c, arg);
+		return;
+	case HULL_AGENT_STOP: {
+		struct agent *agent = c->agent;
+
+		reply_and_end(c, 0);
+		agent->stop(agent->ctx, arg);
+		return;
+	}
+	default:
+		reply_and_end(c, EPROTONOSUPPORT);
+	}
+}
+
+/* Never reads past the request: what follows belongs to the stream. */
+static void on_request(void *ctx, uint32_t events)
+{
+	struct connection *c = ctx;
+	ssize_t n = read(c->host_fd, (char *)&c->request + c->request_len, sizeof c->request - c->request_len);
+
+	(void)events;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		connection_free(c);
+		return;
+	}
+	c->request_len += (size_t)n;
+	if (c->request_len == sizeof c->request)
+		handle_request(c);
+}
+
+void agent_serve(struct agent *agent, int fd)
+{
+	struct connection *c = agent->n_connections < CONNECTIONS_MAX ? calloc(1, sizeof *c) : NULL;
+
+	if (!c) {
+		close_fd(fd);
+		return;
+	}
+	c->agent = agent;
+	c->host_fd = fd;
+	c->tcp_fd = -1;
+	c->next = agent->connections;
+	c->link = &agent->connections;
+	if (c->next)
+		c->next->link = &c->next;
+	agent->connections = c;
+	agent->n_connections++;
+	c->source = loop_add_fd(agent->loop, fd, EPOLLIN, on_request, c);
+	if (!c->source)
+		connection_free(c);
+}
+
+static void on_accept(void *ctx, uint32_t events)
+{
+	struct agent *agent = ctx;
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS_A_ROUND; i++) {
+		struct sockaddr_vm peer = {0};
+		socklen_t len = sizeof peer;
+		int fd = accept4(agent->listen_fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd < 0)
+			return;
+		/* Programs in the machine can reach us by the loopback CID; the agent is the host's. */
+		if (peer.svm_cid == VMADDR_CID_HOST)
+			agent_serve(agent, fd);
+		else
+			close_fd(fd);
+	}
+}
+
+static int listen_vsock(struct error *err)
+{
+	struct sockaddr_vm any = {
+		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = HULL_VSOCK_PORT_AGENT};
+	cleanup_close int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 && (errno == EAFNOSUPPORT || errno == ENODEV))
+		return -ENODEV;
+	if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) < 0 || listen(fd, SOMAXCONN) < 0)
+		return error_set_errno(err, errno, "listen on vsock port %d", HULL_VSOCK_PORT_AGENT);
+	return steal_fd(&fd);
+}
+
+struct agent *agent_new(struct loop *loop, agent_stop_fn stop, void *ctx, struct error *err)
+{
+	struct agent *agent = calloc(1, sizeof *agent);
+
+	if (!agent) {
+		error_set_errno(err, ENOMEM, "agent");
+		return NULL;
+	}
+	*agent = (struct agent){.loop = loop, .stop = stop, .ctx = ctx};
+	agent->listen_fd = listen_vsock(err);
+	if (agent->listen_fd == -ENODEV)
+		return agent;
+	if (agent->listen_fd >= 0)
+		agent->listener = loop_add_fd(loop, agent->listen_fd, EPOLLIN, on_accept, agent);
+	if (agent->listener)
+		return agent;
+	if (agent->listen_fd >= 0)
+		error_set_errno(err, errno, "watch the agent's socket");
+	agent_free(agent);
+	return NULL;
+}
+
+void agent_free(struct agent *agent)
+{
+	if (!agent)
+		return;
+	while (agent->connections)
+		connection_free(agent->connections);
+	loop_remove(agent->listener);
+	close_fd(agent->listen_fd);
+	free(agent);
+}

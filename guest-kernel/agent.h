@@ -1,0 +1,25 @@
+/* The agent: answers the host's requests on vsock (hull_guest.h has the protocol). */
+#ifndef HULL_GUEST_AGENT_H
+#define HULL_GUEST_AGENT_H
+
+#include "common/error.h"
+#include "common/loop.h"
+
+#include <stdint.h>
+
+struct agent;
+
+/* Asked by the host to stop: the workload gets its stop signal, and SIGKILL after `timeout_ms`. */
+typedef void (*agent_stop_fn)(void *ctx, uint32_t timeout_ms);
+
+/* Without a vsock device there is nobody to listen for: an agent that only agent_serve() feeds. NULL with `err` set. */
+struct agent *agent_new(struct loop *loop, agent_stop_fn stop, void *ctx, struct error *err);
+
+/* Serves one connection, a non-blocking stream socket; takes the descriptor in any case. What the listener does with each
+ * connection of the host. */
+void agent_serve(struct agent *agent, int fd);
+
+/* Ends all connections. NULL is fine. */
+void agent_free(struct agent *agent);
+
+#endif

@@ -1,0 +1,147 @@
+/* The guest configuration: its field tables and its reading. */
+#include "guest-kernel/config.h"
+
+#include "common/buf.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
+#include <signal.h>
+#include <string.h>
+
+#define CONFIG_BYTES_MAX (4 << 20)
+
+/* HOST_NAME_MAX; what the kernel takes. */
+#define HOSTNAME_BYTES_MAX 64
+
+/* VIRTIO_BLK_ID_BYTES: what fits a virtio block device's serial. */
+#define SERIAL_BYTES_MAX 20
+
+static const char *const stop_signal_names[] = {
+	"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGWINCH", "SIGABRT", "SIGALRM",
+	"SIGPWR", "SIGRTMIN+3", NULL};
+
+static int check_hostname(const char *value, struct error *err)
+{
+	for (const char *c = value; *c; c++)
+		if (!isalnum((unsigned char)*c) && *c != '-' && *c != '.' && *c != '_')
+			return error_set(err, EINVAL, "may hold letters, digits, '-', '.' and '_' only");
+	return 0;
+}
+
+static int check_env_name(const char *value, struct error *err)
+{
+	if (!*value || strchr(value, '='))
+		return error_set(err, EINVAL, "a variable's name is not empty and has no '='");
+	return 0;
+}
+
+static int check_absolute(const char *value, struct error *err)
+{
+	return *value == '/' ? 0 : error_set(err, EINVAL, "must be an absolute path");
+}
+
+static int check_ipv4(const char *value, struct error *err)
+{
+	struct in_addr ignored;
+
+	return inet_pton(AF_INET, value, &ignored) == 1 ? 0 : error_set(err, EINVAL, "must be an IPv4 address");
+}
+
+static int check_ip(const char *value, struct error *err)
+{
+	struct in6_addr ignored;
+
+	if (inet_pton(AF_INET, value, &ignored) == 1 || inet_pton(AF_INET6, value, &ignored) == 1)
+		return 0;
+	return error_set(err, EINVAL, "must be an IP address");
+}
+
+static const struct json_field root_fields[] = {
+	{"image", JSON_FIELD_STRING, offsetof(struct guest_root, image), .required = true, .min = 1,
+		.max = SERIAL_BYTES_MAX, .help = "drive with the EROFS image"},
+	{"scratch", JSON_FIELD_STRING, offsetof(struct guest_root, scratch), .nullable = true, .min = 1,
+		.max = SERIAL_BYTES_MAX, .help = "drive with the ext4 file system that takes the writes"},
+};
+static const struct json_table root_table = JSON_TABLE("GuestRoot", struct guest_root, root_fields);
+
+static const struct json_field network_fields[] = {
+	{"interface", JSON_FIELD_STRING, offsetof(struct guest_network, interface), .min = 1, .max = IFNAMSIZ - 1,
+		.def_string = "eth0", .help = "the interface's name"},
+	{"address", JSON_FIELD_STRING, offsetof(struct guest_network, address), .required = true,
+		.check = check_ipv4, .help = "IPv4 address"},
+	{"prefix", JSON_FIELD_INT, offsetof(struct guest_network, prefix), .required = true, .min = 0, .max = 32,
+		.help = "length of the network's prefix, bits"},
+	{"gateway", JSON_FIELD_STRING, offsetof(struct guest_network, gateway), .nullable = true,
+		.check = check_ipv4, .help = "where the default route leads"},
+	{"dns", JSON_FIELD_STRINGS, offsetof(struct guest_network, dns), .max = 8, .check = check_ip,
+		.help = "name servers"},
+};
+static const struct json_table network_table = JSON_TABLE("GuestNetwork", struct guest_network, network_fields);
+
+static const struct json_field config_fields[] = {
+	{"hostname", JSON_FIELD_STRING, offsetof(struct guest_config, hostname), .min = 1, .max = HOSTNAME_BYTES_MAX,
+		.def_string = "hull", .check = check_hostname, .help = "the machine's name"},
+	{"command", JSON_FIELD_STRINGS, offsetof(struct guest_config, command), .required = true, .min = 1,
+		.max = 4096, .help = "the workload: program and arguments"},
+	{"env", JSON_FIELD_MAP, offsetof(struct guest_config, env), .check = check_env_name,
+		.help = "the workload's environment"},
+	{"user", JSON_FIELD_STRING, offsetof(struct guest_config, user), .min = 1, .max = 256, .def_string = "root",
+		.help = "name or number, optionally with :group"},
+	{"workdir", JSON_FIELD_STRING, offsetof(struct guest_config, workdir), .min = 1, .max = 4095,
+		.def_string = "/", .check = check_absolute, .help = "where the workload starts"},
+	{"root", JSON_FIELD_OBJECT, offsetof(struct guest_config, root), .required = true, .table = &root_table,
+		.help = "drives of the root file system"},
+	{"network", JSON_FIELD_OPTIONAL, offsetof(struct guest_config, network), .nullable = true,
+		.table = &network_table, .help = "absent: loopback only"},
+	{"stop_signal", JSON_FIELD_ENUM, offsetof(struct guest_config, stop_signal), .names = stop_signal_names,
+		.help = "what asks the workload to end"},
+};
+const struct json_table guest_config_table = JSON_TABLE("GuestConfig", struct guest_config, config_fields);
+
+int guest_config_stop_signal(const struct guest_config *config)
+{
+	/* SIGRTMIN is no constant, hence no static table; the order is that of stop_signal_names. */
+	const int numbers[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGKILL, SIGWINCH, SIGABRT,
+		SIGALRM, SIGPWR, SIGRTMIN + 3};
+
+	_Static_assert(ARRAY_SIZE(numbers) == ARRAY_SIZE(stop_signal_names) - 1, "one number a name");
+	return numbers[config->stop_signal];
+}
+
+static int config_parse(const struct buf *text, struct guest_config *ret, struct error *err)
+{
+	struct guest_config config;
+	json_t *json = json_parse(text->data, text->len, err);
+	int r;
+
+	if (!json)
+		return -EINVAL;
+	r = json_read(&guest_config_table, json, &config, err);
+	json_decref(json);
+	if (r < 0)
+		return r;
+	*ret = config;
+	return 0;
+}
+
+int guest_config_read(const char *path, struct guest_config *ret, struct error *err)
+{
+	struct buf text;
+	int r;
+
+	buf_init(&text, CONFIG_BYTES_MAX);
+	r = buf_read_file(&text, path);
+	if (r < 0)
+		error_set_errno(err, -r, "%s", path);
+	else if (r = config_parse(&text, ret, err), r < 0)
+		error_prefix(err, "%s: ", path);
+	buf_done(&text);
+	return r;
+}
+
+void guest_config_done(struct guest_config *config)
+{
+	json_done(&guest_config_table, config);
+}

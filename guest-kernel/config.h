@@ -1,0 +1,40 @@
+/* What hull-init was told to run: /hull/config.json (docs/interfaces.md, "Guest configuration"). */
+#ifndef HULL_GUEST_CONFIG_H
+#define HULL_GUEST_CONFIG_H
+
+#include "common/json.h"
+
+struct guest_root {
+	char *image;   /* serial of the drive with the EROFS file system */
+	char *scratch; /* serial of the drive with the ext4 file system; NULL: a tmpfs takes the writes */
+};
+
+struct guest_network {
+	char *interface;
+	char *address; /* IPv4, dotted, checked */
+	int64_t prefix;
+	char *gateway; /* IPv4; NULL: no default route */
+	struct json_strings dns;
+};
+
+struct guest_config {
+	char *hostname;
+	struct json_strings command; /* at least one */
+	json_t *env;
+	char *user;    /* "name", "number", "user:group"; default "root" */
+	char *workdir; /* absolute */
+	struct guest_root root;
+	struct guest_network *network; /* NULL: loopback only */
+	int stop_signal;	       /* an index: guest_config_stop_signal() */
+};
+
+extern const struct json_table guest_config_table;
+
+/* Reads the file. 0, or -errno with `err` set and `*ret` untouched. guest_config_done() frees what is inside. */
+int guest_config_read(const char *path, struct guest_config *ret, struct error *err);
+void guest_config_done(struct guest_config *config);
+
+/* The number of the signal that asks the workload to end. */
+int guest_config_stop_signal(const struct guest_config *config);
+
+#endif

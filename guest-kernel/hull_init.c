@@ -1,0 +1,262 @@
+/* hull-init: the first and only program of the host's in a machine. As PID 1 it makes the machine's root file system,
+ * starts the workload, carries its output, answers the agent's requests, and hands the exit status over at the end.
+ *
+ * Theory of operation. Everything before the workload is sequential; a step that fails is said on the console in one
+ * line, and the machine ends with status 125. From then on there is one loop and a phase:
+ *
+ *	RUNNING ──workload ended──▶ TERM ──2 s──▶ KILL ──no child left──▶ DRAIN ──▶ loop ends
+ *	                              └───────no child left──────────────────▲
+ *
+ * TERM: everything else was sent SIGTERM. KILL: SIGKILL. DRAIN: the output goes to the host. Each phase has a deadline,
+ * so a machine that was told to end does. */
+#include "common/cleanup.h"
+#include "common/io.h"
+#include "common/loop.h"
+#include "guest-kernel/agent.h"
+#include "guest-kernel/config.h"
+#include "guest-kernel/console.h"
+#include "guest-kernel/hull_guest.h"
+#include "guest-kernel/modules.h"
+#include "guest-kernel/net.h"
+#include "guest-kernel/output.h"
+#include "guest-kernel/root.h"
+#include "guest-kernel/workload.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/io.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#define NS_PER_MS	 1000000ull
+#define STOP_TIMEOUT_MS	 10000 /* when a signal, not the agent, asks for the end */
+#define TERM_TIMEOUT_MS	 2000
+#define KILL_TIMEOUT_MS	 5000
+#define DRAIN_TIMEOUT_MS 5000
+
+enum phase { PHASE_RUNNING, PHASE_TERM, PHASE_KILL, PHASE_DRAIN };
+
+struct init {
+	struct guest_config config;
+	struct loop *loop;
+	struct loop_source *deadline;
+	struct output *output;
+	struct agent *agent;
+	pid_t workload;
+	enum phase phase;
+	bool stopping; /* RUNNING only: the stop signal was sent */
+	int status;    /* the workload's exit status, or why there was none */
+};
+
+static void stop_loop(void *ctx)
+{
+	struct init *init = ctx;
+
+	loop_stop(init->loop);
+}
+
+static void enter_drain(struct init *init)
+{
+	init->phase = PHASE_DRAIN;
+	loop_timer_arm(init->deadline, UINT64_MAX);
+	output_drain(init->output, DRAIN_TIMEOUT_MS, stop_loop, init);
+}
+
+/* Ends what the workload left behind. */
+static void enter_term(struct init *init)
+{
+	init->phase = PHASE_TERM;
+	kill(-1, SIGTERM);
+	kill(-1, SIGCONT); /* a stopped process would not hear it */
+	loop_timer_arm(init->deadline, TERM_TIMEOUT_MS * NS_PER_MS);
+}
+
+static void enter_kill(struct init *init)
+{
+	init->phase = PHASE_KILL;
+	kill(-1, SIGKILL);
+	loop_timer_arm(init->deadline, KILL_TIMEOUT_MS * NS_PER_MS);
+}
+
+static void on_deadline(void *ctx)
+{
+	struct init *init = ctx;
+
+	switch (init->phase) {
+	case PHASE_RUNNING: /* asked to stop, and did not: its status will say SIGKILL */
+		kill(-1, SIGKILL);
+		break;
+	case PHASE_TERM:
+		enter_kill(init);
+		break;
+	case PHASE_KILL:
+		console_say("some processes cannot be killed; going on without");
+		enter_drain(init);
+		break;
+	case PHASE_DRAIN:
+		break;
+	}
+}
+
+static int status_of(int wait_status)
+{
+	return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+static void on_child(void *ctx, uint32_t signo)
+{
+	struct init *init = ctx;
+	int wait_status;
+	pid_t pid;
+
+	(void)signo;
+	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+		if (pid != init->workload)
+			continue;
+		init->workload = 0;
+		init->status = status_of(wait_status);
+		enter_term(init);
+	}
+	if (pid < 0 && errno == ECHILD && (init->phase == PHASE_TERM || init->phase == PHASE_KILL))
+		enter_drain(init);
+}
+
+static void on_stop(void *ctx, uint32_t timeout_ms)
+{
+	struct init *init = ctx;
+
+	if (init->phase != PHASE_RUNNING)
+		return;
+	if (!init->stopping)
+		kill(init->workload, guest_config_stop_signal(&init->config));
+	init->stopping = true;
+	loop_timer_arm(init->deadline, timeout_ms * NS_PER_MS); /* a later request may shorten it */
+}
+
+/* Ctrl-Alt-Del arrives as SIGINT; SIGTERM and SIGPWR are what people send to PID 1. */
+static void on_stop_signal(void *ctx, uint32_t signo)
+{
+	(void)signo;
+	on_stop(ctx, STOP_TIMEOUT_MS);
+}
+
+static void protect_self(void)
+{
+	const struct rlimit files = {65536, 65536};
+	cleanup_close int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write_full(fd, "-1000", 5) < 0)
+		console_say("cannot protect itself from the OOM killer: %s", strerror(errno));
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
+		console_say("cannot raise the limit of open files: %s", strerror(errno));
+	reboot(RB_DISABLE_CAD);
+}
+
+static int watch_signals(struct init *init, struct error *err)
+{
+	static const int stop_signals[] = {SIGTERM, SIGINT, SIGPWR};
+	bool failed = !loop_add_signal(init->loop, SIGCHLD, on_child, init);
+
+	for (size_t i = 0; i < ARRAY_SIZE(stop_signals) && !failed; i++)
+		failed = !loop_add_signal(init->loop, stop_signals[i], on_stop_signal, init);
+	return failed ? error_set_errno(err, errno, "watch signals") : 0;
+}
+
+static int start_workload(struct init *init, struct error *err)
+{
+	int ends[2], r;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_set_errno(err, errno, "make the output pipe");
+	/* Ours alone: the workload's end stays blocking. */
+	fcntl(ends[0], F_SETFL, O_NONBLOCK);
+	init->output = output_new(init->loop, ends[0], err);
+	if (!init->output) {
+		close_fd(ends[0]);
+		close_fd(ends[1]);
+		return -err->errnum;
+	}
+	r = workload_start(&init->config, ends[1], &init->workload, &init->status, err);
+	close_fd(ends[1]);
+	return r;
+}
+
+/* Everything up to the running workload. */
+static int set_up(struct init *init, struct error *err)
+{
+	int r = root_mount_kernel_files(err);
+
+	if (r == 0)
+		r = console_open(err);
+	if (r < 0)
+		return r;
+	protect_self();
+	modules_load("/hull/modules.d", "/hull/modules");
+	r = guest_config_read(HULL_GUEST_CONFIG_PATH, &init->config, err);
+	if (r < 0)
+		return error_prefix(err, "configuration: ");
+	r = root_enter(&init->config.root, err);
+	if (r < 0)
+		return error_prefix(err, "root file system: ");
+	r = net_configure(&init->config, err);
+	if (r == 0)
+		r = net_write_names(&init->config, err);
+	if (r < 0)
+		return error_prefix(err, "network: ");
+	init->loop = loop_new();
+	if (!init->loop)
+		return error_set_errno(err, errno, "make the event loop");
+	init->deadline = loop_add_timer(init->loop, on_deadline, init);
+	if (!init->deadline)
+		return error_set_errno(err, errno, "make a timer");
+	r = watch_signals(init, err);
+	if (r == 0)
+		r = start_workload(init, err);
+	if (r < 0)
+		return error_prefix(err, "workload: ");
+	init->agent = agent_new(init->loop, on_stop, init, err);
+	return init->agent ? 0 : error_prefix(err, "agent: ");
+}
+
+static void tear_down(struct init *init)
+{
+	kill(-1, SIGKILL); /* nobody, unless a deadline passed or the set-up failed */
+	agent_free(init->agent);
+	output_free(init->output);
+	loop_free(init->loop);
+	guest_config_done(&init->config);
+	root_leave();
+}
+
+static void __attribute__((noreturn)) power_off(int status)
+{
+	if (ioperm(HULL_EXIT_PORT, 4, 1) == 0)
+		outl(HULL_EXIT_MAGIC | ((unsigned)status & 0xff), HULL_EXIT_PORT);
+	else
+		console_say("cannot hand the exit status over: %s", strerror(errno));
+	reboot(RB_POWER_OFF);
+	console_say("cannot power off: %s", strerror(errno));
+	for (;;)
+		pause(); /* the end of PID 1 would be a kernel panic */
+}
+
+int main(void)
+{
+	struct init init = {.status = WORKLOAD_STATUS_SETUP};
+	struct error err = {0};
+	char line[ERROR_FIELD_MAX + ERROR_MESSAGE_MAX];
+
+	if (getpid() != 1) {
+		console_say("runs only as the first process of a machine");
+		return 2;
+	}
+	if (set_up(&init, &err) < 0)
+		console_say("%s", error_line(&err, line, sizeof line));
+	else if (loop_run(init.loop) < 0)
+		console_say("the event loop failed: %s", strerror(errno));
+	tear_down(&init);
+	power_off(init.status);
+}

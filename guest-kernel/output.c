@@ -1,0 +1,231 @@
+/* Carries the workload's output to the host.
+ *
+ * Theory of operation. One buffer: filled from the pipe when it is empty, emptied into the sink. At the end the vsock
+ * connection is shut for writing and we wait until the device has consumed what was sent (SIOCOUTQ) or the host has
+ * closed: a machine that is powered off any earlier takes its last words with it. */
+#include "guest-kernel/output.h"
+
+#include "guest-kernel/console.h"
+#include "guest-kernel/hull_guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/vm_sockets.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#define NS_PER_MS	1000000ull
+#define BUFFER_BYTES	(64 * 1024)
+#define FLUSH_POLL_NS	(1 * NS_PER_MS)
+
+struct output {
+	struct loop *loop;
+	int pipe_fd, sink_fd;
+	struct loop_source *pipe, *sink, *flush_poll, *deadline;
+	bool is_vsock;
+	bool at_end;  /* the pipe's end was read */
+	bool closing; /* at_end, all written, the vsock connection shut for writing */
+	loop_fn done; /* NULL until output_drain(), and again once called */
+	void *ctx;
+	size_t off, len; /* what `buffer` holds */
+	char buffer[BUFFER_BYTES];
+};
+
+static void on_sink(void *ctx, uint32_t events);
+
+static int connect_host(void)
+{
+	struct sockaddr_vm host = {
+		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = HULL_VSOCK_PORT_LOG};
+	cleanup_close int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	/* Blocking: bounded by vsock's own two seconds, and a host without a listener answers at once. */
+	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	return steal_fd(&fd);
+}
+
+/* Makes `fd` (owned by then) the sink. 0 or -errno. */
+static int use_sink(struct output *output, int fd, bool is_vsock)
+{
+	struct loop_source *source = loop_add_fd(output->loop, fd, EPOLLERR, on_sink, output);
+
+	if (!source) {
+		close_fd(fd);
+		return -errno;
+	}
+	loop_remove(output->sink);
+	close_fd(output->sink_fd);
+	output->sink = source;
+	output->sink_fd = fd;
+	output->is_vsock = is_vsock;
+	return 0;
+}
+
+/* A description of its own: O_NONBLOCK must not reach hull-init's stdio. */
+static int use_console(struct output *output)
+{
+	int fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	return fd < 0 ? -errno : use_sink(output, fd, false);
+}
+
+static void finish(struct output *output)
+{
+	loop_fn done = output->done;
+
+	loop_timer_arm(output->flush_poll, UINT64_MAX);
+	loop_timer_arm(output->deadline, UINT64_MAX);
+	loop_set_events(output->sink, 0);
+	loop_set_events(output->pipe, 0);
+	output->done = NULL;
+	if (done)
+		done(output->ctx);
+}
+
+/* The device has taken everything: the host has it. Kernels before 6.12 cannot tell; then the host's close does. */
+static void on_flush_poll(void *ctx)
+{
+	struct output *output = ctx;
+	int unsent;
+
+	if (ioctl(output->sink_fd, SIOCOUTQ, &unsent) == 0 && unsent == 0)
+		finish(output);
+	else
+		loop_timer_arm(output->flush_poll, FLUSH_POLL_NS);
+}
+
+static void on_deadline(void *ctx)
+{
+	console_say("the host did not take all output in time");
+	finish(ctx);
+}
+
+static void begin_closing(struct output *output)
+{
+	if (!output->is_vsock) {
+		finish(output); /* the console has its bytes when write() returns; power-off waits for the UART */
+		return;
+	}
+	output->closing = true;
+	shutdown(output->sink_fd, SHUT_WR);
+	loop_set_events(output->sink, EPOLLIN);
+	on_flush_poll(output);
+}
+
+static void write_held(struct output *output)
+{
+	while (output->len > 0) {
+		ssize_t n = write(output->sink_fd, output->buffer + output->off, output->len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0 && output->is_vsock) {
+			console_say("the host takes no more output: %s; it goes to the console", strerror(errno));
+			if (use_console(output) == 0)
+				continue;
+		}
+		if (n < 0)
+			n = (ssize_t)output->len; /* no console either: nobody to keep it for */
+		output->off += (size_t)n;
+		output->len -= (size_t)n;
+	}
+}
+
+static void read_more(struct output *output)
+{
+	ssize_t n = read(output->pipe_fd, output->buffer, sizeof output->buffer);
+
+	output->off = 0;
+	output->len = n > 0 ? (size_t)n : 0;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		output->at_end = true;
+}
+
+static void step(struct output *output)
+{
+	write_held(output);
+	if (output->len == 0 && !output->at_end) {
+		read_more(output);
+		write_held(output);
+	}
+	loop_set_events(output->pipe, output->len == 0 && !output->at_end ? EPOLLIN : 0);
+	loop_set_events(output->sink, output->len > 0 ? EPOLLOUT : 0);
+	if (output->at_end && output->len == 0 && output->done)
+		begin_closing(output);
+}
+
+static void on_pipe(void *ctx, uint32_t events)
+{
+	(void)events;
+	step(ctx);
+}
+
+static void on_sink(void *ctx, uint32_t events)
+{
+	struct output *output = ctx;
+	char byte;
+	ssize_t n;
+
+	if (!output->closing) {
+		step(output);
+		return;
+	}
+	n = read(output->sink_fd, &byte, 1);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || (events & EPOLLHUP))
+		finish(output);
+}
+
+struct output *output_new(struct loop *loop, int pipe_fd, struct error *err)
+{
+	struct output *output = calloc(1, sizeof *output);
+	int fd, r = -ENOMEM;
+
+	if (!output) {
+		error_set_errno(err, ENOMEM, "output");
+		return NULL;
+	}
+	output->loop = loop;
+	output->pipe_fd = output->sink_fd = -1;
+	fd = connect_host();
+	if (fd >= 0)
+		r = use_sink(output, fd, true);
+	else
+		r = use_console(output);
+	output->pipe = loop_add_fd(loop, pipe_fd, EPOLLIN, on_pipe, output);
+	output->flush_poll = loop_add_timer(loop, on_flush_poll, output);
+	output->deadline = loop_add_timer(loop, on_deadline, output);
+	if (r == 0 && output->pipe && output->flush_poll && output->deadline) {
+		output->pipe_fd = pipe_fd;
+		loop_set_events(output->sink, 0);
+		return output;
+	}
+	error_set_errno(err, r < 0 ? -r : errno, "open a way for the output");
+	output_free(output);
+	return NULL;
+}
+
+void output_drain(struct output *output, int timeout_ms, loop_fn done, void *ctx)
+{
+	output->done = done;
+	output->ctx = ctx;
+	loop_timer_arm(output->deadline, (uint64_t)timeout_ms * NS_PER_MS);
+	step(output);
+}
+
+void output_free(struct output *output)
+{
+	if (!output)
+		return;
+	loop_remove(output->pipe);
+	loop_remove(output->sink);
+	loop_remove(output->flush_poll);
+	loop_remove(output->deadline);
+	close_fd(output->pipe_fd);
+	close_fd(output->sink_fd);
+	free(output);
+}
