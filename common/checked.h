@@ -3,6 +3,7 @@
 #define HULL_COMMON_CHECKED_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Each stores the result in `*ret` and returns true; on overflow returns false, and `*ret` must not be used. */

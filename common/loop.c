@@ -344,6 +344,18 @@ static void dispatch(struct loop *loop, struct epoll_event *event)
 	(void)got;
 }
 
+/* An event that loop_stop() left undone. Level-triggered ones come again by themselves; an edge is reported once, but
+ * setting the same mask anew makes epoll look, and report, again: for a later loop_run(). */
+static void hold_over(struct loop *loop, const struct epoll_event *event)
+{
+	struct loop_source *source = event->data.ptr;
+
+	if (event->data.ptr == &loop->wake_fd || event->data.ptr == &loop->timer_fd)
+		return;
+	if (!source->removed && (source->events & EPOLLET))
+		watch(loop, EPOLL_CTL_MOD, source->fd, source->events, source);
+}
+
 int loop_run(struct loop *loop)
 {
 	struct epoll_event events[EVENTS_PER_ROUND];
@@ -353,8 +365,12 @@ int loop_run(struct loop *loop)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		for (int i = 0; i < n && !stopping(loop); i++)
-			dispatch(loop, &events[i]);
+		for (int i = 0; i < n; i++) {
+			if (stopping(loop))
+				hold_over(loop, &events[i]);
+			else
+				dispatch(loop, &events[i]);
+		}
 		bury(loop);
 	}
 	__atomic_store_n(&loop->stop, false, __ATOMIC_RELEASE);

@@ -17,3 +17,11 @@ libhull_devices_a_SOURCES += \
 	devices/i8042.c devices/i8042.h \
 	devices/pvpanic.c devices/pvpanic.h \
 	devices/uart16550.c devices/uart16550.h
+
+libhull_devices_a_SOURCES += \
+	devices/virtio_rng.c devices/virtio_rng.h
+
+libhull_devices_a_SOURCES += \
+	devices/blk_file.c devices/blk_io.h \
+	devices/blk_sync.c devices/blk_uring.c \
+	devices/virtio_blk.c devices/virtio_blk.h

@@ -134,8 +134,7 @@ void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q)
 {
 	virtio_dev_enter(dev);
 	/* A doorbell may be left over from before a reset, or come before DRIVER_OK (3.1.1 forbids it). */
-	if (dev->active && !(dev->status & VIRTIO_STATUS_NEEDS_RESET) && q < dev->ops->n_queues &&
-		dev->queues[q].ready)
+	if (virtio_dev_running(dev) && q < dev->ops->n_queues && dev->queues[q].ready)
 		dev->ops->doorbell(dev, q);
 	virtio_dev_leave(dev);
 }
@@ -168,6 +167,7 @@ void virtio_dev_broken(struct virtio_dev *dev, const char *why)
 void virtio_dev_quiesce(struct virtio_dev *dev)
 {
 	virtio_dev_enter(dev);
+	dev->quiesced = true;
 	if (dev->active)
 		dev->ops->quiesce(dev);
 	virtio_dev_leave(dev);
@@ -176,7 +176,8 @@ void virtio_dev_quiesce(struct virtio_dev *dev)
 void virtio_dev_resume(struct virtio_dev *dev)
 {
 	virtio_dev_enter(dev);
-	if (dev->active)
+	dev->quiesced = false;
+	if (virtio_dev_running(dev))
 		dev->ops->resume(dev);
 	virtio_dev_leave(dev);
 }
@@ -248,6 +249,7 @@ int virtio_dev_load(struct virtio_dev *dev, struct state_reader *r, struct error
 		result = dev->ops->load(dev, r, err);
 	if (result == 0)
 		result = state_end_section(r, err);
+	dev->quiesced = true;
 	if (result < 0) {
 		dev->active = false; /* nothing was started: there is nothing for the device's reset() to stop */
 		reset(dev);

@@ -51,7 +51,9 @@ struct virtio_ops {
 	void (*doorbell)(struct virtio_dev *dev, uint16_t q);
 
 	/* Bring requests in flight to rest (completed, or back in the ring), so that the rings and save() tell all.
-	 * resume() goes on, also on a freshly loaded device. Both are called only when active, from the loop thread. */
+	 * Doorbells do not come any more; what the device hears from elsewhere must leave the rings alone while
+	 * dev->quiesced. resume() goes on, also on a freshly loaded device: it looks into every queue, since doorbells
+	 * may have been lost. Both are called only when active, from the loop thread. */
 	void (*quiesce)(struct virtio_dev *dev);
 	void (*resume)(struct virtio_dev *dev);
 	/* The device's own fields; the core has opened the section and closes it, and saves status, features and queues. */
@@ -77,6 +79,7 @@ struct virtio_dev {
 	uint64_t driver_features; /* what the driver accepted */
 	uint32_t config_generation;
 	bool active; /* between activate() (or a load of an active device) and reset() */
+	bool quiesced; /* between virtio_dev_quiesce() (or a load) and virtio_dev_resume(): doorbells go nowhere */
 	uint32_t times_broken; /* bounds the log */
 	struct virtq queues[VIRTIO_QUEUES_MAX];
 
@@ -112,6 +115,11 @@ void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q);
 static inline bool virtio_dev_negotiated(const struct virtio_dev *dev, unsigned feature_bit)
 {
 	return dev->driver_features >> feature_bit & 1;
+}
+/* Whether the rings may be worked on: active, not broken, not at rest for a save. */
+static inline bool virtio_dev_running(const struct virtio_dev *dev)
+{
+	return dev->active && !dev->quiesced && !(dev->status & VIRTIO_STATUS_NEEDS_RESET);
 }
 /* Interrupts for queue `q` if the driver wants that. */
 void virtio_dev_notify(struct virtio_dev *dev, uint16_t q);
