@@ -13,3 +13,16 @@ TESTS += tests/unit/virtio_blk
 tests_unit_virtio_blk_SOURCES = tests/unit/virtio_blk.c
 tests_unit_virtio_blk_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
+
+# The legacy devices.
+check_PROGRAMS += tests/unit/uart16550 tests/unit/i8042 tests/unit/power
+TESTS += tests/unit/uart16550 tests/unit/i8042 tests/unit/power
+tests_unit_uart16550_SOURCES = tests/unit/uart16550.c
+tests_unit_uart16550_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_uart16550_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_i8042_SOURCES = tests/unit/i8042.c
+tests_unit_i8042_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_i8042_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_power_SOURCES = tests/unit/power.c
+tests_unit_power_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_power_LDADD = $(DEVICES_TEST_LIBS)
