@@ -25,3 +25,17 @@ libhull_devices_a_SOURCES += \
 	devices/blk_file.c devices/blk_io.h \
 	devices/blk_sync.c devices/blk_uring.c \
 	devices/virtio_blk.c devices/virtio_blk.h
+
+# What virtio-net and virtio-vsock share: work brought to the loop thread, many receive buffers in one read.
+libhull_devices_a_SOURCES += \
+	devices/loop_kick.c devices/loop_kick.h \
+	devices/virtq_batch.c devices/virtq_batch.h
+
+libhull_devices_a_SOURCES += \
+	devices/virtio_vsock.c devices/virtio_vsock.h \
+	devices/vsock_conn.c devices/vsock_conn.h \
+	devices/vsock_device.h \
+	devices/vsock_host.c \
+	devices/vsock_packet.c devices/vsock_packet.h \
+	devices/vsock_queue.c devices/vsock_queue.h \
+	devices/vsock_sink.c

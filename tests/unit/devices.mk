@@ -26,3 +26,9 @@ tests_unit_i8042_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_power_SOURCES = tests/unit/power.c
 tests_unit_power_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_power_LDADD = $(DEVICES_TEST_LIBS)
+
+check_PROGRAMS += tests/unit/virtio_vsock
+TESTS += tests/unit/virtio_vsock
+tests_unit_virtio_vsock_SOURCES = tests/unit/virtio_vsock.c
+tests_unit_virtio_vsock_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_virtio_vsock_LDADD = $(DEVICES_TEST_LIBS)
