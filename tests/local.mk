@@ -13,3 +13,5 @@ include tests/unit/api.mk
 include tests/unit/cli.mk
 include tests/unit/tools.mk
 endif
+
+include tests/fuzz/local.mk

@@ -1,0 +1,21 @@
+# Fuzz targets, tests/fuzz/NAME.c with a corpus in tests/fuzz/corpus/NAME. `configure --enable-fuzzers CC=clang` links
+# them with libFuzzer (tests/fuzz/boot -max_total_time=60 ../tests/fuzz/corpus/boot); otherwise `make check` replays
+# each corpus, with mutations.
+FUZZ_LINK =
+FUZZ_MAIN =
+if FUZZERS
+FUZZ_LINK += -fsanitize=fuzzer
+else
+FUZZ_MAIN += tests/fuzz/replay.c
+endif
+
+FUZZ_TARGETS = tests/fuzz/boot
+check_PROGRAMS += $(FUZZ_TARGETS)
+if !FUZZERS
+TESTS += $(FUZZ_TARGETS)
+endif
+EXTRA_DIST += tests/fuzz/corpus tests/fuzz/replay.c
+
+tests_fuzz_boot_SOURCES = tests/fuzz/boot.c $(FUZZ_MAIN)
+tests_fuzz_boot_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_boot_LDADD = libhull-vmm-boot.a libhull-devices.a libhull-common.a
