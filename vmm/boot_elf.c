@@ -114,10 +114,10 @@ static int load_segment(
 {
 	int r;
 
-	if (!ph->p_memsz)
-		return 0;
 	if (ph->p_filesz > ph->p_memsz)
 		return refuse(err, "has a segment that is larger in the file than in memory");
+	if (!ph->p_memsz)
+		return 0;
 	if (!range_fits(ph->p_offset, ph->p_filesz, elf->src->size_bytes))
 		return refuse(err, "is cut off: a segment lies beyond its end");
 	r = boot_read_segment(elf->src, ph->p_offset, ph->p_paddr, ph->p_filesz, ph->p_memsz, err);

@@ -516,6 +516,8 @@ static void lying_elf_segments_are_refused(void **state)
 	elf_init(&elf, true);
 	elf.ph[0].p_filesz = elf.ph[0].p_memsz + 1;
 	elf_refused(f, &elf, ENOEXEC, "larger in the file");
+	elf.ph[0].p_memsz = 0;
+	elf_refused(f, &elf, ENOEXEC, "larger in the file");
 	elf_init(&elf, true);
 	elf.ph[0].p_paddr = LAYOUT_ZERO_PAGE;
 	elf_refused(f, &elf, ENOEXEC, "below 1 MiB");
