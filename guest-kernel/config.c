@@ -135,8 +135,8 @@ int guest_config_read(const char *path, struct guest_config *ret, struct error *
 	r = buf_read_file(&text, path);
 	if (r < 0)
 		error_set_errno(err, -r, "%s", path);
-	else if (r = config_parse(&text, ret, err), r < 0)
-		error_prefix(err, "%s: ", path);
+	else
+		r = config_parse(&text, ret, err);
 	buf_done(&text);
 	return r;
 }

@@ -49,6 +49,7 @@ struct init {
 	enum phase phase;
 	bool stopping; /* RUNNING only: the stop signal was sent */
 	int status;    /* the workload's exit status, or why there was none */
+	const char *step; /* of the set-up: what the console names when it fails */
 };
 
 static void stop_loop(void *ctx)
@@ -184,41 +185,81 @@ static int start_workload(struct init *init, struct error *err)
 	return r;
 }
 
-/* Everything up to the running workload. */
-static int set_up(struct init *init, struct error *err)
+static int make_loop(struct init *init, struct error *err)
 {
-	int r = root_mount_kernel_files(err);
-
-	if (r == 0)
-		r = console_open(err);
-	if (r < 0)
-		return r;
-	protect_self();
-	modules_load("/hull/modules.d", "/hull/modules");
-	r = guest_config_read(HULL_GUEST_CONFIG_PATH, &init->config, err);
-	if (r < 0)
-		return error_prefix(err, "configuration: ");
-	r = root_enter(&init->config.root, err);
-	if (r < 0)
-		return error_prefix(err, "root file system: ");
-	r = net_configure(&init->config, err);
-	if (r == 0)
-		r = net_write_names(&init->config, err);
-	if (r < 0)
-		return error_prefix(err, "network: ");
 	init->loop = loop_new();
 	if (!init->loop)
-		return error_set_errno(err, errno, "make the event loop");
+		return error_set_errno(err, errno, "make it");
 	init->deadline = loop_add_timer(init->loop, on_deadline, init);
 	if (!init->deadline)
 		return error_set_errno(err, errno, "make a timer");
-	r = watch_signals(init, err);
-	if (r == 0)
-		r = start_workload(init, err);
-	if (r < 0)
-		return error_prefix(err, "workload: ");
+	return watch_signals(init, err);
+}
+
+static int mount_kernel_files(struct init *init, struct error *err)
+{
+	int r = root_mount_kernel_files(err);
+
+	(void)init;
+	return r < 0 ? r : console_open(err);
+}
+
+static int prepare_kernel(struct init *init, struct error *err)
+{
+	(void)init;
+	(void)err;
+	protect_self();
+	modules_load("/hull/modules.d", "/hull/modules");
+	return 0;
+}
+
+static int read_config(struct init *init, struct error *err)
+{
+	return guest_config_read(HULL_GUEST_CONFIG_PATH, &init->config, err);
+}
+
+static int enter_root(struct init *init, struct error *err)
+{
+	return root_enter(&init->config.root, err);
+}
+
+static int set_up_network(struct init *init, struct error *err)
+{
+	int r = net_configure(&init->config, err);
+
+	return r < 0 ? r : net_write_names(&init->config, err);
+}
+
+static int start_agent(struct init *init, struct error *err)
+{
 	init->agent = agent_new(init->loop, on_stop, init, err);
-	return init->agent ? 0 : error_prefix(err, "agent: ");
+	return init->agent ? 0 : -err->errnum;
+}
+
+/* Everything up to the running workload, in this order. */
+static const struct {
+	const char *name; /* as the console names it */
+	int (*run)(struct init *init, struct error *err);
+} steps[] = {
+	{"first mounts", mount_kernel_files},
+	{"kernel", prepare_kernel},
+	{"configuration", read_config},
+	{"root file system", enter_root},
+	{"network", set_up_network},
+	{"event loop", make_loop},
+	{"workload", start_workload},
+	{"agent", start_agent}, /* last: that it answers means that the workload runs */
+};
+
+static int set_up(struct init *init, struct error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps) && r == 0; i++) {
+		init->step = steps[i].name;
+		r = steps[i].run(init, err);
+	}
+	return r;
 }
 
 static void tear_down(struct init *init)
@@ -254,7 +295,7 @@ int main(void)
 		return 2;
 	}
 	if (set_up(&init, &err) < 0)
-		console_say("%s", error_line(&err, line, sizeof line));
+		console_say("%s: %s", init.step, error_line(&err, line, sizeof line));
 	else if (loop_run(init.loop) < 0)
 		console_say("the event loop failed: %s", strerror(errno));
 	tear_down(&init);

@@ -1,0 +1,10 @@
+/* The control socket: requests and answers as JSON objects, one a line (docs/interfaces.md, "hull-ingress"). */
+#ifndef HULL_API_INGRESS_CONTROL_H
+#define HULL_API_INGRESS_CONTROL_H
+
+#include "api/ingress/ingress.h"
+
+/* Accepts what waits at the listening socket `fd`; called whenever it is readable. */
+void control_accept(struct ingress *ingress, int fd, loop_fn shut_down, void *ctx);
+
+#endif

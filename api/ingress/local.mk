@@ -1,0 +1,11 @@
+# hull-ingress: the holder of published ports, included by the top Makefile.am
+sbin_PROGRAMS += hull-ingress
+hull_ingress_SOURCES = \
+	api/ingress/connection.c api/ingress/connection.h \
+	api/ingress/control.c api/ingress/control.h \
+	api/ingress/forwarder.c api/ingress/forwarder.h \
+	api/ingress/ingress.h \
+	api/ingress/main.c \
+	api/ingress/port.c api/ingress/port.h
+hull_ingress_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+hull_ingress_LDADD = libhull-common.a $(JANSSON_LIBS)

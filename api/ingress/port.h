@@ -1,0 +1,46 @@
+/* Published ports: a TCP listener on the host each, and the connections it accepted. */
+#ifndef HULL_API_INGRESS_PORT_H
+#define HULL_API_INGRESS_PORT_H
+
+#include "api/ingress/ingress.h"
+#include "common/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct port_spec {
+	char *machine, *address, *vsock;
+	int64_t host, guest;
+};
+
+struct port {
+	struct ingress *ingress;
+	struct port *next;
+	struct port_spec spec; /* owned copies */
+	int listen_fd;
+	struct loop_source *listener, *resume; /* resume: timer, after a time without free descriptors */
+	bool forwarded;			       /* the forwarder has it, or may have it */
+	struct port_request *request;	       /* who waits for the forwarder's answer; NULL: published */
+	struct connection *connections;
+	size_t n_connections, n_waiting;
+};
+
+/* Answers a publication: `err` NULL for success. EADDRINUSE is "port taken". */
+typedef void (*port_done_fn)(void *ctx, const struct error *err);
+
+/* Binds and, on an emulated host, asks the forwarder; `done` is called once, at once or later, unless the returned
+ * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds. */
+struct port_request *port_publish(
+	struct ingress *ingress, const struct port_spec *spec, port_done_fn done, void *ctx);
+
+/* Nobody wants to hear the answer any more; the publication itself goes on. */
+void port_request_cancel(struct port_request *request);
+
+/* Closes the machine's listeners and connections. */
+void port_unpublish(struct ingress *ingress, const char *machine);
+void port_unpublish_all(struct ingress *ingress);
+
+/* What is published, as the answer to "list" has it: a new JSON array. */
+json_t *port_list(const struct ingress *ingress);
+
+#endif

@@ -1,0 +1,411 @@
+"""hull-ingress, seen from outside: its control socket, and TCP connections to a machine's vsock socket.
+
+The machine's side is a peer in this file that speaks what docs/interfaces.md and hull_guest.h say, so that it can be
+late, refuse, lie and leave; tests/system/test_guest.py has the real one."""
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(os.environ.get("HULL_BUILD", Path(__file__).resolve().parent.parent.parent / "build"))
+DEADLINE_S = 20
+ECONNREFUSED = 111
+
+
+def wait_for(condition, what):
+    """For states that announce themselves to nobody: looked at often, with a deadline."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.01)
+
+
+class Ingress:
+    def __init__(self, folder, *arguments):
+        self.path = folder / "ingress.sock"
+        self.process = subprocess.Popen([BUILD / "hull-ingress", "--socket", self.path, *arguments],
+                                        stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: self.path.exists() or self.process.poll() is not None, "the control socket")
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(DEADLINE_S)
+        client.connect(str(self.path))
+        return client
+
+    def ask_raw(self, data):
+        with self.connect() as client:
+            client.sendall(data)
+            return json.loads(client.makefile().readline())
+
+    def ask(self, op, **keys):
+        return self.ask_raw(json.dumps({"op": op, **keys}).encode() + b"\n")
+
+    def connections(self):
+        return sum(port["connections"] for port in self.ask("list")["ports"])
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def ingress(tmp_path):
+    ingress = Ingress(tmp_path)
+    yield ingress
+    ingress.end()
+    assert ingress.process.returncode == 0
+
+
+class Machine:
+    """A machine's vsock socket with an agent behind it. `refusals`: how often its port 80 has no listener yet."""
+
+    def __init__(self, path, handle, refusals=0):
+        self.path, self.handle, self.refusals, self.tries = path, handle, refusals, 0
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(512)
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.stream, args=(connection,), daemon=True).start()
+
+    def stream(self, connection):
+        with connection:
+            self.tries += 1
+            line = b""
+            while not line.endswith(b"\n"):
+                line += connection.recv(1) or b"\n"
+            if line != b"CONNECT 1024\n":
+                return
+            connection.sendall(b"OK 1073741824\n")
+            request = connection.recv(12, socket.MSG_WAITALL)
+            if len(request) < 12:
+                return
+            assert struct.unpack("<IHHI", request) == (0x4c4c5548, 1, 2, 80)
+            status = ECONNREFUSED if self.tries <= self.refusals else 0
+            reply = struct.pack("<II", 0x4c4c5548, status)
+            connection.sendall(reply)
+            if status == 0:
+                self.handle(connection)
+
+    def close(self):
+        self.listener.close()
+        self.path.unlink()
+
+
+def echo(connection):
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def answer_after_end(connection):
+    """Reads to the client's end, then answers: only works when half-close is passed on both ways."""
+    total = 0
+    while data := connection.recv(65536):
+        total += len(data)
+    connection.sendall(b"%d" % total)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+
+
+def publication(tmp_path, host, machine="m1"):
+    return {"machine": machine, "address": "127.0.0.1", "host": host, "guest": 80, "vsock": str(tmp_path / "v.sock")}
+
+
+def publish(ingress, tmp_path):
+    port = free_port()
+    assert ingress.ask("publish", **publication(tmp_path, port)) == {"ok": True}
+    return port
+
+
+def test_bytes_go_both_ways(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    with connect(publish(ingress, tmp_path)) as client:
+        for message in (b"hello", b"again"):
+            client.sendall(message)
+            assert client.recv(100) == message
+
+
+def test_half_close_is_passed_on_and_nothing_is_lost(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", answer_after_end)
+    with connect(publish(ingress, tmp_path)) as client:
+        client.sendall(b"x" * 5_000_000)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100, socket.MSG_WAITALL) == b"5000000"
+    wait_for(lambda: ingress.connections() == 0, "the connection to be forgotten")
+
+
+def test_a_slow_reader_holds_the_sender_back(ingress, tmp_path):
+    sent = []
+    held_back = threading.Event()
+
+    def flood(connection):
+        connection.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while len(sent) < 4096:
+                connection.sendall(b"y" * 65536)
+                sent.append(1)
+        held_back.set()
+
+    Machine(tmp_path / "v.sock", flood)
+    with connect(publish(ingress, tmp_path)) as client:
+        total = len(client.recv(1))
+        assert held_back.wait(DEADLINE_S) and len(sent) < 4096
+        memory = int(Path(f"/proc/{ingress.process.pid}/statm").read_text().split()[1]) * 4096
+        assert memory < 16 << 20
+        while data := client.recv(1 << 20):
+            total += len(data)
+        assert total >= len(sent) * 65536
+
+
+def test_a_machine_that_comes_later_is_waited_for(ingress, tmp_path):
+    with connect(publish(ingress, tmp_path)) as client:
+        client.sendall(b"early")
+        wait_for(lambda: ingress.connections() == 1, "the connection to be accepted")
+        machine = Machine(tmp_path / "v.sock", echo, refusals=3)
+        assert client.recv(100) == b"early"
+        assert machine.tries == 4
+
+
+def test_a_client_that_asked_and_closed_its_sending_side_still_waits(ingress, tmp_path):
+    with connect(publish(ingress, tmp_path)) as client:
+        client.sendall(b"question")
+        client.shutdown(socket.SHUT_WR)
+        wait_for(lambda: ingress.connections() == 1, "the connection to be accepted")
+        Machine(tmp_path / "v.sock", answer_after_end)
+        assert client.recv(100, socket.MSG_WAITALL) == b"8"
+
+
+def test_a_client_that_leaves_while_waiting_is_dropped(ingress, tmp_path):
+    client = connect(publish(ingress, tmp_path))
+    wait_for(lambda: ingress.connections() == 1, "the connection to be accepted")
+    client.close()
+    wait_for(lambda: ingress.connections() == 0, "the connection to be dropped")
+
+
+def test_one_port_cannot_hold_any_number_of_waiting_connections(ingress, tmp_path):
+    port = publish(ingress, tmp_path)
+    clients = [connect(port) for _ in range(1100)]
+    wait_for(lambda: ingress.connections() == 1024, "the limit")
+    assert clients[-1].recv(1) == b""
+    for client in clients:
+        client.close()
+    wait_for(lambda: ingress.connections() == 0, "all to be dropped")
+
+
+def test_a_peer_that_says_nonsense_is_tried_again_and_harms_nobody(ingress, tmp_path):
+    path = tmp_path / "v.sock"
+    with socket.socket(socket.AF_UNIX) as liar, connect(publish(ingress, tmp_path)) as client:
+        liar.bind(str(path))
+        liar.listen()
+        for nonsense in (b"NO\n", b"OK 1\nand more", b"O" * 100):
+            connection = liar.accept()[0]
+            connection.sendall(nonsense)
+            connection.settimeout(DEADLINE_S)
+            with contextlib.suppress(ConnectionResetError):  # it closes without reading the rest
+                while connection.recv(100):
+                    pass
+            connection.close()
+        liar.close()
+        path.unlink()
+        Machine(path, echo)
+        client.sendall(b"alive")
+        assert client.recv(100) == b"alive"
+
+
+def test_unpublish_closes_the_listener_and_the_connections(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    port = publish(ingress, tmp_path)
+    with connect(port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert ingress.ask("unpublish", machine="m1") == {"ok": True}
+        assert client.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+    assert ingress.ask("list") == {"ok": True, "ports": []}
+
+
+def test_list_says_what_was_published(ingress, tmp_path):
+    port = publish(ingress, tmp_path)
+    assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "connections": 0}]
+
+
+def test_the_same_publication_twice_is_one(ingress, tmp_path):
+    port = publish(ingress, tmp_path)
+    assert ingress.ask("publish", **publication(tmp_path, port)) == {"ok": True}
+    assert len(ingress.ask("list")["ports"]) == 1
+
+
+def test_a_port_of_another_machine_is_taken(ingress, tmp_path):
+    port = publish(ingress, tmp_path)
+    answer = ingress.ask("publish", **publication(tmp_path, port, "m2"))
+    assert answer["code"] == "port_taken" and "m1" in answer["message"]
+
+
+def test_a_port_of_another_program_is_taken(ingress, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        answer = ingress.ask("publish", **publication(tmp_path, other.getsockname()[1]))
+    assert answer["ok"] is False and answer["code"] == "port_taken"
+    assert ingress.ask("list")["ports"] == []
+
+
+def test_an_address_that_is_not_the_hosts_is_no_port_taken(ingress, tmp_path):
+    answer = ingress.ask("publish", **{**publication(tmp_path, 8080), "address": "192.0.2.1"})
+    assert answer["code"] == "address_unavailable"
+
+
+@pytest.mark.parametrize("change, named", [
+    ({"host": 0}, "host"), ({"host": 65536}, "host"), ({"host": "80"}, "host"), ({"guest": 0}, "guest"),
+    ({"machine": ""}, "machine"), ({"vsock": "v.sock"}, "vsock"), ({"vsock": "/" + "x" * 107}, "vsock"),
+    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour")])
+def test_a_wrong_publication_is_refused_by_field(ingress, tmp_path, change, named):
+    answer = ingress.ask("publish", **{**publication(tmp_path, 8080), **change})
+    assert answer["code"] == "invalid" and answer["message"].startswith(named), answer
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b"null", b"{}", b'{"op":1}', b'{"op":"eat"}', b"\xff", b"",
+                                  b'{"op":"list","op":"list"}', b'{"op":"unpublish"}', b'{"op":"list","x":1}'])
+def test_a_malformed_request_is_answered_and_the_client_stays(ingress, line):
+    with ingress.connect() as client:
+        client.sendall(line + b'\n{"op":"list"}\n')
+        answers = client.makefile()
+        first, second = json.loads(answers.readline()), json.loads(answers.readline())
+    assert first["ok"] is False and first["code"] == "invalid" and first["message"]
+    assert second == {"ok": True, "ports": []}
+
+
+def test_a_request_has_at_most_64_kib(ingress):
+    with ingress.connect() as client:
+        client.sendall(b'{"op":"' + b"x" * (64 * 1024) + b'"}\n')
+        assert json.loads(client.makefile().readline())["code"] == "invalid"
+    assert ingress.ask("list")["ok"]
+
+
+def test_shutdown_ends_it_and_removes_the_socket(ingress, tmp_path):
+    port = publish(ingress, tmp_path)
+    assert ingress.ask("shutdown") == {"ok": True}
+    assert ingress.process.wait(timeout=DEADLINE_S) == 0
+    assert not ingress.path.exists()
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+
+
+def test_a_second_one_on_the_same_socket_is_refused(ingress, tmp_path):
+    second = subprocess.run([BUILD / "hull-ingress", "--socket", ingress.path], capture_output=True, text=True,
+                            timeout=DEADLINE_S)
+    assert second.returncode == 1 and second.stderr.count("\n") == 1
+    assert ingress.ask("list")["ok"]
+
+
+def test_one_that_died_is_replaced(tmp_path):
+    first = Ingress(tmp_path)
+    first.process.kill()
+    first.process.communicate()
+    second = Ingress(tmp_path)
+    wait_for(lambda: second.process.poll() is not None or accepts(second), "the second one to listen")
+    assert second.ask("list")["ok"]
+    second.end()
+
+
+def accepts(ingress):
+    try:
+        ingress.connect().close()
+        return True
+    except OSError:
+        return False
+
+
+def test_without_ports_and_clients_it_ends(tmp_path):
+    ingress = Ingress(tmp_path, "--idle-seconds", "1")
+    port = free_port()
+    assert ingress.ask("publish", **publication(tmp_path, port))["ok"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        ingress.process.wait(timeout=1.5)
+    assert ingress.ask("unpublish", machine="m1")["ok"]
+    assert ingress.process.wait(timeout=DEADLINE_S) == 0
+    ingress.end()
+
+
+def test_it_has_nothing_of_its_parents_session(ingress):
+    pid = ingress.process.pid
+    assert os.getsid(pid) == pid
+    assert os.readlink(f"/proc/{pid}/fd/0") == os.readlink(f"/proc/{pid}/fd/1") == "/dev/null"
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+
+
+class Forwarder:
+    """The outside of an emulated host."""
+
+    def __init__(self, path, answers):
+        self.lines, self.answers = [], list(answers)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            connection = self.listener.accept()[0]
+            for line in connection.makefile():
+                self.lines.append(line)
+                answer = self.answers.pop(0) if self.answers else "ok\n"
+                if answer is None:
+                    break
+                connection.sendall(answer.encode())
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+def test_a_port_counts_once_the_forwarder_has_it(tmp_path):
+    forwarder = Forwarder(tmp_path / "f.sock", ["ok\n", "error in use outside\n", None])
+    ingress = Ingress(tmp_path, "--forwarder", tmp_path / "f.sock")
+    port, other, third = free_port(), free_port(), free_port()
+    assert ingress.ask("publish", **publication(tmp_path, port)) == {"ok": True}
+    refused = ingress.ask("publish", **publication(tmp_path, other))
+    assert refused["code"] == "port_taken" and refused["message"] == "in use outside"
+    gone = ingress.ask("publish", **publication(tmp_path, third))
+    assert gone["code"] == "internal"
+    Machine(tmp_path / "v.sock", echo)
+    with connect(port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+    assert [p["host"] for p in ingress.ask("list")["ports"]] == [port]
+    assert ingress.ask("shutdown")["ok"]
+    assert ingress.process.wait(timeout=DEADLINE_S) == 0
+    # What may have been added is removed; what was refused is not.
+    assert forwarder.lines == [f"add 127.0.0.1 {port}\n", f"add 127.0.0.1 {other}\n", f"add 127.0.0.1 {third}\n",
+                               f"remove 127.0.0.1 {third}\n", f"remove 127.0.0.1 {port}\n"]
+    ingress.end()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--socket"], ["--socket", "/tmp/x", "more"], ["--wrong"],
+                                       ["--socket", "/tmp/x", "--idle-seconds", "0"]])
+def test_a_wrong_command_line_is_refused(arguments):
+    result = subprocess.run([BUILD / "hull-ingress", *arguments], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert result.returncode == 2 and "usage" in result.stderr
