@@ -9,7 +9,7 @@ else
 FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
-FUZZ_TARGETS = tests/fuzz/boot
+FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/virtio_blk
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -19,3 +19,7 @@ EXTRA_DIST += tests/fuzz/corpus tests/fuzz/replay.c
 tests_fuzz_boot_SOURCES = tests/fuzz/boot.c $(FUZZ_MAIN)
 tests_fuzz_boot_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_boot_LDADD = libhull-vmm-boot.a libhull-devices.a libhull-common.a
+
+tests_fuzz_virtio_blk_SOURCES = tests/fuzz/virtio_blk.c $(FUZZ_MAIN)
+tests_fuzz_virtio_blk_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_virtio_blk_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
