@@ -1,1 +1,31 @@
 # api: sources and programs, included by the top Makefile.am
+
+# Everything of hulld but its main, for the unit tests.
+noinst_LIBRARIES += libhull-api.a
+libhull_api_a_SOURCES = \
+	api/agent.c api/agent.h \
+	api/blobs.c api/blobs.h \
+	api/http.c api/http.h \
+	api/hulld.h \
+	api/image.c api/image.h \
+	api/ingress_client.c api/ingress_client.h \
+	api/launch.c \
+	api/logs.c api/logs.h \
+	api/machine.c api/machine.h \
+	api/machine_http.c api/machine_http.h \
+	api/openapi.c \
+	api/problem.c api/problem.h \
+	api/process.c api/process.h \
+	api/routes.c \
+	api/spec.c api/spec.h \
+	api/store.c api/store.h \
+	api/supervisor.c api/supervisor.h
+libhull_api_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(MICROHTTPD_CFLAGS) $(SQLITE_CFLAGS) $(NETTLE_CFLAGS)
+
+HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(JANSSON_LIBS) -lpthread
+
+sbin_PROGRAMS += hulld
+hulld_SOURCES = api/main.c
+hulld_CPPFLAGS = $(AM_CPPFLAGS) -DHULL_LIBDIR='"$(pkglibdir)"' -DHULL_BINDIR='"$(bindir)"'
+hulld_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
+hulld_LDADD = $(HULLD_LIBS)

@@ -353,8 +353,8 @@ static int unknown_key(const struct json_table *table, const char *key, struct e
 			names[n++] = table->fields[i].name;
 	nearest = nearest_name(key, names);
 	if (nearest)
-		return error_set_field(err, EINVAL, key, "unknown field; did you mean \"%s\"?", nearest);
-	return error_set_field(err, EINVAL, key, "unknown field");
+		return error_set_field(err, ENOKEY, key, "unknown field; did you mean \"%s\"?", nearest);
+	return error_set_field(err, ENOKEY, key, "unknown field");
 }
 
 static int read_fields(const struct json_table *table, const json_t *object, void *ret, struct error *err)
@@ -378,7 +378,7 @@ static int read_fields(const struct json_table *table, const json_t *object, voi
 		if (field->nullable && json_is_null(value))
 			value = NULL;
 		if (!value && field->required)
-			return error_set_field(err, EINVAL, field->name, "is required");
+			return error_set_field(err, ENODATA, field->name, "is required");
 		if (field->present_offset)
 			*(bool *)((char *)ret + field->present_offset) = value != NULL;
 		r = value ? read_value(field, value, ret, err) : read_default(field, ret, err);

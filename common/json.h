@@ -80,7 +80,8 @@ struct json_table {
 json_t *json_parse(const char *text, size_t len, struct error *err);
 
 /* Reads `object` into `*ret` (uninitialised memory of table->size bytes). 0 with every field set, read or default;
- * on failure -EINVAL with `err` set, nothing allocated, `*ret` zeroed. */
+ * on failure -ENOKEY (an unknown key), -ENODATA (a required one is missing) or -EINVAL (the rest) with `err` set,
+ * nothing allocated, `*ret` zeroed. */
 int json_read(const struct json_table *table, const json_t *object, void *ret, struct error *err);
 
 /* Frees what json_read() allocated inside and zeroes the struct. */

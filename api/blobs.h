@@ -1,0 +1,34 @@
+/* Content-addressed files: blobs/sha256/<hex> below the state folder. A name exists only with the right content.
+ *
+ * Theory of operation. Bytes are hashed and written as they arrive, on the loop's thread, to a temporary file beside
+ * the blobs; writing back is started every few MiB. The last part, fsync and rename, can take seconds and is done by a
+ * thread of its own that touches nothing but that file, and is joined before its result is used. Temporary files that a
+ * crash left are removed at the next start. */
+#ifndef HULL_API_BLOBS_H
+#define HULL_API_BLOBS_H
+
+#include "api/http.h"
+
+struct blobs;
+
+#define BLOB_PATH_MAX 512
+
+/* `state` is the state folder (absolute, borrowed). NULL with `err` set. */
+struct blobs *blobs_new(struct loop *loop, const char *state, struct error *err);
+/* Waits for uploads that are being finished. After http_free(). NULL is fine. */
+void blobs_free(struct blobs *blobs);
+
+/* Where the blob is or would be; `digest` has passed digest_check(). Returns `ret`. */
+char *blob_path(const struct blobs *blobs, const char *digest, char ret[BLOB_PATH_MAX]);
+/* Its size in bytes, or -errno (-ENOENT). */
+int64_t blob_size(const struct blobs *blobs, const char *digest);
+/* Does it begin like an EROFS file system? 0, or -EINVAL with `err` set. */
+int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error *err);
+/* Removes it; no blob is no error. */
+void blob_remove(const struct blobs *blobs, const char *digest);
+
+/* Routes; their context is a struct hulld. */
+extern const struct http_upload_ops blob_upload;
+void blob_http_head(struct request *req, void *ctx);
+
+#endif

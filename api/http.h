@@ -1,0 +1,95 @@
+/* The HTTP server: a routing table over libmicrohttpd, on the loop's thread.
+ *
+ * Theory of operation. libmicrohttpd runs without threads of its own: its epoll descriptor is a source of our loop, so
+ * handlers run on the loop's thread and share everything with it without locks. A handler replies at once, or keeps
+ * the request and replies later from any callback; meanwhile the connection is suspended and costs nothing. While it is
+ * suspended its socket is watched for the client's going, and `gone` tells the keeper to forget the request. */
+#ifndef HULL_API_HTTP_H
+#define HULL_API_HTTP_H
+
+#include "api/problem.h"
+#include "common/json.h"
+#include "common/loop.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct http;
+struct request;
+
+#define HTTP_JSON_MAX ((1u << 20) - 1) /* bytes of a JSON body */
+
+enum http_body {
+	HTTP_BODY_NONE,
+	HTTP_BODY_JSON,
+	HTTP_BODY_JSON_OPTIONAL,
+	HTTP_BODY_UPLOAD, /* bytes, to the route's upload functions as they come */
+};
+
+struct http_query {
+	const char *name, *help;
+};
+
+/* How a route takes bytes. `begin` replies and returns NULL when it refuses. `end` is called after the last byte and
+ * replies, then or later. `abort` frees an upload that did not get as far as `end`. */
+struct http_upload_ops {
+	void *(*begin)(struct request *req, void *ctx);
+	void (*data)(void *upload, const void *data, size_t len);
+	void (*end)(void *upload);
+	void (*abort)(void *upload);
+};
+
+struct http_route {
+	const char *method, *path; /* at most one {parameter}, a whole segment */
+	const char *operation, *summary;
+	enum http_body body;
+	const struct json_table *takes, *gives; /* of JSON bodies; NULL: none or not by table */
+	bool gives_list;			/* {"items": [gives…]} */
+	int status;				/* of success */
+	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */
+	void (*handle)(struct request *req, void *ctx);
+	const struct http_upload_ops *upload;	/* HTTP_BODY_UPLOAD, instead of `handle` */
+};
+
+/* `routes` (ended by a NULL method) and `ctx` are borrowed. NULL with `err` set. */
+struct http *http_new(struct loop *loop, const struct http_route *routes, void *ctx, struct error *err);
+/* Serves a listening socket, which it owns from then on. `token` (borrowed; NULL: anybody) must come as a bearer
+ * token. 0 or -errno with `err` set. */
+int http_serve(struct http *http, int listen_fd, const char *token, struct error *err);
+/* Ends connections, telling the keepers of unanswered requests. NULL is fine. */
+void http_free(struct http *http);
+
+/* Of a request, valid until it is replied to. */
+const char *request_param(const struct request *req);			/* the path's {parameter}, or "" */
+const char *request_query(const struct request *req, const char *name); /* NULL: absent */
+/* A number in [min, max] from the query, or `def` when absent. 0, or -ECANCELED having refused. */
+int request_query_int(struct request *req, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret);
+int64_t request_content_length(const struct request *req); /* -1: unknown */
+/* Reads the JSON body (or {} for an absent optional one) by table. 0, or -ECANCELED having refused. */
+int request_read(struct request *req, const struct json_table *table, void *ret);
+
+/* Called when the client has gone before the reply; the request must not be used any more. */
+void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);
+
+/* One of these ends each request. Loop thread. */
+void request_reply(struct request *req, int status, json_t *body); /* takes `body`; NULL: no body */
+void request_refuse(struct request *req, const struct problem *problem);
+void request_refuse_error(struct request *req, const struct error *err); /* by problem_from_error() */
+void request_refuse_with(struct request *req, enum problem_code code, const char *field, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* A body as it comes, text/plain. `read` gives the bytes it stored, 0 (nothing now: request_wake() when there is), or
+ * -1 (the end); `done` frees `ctx` and is called once, also when the client goes. */
+struct http_stream_ops {
+	ssize_t (*read)(void *ctx, char *buf, size_t max);
+	void (*done)(void *ctx);
+};
+void request_reply_stream(struct request *req, const struct http_stream_ops *ops, void *ctx);
+/* Asks a stream's `read` again. Harmless when it is not waiting. */
+void request_wake(struct request *req);
+
+/* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. */
+json_t *openapi_document(const struct http_route *routes);
+
+#endif

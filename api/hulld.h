@@ -1,0 +1,40 @@
+/* What the parts of hulld share: its options and its parts. */
+#ifndef HULL_API_HULLD_H
+#define HULL_API_HULLD_H
+
+#include "api/blobs.h"
+#include "api/http.h"
+#include "api/store.h"
+#include "common/loop.h"
+
+/* All strings are borrowed from the command line or literals, but `token`. */
+struct options {
+	const char *state, *run; /* absolute */
+	const char *listen;	 /* ADDRESS:PORT, or NULL */
+	char *token;		 /* owned; NULL without --listen */
+	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
+	unsigned start_timeout_s;
+};
+
+struct hulld {
+	struct options options;
+	char boot_id[BOOT_ID_BYTES]; /* of this boot of the host */
+	uint64_t host_memory_mib;
+	struct loop *loop;
+	struct store *store;
+	struct blobs *blobs;
+	struct http *http;
+	struct ingress_client *ingress;
+	struct logs *logs;
+	struct machine *machines; /* a list, all there are (machine.h) */
+};
+
+/* The routing table (routes.c). */
+extern const struct http_route hulld_routes[];
+
+/* Milliseconds since 1970. */
+int64_t now_ms(void);
+/* RFC 3339, UTC, with milliseconds; NULL for 0. The caller frees. */
+char *format_time(int64_t ms);
+
+#endif

@@ -1,0 +1,166 @@
+/* Images over HTTP and in the store, where each is one document: what the API shows. */
+#include "api/image.h"
+
+#include "api/hulld.h"
+#include "api/machine.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The document is the API's Image; its read-only fields are what json_read() would refuse. */
+int image_load(struct hulld *hulld, const char *name, struct image_view *ret, struct error *err)
+{
+	json_t *document = store_image_get(hulld->store, name, err);
+	int r;
+
+	if (!document)
+		return -err->errnum;
+	memset(ret, 0, sizeof(*ret));
+	ret->size_bytes = json_integer_value(json_object_get(document, "size_bytes"));
+	json_object_del(document, "size_bytes");
+	json_object_del(document, "created_at");
+	r = json_read(&image_spec_table, document, &ret->spec, err);
+	json_decref(document);
+	if (r < 0)
+		error_prefix(err, "image \"%s\" is damaged in the database: ", name);
+	return r;
+}
+
+void image_release_blob(struct hulld *hulld, const char *rootfs)
+{
+	struct error err;
+	int users = store_count_blob_users(hulld->store, rootfs, &err);
+
+	if (users < 0)
+		log_error_object(&err, "a blob is kept");
+	else if (users == 0)
+		blob_remove(hulld->blobs, rootfs);
+}
+
+static int check_rootfs(struct hulld *hulld, const char *rootfs, int64_t *ret_size, struct problem *problem)
+{
+	struct error err;
+
+	*ret_size = blob_size(hulld->blobs, rootfs);
+	if (*ret_size < 0) {
+		problem_set(problem, PROBLEM_NOT_FOUND, "rootfs", "there is no such blob");
+		return problem_set_hint(problem, "upload it with PUT /v1/blobs/%s", rootfs);
+	}
+	if (blob_check_erofs(hulld->blobs, rootfs, &err) < 0) {
+		error_in_field(&err, "rootfs");
+		return problem_from_error(problem, &err);
+	}
+	return 0;
+}
+
+static int keep_image(struct hulld *hulld, const struct image_view *image, struct error *err)
+{
+	json_t *dumped = json_dump(&image_table, image);
+	cleanup_free char *text = json_dumps(dumped, JSON_COMPACT);
+	int r = text ? store_image_put(hulld->store, image->spec.name, image->spec.rootfs, text, err)
+		     : error_set(err, ENOMEM, "out of memory");
+
+	json_decref(dumped);
+	return r;
+}
+
+static int create(struct hulld *hulld, struct image_view *image, struct problem *problem)
+{
+	struct image_view old = {0};
+	struct error err;
+	int r;
+
+	if (image_spec_check(&image->spec, &err) < 0)
+		return problem_from_error(problem, &err);
+	r = check_rootfs(hulld, image->spec.rootfs, &image->size_bytes, problem);
+	if (r < 0)
+		return r;
+	image->created_at = format_time(now_ms());
+	if (image_load(hulld, image->spec.name, &old, &err) < 0 && err.errnum != ENOENT)
+		return problem_from_error(problem, &err);
+	r = keep_image(hulld, image, &err);
+	if (r < 0)
+		problem_from_error(problem, &err);
+	else if (old.spec.rootfs && strcmp(old.spec.rootfs, image->spec.rootfs) != 0)
+		image_release_blob(hulld, old.spec.rootfs);
+	json_done(&image_table, &old);
+	return r;
+}
+
+void image_http_create(struct request *req, void *ctx)
+{
+	struct image_view image = {0};
+	struct problem problem;
+
+	if (request_read(req, &image_spec_table, &image.spec) < 0)
+		return;
+	if (create(ctx, &image, &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		request_reply(req, 201, json_dump(&image_table, &image));
+	json_done(&image_table, &image);
+}
+
+void image_http_list(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct error err;
+	json_t *images = store_images(hulld->store, &err);
+
+	if (images)
+		request_reply(req, 200, json_pack("{s:o}", "items", images));
+	else
+		request_refuse_error(req, &err);
+}
+
+static void refuse_missing(struct request *req, const struct error *err)
+{
+	if (err->errnum == ENOENT)
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "%s", err->message);
+	else
+		request_refuse_error(req, err);
+}
+
+void image_http_get(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct error err;
+	json_t *image = store_image_get(hulld->store, request_param(req), &err);
+
+	if (image)
+		request_reply(req, 200, image);
+	else
+		refuse_missing(req, &err);
+}
+
+void image_http_delete(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	const struct machine *user;
+	struct image_view image;
+	struct problem problem;
+	struct error err;
+	int64_t force;
+
+	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
+		return;
+	if (image_load(hulld, request_param(req), &image, &err) < 0) {
+		refuse_missing(req, &err);
+		return;
+	}
+	user = force ? NULL : machine_using_image(hulld, image.spec.name);
+	if (user) {
+		problem_set(&problem, PROBLEM_IMAGE_IN_USE, NULL, "machine %s was created from it", user->record.name);
+		problem_set_hint(&problem, "delete the machine, or repeat with ?force=1: machines keep what they need");
+		request_refuse(req, &problem);
+	} else if (store_image_delete(hulld->store, image.spec.name, &err) < 0) {
+		request_refuse_error(req, &err);
+	} else {
+		image_release_blob(hulld, image.spec.rootfs);
+		request_reply(req, 204, NULL);
+	}
+	json_done(&image_table, &image);
+}

@@ -1,0 +1,380 @@
+/* The client of hull-ingress. See ingress_client.h.
+ *
+ * States: no connection (fd -1); waiting for a hull-ingress that was started (retry timer armed); connected. Requests
+ * queue up in any of them; each is answered, or fails with the connection or its deadline. */
+#include "api/ingress_client.h"
+
+#include "api/hulld.h"
+#include "api/machine.h"
+#include "api/process.h"
+#include "common/buf.h"
+#include "common/io.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define ANSWER_MAX     (4u << 20) /* bytes: a list of many thousand ports */
+#define CONNECT_NS     10000000000ull
+#define ANSWER_NS      15000000000ull
+#define RETRY_NS       20000000ull
+#define RECONCILE_NS   1000000000ull
+
+struct call {
+	char *line; /* the request with its newline, owned */
+	ingress_fn fn;
+	void *ctx;
+	struct call *next;
+};
+
+struct ingress_client {
+	struct hulld *hulld;
+	char socket_path[128];
+	int fd;
+	bool reconciled; /* on this connection */
+	uint64_t give_up_ns; /* 0: no hull-ingress has been started for this attempt */
+	struct loop_source *events, *retry, *deadline, *reconcile;
+	struct process *started; /* the hull-ingress we started, to be reaped */
+	struct buf in, out;
+	struct call *first, **end;
+};
+
+static void pump(struct ingress_client *client);
+
+static struct call *pop(struct ingress_client *client)
+{
+	struct call *call = client->first;
+
+	client->first = call->next;
+	if (!client->first)
+		client->end = &client->first;
+	return call;
+}
+
+static void call_free(struct call *call)
+{
+	free(call->line);
+	free(call);
+}
+
+static void disconnect(struct ingress_client *client)
+{
+	loop_remove(client->events);
+	client->events = NULL;
+	client->fd = close_fd(client->fd);
+	client->reconciled = false;
+	buf_consume(&client->in, client->in.len);
+	buf_consume(&client->out, client->out.len);
+}
+
+/* Fails everything that waits: what was sent may or may not have been done; the next reconciliation settles it. */
+static void fail_all(struct ingress_client *client, const struct error *err)
+{
+	struct call *list = client->first;
+
+	client->first = NULL;
+	client->end = &client->first;
+	client->give_up_ns = 0;
+	loop_timer_arm(client->deadline, UINT64_MAX);
+	disconnect(client);
+	while (list) {
+		struct call *call = list;
+
+		list = call->next;
+		if (call->fn)
+			call->fn(call->ctx, NULL, err);
+		call_free(call);
+	}
+	if (machines_publish_ports(client->hulld))
+		loop_timer_arm(client->reconcile, RECONCILE_NS);
+}
+
+/* One that ends before it listens, or while it holds ports: the connection tells the latter. */
+static void on_ingress_end(void *ctx, int status)
+{
+	struct ingress_client *client = ctx;
+	struct error err;
+
+	process_free(client->started);
+	client->started = NULL;
+	if (client->fd >= 0 || !client->first)
+		return;
+	error_set(&err, ECHILD, "hull-ingress ended before it listened, with status %d",
+		status >= 0 && WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+	fail_all(client, &err);
+}
+
+static int start_ingress(struct ingress_client *client, struct error *err)
+{
+	const struct options *options = &client->hulld->options;
+	const char *argv[] = {options->ingress, "--socket", client->socket_path,
+		options->ingress_forwarder ? "--forwarder" : NULL, options->ingress_forwarder, NULL};
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), fds[] = {null, null, 2}, gate;
+	struct process_id id;
+
+	if (client->started)
+		return 0; /* still coming up */
+	client->started = process_spawn(client->hulld->loop, argv, fds, 3, on_ingress_end, client, &id, &gate, err);
+	close_fd(null);
+	if (!client->started)
+		return -err->errnum;
+	process_open_gate(gate);
+	return 0;
+}
+
+static void flush(struct ingress_client *client)
+{
+	struct error err;
+	ssize_t n;
+
+	while (client->out.len) {
+		n = write(client->fd, client->out.data, client->out.len);
+		if (n < 0 && errno != EAGAIN && errno != EINTR) {
+			error_set_errno(&err, errno, "hull-ingress does not listen");
+			fail_all(client, &err);
+			return;
+		}
+		if (n < 0)
+			break;
+		buf_consume(&client->out, (size_t)n);
+	}
+	loop_set_events(client->events, EPOLLIN | (client->out.len ? EPOLLOUT : 0));
+}
+
+static void answer(struct ingress_client *client, const char *line, size_t len)
+{
+	struct error err;
+	json_t *value = json_parse(line, len, &err);
+	struct call *call;
+
+	if (!json_is_object(value) || !client->first) {
+		json_decref(value);
+		error_set(&err, EPROTO, "hull-ingress answers nonsense");
+		fail_all(client, &err);
+		return;
+	}
+	call = pop(client);
+	loop_timer_arm(client->deadline, client->first ? ANSWER_NS : UINT64_MAX);
+	if (call->fn)
+		call->fn(call->ctx, value, NULL);
+	call_free(call);
+	json_decref(value);
+}
+
+static void on_events(void *ctx, uint32_t events)
+{
+	struct ingress_client *client = ctx;
+	struct error err;
+	ssize_t n;
+
+	if (events & EPOLLOUT)
+		flush(client);
+	if (client->fd < 0 || !(events & ~(uint32_t)EPOLLOUT))
+		return;
+	n = buf_read_fd(&client->in, client->fd, 65536);
+	if (n == -EAGAIN)
+		return;
+	if (n <= 0) {
+		error_set(&err, ECONNRESET, "hull-ingress has gone");
+		fail_all(client, &err);
+		return;
+	}
+	while (client->fd >= 0 && client->in.len) {
+		char *newline = memchr(client->in.data, '\n', client->in.len);
+		size_t len = newline ? (size_t)(newline - client->in.data) : 0;
+
+		if (!newline)
+			break;
+		answer(client, client->in.data, len);
+		if (client->fd >= 0)
+			buf_consume(&client->in, len + 1);
+	}
+}
+
+static void enqueue(struct ingress_client *client, json_t *request, ingress_fn fn, void *ctx)
+{
+	struct call *call = calloc(1, sizeof(*call));
+	char *text = json_dumps(request, JSON_COMPACT);
+
+	if (!call || !text || asprintf(&call->line, "%s\n", text) < 0)
+		abort();
+	free(text);
+	json_decref(request);
+	call->fn = fn;
+	call->ctx = ctx;
+	if (!client->first)
+		loop_timer_arm(client->deadline, ANSWER_NS);
+	*client->end = call;
+	client->end = &call->next;
+	if (client->fd >= 0)
+		buf_append(&client->out, call->line, strlen(call->line));
+	loop_timer_arm(client->retry, 0); /* sends, or connects, from the loop: `fn` is never called from here */
+}
+
+static void log_refusal(void *ctx, const json_t *reply, const struct error *err)
+{
+	const char *message = reply ? json_string_value(json_object_get(reply, "message")) : err->message;
+
+	(void)ctx;
+	if (!reply || !json_is_true(json_object_get(reply, "ok")))
+		log_warn("hull-ingress: %s", message ? message : "refused without a reason");
+}
+
+/* Gives up what belongs to no machine, publishes what belongs to one. */
+static void on_list(void *ctx, const json_t *reply, const struct error *err)
+{
+	struct ingress_client *client = ctx;
+	const json_t *port;
+	size_t i;
+
+	if (!reply) {
+		log_warn("hull-ingress: %s", err->message);
+		return;
+	}
+	client->reconciled = true;
+	json_array_foreach(json_object_get(reply, "ports"), i, port) {
+		const char *id = json_string_value(json_object_get(port, "machine"));
+
+		if (id && !machine_find(client->hulld, id))
+			ingress_unpublish(client, id, log_refusal, NULL);
+	}
+	for (const struct machine *m = client->hulld->machines; m; m = m->next)
+		for (i = 0; i < m->spec.ports.len && m->record.state != MACHINE_CREATING; i++)
+			ingress_publish(client, m, i, log_refusal, NULL);
+}
+
+static int try_connect(struct ingress_client *client, struct error *err)
+{
+	int fd = unix_connect(client->socket_path, 1, err);
+
+	if (fd < 0)
+		return fd;
+	client->events = loop_add_fd(client->hulld->loop, fd, EPOLLIN, on_events, client);
+	if (!client->events) {
+		close_fd(fd);
+		return error_set_errno(err, ENOMEM, "cannot watch hull-ingress");
+	}
+	client->fd = fd;
+	client->give_up_ns = 0;
+	for (struct call *call = client->first; call; call = call->next)
+		buf_append(&client->out, call->line, strlen(call->line));
+	enqueue(client, json_pack("{s:s}", "op", "list"), on_list, client);
+	return 0;
+}
+
+/* From the retry timer: connect, start, try again, or send. */
+static void pump(struct ingress_client *client)
+{
+	struct error err;
+
+	if (!client->first)
+		return;
+	if (client->fd < 0 && try_connect(client, &err) < 0) {
+		if (!client->give_up_ns) {
+			client->give_up_ns = monotonic_ns() + CONNECT_NS;
+			if (start_ingress(client, &err) < 0) {
+				fail_all(client, &err);
+				return;
+			}
+		}
+		if (monotonic_ns() > client->give_up_ns) {
+			error_prefix(&err, "hull-ingress does not come up: ");
+			fail_all(client, &err);
+			return;
+		}
+		loop_timer_arm(client->retry, RETRY_NS);
+		return;
+	}
+	flush(client);
+}
+
+static void on_retry(void *ctx)
+{
+	pump(ctx);
+}
+
+static void on_deadline(void *ctx)
+{
+	struct ingress_client *client = ctx;
+	struct error err;
+
+	error_set(&err, ETIMEDOUT, "hull-ingress does not answer");
+	fail_all(client, &err);
+}
+
+static void on_reconcile(void *ctx)
+{
+	struct ingress_client *client = ctx;
+
+	/* Connecting asks for the list by itself. */
+	if (client->fd < 0 || !client->reconciled)
+		enqueue(client, json_pack("{s:s}", "op", "list"), log_refusal, NULL);
+}
+
+struct ingress_client *ingress_client_new(struct hulld *hulld, struct error *err)
+{
+	struct ingress_client *client = calloc(1, sizeof(*client));
+
+	if (!client) {
+		error_set(err, ENOMEM, "out of memory");
+		return NULL;
+	}
+	client->hulld = hulld;
+	client->fd = -1;
+	client->end = &client->first;
+	snprintf(client->socket_path, sizeof(client->socket_path), "%s/ingress.sock", hulld->options.run);
+	buf_init(&client->in, ANSWER_MAX);
+	buf_init(&client->out, ANSWER_MAX);
+	client->retry = loop_add_timer(hulld->loop, on_retry, client);
+	client->deadline = loop_add_timer(hulld->loop, on_deadline, client);
+	client->reconcile = loop_add_timer(hulld->loop, on_reconcile, client);
+	if (client->retry && client->deadline && client->reconcile)
+		return client;
+	error_set(err, ENOMEM, "out of memory");
+	ingress_client_free(client);
+	return NULL;
+}
+
+void ingress_client_free(struct ingress_client *client)
+{
+	if (!client)
+		return;
+	disconnect(client);
+	while (client->first)
+		call_free(pop(client));
+	loop_remove(client->retry);
+	loop_remove(client->deadline);
+	loop_remove(client->reconcile);
+	process_free(client->started);
+	buf_done(&client->in);
+	buf_done(&client->out);
+	free(client);
+}
+
+void ingress_reconcile(struct ingress_client *client)
+{
+	/* One that nobody needs is not started only to be told so; a living one may hold ports of machines that are gone. */
+	if (machines_publish_ports(client->hulld) || access(client->socket_path, F_OK) == 0)
+		loop_timer_arm(client->reconcile, 0);
+}
+
+void ingress_publish(
+	struct ingress_client *client, const struct machine *machine, size_t index, ingress_fn fn, void *ctx)
+{
+	const struct port_spec *port = &((const struct port_spec *)machine->spec.ports.items)[index];
+	char vsock[160];
+
+	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
+	enqueue(client,
+		json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address",
+			port->address, "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock),
+		fn, ctx);
+}
+
+void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx)
+{
+	enqueue(client, json_pack("{s:s, s:s}", "op", "unpublish", "machine", machine_id), fn, ctx);
+}

@@ -1,0 +1,32 @@
+/* Talking to hull-ingress, the holder of published ports: one connection, requests in order, started when nobody
+ * listens.
+ *
+ * hull-ingress outlives hulld, so what it holds may differ from what the database says: after every (re)connection all
+ * ports it lists for unknown machines are given up and those of known ones are published again, which has no effect
+ * on ports that are. Should it die while machines have ports, it is started again. */
+#ifndef HULL_API_INGRESS_CLIENT_H
+#define HULL_API_INGRESS_CLIENT_H
+
+#include "common/error.h"
+
+#include <jansson.h>
+
+struct hulld;
+struct ingress_client;
+struct machine;
+
+/* `answer` is borrowed: {"ok": …}; NULL when there was none, with `err` set. */
+typedef void (*ingress_fn)(void *ctx, const json_t *answer, const struct error *err);
+
+struct ingress_client *ingress_client_new(struct hulld *hulld, struct error *err);
+void ingress_client_free(struct ingress_client *client); /* calls no more functions; NULL is fine */
+
+/* Brings what hull-ingress holds in line with the machines. Later, by itself. */
+void ingress_reconcile(struct ingress_client *client);
+
+/* Publishes port `index` of the machine; unpublishes all of its ports. `fn` is always called later; NULL: nobody asks. */
+void ingress_publish(
+	struct ingress_client *client, const struct machine *machine, size_t index, ingress_fn fn, void *ctx);
+void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx);
+
+#endif

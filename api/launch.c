@@ -1,0 +1,207 @@
+/* What a monitor is started with: folders, its configuration, the guest's archive. */
+#include "api/supervisor.h"
+
+#include "common/buf.h"
+#include "common/cleanup.h"
+#include "common/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define ARCHIVE_MAX (4u << 20) /* bytes; the configuration comes from bodies of less than 1 MiB each */
+#define GUEST_ADDRESS "10.0.2.15"
+#define GUEST_GATEWAY "10.0.2.2"
+#define GUEST_DNS     "10.0.2.3"
+
+/* passt, started by root, becomes nobody before it makes its socket: that folder has to be nobody's. */
+static int make_net_folder(const struct machine *m, struct error *err)
+{
+	const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
+	char path[512];
+	int r;
+
+	machine_run_path(m, "net", path, sizeof(path));
+	r = make_directories(path, 0711, err);
+	if (r < 0)
+		return r;
+	if (nobody && (chown(path, nobody->pw_uid, nobody->pw_gid) < 0 || chmod(path, 0700) < 0))
+		return error_set_errno(err, errno, "cannot give %s to nobody", path);
+	return 0;
+}
+
+int launch_make_folders(struct machine *m, struct error *err)
+{
+	static const char *const stale[] = {"vsock.sock", "net/passt.sock", "net/passt.pid"};
+	char path[512];
+	int r;
+
+	r = make_directories(machine_state_path(m, "", path, sizeof(path)), 0700, err);
+	if (r == 0)
+		r = make_directories(machine_run_path(m, "", path, sizeof(path)), 0711, err);
+	if (r == 0 && m->spec.network == NETWORK_DEFAULT)
+		r = make_net_folder(m, err);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(stale); i++)
+		if (unlink(machine_run_path(m, stale[i], path, sizeof(path))) < 0 && errno != ENOENT)
+			r = error_set_errno(err, errno, "cannot remove %s", path);
+	return r;
+}
+
+/* The monitor's configuration. */
+
+/* A locally administered address that is the machine's own and stays the same: its id's last characters. */
+static void make_mac(const struct machine *m, char ret[18])
+{
+	const char *id = m->record.id + MACHINE_ID_BYTES - 5;
+
+	snprintf(ret, 18, "02:%02x:%02x:%02x:%02x:%02x", id[0], id[1], id[2], id[3], id[4]);
+}
+
+static json_t *drive(const char *id, const char *path, bool read_only)
+{
+	return json_pack("{s:s, s:s, s:b, s:b, s:s}", "drive_id", id, "path_on_host", path, "is_root_device", 0,
+		"is_read_only", read_only, "cache_type", read_only ? "Unsafe" : "Writeback");
+}
+
+static json_t *monitor_config(const struct machine *m)
+{
+	const struct options *options = &m->hulld->options;
+	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], passt[512], mac[18];
+	json_t *config;
+
+	blob_path(m->hulld->blobs, m->record.rootfs, blob);
+	machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch));
+	machine_state_path(m, "guest.cpio", archive, sizeof(archive));
+	machine_run_path(m, "vsock.sock", vsock, sizeof(vsock));
+	machine_run_path(m, "net/passt.sock", passt, sizeof(passt));
+	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
+		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
+		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k i8042.nokbd 8250.nr_uarts=1", "machine-config",
+		"vcpu_count", (json_int_t)m->spec.cpus, "mem_size_mib", (json_int_t)m->spec.memory_mib, "drives",
+		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
+		"entropy");
+	if (config && m->spec.network == NETWORK_DEFAULT) {
+		make_mac(m, mac);
+		json_object_set_new(config, "network-interfaces",
+			json_pack("[{s:s, s:s, s:s}]", "iface_id", "eth0", "stream_socket_path", passt, "guest_mac", mac));
+	}
+	return config;
+}
+
+/* The guest's configuration: the machine's spec over the image's (docs/interfaces.md). */
+
+static json_t *guest_config(const struct machine *m, const struct image_config *image)
+{
+	const struct machine_spec *spec = &m->spec;
+	const struct json_strings *command = spec->command.len ? &spec->command : &image->command;
+	const char *user = spec->user ? spec->user : image->user;
+	const char *workdir = spec->workdir ? spec->workdir : image->workdir;
+	json_t *argv = json_array(), *env = json_deep_copy(image->env), *config;
+
+	for (size_t i = 0; i < command->len; i++)
+		json_array_append_new(argv, json_string(command->items[i]));
+	json_object_update(env, spec->env);
+	config = json_pack("{s:s, s:o, s:o, s:{s:s, s:s}, s:s}", "hostname", m->record.name, "command", argv, "env", env,
+		"root", "image", "image", "scratch", "scratch", "stop_signal", "SIGTERM");
+	if (config && user)
+		json_object_set_new(config, "user", json_string(user));
+	if (config && workdir)
+		json_object_set_new(config, "workdir", json_string(workdir));
+	if (config && spec->network == NETWORK_DEFAULT)
+		json_object_set_new(config, "network",
+			json_pack("{s:s, s:s, s:i, s:s, s:[s]}", "interface", "eth0", "address", GUEST_ADDRESS, "prefix", 24,
+				"gateway", GUEST_GATEWAY, "dns", GUEST_DNS));
+	return config;
+}
+
+/* cpio, "newc": six bytes of magic, thirteen 8-digit hexadecimal fields, the name with its NUL, the content; both padded
+ * to four bytes (Linux, Documentation/driver-api/early-userspace/buffer-format.rst). */
+
+static int pad(struct buf *archive, size_t align)
+{
+	static const char zeros[512];
+
+	return buf_append(archive, zeros, (align - archive->len % align) % align);
+}
+
+static int append_entry(struct buf *archive, const char *name, unsigned mode, const void *content, size_t len)
+{
+	unsigned inode = (unsigned)archive->len, links = 1;
+	int r = buf_printf(archive, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x", inode, mode, 0u, 0u,
+		links, 0u, len, 0u, 0u, 0u, 0u, strlen(name) + 1, 0u);
+
+	if (r == 0)
+		r = buf_append(archive, name, strlen(name) + 1);
+	if (r == 0)
+		r = pad(archive, 4);
+	if (r == 0)
+		r = buf_append(archive, content, len);
+	return r == 0 ? pad(archive, 4) : r;
+}
+
+static int write_archive(const char *path, const char *config, struct error *err)
+{
+	struct buf archive;
+	int r;
+
+	buf_init(&archive, ARCHIVE_MAX);
+	r = append_entry(&archive, "hull", S_IFDIR | 0755, NULL, 0);
+	if (r == 0)
+		r = append_entry(&archive, "hull/config.json", S_IFREG | 0600, config, strlen(config));
+	if (r == 0)
+		r = append_entry(&archive, "TRAILER!!!", 0, NULL, 0);
+	if (r == 0)
+		r = pad(&archive, 512);
+	if (r < 0)
+		error_set_errno(err, -r, "cannot make the guest's configuration");
+	else
+		r = write_file_atomic(path, archive.data, archive.len, 0600, err);
+	buf_done(&archive);
+	return r;
+}
+
+static int write_guest(const struct machine *m, struct error *err)
+{
+	json_t *parsed = json_parse(m->record.image_config, strlen(m->record.image_config), err), *config;
+	cleanup_free char *text = NULL;
+	struct image_config image;
+	char path[512];
+	int r;
+
+	if (!parsed)
+		return -err->errnum;
+	r = json_read(&image_config_table, parsed, &image, err);
+	json_decref(parsed);
+	if (r < 0)
+		return r;
+	config = guest_config(m, &image);
+	json_done(&image_config_table, &image);
+	text = config ? json_dumps(config, JSON_COMPACT) : NULL;
+	json_decref(config);
+	if (!text)
+		return error_set(err, ENOMEM, "out of memory");
+	return write_archive(machine_state_path(m, "guest.cpio", path, sizeof(path)), text, err);
+}
+
+int launch_prepare(struct machine *m, struct error *err)
+{
+	json_t *config;
+	cleanup_free char *text = NULL;
+	char path[512];
+	int r = launch_make_folders(m, err);
+
+	if (r == 0)
+		r = write_guest(m, err);
+	if (r < 0)
+		return r;
+	config = monitor_config(m);
+	text = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
+	json_decref(config);
+	if (!text)
+		return error_set(err, ENOMEM, "out of memory");
+	return write_file_atomic(
+		machine_state_path(m, "config.json", path, sizeof(path)), text, strlen(text), 0600, err);
+}

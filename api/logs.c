@@ -1,0 +1,181 @@
+/* Log files as streams. One inotify instance wakes the followers; see logs.h. */
+#include "api/logs.h"
+
+#include "api/hulld.h"
+#include "api/machine.h"
+#include "common/cleanup.h"
+#include "common/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+
+#define TAIL_BLOCK 65536
+
+struct follower {
+	struct logs *logs;
+	struct request *req;
+	char machine_id[MACHINE_ID_BYTES + 1];
+	int fd;
+	int watch; /* of inotify; -1: none */
+	bool follow;
+	off_t pos;
+	struct follower *next;
+};
+
+struct logs {
+	struct hulld *hulld;
+	int inotify_fd;
+	struct loop_source *events;
+	struct follower *followers;
+};
+
+static void on_inotify(void *ctx, uint32_t events)
+{
+	struct logs *logs = ctx;
+	char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+	ssize_t n;
+
+	(void)events;
+	while ((n = read(logs->inotify_fd, buf, sizeof(buf))) > 0)
+		for (char *p = buf; p < buf + n; p += sizeof(struct inotify_event) + ((struct inotify_event *)p)->len)
+			for (struct follower *f = logs->followers; f; f = f->next)
+				if (f->watch == ((struct inotify_event *)p)->wd || ((struct inotify_event *)p)->wd == -1)
+					request_wake(f->req);
+}
+
+struct logs *logs_new(struct hulld *hulld, struct error *err)
+{
+	struct logs *logs = calloc(1, sizeof(*logs));
+
+	if (!logs) {
+		error_set(err, ENOMEM, "out of memory");
+		return NULL;
+	}
+	logs->hulld = hulld;
+	logs->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (logs->inotify_fd >= 0)
+		logs->events = loop_add_fd(hulld->loop, logs->inotify_fd, EPOLLIN, on_inotify, logs);
+	if (logs->events)
+		return logs;
+	error_set_errno(err, errno, "cannot watch logs");
+	logs_free(logs);
+	return NULL;
+}
+
+void logs_free(struct logs *logs)
+{
+	if (!logs)
+		return;
+	loop_remove(logs->events);
+	close_fd(logs->inotify_fd);
+	free(logs);
+}
+
+void logs_wake(struct logs *logs, const char *machine_id)
+{
+	for (struct follower *f = logs->followers; f; f = f->next)
+		if (strcmp(f->machine_id, machine_id) == 0)
+			request_wake(f->req);
+}
+
+/* Where the last `lines` lines begin: counts newlines backwards, a final one not being the start of a line. */
+static int find_tail(int fd, int64_t lines, off_t *ret)
+{
+	cleanup_free char *block = malloc(TAIL_BLOCK);
+	struct stat st;
+	off_t end;
+
+	if (!block || fstat(fd, &st) < 0)
+		return -errno;
+	for (end = st.st_size; end > 0;) {
+		off_t start = end > TAIL_BLOCK ? end - TAIL_BLOCK : 0;
+		ssize_t n = pread_full(fd, block, (size_t)(end - start), (uint64_t)start);
+
+		if (n < 0)
+			return (int)n;
+		for (ssize_t i = n; i-- > 0;)
+			if (block[i] == '\n' && start + i + 1 != st.st_size && lines-- <= 1) {
+				*ret = start + i + 1;
+				return 0;
+			}
+		end = start;
+	}
+	*ret = 0;
+	return 0;
+}
+
+static ssize_t follower_read(void *ctx, char *buf, size_t max)
+{
+	struct follower *f = ctx;
+	const struct machine *m = machine_find(f->logs->hulld, f->machine_id);
+	/* Asked before reading: what an active machine wrote last is then not missed. */
+	bool active = m && (machine_is_active(m) || machine_restarts(m));
+	ssize_t n = pread(f->fd, buf, max, f->pos);
+
+	if (n > 0) {
+		f->pos += n;
+		return n;
+	}
+	return n == 0 && f->follow && active ? 0 : -1;
+}
+
+static void follower_done(void *ctx)
+{
+	struct follower *f = ctx, **link = &f->logs->followers;
+	bool shared = false;
+
+	while (*link != f)
+		link = &(*link)->next;
+	*link = f->next;
+	for (const struct follower *other = f->logs->followers; other; other = other->next)
+		shared = shared || other->watch == f->watch;
+	if (f->watch >= 0 && !shared)
+		inotify_rm_watch(f->logs->inotify_fd, f->watch);
+	close_fd(f->fd);
+	free(f);
+}
+
+static const struct http_stream_ops follower_ops = {follower_read, follower_done};
+
+void logs_reply(
+	struct logs *logs, struct request *req, const struct machine *m, const char *file, int64_t tail, bool follow)
+{
+	struct follower *f = calloc(1, sizeof(*f));
+	char path[512];
+	int r = 0;
+
+	if (!f)
+		abort();
+	machine_state_path(m, file, path, sizeof(path));
+	/* A machine that was never started has no logs yet; an empty one can be followed. */
+	f->fd = open(path, O_RDONLY | O_CLOEXEC | (machine_is_active(m) ? O_CREAT : 0), 0600);
+	if (f->fd < 0 && errno != ENOENT)
+		r = -errno;
+	else if (f->fd < 0)
+		f->fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (r == 0 && tail >= 0 && f->fd >= 0)
+		r = find_tail(f->fd, tail, &f->pos);
+	if (r == 0 && tail == 0) {
+		struct stat st;
+
+		f->pos = fstat(f->fd, &st) == 0 ? st.st_size : 0;
+	}
+	if (r < 0 || f->fd < 0) {
+		request_refuse_with(req, PROBLEM_INTERNAL, NULL, "cannot read %s: %s", file, strerror(r < 0 ? -r : errno));
+		close_fd(f->fd);
+		free(f);
+		return;
+	}
+	f->logs = logs;
+	f->req = req;
+	f->follow = follow;
+	f->watch = follow ? inotify_add_watch(logs->inotify_fd, path, IN_MODIFY) : -1;
+	snprintf(f->machine_id, sizeof(f->machine_id), "%s", m->record.id);
+	f->next = logs->followers;
+	logs->followers = f;
+	request_reply_stream(req, &follower_ops, f);
+}

@@ -1,0 +1,624 @@
+/* The states of a machine. See machine.h for the theory of operation. */
+#include "api/machine.h"
+
+#include "api/image.h"
+#include "api/ingress_client.h"
+#include "api/logs.h"
+#include "api/supervisor.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define BACKOFF_MAX_MS	  60000
+#define STEADY_RUN_MS	  60000 /* a run as long as this ends a row of failures */
+#define QUICK_RESET_MS	  10000 /* a guest that resets sooner is slowed down like a failing one */
+#define KILL_TIMEOUT_S	  0
+
+int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+char *format_time(int64_t ms)
+{
+	time_t seconds = ms / 1000;
+	char day[32], *text;
+	struct tm utc;
+
+	if (!ms)
+		return NULL;
+	gmtime_r(&seconds, &utc);
+	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &utc);
+	if (asprintf(&text, "%s.%03dZ", day, (int)(ms % 1000)) < 0)
+		abort();
+	return text;
+}
+
+char *machine_state_path(const struct machine *m, const char *name, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s/machines/%s/%s", m->hulld->options.state, m->record.id, name);
+	return ret;
+}
+
+char *machine_run_path(const struct machine *m, const char *name, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s/machines/%s/%s", m->hulld->options.run, m->record.id, name);
+	return ret;
+}
+
+/* Finding. */
+
+struct machine *machine_find(struct hulld *hulld, const char *id_or_name)
+{
+	struct machine *m;
+
+	for (m = hulld->machines; m; m = m->next)
+		if (strcmp(m->record.id, id_or_name) == 0)
+			return m;
+	for (m = hulld->machines; m; m = m->next)
+		if (strcmp(m->record.name, id_or_name) == 0)
+			return m;
+	return NULL;
+}
+
+const struct machine *machine_using_image(const struct hulld *hulld, const char *image)
+{
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (strcmp(m->spec.image, image) == 0)
+			return m;
+	return NULL;
+}
+
+bool machines_publish_ports(const struct hulld *hulld)
+{
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (m->spec.ports.len)
+			return true;
+	return false;
+}
+
+bool machine_is_active(const struct machine *m)
+{
+	return m->record.state == MACHINE_STARTING || m->record.state == MACHINE_RUNNING ||
+	       m->record.state == MACHINE_STOPPING;
+}
+
+bool machine_restarts(const struct machine *m)
+{
+	return m->record.restart_at != 0;
+}
+
+json_t *machine_dump(const struct machine *m)
+{
+	const struct machine_record *record = &m->record;
+	struct machine_cause cause = {(char *)record->cause_code, (char *)record->cause_message};
+	cleanup_free char *created = format_time(record->created_at);
+	cleanup_free char *started = format_time(record->started_at);
+	cleanup_free char *stopped = format_time(record->stopped_at);
+	struct machine_view view = {
+		.spec = m->spec,
+		.id = (char *)record->id,
+		.state = record->state,
+		.cause = record->cause_code[0] ? &cause : NULL,
+		.exit_status = record->exit_status >= 0 ? json_integer(record->exit_status) : NULL,
+		.pid = record->monitor.pid > 0 ? json_integer(record->monitor.pid) : NULL,
+		.restarts = record->restarts,
+		.created_at = created,
+		.started_at = started,
+		.stopped_at = stopped,
+	};
+	json_t *dumped = json_dump(&machine_table, &view);
+
+	json_decref(view.exit_status);
+	json_decref(view.pid);
+	return dumped;
+}
+
+/* Changing. */
+
+static int commit(struct machine *m, const struct machine_record *before, struct problem *problem)
+{
+	struct error err;
+
+	if (store_machine_update(m->hulld->store, &m->record, &err) < 0) {
+		m->record = *before; /* the owned strings never change */
+		return problem_from_error(problem, &err);
+	}
+	machine_tell_waiters(m);
+	logs_wake(m->hulld->logs, m->record.id);
+	return 0;
+}
+
+void machine_commit(struct machine *m)
+{
+	struct error err;
+
+	if (store_machine_update(m->hulld->store, &m->record, &err) < 0)
+		log_error_object(&err, m->record.name);
+	machine_tell_waiters(m);
+	logs_wake(m->hulld->logs, m->record.id);
+}
+
+static void disarm_restart(struct machine *m)
+{
+	loop_timer_arm(m->restart, UINT64_MAX);
+}
+
+static int refuse_deleting(const struct machine *m, struct problem *problem)
+{
+	return m->deleting ? problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is being deleted", m->record.name)
+			   : 0;
+}
+
+static void begin_run(struct machine_record *record)
+{
+	record->state = MACHINE_STARTING;
+	record->monitor = record->passt = (struct process_id){0};
+	record->restart_at = 0;
+	record->restart_wanted = false;
+	record->exit_status = -1;
+	record->started_at = now_ms();
+	record->stopped_at = 0;
+}
+
+int machine_start(struct machine *m, struct problem *problem)
+{
+	struct machine_record before = m->record;
+	int r = refuse_deleting(m, problem);
+
+	if (r == 0 && m->record.state == MACHINE_STOPPING) {
+		problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is stopping", m->record.name);
+		return problem_set_hint(problem, "wait for stopped, or use restart");
+	}
+	if (r < 0 || machine_is_active(m))
+		return r;
+	r = supervisor_check(m, problem);
+	if (r < 0)
+		return r;
+	begin_run(&m->record);
+	m->record.cause_code[0] = m->record.cause_message[0] = '\0';
+	m->record.failures = 0;
+	r = commit(m, &before, problem);
+	if (r < 0)
+		return r;
+	disarm_restart(m);
+	supervisor_start(m);
+	return 0;
+}
+
+/* By policy, after a reset, or as the second half of a restart. */
+static void start_again(struct machine *m)
+{
+	struct machine_end end = {.code = "start_failed", .exit_status = -1, .failed = true};
+	struct problem problem;
+
+	if (!m->record.restart_wanted)
+		m->record.restarts++;
+	begin_run(&m->record);
+	machine_commit(m);
+	if (supervisor_check(m, &problem) == 0) {
+		supervisor_start(m);
+		return;
+	}
+	snprintf(end.message, sizeof(end.message), "%s", problem.error.message);
+	machine_has_ended(m, &end);
+}
+
+static void on_restart_due(void *ctx)
+{
+	struct machine *m = ctx;
+
+	if (m->record.restart_at && !machine_is_active(m) && !m->deleting)
+		start_again(m);
+}
+
+int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem)
+{
+	struct machine_record before = m->record;
+	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING;
+	int r = refuse_deleting(m, problem);
+
+	if (r < 0)
+		return r;
+	if (!active && then_start)
+		return machine_start(m, problem);
+	if (!active && !m->record.restart_at)
+		return 0;
+	if (active) {
+		m->record.state = MACHINE_STOPPING;
+		m->record.stop_timeout_s = timeout_s;
+	}
+	m->record.restart_wanted = then_start;
+	m->record.restart_at = 0;
+	r = commit(m, &before, problem);
+	if (r < 0)
+		return r;
+	disarm_restart(m);
+	/* A second stop may only shorten the first. */
+	if (active && (!again || timeout_s < before.stop_timeout_s))
+		supervisor_stop(m);
+	return 0;
+}
+
+int machine_kill(struct machine *m, struct problem *problem)
+{
+	int r = machine_stop(m, KILL_TIMEOUT_S, false, problem);
+
+	if (r == 0 && machine_is_active(m))
+		supervisor_kill(m, "killed");
+	return r;
+}
+
+void machine_is_up(struct machine *m)
+{
+	if (m->record.state != MACHINE_STARTING)
+		return;
+	m->record.state = MACHINE_RUNNING;
+	machine_commit(m);
+}
+
+/* Decides whether and when the machine starts again by itself. */
+static void schedule_restart(struct machine *m, const struct machine_end *end)
+{
+	struct machine_record *record = &m->record;
+	int64_t ran_ms = now_ms() - record->started_at, delay_ms = BACKOFF_MAX_MS;
+	bool reset = strcmp(end->code, "reset") == 0, bad = end->failed || end->exit_status > 0;
+	bool wanted = reset || m->spec.restart.policy == RESTART_ALWAYS ||
+		      (m->spec.restart.policy == RESTART_ON_FAILURE && bad);
+
+	if (ran_ms >= STEADY_RUN_MS)
+		record->failures = 0;
+	if (bad || (reset && ran_ms < QUICK_RESET_MS))
+		record->failures++;
+	if (!wanted || (!reset && m->spec.restart.max_retries && record->failures > m->spec.restart.max_retries))
+		return;
+	if (reset && record->failures <= 1)
+		delay_ms = 0;
+	else if (record->failures < 7)
+		delay_ms = record->failures ? 1000 << (record->failures - 1) : 1000;
+	record->restart_at = now_ms() + (delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS);
+}
+
+static void arm_restart(struct machine *m)
+{
+	int64_t wait_ms = m->record.restart_at - now_ms();
+
+	if (!m->record.restart_at)
+		return;
+	/* The clock may have been set meanwhile: never later than the policy's longest wait. */
+	if (wait_ms < 0)
+		wait_ms = 0;
+	if (wait_ms > BACKOFF_MAX_MS)
+		wait_ms = BACKOFF_MAX_MS;
+	loop_timer_arm(m->restart, (uint64_t)wait_ms * 1000000);
+}
+
+void machine_has_ended(struct machine *m, const struct machine_end *end)
+{
+	struct machine_record *record = &m->record;
+	bool asked = record->state == MACHINE_STOPPING, again = asked && record->restart_wanted && !m->deleting;
+
+	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
+	snprintf(record->cause_code, sizeof(record->cause_code), "%s", end->code);
+	snprintf(record->cause_message, sizeof(record->cause_message), "%s", end->message);
+	for (char *c = record->cause_message; *c; c++)
+		if (*c < 0x20 || *c > 0x7e)
+			*c = '?';
+	record->exit_status = end->exit_status;
+	record->monitor = record->passt = (struct process_id){0};
+	record->stopped_at = now_ms();
+	record->restart_wanted = again;
+	record->restart_at = 0;
+	log_info("machine %s ended: %s%s%s", record->name, record->cause_code, record->cause_message[0] ? ": " : "",
+		record->cause_message);
+	if (again)
+		record->restart_at = now_ms();
+	else if (!asked && !m->deleting)
+		schedule_restart(m, end);
+	if (record->restart_at && record->restart_at <= now_ms()) {
+		start_again(m); /* nobody sees it stopped in between */
+		return;
+	}
+	arm_restart(m);
+	machine_commit(m);
+}
+
+/* Coming and going. */
+
+static void machine_free(struct machine *m)
+{
+	supervisor_release(m);
+	loop_remove(m->restart);
+	json_done(&machine_spec_table, &m->spec);
+	machine_record_done(&m->record);
+	free(m);
+}
+
+/* Takes `record` and `spec`. */
+static struct machine *machine_new(struct hulld *hulld, struct machine_record *record, struct machine_spec *spec)
+{
+	struct machine *m = calloc(1, sizeof(*m)), **end = &hulld->machines;
+
+	if (!m)
+		abort();
+	m->hulld = hulld;
+	m->record = *record;
+	m->spec = *spec;
+	memset(record, 0, sizeof(*record));
+	memset(spec, 0, sizeof(*spec));
+	m->restart = loop_add_timer(hulld->loop, on_restart_due, m);
+	if (!m->restart)
+		abort();
+	while (*end)
+		end = &(*end)->next;
+	*end = m;
+	return m;
+}
+
+static void unlink_machine(struct machine *m)
+{
+	struct machine **link = &m->hulld->machines;
+
+	while (*link != m)
+		link = &(*link)->next;
+	*link = m->next;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
+{
+	(void)st;
+	(void)kind;
+	(void)walk;
+	if (remove(path) < 0 && errno != ENOENT)
+		log_warn("cannot remove %s: %s", path, strerror(errno));
+	return 0;
+}
+
+static void remove_tree(const char *path)
+{
+	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+static void random_base32(char *ret, size_t len)
+{
+	static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567";
+	unsigned char bytes[16];
+
+	assert(len <= sizeof(bytes));
+	if (getrandom(bytes, len, 0) != (ssize_t)len)
+		abort(); /* never fails for so few bytes once the kernel is up */
+	for (size_t i = 0; i < len; i++)
+		ret[i] = digits[bytes[i] % 32];
+	ret[len] = '\0';
+}
+
+static void make_id(struct hulld *hulld, struct machine_record *record)
+{
+	do {
+		record->id[0] = 'm';
+		random_base32(record->id + 1, MACHINE_ID_BYTES - 1);
+	} while (machine_find(hulld, record->id));
+}
+
+static char *make_name(struct hulld *hulld)
+{
+	char suffix[8], *name;
+
+	for (;;) {
+		random_base32(suffix, 6);
+		if (asprintf(&name, "machine-%s", suffix) < 0)
+			abort();
+		if (!machine_find(hulld, name))
+			return name;
+		free(name);
+	}
+}
+
+static int fill_record(struct hulld *hulld, struct machine_spec *spec, const struct image_view *image,
+	struct machine_record *record, struct error *err)
+{
+	json_t *dumped, *config;
+
+	*record = (struct machine_record){.state = spec->ports.len ? MACHINE_CREATING : MACHINE_CREATED,
+		.exit_status = -1, .created_at = now_ms()};
+	make_id(hulld, record);
+	if (!spec->name)
+		spec->name = make_name(hulld);
+	dumped = json_dump(&machine_spec_table, spec);
+	config = json_dump(&image_config_table, &image->spec.config);
+	snprintf(record->name, sizeof(record->name), "%s", spec->name);
+	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
+	record->spec = json_dumps(dumped, JSON_COMPACT);
+	record->image_config = json_dumps(config, JSON_COMPACT);
+	json_decref(dumped);
+	json_decref(config);
+	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
+}
+
+/* A port that another machine publishes, or is about to. */
+static int check_ports(struct hulld *hulld, const struct machine_spec *spec, struct problem *problem)
+{
+	const struct port_spec *ports = spec->ports.items;
+	char field[40];
+
+	for (const struct machine *m = hulld->machines; m; m = m->next) {
+		const struct port_spec *others = m->spec.ports.items;
+
+		for (size_t i = 0; i < spec->ports.len; i++)
+			for (size_t j = 0; j < m->spec.ports.len; j++) {
+				if (!ports_collide(&ports[i], &others[j]))
+					continue;
+				snprintf(field, sizeof(field), "ports[%zu].host", i);
+				problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
+					ports[i].address, (long long)ports[i].host, m->record.name);
+				return problem_set_hint(problem, "choose another host port");
+			}
+	}
+	return 0;
+}
+
+static int check_spec(struct hulld *hulld, const struct machine_spec *spec, struct image_view *ret_image,
+	struct problem *problem)
+{
+	struct error err;
+
+	if (machine_spec_check(spec, hulld->host_memory_mib, &err) < 0)
+		return problem_from_error(problem, &err);
+	if (image_load(hulld, spec->image, ret_image, &err) < 0) {
+		if (err.errnum != ENOENT)
+			return problem_from_error(problem, &err);
+		problem_set(problem, PROBLEM_NOT_FOUND, "image", "%s", err.message);
+		return problem_set_hint(problem, "create it with POST /v1/images");
+	}
+	if (!spec->command.len && !ret_image->spec.config.command.len)
+		return problem_set(
+			problem, PROBLEM_MISSING_FIELD, "command", "is required: image \"%s\" has none", spec->image);
+	if (spec->name && machine_find(hulld, spec->name))
+		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
+	return check_ports(hulld, spec, problem);
+}
+
+int machine_insert(struct hulld *hulld, struct machine_spec *spec, struct machine **ret, struct problem *problem)
+{
+	struct image_view image = {0};
+	struct machine_record record = {0};
+	struct error err;
+	int r = check_spec(hulld, spec, &image, problem);
+
+	if (r == 0 && (fill_record(hulld, spec, &image, &record, &err) < 0 ||
+			      store_machine_insert(hulld->store, &record, &err) < 0))
+		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
+						   "a machine \"%s\" exists already", record.name)
+					 : problem_from_error(problem, &err);
+	json_done(&image_table, &image);
+	if (r == 0) {
+		*ret = machine_new(hulld, &record, spec);
+	} else {
+		machine_record_done(&record);
+		json_done(&machine_spec_table, spec);
+	}
+	return r;
+}
+
+int machine_created(struct machine *m, struct problem *problem)
+{
+	struct machine_record before = m->record;
+
+	m->record.state = MACHINE_CREATED;
+	return commit(m, &before, problem);
+}
+
+int machine_remove(struct machine *m, struct problem *problem)
+{
+	struct hulld *hulld = m->hulld;
+	char rootfs[sizeof(m->record.rootfs)], path[512];
+	struct error err;
+
+	assert(!machine_is_active(m));
+	if (store_machine_delete(hulld->store, m->record.id, &err) < 0)
+		return problem_from_error(problem, &err);
+	unlink_machine(m);
+	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
+	remove_tree(machine_state_path(m, "", path, sizeof(path)));
+	remove_tree(machine_run_path(m, "", path, sizeof(path)));
+	image_release_blob(hulld, rootfs);
+	machine_tell_removed(m);
+	logs_wake(hulld->logs, m->record.id);
+	machine_free(m);
+	return 0;
+}
+
+/* After a restart of hulld. */
+
+static int load_one(void *ctx, struct machine_record *record)
+{
+	struct hulld *hulld = ctx;
+	struct machine_spec spec;
+	struct error err;
+	json_t *parsed = json_parse(record->spec, strlen(record->spec), &err);
+
+	if (!parsed || json_read(&machine_spec_table, parsed, &spec, &err) < 0) {
+		json_decref(parsed);
+		error_prefix(&err, "machine %s is damaged in the database: ", record->id);
+		log_error_object(&err, "cannot load");
+		machine_record_done(record);
+		return -EINVAL;
+	}
+	json_decref(parsed);
+	machine_new(hulld, record, &spec);
+	return 0;
+}
+
+static void remove_unknown_folders(struct hulld *hulld, const char *root)
+{
+	char path[512];
+	struct dirent *entry;
+	DIR *folder;
+
+	snprintf(path, sizeof(path), "%s/machines", root);
+	folder = opendir(path);
+	while (folder && (entry = readdir(folder))) {
+		if (entry->d_name[0] == '.' || machine_find(hulld, entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "%s/machines/%s", root, entry->d_name);
+		log_info("removing %s, of no machine", path);
+		remove_tree(path);
+	}
+	if (folder)
+		closedir(folder);
+}
+
+static void take_up(struct machine *m)
+{
+	struct problem problem;
+
+	if (m->record.state == MACHINE_CREATING) {
+		if (machine_remove(m, &problem) < 0)
+			log_error_object(&problem.error, m->record.name);
+	} else if (machine_is_active(m)) {
+		supervisor_adopt(m);
+	} else {
+		arm_restart(m);
+	}
+}
+
+int machines_load(struct hulld *hulld, struct error *err)
+{
+	struct machine *m, *next;
+	int r;
+
+	error_set(err, EINVAL, "the log says why");
+	r = store_machines_each(hulld->store, load_one, hulld, err);
+	if (r < 0)
+		return error_prefix(err, "cannot load the machines: ");
+	remove_unknown_folders(hulld, hulld->options.state);
+	remove_unknown_folders(hulld, hulld->options.run);
+	for (m = hulld->machines; m; m = next) {
+		next = m->next;
+		take_up(m);
+	}
+	ingress_reconcile(hulld->ingress);
+	return 0;
+}
+
+void machines_free(struct hulld *hulld)
+{
+	while (hulld->machines) {
+		struct machine *m = hulld->machines;
+
+		hulld->machines = m->next;
+		machine_free(m);
+	}
+}

@@ -1,0 +1,103 @@
+/* Machines: their states and what moves them from one to the next.
+ *
+ * Theory of operation. A machine is a row of the database and this struct, which mirrors it. Every change of state goes
+ * through machine.c, is committed, and is then announced to waiters. What a state allows:
+ *
+ *	creating  inserted, ports being published; unseen; becomes created, or is removed
+ *	created   never started
+ *	starting  supervisor.c prepares files, passt and the monitor; becomes running when the agent answers PING
+ *	running   the monitor and the agent are up
+ *	stopping  asked to end: by the agent, then, at the deadline, by SIGKILL
+ *	stopped   no process. A restart may be due (restart_at)
+ *	failed    as stopped, after an end that nobody wanted; `cause` says which
+ *
+ *	start:   created, stopped, failed → starting                      machine_start()
+ *	up:      starting → running                                       machine_is_up()
+ *	stop:    starting, running → stopping                             machine_stop(), machine_kill()
+ *	end:     starting, running, stopping → stopped, failed, starting  machine_has_ended()
+ *
+ * Crash safety. hulld may be killed at any instant; machines_load() then finds each row in one of the states above and
+ * goes on: `starting`, `running` and `stopping` adopt the monitor when its recorded pid, start time and boot are alive
+ * (process.h: no monitor runs unrecorded), and otherwise conclude from status.json what happened; `starting` without
+ * a monitor begins again; `creating` is removed, as nobody was told of it. Ports are settled by ingress_client.c, folders
+ * of unknown machines are removed. A reply is sent only after the commit it speaks of. */
+#ifndef HULL_API_MACHINE_H
+#define HULL_API_MACHINE_H
+
+#include "api/hulld.h"
+#include "api/process.h"
+
+#define CAUSE_CODE_MAX 32
+
+struct agent_call;
+struct waiter;
+
+struct machine {
+	struct hulld *hulld;
+	struct machine_record record;
+	struct machine_spec spec;
+	bool deleting; /* ends in its removal, */
+	bool removing; /* which has begun: hull-ingress has been asked to give up its ports */
+
+	/* supervisor.c: what runs now. */
+	struct process *monitor, *passt, *mkfs;
+	struct agent_call *agent;
+	struct loop_source *start_deadline, *stop_deadline, *retry;
+	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */
+	bool up;			  /* the agent has answered, in this run */
+
+	struct loop_source *restart; /* the restart policy's timer */
+	struct waiter *waiters;	     /* machine_http.c */
+	struct machine *next;
+};
+
+/* How a run ended. */
+struct machine_end {
+	char code[CAUSE_CODE_MAX];
+	char message[ERROR_MESSAGE_MAX];
+	int exit_status; /* -1: none */
+	bool failed;
+};
+
+/* Reads all machines and takes up what was under way. 0 or -errno with `err` set. Before requests are served. */
+int machines_load(struct hulld *hulld, struct error *err);
+/* Frees what is in memory; the machines go on. */
+void machines_free(struct hulld *hulld);
+
+struct machine *machine_find(struct hulld *hulld, const char *id_or_name);
+const struct machine *machine_using_image(const struct hulld *hulld, const char *image);
+bool machines_publish_ports(const struct hulld *hulld);
+
+/* In `starting`, `running` or `stopping`. */
+bool machine_is_active(const struct machine *m);
+/* Is a restart due by policy, with nobody asking? */
+bool machine_restarts(const struct machine *m);
+
+/* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
+int machine_insert(
+	struct hulld *hulld, struct machine_spec *spec, struct machine **ret, struct problem *problem); /* takes `spec` */
+int machine_created(struct machine *m, struct problem *problem); /* creating → created */
+int machine_start(struct machine *m, struct problem *problem);
+int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem);
+int machine_kill(struct machine *m, struct problem *problem);
+/* Removes row, folders and struct. Not while it is active. On failure it stays. */
+int machine_remove(struct machine *m, struct problem *problem);
+
+/* From supervisor.c. */
+void machine_is_up(struct machine *m);
+void machine_has_ended(struct machine *m, const struct machine_end *end);
+/* Writes the record; a failure is logged: what memory says is true, and a restart finds out again. */
+void machine_commit(struct machine *m);
+
+/* <state>/machines/<id>/NAME and <run>/machines/<id>/NAME. Returns `ret`. */
+char *machine_state_path(const struct machine *m, const char *name, char *ret, size_t size);
+char *machine_run_path(const struct machine *m, const char *name, char *ret, size_t size);
+
+/* The API's Machine, a new object. */
+json_t *machine_dump(const struct machine *m);
+
+/* machine_http.c: to be told of every committed change, and right before a machine is removed. */
+void machine_tell_waiters(struct machine *m);
+void machine_tell_removed(struct machine *m);
+
+#endif

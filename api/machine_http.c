@@ -1,0 +1,464 @@
+/* Machines over HTTP: what a handler can answer at once, and waiters for what it cannot.
+ *
+ * Theory of operation. A waiter belongs to a machine and keeps one request until the machine is in one of some states,
+ * is removed, or the waiter's deadline has come. Creating with ports and deleting are chains over hull-ingress:
+ *
+ *	create:  row `creating` committed → ports published, one by one → row `created` committed → 201
+ *	         a port that is taken: ports given up → row removed → 409
+ *	delete:  killed, if it runs → ports given up → row and folders removed → 204
+ *
+ * A hulld that is killed in between finds a `creating` row and removes it, or a machine nobody was told is gone. */
+#include "api/machine_http.h"
+
+#include "api/hulld.h"
+#include "api/ingress_client.h"
+#include "api/logs.h"
+#include "api/machine.h"
+#include "api/supervisor.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NS_PER_S      1000000000ull
+#define KILL_WAIT_S   10
+#define DELETE_WAIT_S 30
+
+enum waiter_kind {
+	WAITER_STATE,	/* GET …/wait: 408 when its time is over */
+	WAITER_ANYHOW,	/* kill: the machine as it is when its time is over */
+	WAITER_DELETED, /* DELETE: 204 when it is removed */
+};
+
+struct waiter {
+	struct machine *machine;
+	struct request *req;
+	enum waiter_kind kind;
+	unsigned states; /* bits 1 << enum machine_state */
+	struct loop_source *timer;
+	struct waiter *next;
+};
+
+/* Waiters. */
+
+static void waiter_free(struct waiter *waiter)
+{
+	struct waiter **link = &waiter->machine->waiters;
+
+	while (*link != waiter)
+		link = &(*link)->next;
+	*link = waiter->next;
+	loop_remove(waiter->timer);
+	free(waiter);
+}
+
+static void on_gone(void *ctx)
+{
+	waiter_free(ctx);
+}
+
+static void reply_machine(struct request *req, int status, const struct machine *m)
+{
+	request_reply(req, status, machine_dump(m));
+}
+
+static void on_waiter_timer(void *ctx)
+{
+	struct waiter *waiter = ctx;
+	struct request *req = waiter->req;
+	const struct machine *m = waiter->machine;
+
+	if (waiter->kind == WAITER_ANYHOW)
+		reply_machine(req, 200, m);
+	else
+		request_refuse_with(req, PROBLEM_TIMEOUT, NULL, "machine %s is still %s", m->record.name,
+			machine_state_names[m->record.state]);
+	waiter_free(waiter);
+}
+
+static struct waiter *wait_for(struct machine *m, struct request *req, enum waiter_kind kind, unsigned states, uint64_t timeout_s)
+{
+	struct waiter *waiter = calloc(1, sizeof(*waiter)), **end = &m->waiters;
+
+	if (!waiter)
+		abort();
+	*waiter = (struct waiter){m, req, kind, states, loop_add_timer(m->hulld->loop, on_waiter_timer, waiter), NULL};
+	if (!waiter->timer)
+		abort();
+	loop_timer_arm(waiter->timer, timeout_s * NS_PER_S);
+	request_on_gone(req, on_gone, waiter);
+	while (*end)
+		end = &(*end)->next;
+	*end = waiter;
+	return waiter;
+}
+
+/* True when the waiter has been answered. */
+static bool answer_waiter(struct waiter *waiter)
+{
+	const struct machine *m = waiter->machine;
+	struct problem problem;
+
+	if (waiter->kind == WAITER_DELETED)
+		return false;
+	if (waiter->states & (1u << m->record.state)) {
+		reply_machine(waiter->req, 200, m);
+		return true;
+	}
+	/* Nothing will happen any more unless somebody asks for it: better said now than at the end of the wait. */
+	if (m->record.state != MACHINE_FAILED || machine_restarts(m))
+		return false;
+	problem_set(&problem, PROBLEM_MACHINE_FAILED, NULL, "machine %s failed: %s: %s", m->record.name,
+		m->record.cause_code, m->record.cause_message);
+	problem_set_hint(&problem, "its logs may say more: GET /v1/machines/%s/logs?source=console", m->record.name);
+	request_refuse(waiter->req, &problem);
+	return true;
+}
+
+static void begin_removal(struct machine *m);
+
+void machine_tell_waiters(struct machine *m)
+{
+	struct waiter *waiter, *next;
+
+	for (waiter = m->waiters; waiter; waiter = next) {
+		next = waiter->next;
+		if (answer_waiter(waiter))
+			waiter_free(waiter);
+	}
+	if (m->deleting && !machine_is_active(m))
+		begin_removal(m);
+}
+
+void machine_tell_removed(struct machine *m)
+{
+	while (m->waiters) {
+		struct waiter *waiter = m->waiters;
+
+		if (waiter->kind == WAITER_DELETED)
+			request_reply(waiter->req, 204, NULL);
+		else
+			request_refuse_with(
+				waiter->req, PROBLEM_NOT_FOUND, NULL, "machine %s has been deleted", m->record.name);
+		waiter_free(waiter);
+	}
+}
+
+/* NULL: refused. */
+static struct machine *find_or_refuse(struct hulld *hulld, struct request *req)
+{
+	struct machine *m = machine_find(hulld, request_param(req));
+
+	if (m && m->record.state != MACHINE_CREATING)
+		return m;
+	request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no machine \"%s\"", request_param(req));
+	return NULL;
+}
+
+/* Creating. */
+
+struct creation {
+	struct machine *machine;
+	struct request *req; /* NULL: the client has gone; the machine is created all the same */
+	size_t port;	     /* being published */
+	struct problem problem;
+};
+
+static void on_creator_gone(void *ctx)
+{
+	((struct creation *)ctx)->req = NULL;
+}
+
+static void creation_end(struct creation *creation, bool ok)
+{
+	if (creation->req && ok)
+		reply_machine(creation->req, 201, creation->machine);
+	else if (creation->req)
+		request_refuse(creation->req, &creation->problem);
+	free(creation);
+}
+
+static void on_rolled_back(void *ctx, const json_t *answer, const struct error *err)
+{
+	struct creation *creation = ctx;
+	struct problem problem;
+
+	(void)answer;
+	(void)err;
+	if (machine_remove(creation->machine, &problem) < 0)
+		log_error_object(&problem.error, "a machine that was not created stays until hulld restarts");
+	creation_end(creation, false);
+}
+
+static void roll_back(struct creation *creation)
+{
+	ingress_unpublish(creation->machine->hulld->ingress, creation->machine->record.id, on_rolled_back, creation);
+}
+
+static void on_published(void *ctx, const json_t *answer, const struct error *err)
+{
+	struct creation *creation = ctx;
+	struct machine *m = creation->machine;
+	const struct port_spec *port = &((const struct port_spec *)m->spec.ports.items)[creation->port];
+	const char *message = json_string_value(json_object_get(answer, "message"));
+	char field[40];
+
+	if (answer && json_is_true(json_object_get(answer, "ok"))) {
+		if (++creation->port < m->spec.ports.len)
+			ingress_publish(m->hulld->ingress, m, creation->port, on_published, creation);
+		else if (machine_created(m, &creation->problem) < 0)
+			roll_back(creation);
+		else
+			creation_end(creation, true);
+		return;
+	}
+	if (!answer) {
+		problem_set(&creation->problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
+	} else {
+		snprintf(field, sizeof(field), "ports[%zu].host", creation->port);
+		problem_set(&creation->problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: %s", port->address,
+			(long long)port->host, message ? message : "it is already in use");
+		problem_set_hint(&creation->problem, "choose another host port");
+	}
+	roll_back(creation);
+}
+
+void machine_http_create(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct creation *creation;
+	struct machine_spec spec;
+	struct problem problem;
+	struct machine *m;
+
+	if (request_read(req, &machine_spec_table, &spec) < 0)
+		return;
+	if (machine_insert(hulld, &spec, &m, &problem) < 0) {
+		request_refuse(req, &problem);
+		return;
+	}
+	if (m->record.state == MACHINE_CREATED) {
+		reply_machine(req, 201, m);
+		return;
+	}
+	creation = calloc(1, sizeof(*creation));
+	if (!creation)
+		abort();
+	creation->machine = m;
+	creation->req = req;
+	request_on_gone(req, on_creator_gone, creation);
+	ingress_publish(hulld->ingress, m, 0, on_published, creation);
+}
+
+/* Deleting. */
+
+static void on_unpublished(void *ctx, const json_t *answer, const struct error *err)
+{
+	struct machine *m = ctx;
+	struct problem problem;
+
+	(void)answer;
+	if (err)
+		log_warn("hull-ingress: %s; it is told again when it is there", err->message);
+	if (machine_remove(m, &problem) == 0)
+		return;
+	m->deleting = m->removing = false;
+	log_error_object(&problem.error, m->record.name);
+	for (struct waiter *waiter = m->waiters, *next; waiter; waiter = next) {
+		next = waiter->next;
+		if (waiter->kind != WAITER_DELETED)
+			continue;
+		request_refuse(waiter->req, &problem);
+		waiter_free(waiter);
+	}
+}
+
+static void begin_removal(struct machine *m)
+{
+	if (m->removing)
+		return;
+	m->removing = true;
+	ingress_unpublish(m->hulld->ingress, m->record.id, on_unpublished, m);
+}
+
+static void remove_without_ports(struct machine *m, struct request *req)
+{
+	struct problem problem;
+
+	if (machine_remove(m, &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		request_reply(req, 204, NULL);
+}
+
+void machine_http_delete(struct request *req, void *ctx)
+{
+	struct machine *m;
+	struct problem problem;
+	int64_t force;
+
+	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
+		return;
+	m = find_or_refuse(ctx, req);
+	if (!m)
+		return;
+	if (machine_is_active(m) && !force) {
+		problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name,
+			machine_state_names[m->record.state]);
+		problem_set_hint(&problem, "stop it first, or repeat with ?force=1");
+		request_refuse(req, &problem);
+		return;
+	}
+	if (!machine_is_active(m) && !m->spec.ports.len && !m->deleting) {
+		remove_without_ports(m, req);
+		return;
+	}
+	wait_for(m, req, WAITER_DELETED, 0, DELETE_WAIT_S);
+	if (m->deleting)
+		return;
+	if (machine_is_active(m) && machine_kill(m, &problem) < 0)
+		log_error_object(&problem.error, m->record.name);
+	m->deleting = true;
+	if (!machine_is_active(m))
+		begin_removal(m);
+}
+
+/* The rest. */
+
+void machine_http_list(struct request *req, void *ctx)
+{
+	const struct hulld *hulld = ctx;
+	json_t *items = json_array();
+
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (m->record.state != MACHINE_CREATING)
+			json_array_append_new(items, machine_dump(m));
+	request_reply(req, 200, json_pack("{s:o}", "items", items));
+}
+
+void machine_http_get(struct request *req, void *ctx)
+{
+	struct machine *m = find_or_refuse(ctx, req);
+
+	if (m)
+		reply_machine(req, 200, m);
+}
+
+void machine_http_start(struct request *req, void *ctx)
+{
+	struct machine *m = find_or_refuse(ctx, req);
+	struct problem problem;
+
+	if (!m)
+		return;
+	if (machine_start(m, &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		reply_machine(req, 200, m);
+}
+
+static void stop(struct request *req, void *ctx, bool then_start)
+{
+	struct machine *m = find_or_refuse(ctx, req);
+	struct stop_request request;
+	struct problem problem;
+
+	if (!m || request_read(req, &stop_request_table, &request) < 0)
+		return;
+	if (machine_stop(m, request.timeout_s, then_start, &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		reply_machine(req, 200, m);
+}
+
+void machine_http_stop(struct request *req, void *ctx)
+{
+	stop(req, ctx, false);
+}
+
+void machine_http_restart(struct request *req, void *ctx)
+{
+	stop(req, ctx, true);
+}
+
+void machine_http_kill(struct request *req, void *ctx)
+{
+	struct machine *m = find_or_refuse(ctx, req);
+	struct problem problem;
+
+	if (!m)
+		return;
+	if (machine_kill(m, &problem) < 0)
+		request_refuse(req, &problem);
+	else if (machine_is_active(m))
+		wait_for(m, req, WAITER_ANYHOW, 1u << MACHINE_STOPPED | 1u << MACHINE_FAILED, KILL_WAIT_S);
+	else
+		reply_machine(req, 200, m);
+}
+
+/* "stopped,failed" as bits; 0 with `req` refused. */
+static unsigned read_states(struct request *req)
+{
+	const char *text = request_query(req, "state");
+	unsigned states = 0;
+
+	if (!text) {
+		request_refuse_with(req, PROBLEM_MISSING_FIELD, "state", "is required");
+		return 0;
+	}
+	for (;;) {
+		size_t len = strcspn(text, ",");
+		int state = MACHINE_CREATED;
+
+		while (state < MACHINE_N_STATES &&
+			(strlen(machine_state_names[state]) != len || strncmp(machine_state_names[state], text, len) != 0))
+			state++;
+		if (state == MACHINE_N_STATES) {
+			request_refuse_with(req, PROBLEM_INVALID_FIELD, "state", "there is no state \"%.*s\"",
+				len < 40 ? (int)len : 40, text);
+			return 0;
+		}
+		states |= 1u << state;
+		if (!text[len])
+			return states;
+		text += len + 1;
+	}
+}
+
+void machine_http_wait(struct request *req, void *ctx)
+{
+	struct machine *m = find_or_refuse(ctx, req);
+	unsigned states = m ? read_states(req) : 0;
+	struct waiter *waiter;
+	int64_t timeout_s;
+
+	if (!states || request_query_int(req, "timeout_s", 0, 86400, 60, &timeout_s) < 0)
+		return;
+	waiter = wait_for(m, req, WAITER_STATE, states, (uint64_t)timeout_s);
+	if (answer_waiter(waiter))
+		waiter_free(waiter);
+}
+
+void machine_http_logs(struct request *req, void *ctx)
+{
+	static const struct {
+		const char *name, *file;
+	} sources[] = {{"workload", "workload.log"}, {"console", "console.log"}, {"monitor", "vmm.log"}};
+	struct hulld *hulld = ctx;
+	struct machine *m = find_or_refuse(hulld, req);
+	const char *source = request_query(req, "source");
+	int64_t tail, follow;
+	size_t i = 0;
+
+	if (!m || request_query_int(req, "tail", 0, 1000000, -1, &tail) < 0 ||
+		request_query_int(req, "follow", 0, 1, 0, &follow) < 0)
+		return;
+	while (source && i < ARRAY_SIZE(sources) && strcmp(sources[i].name, source) != 0)
+		i++;
+	if (i == ARRAY_SIZE(sources))
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, "source", "must be workload, console or monitor");
+	else
+		logs_reply(hulld->logs, req, m, sources[i].file, tail, follow);
+}

@@ -1,0 +1,18 @@
+/* Handlers of /v1/machines; their context is a struct hulld. */
+#ifndef HULL_API_MACHINE_HTTP_H
+#define HULL_API_MACHINE_HTTP_H
+
+#include "api/http.h"
+
+void machine_http_create(struct request *req, void *ctx);
+void machine_http_list(struct request *req, void *ctx);
+void machine_http_get(struct request *req, void *ctx);
+void machine_http_delete(struct request *req, void *ctx);
+void machine_http_start(struct request *req, void *ctx);
+void machine_http_stop(struct request *req, void *ctx);
+void machine_http_kill(struct request *req, void *ctx);
+void machine_http_restart(struct request *req, void *ctx);
+void machine_http_wait(struct request *req, void *ctx);
+void machine_http_logs(struct request *req, void *ctx);
+
+#endif

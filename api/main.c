@@ -1,0 +1,305 @@
+/* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
+#include "api/hulld.h"
+
+#include "api/ingress_client.h"
+#include "api/logs.h"
+#include "api/machine.h"
+#include "common/buf.h"
+#include "common/cleanup.h"
+#include "common/io.h"
+#include "common/log.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+
+#define RUN_PATH_MAX	    64 /* bytes: "/machines/<id>/net/passt.sock" still has to fit in a socket's address */
+#define STATE_PATH_MAX	    256
+#define TOKEN_MIN	    16
+#define LISTEN_BACKLOG	    128
+#define START_TIMEOUT_S	    60
+#define START_TIMEOUT_S_MAX 3600
+
+enum { EXIT_USAGE = 2 };
+
+static const char usage[] =
+	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
+	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
+	"       hulld --help | --version\n";
+
+/* Options. */
+
+static int check_folder(const char *path, const char *option, size_t max, struct error *err)
+{
+	if (path[0] != '/')
+		return error_set_field(err, EINVAL, option, "must be an absolute path");
+	if (strlen(path) > max)
+		return error_set_field(err, EINVAL, option, "must have at most %zu bytes", max);
+	return 0;
+}
+
+static int read_start_timeout(unsigned *ret, struct error *err)
+{
+	const char *text = getenv("HULL_START_TIMEOUT_S");
+	char *end;
+	long value;
+
+	*ret = START_TIMEOUT_S;
+	if (!text)
+		return 0;
+	value = strtol(text, &end, 10);
+	if (end == text || *end || value < 1 || value > START_TIMEOUT_S_MAX)
+		return error_set_field(err, EINVAL, "HULL_START_TIMEOUT_S", "must be 1 to %d", START_TIMEOUT_S_MAX);
+	*ret = (unsigned)value;
+	return 0;
+}
+
+static int read_token(const char *path, char **ret, struct error *err)
+{
+	struct buf text;
+	int r;
+
+	buf_init(&text, 4096);
+	r = buf_read_file(&text, path);
+	if (r < 0) {
+		error_set_errno(err, -r, "cannot read %s", path);
+		return error_in_field(err, "--token-file");
+	}
+	while (text.len && isspace((unsigned char)text.data[text.len - 1]))
+		text.data[--text.len] = '\0';
+	if (text.len < TOKEN_MIN || strlen(text.data) != text.len) {
+		buf_done(&text);
+		return error_set_field(err, EINVAL, "--token-file", "must hold a token of %d characters or more", TOKEN_MIN);
+	}
+	*ret = text.data;
+	return 0;
+}
+
+/* 0, 1 (answered: exit 0), or -errno with `err` set. */
+static int read_options(int argc, char **argv, struct options *options, struct error *err)
+{
+	static const struct option known[] = {
+		{"state", required_argument, NULL, 's'}, {"run", required_argument, NULL, 'r'},
+		{"listen", required_argument, NULL, 'l'}, {"token-file", required_argument, NULL, 't'},
+		{"kernel", required_argument, NULL, 'k'}, {"initrd", required_argument, NULL, 'i'},
+		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
+		{"ingress-forwarder", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
+	};
+	const char **const places[] = {
+		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['k'] = &options->kernel,
+		['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
+		['f'] = &options->ingress_forwarder,
+	};
+	const char *token_file = NULL;
+	int c, r;
+
+	while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
+		if (c == 't')
+			token_file = optarg;
+		else if (c == 'h' || c == 'V') {
+			printf("%s", c == 'h' ? usage : "hulld " HULL_VERSION "\n");
+			return 1;
+		} else if (c == '?')
+			return error_set(err, EINVAL, "see hulld --help"); /* getopt has said what is wrong */
+		else
+			*places[c] = optarg;
+	}
+	if (optind < argc)
+		return error_set(err, EINVAL, "takes no argument \"%s\"", argv[optind]);
+	if (!options->listen != !token_file)
+		return error_set(err, EINVAL, "--listen and --token-file go together");
+	r = check_folder(options->state, "--state", STATE_PATH_MAX, err);
+	if (r == 0)
+		r = check_folder(options->run, "--run", RUN_PATH_MAX, err);
+	if (r == 0)
+		r = read_start_timeout(&options->start_timeout_s, err);
+	if (r == 0 && token_file)
+		r = read_token(token_file, &options->token, err);
+	return r;
+}
+
+/* The host. */
+
+static int read_boot_id(char ret[BOOT_ID_BYTES], struct error *err)
+{
+	cleanup_close int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read_full(fd, ret, BOOT_ID_BYTES - 1) != BOOT_ID_BYTES - 1)
+		return error_set_errno(err, fd < 0 ? errno : EIO, "cannot read the host's boot id");
+	ret[BOOT_ID_BYTES - 1] = '\0';
+	return 0;
+}
+
+static uint64_t read_host_memory_mib(void)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit >> 20 : UINT64_MAX;
+}
+
+/* Two hullds on one state folder would each adopt the other's machines. Descriptor, to be kept open, or -errno. */
+static int lock_state(const char *state, struct error *err)
+{
+	cleanup_free char *path = NULL;
+	int fd;
+
+	if (asprintf(&path, "%s/hulld.lock", state) < 0)
+		return error_set(err, ENOMEM, "out of memory");
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		close_fd(fd);
+		return error_set(err, EBUSY, "another hulld uses %s", state);
+	}
+	return fd;
+}
+
+/* The run folder is passable for passt, which runs as nobody; what is in it has modes of its own. */
+static int make_folders(const struct options *options, struct error *err)
+{
+	cleanup_free char *machines = NULL, *run = NULL;
+	int r;
+
+	if (asprintf(&machines, "%s/machines", options->state) < 0 || asprintf(&run, "%s/machines", options->run) < 0)
+		return error_set(err, ENOMEM, "out of memory");
+	r = make_directories(machines, 0700, err);
+	if (r == 0)
+		r = make_directories(options->run, 0755, err);
+	return r == 0 ? make_directories(run, 0711, err) : r;
+}
+
+/* Sockets. */
+
+static int listen_tcp(const char *listen_on, struct error *err)
+{
+	const char *colon = strrchr(listen_on, ':');
+	struct sockaddr_in address = {.sin_family = AF_INET};
+	char host[INET_ADDRSTRLEN], *end;
+	cleanup_close int fd = -1;
+	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+	int one = 1;
+
+	if (!colon || (size_t)(colon - listen_on) >= sizeof(host) || !isdigit((unsigned char)colon[1]) || *end || port > 65535)
+		return error_set_field(err, EINVAL, "--listen", "must be an IPv4 address and a port, as 127.0.0.1:7070");
+	snprintf(host, sizeof(host), "%.*s", (int)(colon - listen_on), listen_on);
+	address.sin_port = htons((uint16_t)port);
+	if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
+		return error_set_field(err, EINVAL, "--listen", "%s is no IPv4 address", host);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+		bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+		return error_set_errno(err, errno, "cannot listen on %s", listen_on);
+	return steal_fd(&fd);
+}
+
+static int serve(struct hulld *hulld, struct error *err)
+{
+	char path[RUN_PATH_MAX + 16];
+	int fd, r;
+
+	snprintf(path, sizeof(path), "%s/hulld.sock", hulld->options.run);
+	fd = unix_listen(path, LISTEN_BACKLOG, 0660, err);
+	if (fd < 0)
+		return fd;
+	r = http_serve(hulld->http, fd, NULL, err);
+	if (r < 0 || !hulld->options.listen)
+		return r;
+	fd = listen_tcp(hulld->options.listen, err);
+	return fd < 0 ? fd : http_serve(hulld->http, fd, hulld->options.token, err);
+}
+
+/* The recipe. */
+
+static void on_signal(void *ctx, uint32_t signo)
+{
+	log_info("%s: ending; machines go on", strsignal((int)signo));
+	loop_stop(ctx);
+}
+
+static int set_up(struct hulld *hulld, struct error *err)
+{
+	char path[STATE_PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s/hull.db", hulld->options.state);
+	hulld->loop = loop_new();
+	if (!hulld->loop || !loop_add_signal(hulld->loop, SIGTERM, on_signal, hulld->loop) ||
+		!loop_add_signal(hulld->loop, SIGINT, on_signal, hulld->loop))
+		return error_set_errno(err, errno, "cannot make an event loop");
+	if (!(hulld->store = store_open(path, err)) ||
+		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
+		!(hulld->logs = logs_new(hulld, err)) || !(hulld->ingress = ingress_client_new(hulld, err)) ||
+		!(hulld->http = http_new(hulld->loop, hulld_routes, hulld, err)))
+		return -err->errnum;
+	return machines_load(hulld, err);
+}
+
+static void tear_down(struct hulld *hulld)
+{
+	http_free(hulld->http);
+	blobs_free(hulld->blobs);
+	machines_free(hulld);
+	logs_free(hulld->logs);
+	ingress_client_free(hulld->ingress);
+	store_close(hulld->store);
+	loop_free(hulld->loop);
+	free(hulld->options.token);
+}
+
+static int fail(const struct error *err, int status)
+{
+	char line[ERROR_FIELD_MAX + ERROR_MESSAGE_MAX];
+
+	fprintf(stderr, "hulld: %s\n", error_line(err, line, sizeof(line)));
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct hulld hulld = {
+		.options = {
+			.state = "/var/lib/hull",
+			.run = "/run/hull",
+			.kernel = HULL_LIBDIR "/guest/vmlinuz",
+			.initrd = HULL_LIBDIR "/guest/initramfs.cpio",
+			.vmm = HULL_BINDIR "/hull-vmm",
+			.ingress = HULL_LIBEXECDIR "/hull-ingress",
+		},
+	};
+	cleanup_close int lock = -1;
+	struct error err = {0};
+	int r = read_options(argc, argv, &hulld.options, &err);
+
+	if (r != 0)
+		return r < 0 ? fail(&err, EXIT_USAGE) : 0;
+	/* 1. The process: its log, its umask, no death by a closed connection. */
+	log_open("hulld", LOG_LEVEL_INFO, STDERR_FILENO);
+	umask(022);
+	signal(SIGPIPE, SIG_IGN);
+	/* 2. The host: folders, the lock, what boot and how much memory this is. */
+	if (make_folders(&hulld.options, &err) < 0 || (lock = lock_state(hulld.options.state, &err)) < 0 ||
+		read_boot_id(hulld.boot_id, &err) < 0)
+		return fail(&err, EXIT_FAILURE);
+	hulld.host_memory_mib = read_host_memory_mib();
+	/* 3. The parts, and what machines were doing when the last hulld ended; 4. requests. */
+	r = set_up(&hulld, &err);
+	if (r == 0)
+		r = serve(&hulld, &err);
+	if (r == 0)
+		log_info("serving %s/hulld.sock%s%s", hulld.options.run, hulld.options.listen ? " and " : "",
+			hulld.options.listen ? hulld.options.listen : "");
+	/* 5. Until told to end. */
+	if (r == 0 && (r = loop_run(hulld.loop)) < 0)
+		error_set_errno(&err, -r, "the event loop failed");
+	tear_down(&hulld);
+	return r < 0 ? fail(&err, EXIT_FAILURE) : 0;
+}

@@ -1,0 +1,105 @@
+/* The routing table and the field tables as an OpenAPI 3.1 document. */
+#include "api/http.h"
+
+#include <string.h>
+
+static json_t *schema_of(const struct json_table *table, bool list, json_t *schemas)
+{
+	json_t *ref = json_pack("{s:o}", "$ref", json_sprintf("#/components/schemas/%s", table->name));
+
+	json_schema(table, schemas);
+	if (!list)
+		return ref;
+	return json_pack("{s:s, s:{s:{s:s, s:o}}, s:[s]}", "type", "object", "properties", "items", "type", "array",
+		"items", ref, "required", "items");
+}
+
+static json_t *content(const char *type, json_t *schema)
+{
+	return json_pack("{s:{s:o}}", type, "schema", schema);
+}
+
+static json_t *parameter(const char *name, size_t len, const char *in, const char *help)
+{
+	json_t *described = json_pack("{s:s%, s:s, s:b, s:{s:s}}", "name", name, len, "in", in, "required",
+		strcmp(in, "path") == 0, "schema", "type", "string");
+
+	if (help)
+		json_object_set_new(described, "description", json_string(help));
+	return described;
+}
+
+static json_t *parameters(const struct http_route *route)
+{
+	const char *brace = strchr(route->path, '{');
+	json_t *list = json_array();
+
+	if (brace)
+		json_array_append_new(list, parameter(brace + 1, strcspn(brace + 1, "}"), "path", NULL));
+	for (const struct http_query *query = route->queries; query && query->name; query++)
+		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
+	return list;
+}
+
+static json_t *request_body(const struct http_route *route, json_t *schemas)
+{
+	bool upload = route->body == HTTP_BODY_UPLOAD;
+
+	return json_pack("{s:b, s:o}", "required", route->body != HTTP_BODY_JSON_OPTIONAL, "content",
+		content(upload ? "application/octet-stream" : "application/json",
+			upload ? json_object() : schema_of(route->takes, false, schemas)));
+}
+
+static json_t *responses(const struct http_route *route, json_t *schemas)
+{
+	char status[16];
+	json_t *success = json_pack("{s:s}", "description", "done"), *all = json_object();
+
+	if (route->gives)
+		json_object_set_new(success, "content",
+			content("application/json", schema_of(route->gives, route->gives_list, schemas)));
+	snprintf(status, sizeof(status), "%d", route->status);
+	json_object_set_new(all, status, success);
+	json_object_set_new(all, "default",
+		json_pack("{s:s, s:o}", "description", "a refusal", "content",
+			content("application/problem+json",
+				json_pack("{s:s}", "$ref", "#/components/schemas/Problem"))));
+	return all;
+}
+
+static json_t *operation(const struct http_route *route, json_t *schemas)
+{
+	json_t *described = json_pack("{s:s, s:s, s:o, s:o}", "operationId", route->operation, "summary", route->summary,
+		"parameters", parameters(route), "responses", responses(route, schemas));
+
+	if (route->body != HTTP_BODY_NONE)
+		json_object_set_new(described, "requestBody", request_body(route, schemas));
+	return described;
+}
+
+static void lower(char *ret, const char *method)
+{
+	for (; *method; method++)
+		*ret++ = (char)(*method | 0x20);
+	*ret = '\0';
+}
+
+json_t *openapi_document(const struct http_route *routes)
+{
+	json_t *schemas = json_object(), *paths = json_object(), *path;
+	char method[16];
+
+	json_object_set_new(schemas, "Problem", problem_schema());
+	for (; routes->method; routes++) {
+		path = json_object_get(paths, routes->path);
+		if (!path) {
+			path = json_object();
+			json_object_set_new(paths, routes->path, path);
+		}
+		lower(method, routes->method);
+		json_object_set_new(path, method, operation(routes, schemas));
+	}
+	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:o, s:{s:{s:s, s:s}}}}", "openapi", "3.1.0", "info", "title", "hulld",
+		"version", HULL_VERSION, "paths", paths, "components", "schemas", schemas, "securitySchemes", "token", "type",
+		"http", "scheme", "bearer");
+}

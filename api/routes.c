@@ -1,0 +1,76 @@
+/* The routing table: what hulld answers, and what openapi.c describes. */
+#include "api/hulld.h"
+#include "api/image.h"
+#include "api/machine_http.h"
+
+static void get_version(struct request *req, void *ctx)
+{
+	(void)ctx;
+	request_reply(req, 200, json_pack("{s:s, s:s}", "version", HULL_VERSION, "api", "v1"));
+}
+
+static void get_openapi(struct request *req, void *ctx)
+{
+	(void)ctx;
+	request_reply(req, 200, openapi_document(hulld_routes));
+}
+
+static const struct http_query force[] = {{"force", "1: although it is in use"}, {NULL, NULL}};
+static const struct http_query wait_queries[] = {
+	{"state", "States to wait for, separated by commas; required."},
+	{"timeout_s", "Seconds until 408; 60 when absent."},
+	{NULL, NULL},
+};
+static const struct http_query logs_queries[] = {
+	{"follow", "1: go on until the machine has stopped."},
+	{"tail", "Only that many of the last lines."},
+	{"source", "workload (when absent), console or monitor."},
+	{NULL, NULL},
+};
+
+#define ROUTE(method_, path_, operation_, summary_) \
+	.method = (method_), .path = (path_), .operation = (operation_), .summary = (summary_)
+
+const struct http_route hulld_routes[] = {
+	{ROUTE("GET", "/v1/version", "getVersion", "The service's version."), .status = 200, .handle = get_version},
+	{ROUTE("GET", "/v1/openapi.json", "getOpenapi", "This document."), .status = 200, .handle = get_openapi},
+
+	{ROUTE("HEAD", "/v1/blobs/{digest}", "headBlob", "Is the blob there?"), .status = 200, .handle = blob_http_head},
+	{ROUTE("PUT", "/v1/blobs/{digest}", "putBlob", "Upload a blob; 200 when it was there already."), .status = 201,
+		.body = HTTP_BODY_UPLOAD, .upload = &blob_upload},
+
+	{ROUTE("POST", "/v1/images", "createImage", "Name an uploaded root file system, or move the name to another."),
+		.status = 201, .body = HTTP_BODY_JSON, .takes = &image_spec_table, .gives = &image_table,
+		.handle = image_http_create},
+	{ROUTE("GET", "/v1/images", "listImages", "All images."), .status = 200, .gives = &image_table,
+		.gives_list = true, .handle = image_http_list},
+	{ROUTE("GET", "/v1/images/{image}", "getImage", "One image."), .status = 200, .gives = &image_table,
+		.handle = image_http_get},
+	{ROUTE("DELETE", "/v1/images/{image}", "deleteImage", "Remove an image."), .status = 204, .queries = force,
+		.handle = image_http_delete},
+
+	{ROUTE("POST", "/v1/machines", "createMachine", "Create a machine; its ports are held from now on."),
+		.status = 201, .body = HTTP_BODY_JSON, .takes = &machine_spec_table, .gives = &machine_table,
+		.handle = machine_http_create},
+	{ROUTE("GET", "/v1/machines", "listMachines", "All machines."), .status = 200, .gives = &machine_table,
+		.gives_list = true, .handle = machine_http_list},
+	{ROUTE("GET", "/v1/machines/{machine}", "getMachine", "One machine, by id or name."), .status = 200,
+		.gives = &machine_table, .handle = machine_http_get},
+	{ROUTE("DELETE", "/v1/machines/{machine}", "deleteMachine", "Remove a machine and all that is its own."),
+		.status = 204, .queries = force, .handle = machine_http_delete},
+	{ROUTE("POST", "/v1/machines/{machine}/start", "startMachine", "Start it; no effect while it runs."),
+		.status = 200, .gives = &machine_table, .handle = machine_http_start},
+	{ROUTE("POST", "/v1/machines/{machine}/stop", "stopMachine", "Ask it to end; kill it when the time is over."),
+		.status = 200, .body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
+		.handle = machine_http_stop},
+	{ROUTE("POST", "/v1/machines/{machine}/kill", "killMachine", "End its monitor at once."), .status = 200,
+		.gives = &machine_table, .handle = machine_http_kill},
+	{ROUTE("POST", "/v1/machines/{machine}/restart", "restartMachine", "Stop it, then start it."), .status = 200,
+		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
+		.handle = machine_http_restart},
+	{ROUTE("GET", "/v1/machines/{machine}/wait", "waitForMachine", "Answers once it is in one of the states."),
+		.status = 200, .gives = &machine_table, .queries = wait_queries, .handle = machine_http_wait},
+	{ROUTE("GET", "/v1/machines/{machine}/logs", "getMachineLogs", "What it wrote, as text."), .status = 200,
+		.queries = logs_queries, .handle = machine_http_logs},
+	{.method = NULL},
+};

@@ -1,0 +1,234 @@
+/* The field tables of the API, and the checks of single values they name. */
+#include "api/spec.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+const char *const machine_state_names[] = {
+	[MACHINE_CREATING] = "creating",
+	[MACHINE_CREATED] = "created",
+	[MACHINE_STARTING] = "starting",
+	[MACHINE_RUNNING] = "running",
+	[MACHINE_STOPPING] = "stopping",
+	[MACHINE_STOPPED] = "stopped",
+	[MACHINE_FAILED] = "failed",
+	NULL,
+};
+static_assert(ARRAY_SIZE(machine_state_names) == MACHINE_N_STATES + 1, "every state has a name");
+
+const char *const status_cause_names[] = {"poweroff", "reset", "panic", "signal", "error", NULL};
+static const char *const network_names[] = {"default", "none", NULL};
+static const char *const policy_names[] = {"never", "on-failure", "always", NULL};
+
+static bool is_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+int name_check(const char *name, struct error *err)
+{
+	size_t len = strlen(name);
+	bool ok = len >= 1 && len <= NAME_MAX_BYTES && is_alnum(name[0]) && is_alnum(name[len - 1]);
+
+	for (size_t i = 0; ok && i < len; i++)
+		ok = is_alnum(name[i]) || name[i] == '-';
+	if (!ok)
+		return error_set(err, EINVAL,
+			"must be 1 to %d characters of a-z, 0-9 and -, and begin and end with a letter or digit", NAME_MAX_BYTES);
+	return 0;
+}
+
+int digest_check(const char *digest, struct error *err)
+{
+	static const char prefix[] = "sha256:";
+	const char *hex = digest + sizeof(prefix) - 1;
+
+	if (strncmp(digest, prefix, sizeof(prefix) - 1) != 0 || strlen(hex) != DIGEST_HEX_BYTES ||
+		strspn(hex, "0123456789abcdef") != DIGEST_HEX_BYTES)
+		return error_set(err, EINVAL, "must be sha256: and %d lower-case hexadecimal digits", DIGEST_HEX_BYTES);
+	return 0;
+}
+
+static int address_check(const char *address, struct error *err)
+{
+	struct in_addr parsed;
+
+	if (inet_pton(AF_INET, address, &parsed) != 1)
+		return error_set(err, EINVAL, "must be an IPv4 address, as 127.0.0.1");
+	return 0;
+}
+
+/* A variable's name ends up before a '=' in the workload's environment. */
+static int env_name_check(const char *name, struct error *err)
+{
+	if (!name[0] || strchr(name, '='))
+		return error_set(err, EINVAL, "is no name of an environment variable");
+	return 0;
+}
+
+static int workdir_check(const char *path, struct error *err)
+{
+	return path[0] == '/' ? 0 : error_set(err, EINVAL, "must be an absolute path");
+}
+
+static const struct json_field port_fields[] = {
+	{"host", JSON_FIELD_INT, offsetof(struct port_spec, host), .required = true, .min = 1, .max = 65535,
+		.help = "TCP port on the host."},
+	{"guest", JSON_FIELD_INT, offsetof(struct port_spec, guest), .required = true, .min = 1, .max = 65535,
+		.help = "TCP port in the machine, on its loopback address or any other."},
+	{"address", JSON_FIELD_STRING, offsetof(struct port_spec, address), .def_string = "127.0.0.1", .max = 15,
+		.check = address_check, .help = "IPv4 address on the host; 0.0.0.0 for all."},
+};
+static const struct json_table port_table = JSON_TABLE("Port", struct port_spec, port_fields);
+
+static const struct json_field restart_fields[] = {
+	{"policy", JSON_FIELD_ENUM, offsetof(struct restart_spec, policy), .names = policy_names,
+		.help = "When the machine is started again after it ended by itself."},
+	{"max_retries", JSON_FIELD_INT, offsetof(struct restart_spec, max_retries), .max = 1000000,
+		.help = "Restarts in a row after failed runs; 0: no limit."},
+};
+static const struct json_table restart_table = JSON_TABLE("Restart", struct restart_spec, restart_fields);
+
+/* The fields that MachineSpec and Machine share; offsets are the same in both, the spec being first in the view. */
+#define MACHINE_SPEC_FIELDS                                                                                   \
+	{"name", JSON_FIELD_STRING, offsetof(struct machine_spec, name), .max = NAME_MAX_BYTES, .check = name_check,   \
+		.help = "Unique; made up when absent."},                                                               \
+	{"image", JSON_FIELD_STRING, offsetof(struct machine_spec, image), .required = true, .max = NAME_MAX_BYTES,    \
+		.check = name_check, .help = "Name of an image."},                                                     \
+	{"cpus", JSON_FIELD_INT, offsetof(struct machine_spec, cpus), .def = 1, .min = 1, .max = 32,                   \
+		.help = "Virtual processors."},                                                                        \
+	{"memory_mib", JSON_FIELD_INT, offsetof(struct machine_spec, memory_mib), .def = 256, .min = 128,              \
+		.max = 1048576, .help = "Memory in MiB; at most what the host has."},                                  \
+	{"disk_mib", JSON_FIELD_INT, offsetof(struct machine_spec, disk_mib), .def = 1024, .min = 16,                  \
+		.max = 16777216, .help = "Size in MiB of the machine's own sparse disk, which takes all writes."},     \
+	{"command", JSON_FIELD_STRINGS, offsetof(struct machine_spec, command),                                        \
+		.help = "Program and arguments; the image's when absent."},                                            \
+	{"env", JSON_FIELD_MAP, offsetof(struct machine_spec, env), .check = env_name_check,                           \
+		.help = "Environment variables, laid over the image's."},                                              \
+	{"user", JSON_FIELD_STRING, offsetof(struct machine_spec, user), .min = 1, .max = 255,                         \
+		.help = "User name or number, optionally :group; the image's when absent."},                           \
+	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = workdir_check,       \
+		.help = "Working directory; the image's when absent."},                                                \
+	{"ports", JSON_FIELD_ARRAY, offsetof(struct machine_spec, ports), .table = &port_table, .max = 64,             \
+		.help = "TCP ports published on the host."},                                                           \
+	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
+		.help = "default: outgoing connections by way of the host; none: loopback only."},                     \
+	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
+	{"labels", JSON_FIELD_MAP, offsetof(struct machine_spec, labels), .help = "Free for clients."}
+
+static const struct json_field machine_spec_fields[] = {MACHINE_SPEC_FIELDS};
+const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct machine_spec, machine_spec_fields);
+
+static const struct json_field cause_fields[] = {
+	{"code", JSON_FIELD_STRING, offsetof(struct machine_cause, code), .required = true,
+		.help = "poweroff, reset, panic, signal, error (from the monitor); stopped, killed, start_timeout, start_failed, "
+			"monitor_died, host_restarted (from hulld)."},
+	{"message", JSON_FIELD_STRING, offsetof(struct machine_cause, message), .required = true},
+};
+static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_cause, cause_fields);
+
+#define VIEW(name_, type_, member_) .name = (name_), .type = (type_), .offset = offsetof(struct machine_view, member_)
+static const struct json_field machine_fields[] = {
+	MACHINE_SPEC_FIELDS,
+	{VIEW("id", JSON_FIELD_STRING, id), .read_only = true, .help = "m and 12 base32 characters."},
+	{VIEW("state", JSON_FIELD_ENUM, state), .names = machine_state_names, .read_only = true},
+	{VIEW("cause", JSON_FIELD_OPTIONAL, cause), .table = &cause_table, .read_only = true, .nullable = true,
+		.help = "Why the last run ended."},
+	{VIEW("exit_status", JSON_FIELD_ANY, exit_status), .read_only = true, .nullable = true,
+		.help = "Exit status of the workload in its last run; 128 + N when signal N ended it."},
+	{VIEW("pid", JSON_FIELD_ANY, pid), .read_only = true, .nullable = true, .help = "Process id of the monitor."},
+	{VIEW("restarts", JSON_FIELD_INT, restarts), .read_only = true, .max = INT64_MAX,
+		.help = "How often it was started again without being asked."},
+	{VIEW("created_at", JSON_FIELD_STRING, created_at), .read_only = true},
+	{VIEW("started_at", JSON_FIELD_STRING, started_at), .read_only = true, .nullable = true},
+	{VIEW("stopped_at", JSON_FIELD_STRING, stopped_at), .read_only = true, .nullable = true},
+};
+const struct json_table machine_table = JSON_TABLE("Machine", struct machine_view, machine_fields);
+
+static const struct json_field image_config_fields[] = {
+	{"command", JSON_FIELD_STRINGS, offsetof(struct image_config, command), .help = "Program and arguments."},
+	{"env", JSON_FIELD_MAP, offsetof(struct image_config, env), .check = env_name_check},
+	{"user", JSON_FIELD_STRING, offsetof(struct image_config, user), .min = 1, .max = 255, .nullable = true},
+	{"workdir", JSON_FIELD_STRING, offsetof(struct image_config, workdir), .min = 1, .check = workdir_check,
+		.nullable = true},
+	{"ports", JSON_FIELD_ANY, offsetof(struct image_config, ports),
+		.help = "Array of the TCP port numbers the workload listens on; nothing is published by it."},
+};
+const struct json_table image_config_table = JSON_TABLE("ImageConfig", struct image_config, image_config_fields);
+
+#define IMAGE_SPEC_FIELDS                                                                                     \
+	{"name", JSON_FIELD_STRING, offsetof(struct image_spec, name), .required = true, .max = NAME_MAX_BYTES,        \
+		.check = name_check},                                                                                  \
+	{"rootfs", JSON_FIELD_STRING, offsetof(struct image_spec, rootfs), .required = true, .check = digest_check,    \
+		.help = "Digest of an uploaded EROFS file system."},                                                   \
+	{"config", JSON_FIELD_OBJECT, offsetof(struct image_spec, config), .table = &image_config_table},              \
+	{"labels", JSON_FIELD_MAP, offsetof(struct image_spec, labels), .help = "Free for clients."}
+
+static const struct json_field image_spec_fields[] = {IMAGE_SPEC_FIELDS};
+const struct json_table image_spec_table = JSON_TABLE("ImageSpec", struct image_spec, image_spec_fields);
+
+static const struct json_field image_fields[] = {
+	IMAGE_SPEC_FIELDS,
+	{"size_bytes", JSON_FIELD_INT, offsetof(struct image_view, size_bytes), .read_only = true, .max = INT64_MAX},
+	{"created_at", JSON_FIELD_STRING, offsetof(struct image_view, created_at), .read_only = true},
+};
+const struct json_table image_table = JSON_TABLE("Image", struct image_view, image_fields);
+
+static const struct json_field stop_request_fields[] = {
+	{"timeout_s", JSON_FIELD_INT, offsetof(struct stop_request, timeout_s), .def = 10, .max = 3600,
+		.help = "Seconds until the monitor is killed."},
+};
+const struct json_table stop_request_table = JSON_TABLE("StopRequest", struct stop_request, stop_request_fields);
+
+static const struct json_field status_record_fields[] = {
+	{"cause", JSON_FIELD_ENUM, offsetof(struct status_record, cause), .required = true, .names = status_cause_names},
+	{"exit_status", JSON_FIELD_ANY, offsetof(struct status_record, exit_status)},
+	{"message", JSON_FIELD_STRING, offsetof(struct status_record, message), .nullable = true},
+	{"field", JSON_FIELD_STRING, offsetof(struct status_record, field), .nullable = true},
+};
+const struct json_table status_record_table =
+	JSON_TABLE("StatusRecord", struct status_record, status_record_fields);
+
+int image_spec_check(const struct image_spec *spec, struct error *err)
+{
+	const json_t *ports = spec->config.ports, *item;
+	size_t i;
+
+	if (!ports)
+		return 0;
+	if (!json_is_array(ports))
+		return error_set_field(err, EINVAL, "config.ports", "must be an array of port numbers");
+	json_array_foreach(ports, i, item) {
+		if (json_is_integer(item) && json_integer_value(item) >= 1 && json_integer_value(item) <= 65535)
+			continue;
+		error_set(err, EINVAL, "must be a port number, 1 to 65535");
+		return error_in_field(err, "config.ports[%zu]", i);
+	}
+	return 0;
+}
+
+bool ports_collide(const struct port_spec *a, const struct port_spec *b)
+{
+	return a->host == b->host && (strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 ||
+					     strcmp(b->address, "0.0.0.0") == 0);
+}
+
+int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err)
+{
+	const struct port_spec *ports = spec->ports.items;
+
+	if ((uint64_t)spec->memory_mib > host_memory_mib)
+		return error_set_field(err, EINVAL, "memory_mib", "%lld MiB is more than this host's %llu MiB",
+			(long long)spec->memory_mib, (unsigned long long)host_memory_mib);
+	if (spec->command.len && !spec->command.items[0][0])
+		return error_set_field(err, EINVAL, "command[0]", "must not be empty");
+	for (size_t i = 0; i < spec->ports.len; i++)
+		for (size_t j = 0; j < i; j++)
+			if (ports_collide(&ports[i], &ports[j])) {
+				error_set_field(err, EINVAL, "host", "%lld is published twice", (long long)ports[i].host);
+				return error_in_field(err, "ports[%zu]", i);
+			}
+	return 0;
+}

@@ -1,0 +1,117 @@
+/* The API's objects: structs and the field tables that read, check, write and describe them. */
+#ifndef HULL_API_SPEC_H
+#define HULL_API_SPEC_H
+
+#include "common/json.h"
+
+#define NAME_MAX_BYTES	 63
+#define DIGEST_HEX_BYTES 64
+#define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
+
+enum network_kind { NETWORK_DEFAULT, NETWORK_NONE };
+enum restart_policy { RESTART_NEVER, RESTART_ON_FAILURE, RESTART_ALWAYS };
+
+/* In the order in which a machine usually lives through them. CREATING is between a create's first commit and its
+ * reply; nobody outside sees it. */
+enum machine_state {
+	MACHINE_CREATING,
+	MACHINE_CREATED,
+	MACHINE_STARTING,
+	MACHINE_RUNNING,
+	MACHINE_STOPPING,
+	MACHINE_STOPPED,
+	MACHINE_FAILED,
+	MACHINE_N_STATES,
+};
+extern const char *const machine_state_names[]; /* NULL-terminated, by enum machine_state */
+
+struct port_spec {
+	int64_t host, guest;
+	char *address; /* IPv4, dotted */
+};
+
+struct restart_spec {
+	int policy;	     /* enum restart_policy */
+	int64_t max_retries; /* of failed runs in a row; 0: no limit */
+};
+
+struct machine_spec {
+	char *name; /* NULL: to be made up */
+	char *image;
+	int64_t cpus, memory_mib, disk_mib;
+	struct json_strings command;
+	json_t *env;
+	char *user, *workdir;
+	struct json_array ports; /* of struct port_spec */
+	int network;		 /* enum network_kind */
+	struct restart_spec restart;
+	json_t *labels;
+};
+extern const struct json_table machine_spec_table;
+
+struct machine_cause {
+	char *code, *message;
+};
+
+/* What a client sees of a machine. The spec is first: both tables share its fields. */
+struct machine_view {
+	struct machine_spec spec;
+	char *id;
+	int state;
+	struct machine_cause *cause;
+	json_t *exit_status, *pid; /* integers, or NULL */
+	int64_t restarts;
+	char *created_at, *started_at, *stopped_at;
+};
+extern const struct json_table machine_table;
+
+struct image_config {
+	struct json_strings command;
+	json_t *env;
+	char *user, *workdir;
+	json_t *ports; /* NULL, or an array of port numbers: a hint for people, nothing is published by it */
+};
+extern const struct json_table image_config_table;
+
+struct image_spec {
+	char *name, *rootfs;
+	struct image_config config;
+	json_t *labels;
+};
+extern const struct json_table image_spec_table;
+
+struct image_view {
+	struct image_spec spec;
+	int64_t size_bytes;
+	char *created_at;
+};
+extern const struct json_table image_table;
+
+struct stop_request {
+	int64_t timeout_s;
+};
+extern const struct json_table stop_request_table;
+
+/* What hull-vmm leaves on its status descriptor (docs/interfaces.md). */
+struct status_record {
+	int cause; /* enum status_cause */
+	json_t *exit_status;
+	char *message, *field;
+};
+enum status_cause { STATUS_POWEROFF, STATUS_RESET, STATUS_PANIC, STATUS_SIGNAL, STATUS_ERROR };
+extern const char *const status_cause_names[];
+extern const struct json_table status_record_table;
+
+/* "sha256:" and 64 lower-case hexadecimal digits. 0 or -EINVAL with `err` set. */
+int digest_check(const char *digest, struct error *err);
+/* [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? */
+int name_check(const char *name, struct error *err);
+
+/* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
+int image_spec_check(const struct image_spec *spec, struct error *err);
+/* The same of a machine's spec: no port twice, no more memory than `host_memory_mib`. */
+/* True when both cannot be bound at once. */
+bool ports_collide(const struct port_spec *a, const struct port_spec *b);
+int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err);
+
+#endif

@@ -1,0 +1,409 @@
+/* Images and machines in SQLite. See store.h.
+ *
+ * The journal is a WAL with synchronous=FULL: a commit is on disk when sqlite3_step() returns. Every change is one
+ * statement, and so one transaction. The schema's version is PRAGMA user_version; migrations run in order, each with
+ * the version it leads to in the same transaction. */
+#include "api/store.h"
+
+#include "common/cleanup.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The step from version N to N + 1 is migrations[N]. Never changed once released; only added to. */
+static const char *const migrations[] = {
+	"CREATE TABLE images ("
+	" name TEXT PRIMARY KEY NOT NULL, rootfs TEXT NOT NULL, document TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE machines ("
+	" id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE, rootfs TEXT NOT NULL, spec TEXT NOT NULL,"
+	" image_config TEXT NOT NULL, created_at INTEGER NOT NULL,"
+	" state TEXT NOT NULL, cause_code TEXT NOT NULL, cause_message TEXT NOT NULL, exit_status INTEGER NOT NULL,"
+	" monitor_pid INTEGER NOT NULL, monitor_start INTEGER NOT NULL, passt_pid INTEGER NOT NULL,"
+	" passt_start INTEGER NOT NULL, boot_id TEXT NOT NULL, restarts INTEGER NOT NULL, failures INTEGER NOT NULL,"
+	" restart_at INTEGER NOT NULL, stop_timeout_s INTEGER NOT NULL, restart_wanted INTEGER NOT NULL,"
+	" started_at INTEGER NOT NULL, stopped_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX machines_rootfs ON machines (rootfs);"
+	"CREATE INDEX images_rootfs ON images (rootfs);",
+};
+
+enum statement {
+	MACHINE_INSERT,
+	MACHINE_UPDATE,
+	MACHINE_DELETE,
+	MACHINES,
+	IMAGE_PUT,
+	IMAGE_DELETE,
+	IMAGE_GET,
+	IMAGES,
+	BLOB_USERS,
+	N_STATEMENTS,
+};
+
+static const char *const statements[N_STATEMENTS] = {
+	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
+	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
+			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
+			   " stop_timeout_s, restart_wanted, started_at, stopped_at, name, rootfs, spec, image_config,"
+			   " created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
+			   " ?17, ?18, ?19, ?20, ?21, ?22)",
+	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
+			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
+			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
+			   " restart_wanted = ?15, started_at = ?16, stopped_at = ?17 WHERE id = ?1",
+	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
+	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
+		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
+		     " stopped_at, name, rootfs, spec, image_config, created_at FROM machines ORDER BY created_at, id",
+	[IMAGE_PUT] = "INSERT INTO images (name, rootfs, document) VALUES (?1, ?2, ?3)"
+		      " ON CONFLICT (name) DO UPDATE SET rootfs = ?2, document = ?3",
+	[IMAGE_DELETE] = "DELETE FROM images WHERE name = ?1",
+	[IMAGE_GET] = "SELECT document FROM images WHERE name = ?1",
+	[IMAGES] = "SELECT document FROM images ORDER BY name",
+	[BLOB_USERS] = "SELECT (SELECT count(*) FROM images WHERE rootfs = ?1) +"
+		       " (SELECT count(*) FROM machines WHERE rootfs = ?1)",
+};
+
+struct store {
+	sqlite3 *db;
+	sqlite3_stmt *prepared[N_STATEMENTS];
+};
+
+void machine_record_done(struct machine_record *record)
+{
+	free(record->spec);
+	free(record->image_config);
+	memset(record, 0, sizeof(*record));
+}
+
+static int fail(struct store *store, struct error *err)
+{
+	int errnum;
+
+	switch (sqlite3_errcode(store->db)) {
+	case SQLITE_CONSTRAINT:
+		errnum = EEXIST;
+		break;
+	case SQLITE_FULL:
+		errnum = ENOSPC;
+		break;
+	case SQLITE_NOMEM:
+		errnum = ENOMEM;
+		break;
+	default:
+		errnum = EIO;
+		break;
+	}
+	return error_set(err, errnum, "the database refuses: %s", sqlite3_errmsg(store->db));
+}
+
+static int run(struct store *store, const char *sql, struct error *err)
+{
+	return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(store, err);
+}
+
+static int read_version(struct store *store, int *ret, struct error *err)
+{
+	sqlite3_stmt *query;
+	int r = 0;
+
+	if (sqlite3_prepare_v2(store->db, "PRAGMA user_version", -1, &query, NULL) != SQLITE_OK)
+		return fail(store, err);
+	if (sqlite3_step(query) == SQLITE_ROW)
+		*ret = sqlite3_column_int(query, 0);
+	else
+		r = fail(store, err);
+	sqlite3_finalize(query);
+	return r;
+}
+
+static int migrate(struct store *store, struct error *err)
+{
+	int version = 0;
+	int r = read_version(store, &version, err);
+
+	if (r < 0)
+		return r;
+	if (version < 0 || (size_t)version > ARRAY_SIZE(migrations))
+		return error_set(err, EINVAL, "schema version %d is of a newer hulld; this one knows %zu", version,
+			ARRAY_SIZE(migrations));
+	for (; (size_t)version < ARRAY_SIZE(migrations); version++) {
+		char *sql = sqlite3_mprintf(
+			"BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT;", migrations[version], version + 1);
+
+		r = sql ? run(store, sql, err) : error_set(err, ENOMEM, "out of memory");
+		sqlite3_free(sql);
+		if (r < 0)
+			return r; /* closing the database rolls back */
+	}
+	return 0;
+}
+
+static int set_up(struct store *store, struct error *err)
+{
+	int r;
+
+	sqlite3_busy_timeout(store->db, 5000);
+	r = run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;", err);
+	if (r == 0)
+		r = migrate(store, err);
+	for (int i = 0; r == 0 && i < N_STATEMENTS; i++)
+		if (sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &store->prepared[i],
+			    NULL) != SQLITE_OK)
+			r = fail(store, err);
+	return r;
+}
+
+struct store *store_open(const char *path, struct error *err)
+{
+	struct store *store = calloc(1, sizeof(*store));
+
+	if (!store) {
+		error_set(err, ENOMEM, "out of memory");
+		return NULL;
+	}
+	if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
+		SQLITE_OK)
+		error_set(err, EIO, "%s: %s", path, store->db ? sqlite3_errmsg(store->db) : "out of memory");
+	else if (set_up(store, err) < 0)
+		error_prefix(err, "%s: ", path);
+	else
+		return store;
+	store_close(store);
+	return NULL;
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	for (int i = 0; i < N_STATEMENTS; i++)
+		sqlite3_finalize(store->prepared[i]);
+	sqlite3_close(store->db);
+	free(store);
+}
+
+static sqlite3_stmt *begin(struct store *store, enum statement which)
+{
+	sqlite3_stmt *stmt = store->prepared[which];
+
+	sqlite3_reset(stmt);
+	sqlite3_clear_bindings(stmt);
+	return stmt;
+}
+
+/* A binding fails only for want of memory, and then the step does too: NOT NULL sees to it. */
+static void bind_text(sqlite3_stmt *stmt, int index, const char *text)
+{
+	sqlite3_bind_text(stmt, index, text, -1, SQLITE_STATIC);
+}
+
+/* Runs a statement that returns no rows. */
+static int commit(struct store *store, sqlite3_stmt *stmt, struct error *err)
+{
+	int r = sqlite3_step(stmt) == SQLITE_DONE ? 0 : fail(store, err);
+
+	sqlite3_reset(stmt);
+	sqlite3_clear_bindings(stmt);
+	return r;
+}
+
+static int commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, struct error *err)
+{
+	int r = commit(store, stmt, err);
+
+	if (r == 0 && sqlite3_changes(store->db) == 0)
+		r = error_set(err, ENOENT, "there is no such %s", what);
+	return r;
+}
+
+static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record)
+{
+	bind_text(stmt, 1, record->id);
+	bind_text(stmt, 2, machine_state_names[record->state]);
+	bind_text(stmt, 3, record->cause_code);
+	bind_text(stmt, 4, record->cause_message);
+	sqlite3_bind_int(stmt, 5, record->exit_status);
+	sqlite3_bind_int(stmt, 6, record->monitor.pid);
+	sqlite3_bind_int64(stmt, 7, (int64_t)record->monitor.start_time);
+	sqlite3_bind_int(stmt, 8, record->passt.pid);
+	sqlite3_bind_int64(stmt, 9, (int64_t)record->passt.start_time);
+	bind_text(stmt, 10, record->boot_id);
+	sqlite3_bind_int64(stmt, 11, record->restarts);
+	sqlite3_bind_int64(stmt, 12, record->failures);
+	sqlite3_bind_int64(stmt, 13, record->restart_at);
+	sqlite3_bind_int64(stmt, 14, record->stop_timeout_s);
+	sqlite3_bind_int(stmt, 15, record->restart_wanted);
+	sqlite3_bind_int64(stmt, 16, record->started_at);
+	sqlite3_bind_int64(stmt, 17, record->stopped_at);
+}
+
+int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, MACHINE_INSERT);
+
+	bind_machine(stmt, record);
+	bind_text(stmt, 18, record->name);
+	bind_text(stmt, 19, record->rootfs);
+	bind_text(stmt, 20, record->spec);
+	bind_text(stmt, 21, record->image_config);
+	sqlite3_bind_int64(stmt, 22, record->created_at);
+	return commit(store, stmt, err);
+}
+
+int store_machine_update(struct store *store, const struct machine_record *record, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, MACHINE_UPDATE);
+
+	bind_machine(stmt, record);
+	return commit_one(store, stmt, "machine", err);
+}
+
+int store_machine_delete(struct store *store, const char *id, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, MACHINE_DELETE);
+
+	bind_text(stmt, 1, id);
+	return commit_one(store, stmt, "machine", err);
+}
+
+static const char *column(sqlite3_stmt *stmt, int index)
+{
+	const unsigned char *text = sqlite3_column_text(stmt, index);
+
+	return text ? (const char *)text : "";
+}
+
+static int state_by_name(const char *name)
+{
+	for (int i = 0; machine_state_names[i]; i++)
+		if (strcmp(machine_state_names[i], name) == 0)
+			return i;
+	return -1;
+}
+
+static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct error *err)
+{
+	snprintf(ret->id, sizeof(ret->id), "%s", column(stmt, 0));
+	ret->state = state_by_name(column(stmt, 1));
+	if (ret->state < 0)
+		return error_set(err, EINVAL, "machine %s has the unknown state %s", ret->id, column(stmt, 1));
+	snprintf(ret->cause_code, sizeof(ret->cause_code), "%s", column(stmt, 2));
+	snprintf(ret->cause_message, sizeof(ret->cause_message), "%s", column(stmt, 3));
+	ret->exit_status = sqlite3_column_int(stmt, 4);
+	ret->monitor.pid = sqlite3_column_int(stmt, 5);
+	ret->monitor.start_time = (uint64_t)sqlite3_column_int64(stmt, 6);
+	ret->passt.pid = sqlite3_column_int(stmt, 7);
+	ret->passt.start_time = (uint64_t)sqlite3_column_int64(stmt, 8);
+	snprintf(ret->boot_id, sizeof(ret->boot_id), "%s", column(stmt, 9));
+	ret->restarts = sqlite3_column_int64(stmt, 10);
+	ret->failures = sqlite3_column_int64(stmt, 11);
+	ret->restart_at = sqlite3_column_int64(stmt, 12);
+	ret->stop_timeout_s = sqlite3_column_int64(stmt, 13);
+	ret->restart_wanted = sqlite3_column_int(stmt, 14) != 0;
+	ret->started_at = sqlite3_column_int64(stmt, 15);
+	ret->stopped_at = sqlite3_column_int64(stmt, 16);
+	snprintf(ret->name, sizeof(ret->name), "%s", column(stmt, 17));
+	snprintf(ret->rootfs, sizeof(ret->rootfs), "%s", column(stmt, 18));
+	ret->spec = strdup(column(stmt, 19));
+	ret->image_config = strdup(column(stmt, 20));
+	ret->created_at = sqlite3_column_int64(stmt, 21);
+	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
+}
+
+int store_machines_each(
+	struct store *store, int (*fn)(void *ctx, struct machine_record *record), void *ctx, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, MACHINES);
+	int step, r = 0;
+
+	while (r == 0 && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
+		struct machine_record record = {0};
+
+		r = step == SQLITE_ROW ? read_machine(stmt, &record, err) : fail(store, err);
+		if (r < 0)
+			machine_record_done(&record);
+		else
+			r = fn(ctx, &record);
+	}
+	sqlite3_reset(stmt);
+	return r;
+}
+
+int store_image_put(
+	struct store *store, const char *name, const char *rootfs, const char *document, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, IMAGE_PUT);
+
+	bind_text(stmt, 1, name);
+	bind_text(stmt, 2, rootfs);
+	bind_text(stmt, 3, document);
+	return commit(store, stmt, err);
+}
+
+int store_image_delete(struct store *store, const char *name, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, IMAGE_DELETE);
+
+	bind_text(stmt, 1, name);
+	return commit_one(store, stmt, "image", err);
+}
+
+static json_t *read_document(sqlite3_stmt *stmt, struct error *err)
+{
+	const char *text = column(stmt, 0);
+
+	return json_parse(text, strlen(text), err);
+}
+
+json_t *store_image_get(struct store *store, const char *name, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, IMAGE_GET);
+	json_t *document = NULL;
+	int step;
+
+	bind_text(stmt, 1, name);
+	step = sqlite3_step(stmt);
+	if (step == SQLITE_ROW)
+		document = read_document(stmt, err);
+	else if (step == SQLITE_DONE)
+		error_set(err, ENOENT, "there is no image \"%s\"", name);
+	else
+		fail(store, err);
+	sqlite3_reset(stmt);
+	return document;
+}
+
+json_t *store_images(struct store *store, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, IMAGES);
+	json_t *list = json_array();
+	int step;
+
+	while (list && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
+		json_t *document = step == SQLITE_ROW ? read_document(stmt, err) : NULL;
+
+		if (step != SQLITE_ROW)
+			fail(store, err);
+		if (!document) {
+			json_decref(list);
+			list = NULL;
+		} else {
+			json_array_append_new(list, document);
+		}
+	}
+	sqlite3_reset(stmt);
+	return list;
+}
+
+int store_count_blob_users(struct store *store, const char *rootfs, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, BLOB_USERS);
+	int r;
+
+	bind_text(stmt, 1, rootfs);
+	r = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int(stmt, 0) : fail(store, err);
+	sqlite3_reset(stmt);
+	return r;
+}

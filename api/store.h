@@ -1,0 +1,72 @@
+/* What must survive: images and machines in SQLite. Every call that returns 0 has been committed to disk.
+ *
+ * Loop thread only. The store keeps no cache and knows no rules beyond unique names and ids. */
+#ifndef HULL_API_STORE_H
+#define HULL_API_STORE_H
+
+#include "api/spec.h"
+
+#include <sys/types.h>
+
+struct store;
+
+#define BOOT_ID_BYTES 37
+
+/* A process that was started for a machine: pid 0 means none. A pid is trusted only with its start time and the boot
+ * it was seen in. */
+struct process_id {
+	pid_t pid;
+	uint64_t start_time; /* field 22 of /proc/PID/stat */
+};
+
+/* A row of `machines`. The first part never changes after insertion. */
+struct machine_record {
+	char id[MACHINE_ID_BYTES + 1];
+	char name[NAME_MAX_BYTES + 1];
+	char rootfs[80];    /* digest of the image when the machine was created */
+	char *spec;	    /* MachineSpec as JSON; owned */
+	char *image_config; /* ImageConfig as JSON, of the image when the machine was created; owned */
+	int64_t created_at; /* ms since 1970, as all times here; 0: never */
+
+	int state; /* enum machine_state */
+	char cause_code[32];
+	char cause_message[ERROR_MESSAGE_MAX]; /* printable ASCII */
+	int exit_status;		       /* -1: none was handed over */
+	struct process_id monitor, passt;
+	char boot_id[BOOT_ID_BYTES]; /* of the two above */
+	int64_t restarts;
+	int64_t failures;   /* failed runs in a row */
+	int64_t restart_at; /* when its restart policy starts it again; 0: not */
+	int64_t stop_timeout_s;
+	bool restart_wanted; /* starts again as soon as it has stopped */
+	int64_t started_at, stopped_at;
+};
+
+void machine_record_done(struct machine_record *record);
+
+/* Opens or creates `path` and brings its schema up to date. NULL with `err` set; a schema of a newer hulld is refused. */
+struct store *store_open(const char *path, struct error *err);
+void store_close(struct store *store); /* NULL is fine */
+
+/* Each 0 or -errno with `err` set. -EEXIST: the name is taken. -ENOENT: no such row. */
+int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err);
+/* Everything of the second part. */
+int store_machine_update(struct store *store, const struct machine_record *record, struct error *err);
+int store_machine_delete(struct store *store, const char *id, struct error *err);
+/* Every row; `fn` owns the record's memory. Stops at the first non-zero return and returns that. */
+int store_machines_each(struct store *store, int (*fn)(void *ctx, struct machine_record *record), void *ctx,
+	struct error *err);
+
+/* `document` is an Image as JSON. An existing row of that name is replaced. */
+int store_image_put(struct store *store, const char *name, const char *rootfs, const char *document, struct error *err);
+int store_image_delete(struct store *store, const char *name, struct error *err);
+/* The document, a new reference. NULL: there is none, err->errnum ENOENT; or another errnum. */
+json_t *store_image_get(struct store *store, const char *name, struct error *err);
+/* An array of all documents, by name. NULL with `err` set. */
+json_t *store_images(struct store *store, struct error *err);
+
+/* How many images and machines need that blob.
+ * Or -errno with `err` set. */
+int store_count_blob_users(struct store *store, const char *rootfs, struct error *err);
+
+#endif

@@ -1,0 +1,574 @@
+/* Starting, watching and ending what runs for a machine. See machine.h and process.h for the theory.
+ *
+ * A start is a chain, each step begun by the end of the one before:
+ *
+ *	supervisor_start → (mkfs.ext4, once) → (passt, when there is a network) → monitor → PING … → machine_is_up()
+ *
+ * Wherever it breaks, finish() ends what runs and machine.c is told. One deadline spans the chain, another a stop. */
+#include "api/supervisor.h"
+
+#include "api/agent.h"
+#include "common/buf.h"
+#include "common/cleanup.h"
+#include "common/io.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define NS_PER_S	1000000000ull
+#define NS_PER_MS	1000000ull
+#define PING_EVERY_MS	50
+#define PING_TIMEOUT_MS 5000
+#define PASST_POLL_MS	5
+#define STATUS_MAX	65536 /* bytes of status.json, and of a log's end */
+
+static void start_monitor(struct machine *m);
+
+/* Ending. */
+
+/* Ends everything but the monitor, which has ended or was never there, and tells machine.c. */
+static void finish(struct machine *m, const struct machine_end *end)
+{
+	char path[512];
+
+	agent_cancel(m->agent);
+	m->agent = NULL;
+	process_free(m->monitor);
+	process_kill_and_free(m->passt);
+	process_kill_and_free(m->mkfs);
+	m->monitor = m->passt = m->mkfs = NULL;
+	loop_timer_arm(m->start_deadline, UINT64_MAX);
+	loop_timer_arm(m->stop_deadline, UINT64_MAX);
+	loop_timer_arm(m->retry, UINT64_MAX);
+	unlink(machine_run_path(m, "vsock.sock", path, sizeof(path)));
+	machine_has_ended(m, end);
+}
+
+/* A start that broke before there was a monitor. */
+static void fail_start(struct machine *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void fail_start(struct machine *m, const char *fmt, ...)
+{
+	struct machine_end end = {.code = "start_failed", .exit_status = -1, .failed = true};
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(end.message, sizeof(end.message), fmt, args);
+	va_end(args);
+	finish(m, &end);
+}
+
+/* The last line of a log that says anything, or "". */
+static void last_line(const struct machine *m, const char *log, char *ret, size_t size)
+{
+	char path[512], text[1024];
+	cleanup_close int fd = open(machine_state_path(m, log, path, sizeof(path)), O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	char *line;
+	ssize_t n;
+
+	ret[0] = '\0';
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return;
+	n = pread_full(fd, text, sizeof(text) - 1,
+		st.st_size > (off_t)sizeof(text) - 1 ? (uint64_t)st.st_size - (sizeof(text) - 1) : 0);
+	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\0'))
+		n--;
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	line = strrchr(text, '\n');
+	line = line ? line + 1 : text;
+	line[strnlen(line, size - 1)] = '\0';
+	memcpy(ret, line, strlen(line) + 1);
+}
+
+/* What the monitor left on its status descriptor. False: nothing. */
+static bool read_status(const struct machine *m, struct machine_end *end)
+{
+	struct status_record status;
+	struct error err;
+	struct buf text;
+	char path[512];
+	json_t *value;
+	bool ok;
+
+	buf_init(&text, STATUS_MAX);
+	ok = buf_read_file(&text, machine_state_path(m, "status.json", path, sizeof(path))) == 0 && text.len > 0;
+	value = ok ? json_parse(text.data, text.len, &err) : NULL;
+	buf_done(&text);
+	ok = value && json_read(&status_record_table, value, &status, &err) == 0;
+	if (value && !ok)
+		log_error_object(&err, path);
+	json_decref(value);
+	if (!ok)
+		return false;
+	snprintf(end->code, sizeof(end->code), "%s", status_cause_names[status.cause]);
+	snprintf(end->message, sizeof(end->message), "%s%s%s", status.field ? status.field : "", status.field ? ": " : "",
+		status.message ? status.message : "");
+	if (json_is_integer(status.exit_status))
+		end->exit_status = (int)(json_integer_value(status.exit_status) & 0xff);
+	end->failed = status.cause == STATUS_PANIC || status.cause == STATUS_ERROR;
+	json_done(&status_record_table, &status);
+	return true;
+}
+
+static void describe_death(const struct machine *m, int status, struct machine_end *end)
+{
+	char line[256];
+
+	last_line(m, "vmm.log", line, sizeof(line));
+	if (status >= 0 && WIFSIGNALED(status))
+		snprintf(end->message, sizeof(end->message), "the monitor was ended by signal %d (%s)", WTERMSIG(status),
+			strsignal(WTERMSIG(status)));
+	else
+		snprintf(end->message, sizeof(end->message), "the monitor ended without saying why; its log ends: %s", line);
+}
+
+/* `status` as in process_fn. */
+static struct machine_end conclude(const struct machine *m, int status)
+{
+	struct machine_end end = {.exit_status = -1};
+	bool said = read_status(m, &end);
+
+	if (strcmp(m->ending_code, "start_timeout") == 0) {
+		end.failed = true;
+		snprintf(end.code, sizeof(end.code), "start_timeout");
+		snprintf(end.message, sizeof(end.message), "the agent did not answer within %u s",
+			m->hulld->options.start_timeout_s);
+	} else if (m->ending_code[0] && (!said || strcmp(end.code, "signal") == 0)) {
+		snprintf(end.code, sizeof(end.code), "%s", m->ending_code);
+		snprintf(end.message, sizeof(end.message), "%s",
+			strcmp(end.code, "killed") == 0 ? "the monitor was killed" : "stopped before it was up");
+	} else if (!said) {
+		end.failed = true;
+		snprintf(end.code, sizeof(end.code), "monitor_died");
+		describe_death(m, status, &end);
+	}
+	return end;
+}
+
+static void on_monitor_end(void *ctx, int status)
+{
+	struct machine *m = ctx;
+	struct machine_end end = conclude(m, status);
+
+	finish(m, &end);
+}
+
+static void end_monitor(struct machine *m, const char *code, int signo)
+{
+	struct machine_end end = {.exit_status = -1};
+
+	snprintf(m->ending_code, sizeof(m->ending_code), "%s", code);
+	if (m->monitor) {
+		process_signal(m->monitor, signo);
+		return;
+	}
+	snprintf(end.code, sizeof(end.code), "%s", code);
+	snprintf(end.message, sizeof(end.message), "ended before its monitor was started");
+	end.failed = strcmp(code, "start_timeout") == 0;
+	finish(m, &end);
+}
+
+void supervisor_kill(struct machine *m, const char *code)
+{
+	end_monitor(m, code, SIGKILL);
+}
+
+static void on_start_deadline(void *ctx)
+{
+	supervisor_kill(ctx, "start_timeout");
+}
+
+static void on_stop_deadline(void *ctx)
+{
+	supervisor_kill(ctx, "killed");
+}
+
+static void on_stop_answer(void *ctx, int r)
+{
+	struct machine *m = ctx;
+
+	m->agent = NULL;
+	if (r == 0)
+		return;
+	log_warn("machine %s: its agent does not stop it: %s", m->record.name, strerror(abs(r)));
+	end_monitor(m, "stopped", SIGTERM);
+}
+
+void supervisor_stop(struct machine *m)
+{
+	uint64_t timeout_ms = (uint64_t)m->record.stop_timeout_s * 1000;
+	char vsock[512];
+
+	agent_cancel(m->agent);
+	m->agent = NULL;
+	loop_timer_arm(m->start_deadline, UINT64_MAX);
+	loop_timer_arm(m->retry, UINT64_MAX);
+	loop_timer_arm(m->stop_deadline, timeout_ms * NS_PER_MS);
+	if (!m->up) {
+		end_monitor(m, "stopped", SIGTERM);
+		return;
+	}
+	if (timeout_ms == 0)
+		return; /* the deadline is now */
+	/* The agent's own SIGKILL comes early enough for an orderly power-off before ours. */
+	m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_STOP,
+		(uint32_t)(timeout_ms / 5 * 4), (unsigned)timeout_ms, on_stop_answer, m);
+}
+
+/* Starting. */
+
+static void on_pong(void *ctx, int r)
+{
+	struct machine *m = ctx;
+
+	m->agent = NULL;
+	if (r != 0) {
+		loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
+		return;
+	}
+	loop_timer_arm(m->start_deadline, UINT64_MAX);
+	m->up = true;
+	machine_is_up(m);
+}
+
+static void ping(struct machine *m)
+{
+	char vsock[512];
+
+	m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_PING, 0,
+		PING_TIMEOUT_MS, on_pong, m);
+}
+
+/* Has passt said that it listens? Its pid file comes after its socket. */
+static void poll_passt(struct machine *m)
+{
+	char path[512];
+	struct stat st;
+
+	if (stat(machine_run_path(m, "net/passt.pid", path, sizeof(path)), &st) == 0 && st.st_size > 0)
+		start_monitor(m);
+	else
+		loop_timer_arm(m->retry, PASST_POLL_MS * NS_PER_MS);
+}
+
+static void on_retry(void *ctx)
+{
+	struct machine *m = ctx;
+
+	if (m->monitor)
+		ping(m);
+	else
+		poll_passt(m);
+}
+
+static bool make_timers(struct machine *m)
+{
+	struct loop *loop = m->hulld->loop;
+
+	if (!m->start_deadline)
+		m->start_deadline = loop_add_timer(loop, on_start_deadline, m);
+	if (!m->stop_deadline)
+		m->stop_deadline = loop_add_timer(loop, on_stop_deadline, m);
+	if (!m->retry)
+		m->retry = loop_add_timer(loop, on_retry, m);
+	return m->start_deadline && m->stop_deadline && m->retry;
+}
+
+/* Spawns behind the gate, records who it is, opens the gate. `id` lies in the machine's record. */
+static struct process *spawn_recorded(struct machine *m, const char *const *argv, const int *fds, size_t n_fds,
+	process_fn fn, struct process_id *id, struct error *err)
+{
+	struct process *process;
+	int gate;
+
+	process = process_spawn(m->hulld->loop, argv, fds, n_fds, fn, m, id, &gate, err);
+	if (!process)
+		return NULL;
+	snprintf(m->record.boot_id, sizeof(m->record.boot_id), "%s", m->hulld->boot_id);
+	if (store_machine_update(m->hulld->store, &m->record, err) < 0) {
+		close(gate); /* unrecorded, it must not run */
+		process_kill_and_free(process);
+		*id = (struct process_id){0};
+		return NULL;
+	}
+	process_open_gate(gate);
+	return process;
+}
+
+static int open_log(const struct machine *m, const char *name, int flags)
+{
+	char path[512];
+
+	return open(machine_state_path(m, name, path, sizeof(path)), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags,
+		0600);
+}
+
+static void start_monitor(struct machine *m)
+{
+	char config[512];
+	const char *argv[] = {m->hulld->options.vmm, "--config-file",
+		machine_state_path(m, "config.json", config, sizeof(config)), "--no-api", "--id", m->record.id, "--log-fd",
+		"3", "--status-fd", "4", NULL};
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	cleanup_close int console = open_log(m, "console.log", 0), log = open_log(m, "vmm.log", 0);
+	cleanup_close int workload = open_log(m, "workload.log", 0), status = open_log(m, "status.json", O_TRUNC);
+	int fds[] = {null, console, log, workload, status};
+	struct error err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] < 0) {
+			fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
+			return;
+		}
+	m->monitor = spawn_recorded(m, argv, fds, ARRAY_SIZE(fds), on_monitor_end, &m->record.monitor, &err);
+	if (!m->monitor) {
+		fail_start(m, "%s", err.message);
+		return;
+	}
+	machine_tell_waiters(m);
+	loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
+}
+
+static void on_passt_end(void *ctx, int status)
+{
+	struct machine *m = ctx;
+	char line[256];
+
+	(void)status;
+	process_free(m->passt);
+	m->passt = NULL;
+	if (m->monitor)
+		return; /* it ends with the monitor's connection */
+	last_line(m, "passt.log", line, sizeof(line));
+	fail_start(m, "passt ended before it was ready: %s", line);
+}
+
+static void start_network(struct machine *m)
+{
+	char program[256], sock[512], pid_file[512];
+	const char *argv[] = {program, "--foreground", "--quiet", "--one-off", "--socket",
+		machine_run_path(m, "net/passt.sock", sock, sizeof(sock)), "--pid",
+		machine_run_path(m, "net/passt.pid", pid_file, sizeof(pid_file)), "--address", "10.0.2.15", "--netmask",
+		"24", "--gateway", "10.0.2.2", "--mac-addr", "02:00:00:00:00:02", "--dns-forward", "10.0.2.3",
+		/* The gateway's address would be the host's own loopback, and all that listens there. */
+		"--no-map-gw", "--ipv4-only", "--no-dhcp", NULL};
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = open_log(m, "passt.log", O_TRUNC);
+	int fds[] = {null, log, log};
+	struct error err;
+
+	if (m->spec.network == NETWORK_NONE) {
+		start_monitor(m);
+		return;
+	}
+	if (find_program("passt", program, sizeof(program)) < 0 || null < 0 || log < 0) {
+		fail_start(m, "cannot start passt: it is not installed, or its log cannot be opened");
+		return;
+	}
+	m->passt = spawn_recorded(m, argv, fds, ARRAY_SIZE(fds), on_passt_end, &m->record.passt, &err);
+	if (!m->passt)
+		fail_start(m, "%s", err.message);
+	else
+		loop_timer_arm(m->retry, PASST_POLL_MS * NS_PER_MS);
+}
+
+/* The scratch disk has its name only when it is whole: the file system is made beside it, then renamed, durably. */
+
+static int keep_scratch(const struct machine *m)
+{
+	char from[512], to[512], folder[512];
+	cleanup_close int fd = open(machine_state_path(m, "", folder, sizeof(folder)), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || rename(machine_state_path(m, "scratch.new", from, sizeof(from)),
+			      machine_state_path(m, "scratch.ext4", to, sizeof(to))) < 0)
+		return -errno;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+static void on_mkfs_end(void *ctx, int status)
+{
+	struct machine *m = ctx;
+	char line[256];
+	int r;
+
+	process_free(m->mkfs);
+	m->mkfs = NULL;
+	if (status != 0) {
+		last_line(m, "vmm.log", line, sizeof(line));
+		fail_start(m, "mkfs.ext4 failed: %s", line);
+		return;
+	}
+	r = keep_scratch(m);
+	if (r < 0)
+		fail_start(m, "cannot keep the scratch disk: %s", strerror(-r));
+	else
+		start_network(m);
+}
+
+static int make_sparse(const struct machine *m, const char *path)
+{
+	cleanup_close int fd = -1;
+
+	/* Another mkfs.ext4, of a hulld that was killed, may still write to a file of that name. */
+	unlink(path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 || ftruncate(fd, (off_t)m->spec.disk_mib << 20) < 0 ? -errno : 0;
+}
+
+static void make_scratch(struct machine *m)
+{
+	char program[256], path[512];
+	const char *argv[] = {program, "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+		machine_state_path(m, "scratch.new", path, sizeof(path)), NULL};
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = open_log(m, "vmm.log", 0);
+	int fds[] = {null, log, log}, gate, r;
+	struct process_id id;
+	struct error err;
+
+	if (find_program("mkfs.ext4", program, sizeof(program)) < 0 || null < 0 || log < 0) {
+		fail_start(m, "cannot start mkfs.ext4: it is not installed, or the log cannot be opened");
+		return;
+	}
+	r = make_sparse(m, path);
+	if (r < 0) {
+		fail_start(m, "cannot make the scratch disk: %s", strerror(-r));
+		return;
+	}
+	m->mkfs = process_spawn(m->hulld->loop, argv, fds, ARRAY_SIZE(fds), on_mkfs_end, m, &id, &gate, &err);
+	if (!m->mkfs)
+		fail_start(m, "%s", err.message);
+	else
+		process_open_gate(gate);
+}
+
+int supervisor_check(const struct machine *m, struct problem *problem)
+{
+	const struct options *options = &m->hulld->options;
+	char blob[BLOB_PATH_MAX], program[256];
+	const struct {
+		const char *what, *path, *hint;
+		int mode;
+	} needed[] = {
+		{"the kernel", options->kernel, "install the guest files, or name another with --kernel", R_OK},
+		{"the initramfs", options->initrd, "install the guest files, or name another with --initrd", R_OK},
+		{"the monitor", options->vmm, "name another with --vmm", X_OK},
+		{"the image's blob", blob_path(m->hulld->blobs, m->record.rootfs, blob), "upload the image again", R_OK},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+		if (access(needed[i].path, needed[i].mode) == 0)
+			continue;
+		problem_set(problem, PROBLEM_MACHINE_FAILED, NULL, "%s cannot be used: %s: %s", needed[i].what,
+			needed[i].path, strerror(errno));
+		return problem_set_hint(problem, "%s", needed[i].hint);
+	}
+	if (m->spec.network == NETWORK_DEFAULT && find_program("passt", program, sizeof(program)) < 0) {
+		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
+		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
+	}
+	return 0;
+}
+
+void supervisor_start(struct machine *m)
+{
+	char scratch[512];
+	struct error err;
+
+	m->ending_code[0] = '\0';
+	m->up = false;
+	if (!make_timers(m)) {
+		fail_start(m, "out of memory");
+		return;
+	}
+	loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
+	if (launch_prepare(m, &err) < 0)
+		fail_start(m, "%s", err.message);
+	else if (access(machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch)), F_OK) < 0)
+		make_scratch(m);
+	else
+		start_network(m);
+}
+
+/* After a restart of hulld. */
+
+/* Begins an interrupted start again. Its passt, if it got as far, waits for nobody now. */
+static void start_over(struct machine *m)
+{
+	struct problem problem;
+
+	process_kill_and_free(m->passt);
+	m->passt = NULL;
+	m->record.monitor = m->record.passt = (struct process_id){0};
+	if (supervisor_check(m, &problem) < 0)
+		fail_start(m, "%s", problem.error.message);
+	else
+		supervisor_start(m);
+}
+
+static void conclude_unseen(struct machine *m, bool same_boot)
+{
+	struct machine_end end = {.exit_status = -1};
+
+	/* A monitor that was never recorded left no status of its own: what lies there is of the run before. */
+	if (m->record.monitor.pid && read_status(m, &end)) {
+		finish(m, &end);
+		return;
+	}
+	if (m->record.state == MACHINE_STARTING && same_boot) {
+		start_over(m);
+		return;
+	}
+	end.failed = m->record.state != MACHINE_STOPPING;
+	snprintf(end.code, sizeof(end.code), "%s",
+		!end.failed ? "killed" : same_boot ? "monitor_died" : "host_restarted");
+	snprintf(end.message, sizeof(end.message), "%s",
+		!end.failed ? "ended while hulld was down"
+		: same_boot ? "the monitor ended without saying why while hulld was down"
+			    : "the host went down while the machine ran");
+	finish(m, &end);
+}
+
+void supervisor_adopt(struct machine *m)
+{
+	bool same_boot = strcmp(m->record.boot_id, m->hulld->boot_id) == 0 || !m->record.monitor.pid;
+
+	if (!make_timers(m)) {
+		log_error("machine %s: out of memory", m->record.name);
+		return;
+	}
+	m->ending_code[0] = '\0';
+	m->up = m->record.state != MACHINE_STARTING;
+	if (strcmp(m->record.boot_id, m->hulld->boot_id) == 0) {
+		m->monitor = process_adopt(m->hulld->loop, &m->record.monitor, on_monitor_end, m);
+		m->passt = process_adopt(m->hulld->loop, &m->record.passt, on_passt_end, m);
+	}
+	if (!m->monitor) {
+		conclude_unseen(m, same_boot);
+		return;
+	}
+	log_info("machine %s: adopted its monitor, pid %d", m->record.name, (int)m->record.monitor.pid);
+	if (m->record.state == MACHINE_STARTING) {
+		loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
+		ping(m);
+	} else if (m->record.state == MACHINE_STOPPING) {
+		supervisor_stop(m);
+	}
+}
+
+void supervisor_release(struct machine *m)
+{
+	agent_cancel(m->agent);
+	process_free(m->monitor);
+	process_free(m->passt);
+	process_free(m->mkfs);
+	loop_remove(m->start_deadline);
+	loop_remove(m->stop_deadline);
+	loop_remove(m->retry);
+}

@@ -1,0 +1,24 @@
+/* What runs for a machine: files, passt, the monitor, the agent. Called by machine.c, reports back to it. */
+#ifndef HULL_API_SUPERVISOR_H
+#define HULL_API_SUPERVISOR_H
+
+#include "api/machine.h"
+
+/* What can be known before a start is promised: kernel, monitor, passt and blob are there. */
+int supervisor_check(const struct machine *m, struct problem *problem);
+/* Prepares and starts; ends in machine_is_up() or machine_has_ended(), later. */
+void supervisor_start(struct machine *m);
+/* After a restart of hulld, for an active machine: adopts what lives, or concludes what happened. */
+void supervisor_adopt(struct machine *m);
+/* Asks the machine to end within record.stop_timeout_s; kills it then. */
+void supervisor_stop(struct machine *m);
+/* Ends it at once; `code` becomes the cause. */
+void supervisor_kill(struct machine *m, const char *code);
+/* Frees timers and watches; processes go on. */
+void supervisor_release(struct machine *m);
+
+/* launch.c: the files a monitor is started with, and its arguments. 0 or -errno with `err` set. */
+int launch_prepare(struct machine *m, struct error *err);
+int launch_make_folders(struct machine *m, struct error *err);
+
+#endif
