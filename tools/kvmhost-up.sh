@@ -1,0 +1,251 @@
+# shellcheck shell=sh
+# The host that stays: kvmhost up, shell, down and status. Read by kvmhost, whose functions and options it uses.
+# shellcheck disable=SC2154
+
+# Sets `helper` to the path of one of our programs: from the build folder, beside this script, or installed.
+find_helper() { # NAME
+	for helper in "${hull:+$hull/$1}" "$here/../build/$1" "$libexec/$1"; do
+		[ -x "$helper" ] && return
+	done
+	fail 125 "$1 is not built: run make"
+}
+
+# Copies Hull's NAME from a build folder or an installation.
+copy_hull() { # NAME TARGET
+	for file in "$hull/$1" "$hull/sbin/$1" "$hull/bin/$1" "$hull/libexec/hull/$1" "$hull/lib/hull/$1" \
+		"$hull"/lib/*/hull/"$1"; do
+		[ -f "$file" ] && cp -L "$file" "$2" && return
+	done
+	fail 125 "$1 is not in $hull: run make and make guest there"
+}
+
+# The inside's /etc: the least that programs expect, and of this machine what belongs to its /usr.
+make_etc() { # FOLDER
+	mkdir -p "$1/ssl/certs"
+	cat >"$1/passwd" <<'PASSWD'
+root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+PASSWD
+	cat >"$1/group" <<'GROUP'
+root:x:0:
+daemon:x:1:
+tty:x:5:
+disk:x:6:
+kvm:x:104:
+nogroup:x:65534:
+GROUP
+	echo hull-host >"$1/hostname"
+	printf '127.0.0.1\tlocalhost\n10.0.2.15\thull-host\n::1\tlocalhost\n' >"$1/hosts"
+	echo nameserver 10.0.2.3 >"$1/resolv.conf"
+	printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$1/nsswitch.conf"
+	ln -s /proc/self/mounts "$1/mtab"
+	for file in ld.so.conf ld.so.conf.d ld.so.cache alternatives protocols services ethertypes mke2fs.conf \
+		ssl/certs/ca-certificates.crt ssl/openssl.cnf; do
+		[ ! -e "/etc/$file" ] || cp -a "/etc/$file" "$1/$file"
+	done
+}
+
+make_disk() {
+	[ -e "$state/disk.img" ] && return
+	need mkfs.ext4 e2fsprogs
+	rm -f "$state/disk.img.new"
+	truncate -s 32G "$state/disk.img.new"
+	mkfs.ext4 -q -F -L hull-state -E root_owner=0:0,lazy_itable_init=1 "$state/disk.img.new" ||
+		fail 125 "cannot make $state/disk.img"
+	mv "$state/disk.img.new" "$state/disk.img"
+}
+
+json_value() { # FILE KEY: of the one-line objects we write ourselves
+	sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" "$1" 2>/dev/null
+}
+
+# The same port and token as before where that is possible: who was told them can go on.
+choose_api() {
+	url=$(json_value "$state/api.json" url)
+	token=$(json_value "$state/api.json" token)
+	[ ${#token} -eq 64 ] || token=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+	port=$("$relay" free-port "${url##*:}") || fail 125 "no port of 127.0.0.1 is free"
+	url=http://127.0.0.1:$port
+	(umask 077 && printf '%s\n' "$token" >"$state/token")
+}
+
+# hull finds the API by its context file; one that somebody wrote for another host is left alone.
+write_api() {
+	(umask 077 && printf '{"url":"%s","token":"%s"}\n' "$url" "$token" >"$state/api.json.new")
+	context=${XDG_CONFIG_HOME:-$HOME/.config}/hull/context.json
+	if [ ! -e "$context" ] || cmp -s "$context" "$state/api.json"; then
+		mkdir -p "${context%/*}"
+		cp -p "$state/api.json.new" "$context.new" && mv "$context.new" "$context"
+	else
+		echo "kvmhost: $context names another host and stays as it is; 'hull --host $url' reaches this one" >&2
+	fi
+	mv "$state/api.json.new" "$state/api.json"
+}
+
+drop_context() {
+	context=${XDG_CONFIG_HOME:-$HOME/.config}/hull/context.json
+	[ ! -e "$state/api.json" ] || ! cmp -s "$context" "$state/api.json" || rm -f "$context"
+}
+
+# The archive behind the initramfs, and what the inside is made of.
+make_up_files() { # FOLDER
+	mkdir -p "$1/files" "$1/root-files/opt/hull"
+	make_etc "$1/root-files/etc"
+	find_helper kvmhost-agent
+	cp "$helper" "$1/files/kvmhost-agent"
+	n=0
+	for dir in $shares; do
+		echo "share$n rw $dir" >>"$1/shares"
+		n=$((n + 1))
+	done
+	[ -z "$bare" ] || return 0
+	for name in hulld hull-vmm hull-ingress hull; do
+		copy_hull "$name" "$1/root-files/opt/hull/$name"
+	done
+	for name in vmlinuz initramfs.cpio; do
+		copy_hull "guest/$name" "$1/root-files/opt/hull/$name"
+	done
+	cp "$state/token" "$1/root-files/opt/hull/token"
+	chmod 600 "$1/root-files/opt/hull/token"
+	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
+		--token-file /opt/hull/token --kernel /opt/hull/vmlinuz --initrd /opt/hull/initramfs.cpio \
+		--vmm /opt/hull/hull-vmm --ingress /opt/hull/hull-ingress \
+		--ingress-forwarder /dev/virtio-ports/hull.forward >"$1/files/hulld"
+}
+
+up_emulated() {
+	need qemu-system-x86_64 qemu-system-x86
+	need cpio cpio
+	for dir in bin lib; do
+		[ -L /$dir ] || fail 125 "/$dir is no link into /usr: the usrmerge package makes it one"
+	done
+	find_entry
+	make_disk
+	work=$(mktemp -d "$run/starting-XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	make_up_files "$work/files"
+	append_files "$work/files" "$work/initramfs.cpio"
+	set -- -virtfs "local,path=$entry/lib/modules/$(cat "$entry/release"),mount_tag=modules,security_model=none,readonly=on"
+	n=0
+	for dir in $shares; do
+		set -- "$@" -virtfs "local,path=$dir,mount_tag=share$n,security_model=none,multidevs=remap"
+		n=$((n + 1))
+	done
+	# cache=writeback: what the inside flushes is flushed; what it does not may sit in this machine's page cache.
+	"$relay" start --run "$run" --log "$state/relay.log" -- \
+		qemu-system-x86_64 -M q35 -cpu max -accel tcg,thread=multi "$@" \
+		-smp "$cpus" -m "$memory" -display none -nodefaults -no-user-config -no-reboot \
+		-kernel "$entry/vmlinux" -initrd "$work/initramfs.cpio" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable kvmhost.mode=up" \
+		-chardev "file,id=console,path=$state/console.log" -serial chardev:console \
+		-drive "if=none,id=state,file=$state/disk.img,format=raw,cache=writeback,discard=unmap" \
+		-device virtio-blk-pci,drive=state,serial=hull-state \
+		-netdev "user,id=n0${port:+,hostfwd=tcp:127.0.0.1:$port-:7070}" -device virtio-net-pci,netdev=n0,romfile= \
+		-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap \
+		-device virtio-serial-pci,max_ports=16 || {
+		tail -n 20 "$state/console.log" >&2 || :
+		fail 125 "the emulated host did not come up; above is what its console said last ($state/console.log)"
+	}
+}
+
+# Where /dev/kvm is usable, hulld itself is what stays.
+up_here() {
+	mkdir -p "$state/hulld"
+	for name in hulld hull-vmm hull-ingress; do
+		find_helper "$name"
+		set -- "$@" "$helper"
+	done
+	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
+		"$1" --state "$state/hulld" --run "$run" --listen "127.0.0.1:$port" --token-file "$state/token" \
+		--kernel "$hull/guest/vmlinuz" --initrd "$hull/guest/initramfs.cpio" --vmm "$2" --ingress "$3" ||
+		fail 125 "hulld did not come up: see $state/relay.log"
+}
+
+print_api() {
+	if [ -e "$state/api.json" ]; then cat "$state/api.json"; else echo "kvmhost: up, without hulld"; fi
+}
+
+up() {
+	options "-c -m --state --hull --bare --share" "$@"
+	shift "$used"
+	[ $# -eq 0 ] || refuse "up takes no command"
+	cpus=${cpus:-2} memory=${memory:-3072} port='' run=$state/run
+	if [ -z "$hull" ]; then
+		if [ -d "$here/../build" ]; then hull=$(realpath "$here/../build"); else hull=${here%/*}; fi
+	fi
+	find_helper kvmhost-relay
+	relay=$helper
+	mkdir -p "$run"
+	chmod 700 "$state" "$run"
+	case $("$relay" ask "$run" status || :) in
+	up)
+		echo "kvmhost: already up" >&2
+		print_api
+		return
+		;;
+	?*) fail 1 "the host is starting or stopping: try again when it has" ;;
+	esac
+	rm -rf "$run"/starting-* "$run/here"
+	: >"$state/console.log"
+	if [ -n "$bare" ]; then rm -f "$state/api.json"; else choose_api; fi
+	if kvm_usable && [ -z "$bare" ]; then
+		: >"$run/here"
+		up_here
+	else
+		up_emulated
+	fi
+	[ -n "$bare" ] || write_api
+	print_api
+}
+
+# Sets `run` and `relay` and what the relay says.
+find_host() { # COMMAND ARGUMENT...
+	options "--state" "$@"
+	run=$state/run
+	find_helper kvmhost-relay
+	relay=$helper
+	answer=$("$relay" ask "$run" status) || answer=down
+}
+
+shell() {
+	find_host "$@"
+	shift "$used"
+	[ "$answer" = up ] || fail 3 "the host is $answer: kvmhost up"
+	if [ -e "$run/here" ]; then
+		[ $# -gt 0 ] || set -- "${SHELL:-/bin/sh}"
+		exec "$@"
+	fi
+	find_helper kvmhost-attach
+	exec "$helper" "$run" "$@"
+}
+
+down() {
+	find_host "$@"
+	shift "$used"
+	[ $# -eq 0 ] || refuse "down takes no command"
+	if [ "$answer" = down ]; then
+		drop_context
+		rm -f "$run/outcome"
+		echo "kvmhost: not up" >&2
+		return
+	fi
+	drop_context
+	case $("$relay" ask "$run" down || :) in
+	forced) fail 1 "the host did not end in time and was ended; what it had flushed is there" ;;
+	*) echo "kvmhost: down" >&2 ;;
+	esac
+}
+
+status() {
+	find_host "$@"
+	shift "$used"
+	[ $# -eq 0 ] || refuse "status takes no command"
+	if [ "$answer" = up ]; then
+		print_api
+	elif [ -s "$run/outcome" ]; then
+		fail 3 "down: $(cat "$run/outcome")"
+	else
+		fail 3 "$answer"
+	fi
+}
