@@ -39,3 +39,9 @@ libhull_devices_a_SOURCES += \
 	devices/vsock_packet.c devices/vsock_packet.h \
 	devices/vsock_queue.c devices/vsock_queue.h \
 	devices/vsock_sink.c
+
+libhull_devices_a_SOURCES += \
+	devices/net_backend.h \
+	devices/net_stream.c \
+	devices/net_tap.c \
+	devices/virtio_net.c devices/virtio_net.h

@@ -219,7 +219,7 @@ void virtq_unpop(struct virtq *vq, uint16_t count)
 	vq->next_avail -= count;
 }
 
-int virtq_push(struct virtq *vq, uint16_t head, uint32_t written)
+int virtq_stage(struct virtq *vq, uint16_t head, uint32_t written)
 {
 	struct vring_used_elem *elem;
 
@@ -232,6 +232,15 @@ int virtq_push(struct virtq *vq, uint16_t head, uint32_t written)
 	/* 65,536 completions since the last interrupt: the distance no longer tells how many there were. */
 	if (vq->next_used == vq->signalled_used)
 		vq->signalled_used_valid = false;
+	return 0;
+}
+
+int virtq_push(struct virtq *vq, uint16_t head, uint32_t written)
+{
+	int r = virtq_stage(vq, head, written);
+
+	if (r < 0)
+		return r;
 	/* Release: the element, and the data before it, are seen by a driver that sees idx (2.7.8.2). */
 	__atomic_store_n(&vq->used_ring->idx, vq->next_used, __ATOMIC_RELEASE);
 	return 0;

@@ -63,6 +63,9 @@ bool virtq_has_work(const struct virtq *vq);
 void virtq_unpop(struct virtq *vq, uint16_t count);
 /* Completes `head`, `written` bytes of its writable part filled. 0 or -EFAULT. */
 int virtq_push(struct virtq *vq, uint16_t head, uint32_t written);
+/* The same, but the driver sees it only together with the next virtq_push(): for one thing that spans several chains,
+ * as a frame in merged receive buffers does (5.1.6.4). */
+int virtq_stage(struct virtq *vq, uint16_t head, uint32_t written);
 /* Whether what was pushed since the last call wants an interrupt (2.7.7.2). */
 bool virtq_wants_interrupt(struct virtq *vq);
 /* Tells the driver whether it should ring the doorbell (2.7.10). After enabling, look for work once more. */

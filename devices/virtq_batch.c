@@ -107,14 +107,14 @@ void virtq_batch_write_head(struct virtq_batch *batch, uint16_t i, uint32_t offs
 	}
 }
 
-int virtq_batch_take(struct virtq_batch *batch, uint32_t data_bytes)
+int virtq_batch_take(struct virtq_batch *batch, uint32_t data_bytes, bool more)
 {
 	const struct virtq_batch_chain *item = &batch->chains[batch->taken];
 
 	assert(batch->taken < batch->n && data_bytes <= item->bytes);
 	batch->bytes -= item->bytes;
 	batch->taken++;
-	return virtq_push(batch->vq, item->head, batch->head_bytes + data_bytes);
+	return (more ? virtq_stage : virtq_push)(batch->vq, item->head, batch->head_bytes + data_bytes);
 }
 
 void virtq_batch_return(struct virtq_batch *batch)
@@ -123,4 +123,26 @@ void virtq_batch_return(struct virtq_batch *batch)
 		virtq_unpop(batch->vq, batch->n - batch->taken);
 	batch->n = batch->taken;
 	batch->bytes = 0;
+}
+
+int virtq_chain_slice(const struct virtq_chain *chain, uint64_t offset, uint64_t len, struct iovec *ret)
+{
+	int n = 0;
+
+	for (uint16_t i = 0; i < chain->n_out && len; i++) {
+		struct iovec piece = chain->iov[i];
+
+		if (offset >= piece.iov_len) {
+			offset -= piece.iov_len;
+			continue;
+		}
+		piece.iov_base = (char *)piece.iov_base + offset;
+		piece.iov_len -= offset;
+		offset = 0;
+		if (piece.iov_len > len)
+			piece.iov_len = len;
+		len -= piece.iov_len;
+		ret[n++] = piece;
+	}
+	return n;
 }

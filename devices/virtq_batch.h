@@ -40,9 +40,13 @@ int virtq_batch_fill(struct virtq_batch *batch, uint16_t chains, uint64_t bytes)
 struct iovec *virtq_batch_iov(struct virtq_batch *batch, uint16_t *ret_n);
 /* Writes the header of the i-th chain (`len` <= head_bytes), or overwrites the start of its data if head_bytes is 0. */
 void virtq_batch_write_head(struct virtq_batch *batch, uint16_t i, uint32_t offset, const void *data, uint32_t len);
-/* Completes the first chain not taken, `data_bytes` of its iov filled. 0 or -EFAULT. */
-int virtq_batch_take(struct virtq_batch *batch, uint32_t data_bytes);
+/* Completes the first chain not taken, `data_bytes` of its iov filled. `more`: the driver is to see it only together
+ * with the next one. 0 or -EFAULT. */
+int virtq_batch_take(struct virtq_batch *batch, uint32_t data_bytes, bool more);
 /* Gives back what was not taken. */
 void virtq_batch_return(struct virtq_batch *batch);
+
+/* The bytes [offset, offset + len) of a chain's readable part as pieces, at most VIRTQ_IOV_MAX: how many. */
+int virtq_chain_slice(const struct virtq_chain *chain, uint64_t offset, uint64_t len, struct iovec *ret);
 
 #endif

@@ -110,29 +110,6 @@ static size_t host_write(struct vsock_conn *conn, struct iovec *iov, int n)
 	return 0;
 }
 
-/* The part [offset, offset + len) of `chain`'s readable bytes, as pieces: how many. */
-static int slice(const struct virtq_chain *chain, uint32_t offset, uint32_t len, struct iovec *ret)
-{
-	int n = 0;
-
-	for (uint16_t i = 0; i < chain->n_out && len; i++) {
-		struct iovec piece = chain->iov[i];
-
-		if (offset >= piece.iov_len) {
-			offset -= (uint32_t)piece.iov_len;
-			continue;
-		}
-		piece.iov_base = (char *)piece.iov_base + offset;
-		piece.iov_len -= offset;
-		offset = 0;
-		if (piece.iov_len > len)
-			piece.iov_len = len;
-		len -= (uint32_t)piece.iov_len;
-		ret[n++] = piece;
-	}
-	return n;
-}
-
 void vsock_host_deliver(struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t offset, uint32_t len)
 {
 	struct iovec iov[VIRTQ_IOV_MAX];
@@ -140,7 +117,7 @@ void vsock_host_deliver(struct vsock_conn *conn, const struct virtq_chain *chain
 
 	/* Straight from the guest's buffers, unless something is waiting before it. */
 	if (!conn->host_gone && !conn->queue.len) {
-		int n = slice(chain, offset, len, iov);
+		int n = virtq_chain_slice(chain, offset, len, iov);
 
 		written = (uint32_t)host_write(conn, iov, n);
 	}
@@ -211,7 +188,7 @@ static int send_data(struct virtio_vsock *v, struct vsock_conn *conn, size_t got
 		vsock_conn_data_header(conn, len, &header);
 		vsock_header_encode(&header, bytes);
 		virtq_batch_write_head(&v->batch, v->batch.taken, 0, bytes, sizeof(bytes));
-		if (virtq_batch_take(&v->batch, len) < 0)
+		if (virtq_batch_take(&v->batch, len, false) < 0)
 			return -EFAULT;
 		v->rx_used = true;
 		got -= len;

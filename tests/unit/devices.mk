@@ -43,3 +43,10 @@ tests_unit_virtio_mmio_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_blk_uring_SOURCES = tests/unit/blk_uring.c
 tests_unit_blk_uring_CFLAGS = $(UNIT_CFLAGS) $(LIBURING_CFLAGS)
 tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
+
+
+check_PROGRAMS += tests/unit/virtio_net
+TESTS += tests/unit/virtio_net
+tests_unit_virtio_net_SOURCES = tests/unit/virtio_net.c
+tests_unit_virtio_net_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_virtio_net_LDADD = $(DEVICES_TEST_LIBS)

@@ -1,0 +1,226 @@
+/* virtio-net over a stream socket, as QEMU and passt speak it: each frame behind its length.
+ *
+ *	+----------------+---------------------+----------------+----
+ *	| length (be32)  | length bytes, frame | length (be32)  | …
+ *	+----------------+---------------------+----------------+----
+ *
+ * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length that no
+ * frame has is therefore the end of the link. */
+#include "devices/net_backend.h"
+
+#include "common/checked.h"
+#include "common/cleanup.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define LENGTH_BYTES 4
+/* Room for the largest frame and, mostly, for many at a time: one recv() then serves them all. */
+#define RX_BYTES (2 * (LENGTH_BYTES + NET_FRAME_MAX))
+#define ETHERNET_HEADER_BYTES 14
+
+struct net_stream {
+	struct net_backend backend;
+	/* From the peer: [start, end) of `rx` is not delivered yet. */
+	size_t rx_start, rx_end;
+	/* To the peer: what is left of a frame that the socket took in part. */
+	size_t tx_start, tx_end;
+	uint8_t rx[RX_BYTES];
+	uint8_t tx[LENGTH_BYTES + NET_FRAME_MAX];
+};
+
+static struct net_stream *from_backend(struct net_backend *backend)
+{
+	return container_of(backend, struct net_stream, backend);
+}
+
+static int stream_set_features(struct net_backend *backend, uint64_t driver_features)
+{
+	(void)backend;
+	(void)driver_features;
+	return 0; /* none were offered */
+}
+
+/* The length of the frame at rx_start if all of it is there; 0 when more must be read, -EPROTO for a lie. */
+static ssize_t next_frame(const struct net_stream *s)
+{
+	size_t have = s->rx_end - s->rx_start;
+	uint32_t length;
+
+	if (have < LENGTH_BYTES)
+		return 0;
+	memcpy(&length, s->rx + s->rx_start, LENGTH_BYTES);
+	length = be32toh(length);
+	if (length < 1 || length > NET_FRAME_MAX)
+		return -EPROTO;
+	return have - LENGTH_BYTES >= length ? (ssize_t)length : 0;
+}
+
+/* 0 when something was read, -EAGAIN, or the link is lost. */
+static int fill(struct net_stream *s)
+{
+	ssize_t got;
+
+	/* The rest of a frame moves to the front; it is less than half of the room, which hence is never full. */
+	memmove(s->rx, s->rx + s->rx_start, s->rx_end - s->rx_start);
+	s->rx_end -= s->rx_start;
+	s->rx_start = 0;
+	assert(s->rx_end < sizeof(s->rx));
+	got = recv(s->backend.fd, s->rx + s->rx_end, sizeof(s->rx) - s->rx_end, MSG_DONTWAIT);
+	if (got == 0)
+		return -EPIPE;
+	if (got < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	s->rx_end += (size_t)got;
+	return 0;
+}
+
+/* `len` bytes to `offset` bytes into iov. */
+static void scatter(const struct iovec *iov, int n, size_t offset, const uint8_t *data, size_t len)
+{
+	for (int i = 0; i < n && len; i++) {
+		size_t part;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= iov[i].iov_len;
+			continue;
+		}
+		part = iov[i].iov_len - offset < len ? iov[i].iov_len - offset : len;
+		memcpy((uint8_t *)iov[i].iov_base + offset, data, part);
+		data += part;
+		len -= part;
+		offset = 0;
+	}
+}
+
+static ssize_t stream_receive(struct net_backend *backend, const struct iovec *iov, int n)
+{
+	static const uint8_t no_offload[NET_HEADER_BYTES];
+	struct net_stream *s = from_backend(backend);
+	ssize_t length;
+
+	for (;;) {
+		length = next_frame(s);
+		if (length < 0)
+			return length;
+		if (length == 0) {
+			int r = fill(s);
+
+			if (r < 0)
+				return r;
+			continue;
+		}
+		s->rx_start += LENGTH_BYTES + (size_t)length;
+		if (length >= ETHERNET_HEADER_BYTES)
+			break; /* less is noise: skipped */
+	}
+	scatter(iov, n, 0, no_offload, sizeof(no_offload));
+	scatter(iov, n, NET_HEADER_BYTES, s->rx + s->rx_start - length, (size_t)length);
+	return NET_HEADER_BYTES + length;
+}
+
+static int stream_flush(struct net_backend *backend)
+{
+	struct net_stream *s = from_backend(backend);
+
+	while (s->tx_start < s->tx_end) {
+		ssize_t sent = send(backend->fd, s->tx + s->tx_start, s->tx_end - s->tx_start, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : -errno;
+		s->tx_start += (size_t)sent;
+	}
+	s->tx_start = s->tx_end = 0;
+	return 0;
+}
+
+/* Keeps what lies behind the first `sent` bytes of the length and the frame. */
+static void keep_rest(struct net_stream *s, const struct iovec *iov, int n, size_t sent)
+{
+	for (int i = 0; i < n; i++) {
+		size_t skip = sent < iov[i].iov_len ? sent : iov[i].iov_len;
+
+		memcpy(s->tx + s->tx_end, (const uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip);
+		s->tx_end += iov[i].iov_len - skip;
+		sent -= skip;
+	}
+}
+
+static int stream_send(struct net_backend *backend, const struct iovec *iov, int n)
+{
+	struct net_stream *s = from_backend(backend);
+	struct iovec out[IOV_MAX];
+	struct msghdr msg = {.msg_iov = out, .msg_iovlen = (size_t)n};
+	size_t total = 0;
+	uint32_t length;
+	ssize_t sent;
+	int r = stream_flush(backend);
+
+	if (r < 0)
+		return r;
+	assert(n >= 1 && n <= IOV_MAX);
+	for (int i = 1; i < n; i++)
+		total += iov[i].iov_len;
+	if (total < 1 || total > NET_FRAME_MAX)
+		return 0;
+	/* Where the header was, the length. */
+	length = htobe32((uint32_t)total);
+	memcpy(out, iov, (size_t)n * sizeof(*iov));
+	out[0] = (struct iovec){&length, sizeof(length)};
+	total += sizeof(length);
+	do
+		sent = sendmsg(backend->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0)
+		return errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : -errno;
+	if ((size_t)sent < total)
+		keep_rest(s, out, n, (size_t)sent);
+	return 0;
+}
+
+static void stream_free(struct net_backend *backend)
+{
+	close_fd(backend->fd);
+	free(from_backend(backend));
+}
+
+static const struct net_backend_ops stream_ops = {
+	.set_features = stream_set_features,
+	.receive = stream_receive,
+	.send = stream_send,
+	.flush = stream_flush,
+	.free = stream_free,
+};
+
+struct net_backend *net_stream_new(int stream_fd, struct error *err)
+{
+	cleanup_close int fd = stream_fd;
+	struct net_stream *s;
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM) {
+		error_set_field(err, EINVAL, "stream_socket_path", "the descriptor is not a stream socket");
+		return NULL;
+	}
+	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
+		error_set_errno(err, errno, "cannot set up the network's stream socket");
+		return NULL;
+	}
+	s = malloc(sizeof(*s)); /* the buffers' pages come with their first use */
+	if (!s) {
+		error_set_errno(err, ENOMEM, "cannot use the network's stream socket");
+		return NULL;
+	}
+	s->backend = (struct net_backend){.ops = &stream_ops, .fd = steal_fd(&fd)};
+	s->rx_start = s->rx_end = s->tx_start = s->tx_end = 0;
+	return &s->backend;
+}
