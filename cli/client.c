@@ -1,0 +1,429 @@
+/* Requests to the API. */
+#include "cli/client.h"
+
+#include "common/buf.h"
+#include "common/io.h"
+#include "common/json.h"
+
+#include <curl/curl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#define ANSWER_MAX	   (64u << 20)
+#define CONNECT_TIMEOUT_S  10L
+/* No answer of the API takes longer: waits are asked for in slices below this. */
+#define REQUEST_TIMEOUT_S  300L
+#define POLL_MS		   1000
+
+struct client {
+	struct context context;
+	CURLM *multi;
+	int signal_fd;	 /* -1: signals have their usual effect */
+	bool interruptible; /* a signal ends a plain request */
+	CURL *beside;	 /* client_post_beside(): running or done; NULL: none */
+};
+
+struct transfer {
+	struct client *client;
+	CURL *easy;
+	struct curl_slist *headers;
+	struct buf answer;
+	int out; /* -1: everything into `answer` */
+	int out_error;
+	int in;
+	uint64_t in_offset;
+	const char *label;
+	int drawn; /* per cent on the screen; -1: none */
+	bool done;
+	CURLcode result;
+};
+
+struct client *client_new(const struct args *args, struct failure *fail)
+{
+	struct client *client = calloc(1, sizeof(*client));
+
+	if (!client) {
+		error_set(&fail->error, ENOMEM, "out of memory");
+		return NULL;
+	}
+	client->signal_fd = -1;
+	if (context_find(&client->context, args, fail) < 0 || context_check_url(client->context.url, fail) < 0)
+		goto failed;
+	client->multi = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? curl_multi_init() : NULL;
+	if (client->multi)
+		return client;
+	error_set(&fail->error, ENOMEM, "libcurl cannot be started");
+failed:
+	client_free(client);
+	return NULL;
+}
+
+static void drop_beside(struct client *client)
+{
+	if (!client->beside)
+		return;
+	curl_multi_remove_handle(client->multi, client->beside);
+	curl_easy_cleanup(client->beside);
+	client->beside = NULL;
+}
+
+void client_free(struct client *client)
+{
+	if (!client)
+		return;
+	drop_beside(client);
+	if (client->multi)
+		curl_multi_cleanup(client->multi);
+	close_fd(client->signal_fd);
+	context_done(&client->context);
+	free(client);
+}
+
+const char *client_url(const struct client *client)
+{
+	return client->context.url;
+}
+
+int client_catch_signals(struct client *client, struct failure *fail)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	client->interruptible = true;
+	if (client->signal_fd < 0)
+		client->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return client->signal_fd < 0 ? error_set_errno(&fail->error, errno, "cannot catch signals") : 0;
+}
+
+void client_ignore_signals(struct client *client)
+{
+	client->interruptible = false;
+}
+
+char *client_path(const char *collection, const char *name, const char *suffix)
+{
+	char *escaped = curl_easy_escape(NULL, name, 0), *path = NULL;
+
+	if (!escaped || asprintf(&path, "/v1/%s/%s%s", collection, escaped, suffix) < 0)
+		abort();
+	curl_free(escaped);
+	return path;
+}
+
+/* ---- one transfer ---- */
+
+static size_t on_data(char *data, size_t size, size_t n, void *ctx)
+{
+	struct transfer *t = ctx;
+	long status = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (t->out < 0 || status < 200 || status > 299)
+		return buf_append(&t->answer, data, size * n) < 0 ? 0 : size * n;
+	t->out_error = write_full(t->out, data, size * n);
+	return t->out_error < 0 ? 0 : size * n;
+}
+
+static size_t on_want_data(char *data, size_t size, size_t n, void *ctx)
+{
+	struct transfer *t = ctx;
+	ssize_t got = pread_full(t->in, data, size * n, t->in_offset);
+
+	if (got < 0)
+		return CURL_READFUNC_ABORT;
+	t->in_offset += (uint64_t)got;
+	return (size_t)got;
+}
+
+static int on_progress(void *ctx, curl_off_t dl_total, curl_off_t dl, curl_off_t total, curl_off_t sent)
+{
+	struct transfer *t = ctx;
+	int percent = total > 0 ? (int)(sent * 100 / total) : 0;
+	static const char bar[] = "########################################";
+
+	(void)dl_total, (void)dl;
+	if (!t->label || total <= 0 || percent == t->drawn)
+		return 0;
+	t->drawn = percent;
+	fprintf(stderr, "\r%s [%-40.*s] %3d%%%s", t->label, percent * 40 / 100, bar, percent, percent == 100 ? "\n" : "");
+	return 0;
+}
+
+static void add_header(struct transfer *t, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(t->headers, line);
+
+	if (!longer)
+		abort();
+	t->headers = longer;
+}
+
+/* Method, place, token and limits that every request shares. */
+static CURL *new_easy(struct client *client, const char *method, const char *path)
+{
+	CURL *easy = curl_easy_init();
+	const char *url = client->context.url;
+	cleanup_free char *whole = NULL;
+
+	if (!easy)
+		abort();
+	if (strncmp(url, "unix://", 7) == 0) {
+		curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, url + 7);
+		url = "http://localhost";
+	}
+	if (asprintf(&whole, "%.*s%s", (int)(strlen(url) - (url[strlen(url) - 1] == '/')), url, path) < 0)
+		abort();
+	curl_easy_setopt(easy, CURLOPT_URL, whole);
+	/* A machine called ".." is one that does not exist, not a way up the path. */
+	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+	curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+	curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
+	if (client->context.token) {
+		curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
+		curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, client->context.token);
+	}
+	return easy;
+}
+
+static void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path)
+{
+	*t = (struct transfer){.client = client, .out = -1, .in = -1, .drawn = -1};
+	buf_init(&t->answer, ANSWER_MAX);
+	t->easy = new_easy(client, method, path);
+	curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
+}
+
+static void transfer_done(struct transfer *t)
+{
+	curl_easy_cleanup(t->easy);
+	curl_slist_free_all(t->headers);
+	buf_done(&t->answer);
+}
+
+static void collect_results(struct transfer *t)
+{
+	CURLMsg *msg;
+	int left;
+
+	while ((msg = curl_multi_info_read(t->client->multi, &left))) {
+		if (msg->msg == CURLMSG_DONE && msg->easy_handle == t->easy) {
+			t->done = true;
+			t->result = msg->data.result;
+		}
+	}
+}
+
+static int next_signal(struct client *client)
+{
+	struct signalfd_siginfo info;
+
+	if (client->signal_fd < 0 || read(client->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return 0;
+	return (int)info.ssi_signo;
+}
+
+/* Runs it to its end. 0, or -EINTR when a signal ended it before. */
+static int transfer_run(struct transfer *t, void (*on_signal)(void *ctx, int signo), void *ctx)
+{
+	struct client *client = t->client;
+	struct curl_waitfd extra = {.fd = client->signal_fd, .events = CURL_WAIT_POLLIN};
+	int running, signo, r = 0;
+
+	if (t->headers)
+		curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
+	if (curl_multi_add_handle(client->multi, t->easy) != CURLM_OK)
+		abort();
+	while (!t->done && r == 0) {
+		if (curl_multi_perform(client->multi, &running) != CURLM_OK)
+			abort();
+		collect_results(t);
+		if (t->done)
+			break;
+		curl_multi_poll(client->multi, &extra, client->signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
+		signo = on_signal || client->interruptible ? next_signal(client) : 0;
+		if (signo && on_signal)
+			on_signal(ctx, signo);
+		else if (signo)
+			r = -EINTR;
+	}
+	curl_multi_remove_handle(client->multi, t->easy);
+	if (t->drawn >= 0 && t->drawn < 100)
+		fputc('\n', stderr);
+	return r;
+}
+
+/* ---- what went wrong ---- */
+
+static int refuse_connection(struct transfer *t, struct failure *fail)
+{
+	const struct context *context = &t->client->context;
+	long number = 0;
+
+	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &number);
+	if (t->result == CURLE_COULDNT_CONNECT || t->result == CURLE_OPERATION_TIMEDOUT ||
+		t->result == CURLE_COULDNT_RESOLVE_HOST) {
+		error_set(&fail->error, ECONNREFUSED, "cannot reach the API at %s (%s): %s", context->url, context->source,
+			number ? strerror((int)number) : curl_easy_strerror(t->result));
+		if (number == EACCES)
+			return failure_hint(fail, "this user may not open the socket; ask for its group, or use sudo");
+		return failure_hint(fail, "start one with ./quickstart or hulld, or name another with --host, $HULL_HOST "
+					  "or `hull context set URL`");
+	}
+	return error_set(
+		&fail->error, EIO, "%s (%s): %s", context->url, context->source, curl_easy_strerror(t->result));
+}
+
+/* An answer that is not 2xx: an RFC 9457 problem, or something else that answered. */
+static int refuse_status(struct transfer *t, long status, struct failure *fail)
+{
+	json_t *problem = t->answer.len ? json_parse(t->answer.data, t->answer.len, NULL) : NULL;
+	const json_t *detail = json_object_get(problem, "detail"), *title = json_object_get(problem, "title");
+	const json_t *field = json_object_get(problem, "field"), *hint = json_object_get(problem, "hint");
+	const json_t *code = json_object_get(problem, "code");
+	int errnum = status == 404 ? ENOENT : status == 408 ? ETIMEDOUT : status == 401 ? EACCES : EPROTO;
+
+	if (!json_is_string(detail))
+		detail = title;
+	if (json_is_string(detail))
+		error_set_field(&fail->error, errnum, json_is_string(field) ? json_string_value(field) : "", "%s",
+			json_string_value(detail));
+	else
+		error_set(&fail->error, errnum, "the API answered with status %ld", status);
+	if (json_is_string(hint))
+		failure_hint(fail, "%s", json_string_value(hint));
+	else if (status == 401)
+		failure_hint(fail, "give the token with $HULL_TOKEN, or `hull context set %s --token TOKEN`",
+			t->client->context.url);
+	snprintf(fail->code, sizeof(fail->code), "%s", json_is_string(code) ? json_string_value(code) : "");
+	json_decref(problem);
+	return -errnum;
+}
+
+static int transfer_outcome(struct transfer *t, struct failure *fail)
+{
+	long status = 0;
+
+	if (t->out_error < 0)
+		return error_set_errno(&fail->error, -t->out_error, "cannot write the output");
+	/* A server that refuses an upload answers and closes before it read everything. */
+	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (t->result != CURLE_OK && status < 400)
+		return refuse_connection(t, fail);
+	return status >= 200 && status <= 299 ? 0 : refuse_status(t, status, fail);
+}
+
+/* ---- requests ---- */
+
+int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
+	struct failure *fail)
+{
+	cleanup_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	struct transfer t;
+	int r;
+
+	if (body && !text)
+		return error_set(&fail->error, EINVAL, "the request is not UTF-8");
+	transfer_init(&t, client, method, path);
+	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
+	if (text || strcmp(method, "POST") == 0) {
+		add_header(&t, text ? "Content-Type: application/json" : "Content-Type:");
+		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
+		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
+	}
+	r = transfer_run(&t, NULL, NULL);
+	if (r < 0)
+		r = error_set(&fail->error, EINTR, "interrupted");
+	else
+		r = transfer_outcome(&t, fail);
+	if (r == 0 && ret) {
+		*ret = t.answer.len ? json_parse(t.answer.data, t.answer.len, &fail->error) : NULL;
+		if (t.answer.len && !*ret)
+			r = error_prefix(&fail->error, "%s %s: the API's answer is no JSON: ", method, path);
+	}
+	transfer_done(&t);
+	return r;
+}
+
+int client_stream(struct client *client, const char *path, int out, void (*on_signal)(void *ctx, int signo), void *ctx,
+	struct failure *fail)
+{
+	struct transfer t;
+	int r;
+
+	transfer_init(&t, client, "GET", path);
+	t.out = out;
+	r = transfer_run(&t, on_signal, ctx);
+	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
+	drop_beside(client);
+	transfer_done(&t);
+	return r;
+}
+
+static size_t drop_data(char *data, size_t size, size_t n, void *ctx)
+{
+	(void)data, (void)ctx;
+	return size * n;
+}
+
+void client_post_beside(struct client *client, const char *path)
+{
+	drop_beside(client);
+	client->beside = new_easy(client, "POST", path);
+	curl_easy_setopt(client->beside, CURLOPT_POSTFIELDSIZE, 0L);
+	curl_easy_setopt(client->beside, CURLOPT_POSTFIELDS, "");
+	curl_easy_setopt(client->beside, CURLOPT_WRITEFUNCTION, drop_data);
+	if (curl_multi_add_handle(client->multi, client->beside) != CURLM_OK)
+		abort();
+}
+
+int client_upload(struct client *client, const char *path, int fd, uint64_t size, const char *label,
+	struct failure *fail)
+{
+	struct transfer t;
+	int r;
+
+	transfer_init(&t, client, "PUT", path);
+	t.in = fd;
+	t.label = isatty(STDERR_FILENO) ? label : NULL;
+	curl_easy_setopt(t.easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(t.easy, CURLOPT_READFUNCTION, on_want_data);
+	curl_easy_setopt(t.easy, CURLOPT_READDATA, &t);
+	curl_easy_setopt(t.easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
+	curl_easy_setopt(t.easy, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(t.easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(t.easy, CURLOPT_XFERINFODATA, &t);
+	add_header(&t, "Content-Type: application/octet-stream");
+	r = transfer_run(&t, NULL, NULL);
+	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
+	transfer_done(&t);
+	return r;
+}
+
+int client_head(struct client *client, const char *path, struct failure *fail)
+{
+	struct transfer t;
+	long status = 0;
+	int r;
+
+	transfer_init(&t, client, "HEAD", path);
+	curl_easy_setopt(t.easy, CURLOPT_NOBODY, 1L);
+	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
+	r = transfer_run(&t, NULL, NULL);
+	curl_easy_getinfo(t.easy, CURLINFO_RESPONSE_CODE, &status);
+	if (r < 0)
+		r = error_set(&fail->error, EINTR, "interrupted");
+	else if (t.result == CURLE_OK && status == 404)
+		r = 0;
+	else
+		r = transfer_outcome(&t, fail) < 0 ? -fail->error.errnum : 1;
+	transfer_done(&t);
+	return r;
+}

@@ -1,0 +1,47 @@
+/* The API over libcurl: requests that are answered with JSON, log streams, uploads.
+ *
+ * Theory of operation. One thread. Every transfer runs in one multi handle, whose poll also watches a signalfd when the
+ * command catches signals itself: a plain request is then given up with -EINTR, while a stream hands the signal to its
+ * owner and goes on. */
+#ifndef HULL_CLI_CLIENT_H
+#define HULL_CLI_CLIENT_H
+
+#include "cli/context.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct client;
+
+/* Reads the context; connects to nothing yet. NULL with `fail` set. */
+struct client *client_new(const struct args *args, struct failure *fail);
+void client_free(struct client *client);
+DEFINE_CLEANUP(struct client *, client_free)
+
+const char *client_url(const struct client *client);
+/* From now on SIGINT and SIGTERM are blocked and read here instead. 0 or -errno with `fail` set. */
+int client_catch_signals(struct client *client, struct failure *fail);
+/* Back to where signals only count in streams: clean-up requests must not be given up. */
+void client_ignore_signals(struct client *client);
+
+/* "/v1/machines/NAME" with NAME escaped, and `suffix` as it is. Owned by the caller; allocation failure aborts. */
+char *client_path(const char *collection, const char *name, const char *suffix);
+
+/* One request; `body` (borrowed) may be NULL, so may `ret` (a new reference otherwise, NULL when the answer has no body).
+ * 0 when the status is 2xx, else -errno with `fail` set (fail->code when it is the API that refused). */
+int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
+	struct failure *fail);
+
+/* GET whose body goes to `out` as it arrives, until it ends. `on_signal` may be NULL. 0 or -errno with `fail` set. */
+int client_stream(struct client *client, const char *path, int out, void (*on_signal)(void *ctx, int signo), void *ctx,
+	struct failure *fail);
+/* For on_signal: a POST without a body beside the stream; its answer is dropped. */
+void client_post_beside(struct client *client, const char *path);
+
+/* PUT of `size` bytes of `fd`. `label`: what a progress bar calls it; drawn on a terminal only. */
+int client_upload(struct client *client, const char *path, int fd, uint64_t size, const char *label,
+	struct failure *fail);
+/* 1: there (2xx), 0: not (404), -errno with `fail` set. */
+int client_head(struct client *client, const char *path, struct failure *fail);
+
+#endif

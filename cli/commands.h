@@ -1,0 +1,32 @@
+/* What each command does: called by the table in main.c. Each returns an exit status, or -errno with `fail` set. */
+#ifndef HULL_CLI_COMMANDS_H
+#define HULL_CLI_COMMANDS_H
+
+#include "cli/args.h"
+
+extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
+	run_options[], images_options[], image_build_options[];
+
+/* machine.c */
+int machine_list_run(const struct args *args, struct failure *fail);
+int machine_logs_run(const struct args *args, struct failure *fail);
+int machine_start_run(const struct args *args, struct failure *fail);
+int machine_stop_run(const struct args *args, struct failure *fail);
+int machine_restart_run(const struct args *args, struct failure *fail);
+int machine_kill_run(const struct args *args, struct failure *fail);
+int machine_remove_run(const struct args *args, struct failure *fail);
+int machine_wait_run(const struct args *args, struct failure *fail);
+int machine_inspect_run(const struct args *args, struct failure *fail);
+
+/* run.c */
+int machine_run_run(const struct args *args, struct failure *fail);
+
+/* image.c */
+int image_list_run(const struct args *args, struct failure *fail);
+int image_remove_run(const struct args *args, struct failure *fail);
+int image_inspect_run(const struct args *args, struct failure *fail);
+
+/* image_build.c */
+int image_build_run(const struct args *args, struct failure *fail);
+
+#endif

@@ -1,0 +1,345 @@
+/* hull machine …: everything but run. */
+#include "cli/machine.h"
+
+#include "cli/commands.h"
+#include "cli/output.h"
+
+#include <errno.h>
+#include <string.h>
+
+const struct option_def machines_options[] = {
+	{'a', "all", NULL, "ended machines too"},
+	{'o', "output", "table|json", "how to print it (table)"},
+	{'q', "quiet", NULL, "ids only"},
+	{0},
+};
+
+const struct option_def logs_options[] = {
+	{'f', "follow", NULL, "go on until the machine ends"},
+	{'n', "tail", "N", "only the last N lines"},
+	{0, "console", NULL, "the guest's serial console instead of the workload's output"},
+	{0, "monitor", NULL, "the monitor's own log instead"},
+	{0},
+};
+
+const struct option_def stop_options[] = {
+	{'t', "timeout", "S", "seconds the workload gets before the machine is ended (10)"},
+	{0},
+};
+
+const struct option_def remove_options[] = {
+	{'f', "force", NULL, "even when it is in use"},
+	{0},
+};
+
+/* What one wait asks the API for; longer waits are several. */
+#define WAIT_SLICE_S 30
+
+int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail)
+{
+	char suffix[128];
+	cleanup_free char *path = NULL;
+	int r;
+
+	snprintf(suffix, sizeof(suffix), "/wait?state=%s&timeout_s=%d", states, WAIT_SLICE_S);
+	path = client_path("machines", machine, suffix);
+	do {
+		memset(fail, 0, sizeof(*fail));
+		r = client_call(client, "GET", path, NULL, ret, fail);
+	} while (r < 0 && strcmp(fail->code, "timeout") == 0);
+	return r;
+}
+
+static int refuse_failed(const json_t *machine, struct failure *fail)
+{
+	const json_t *cause = json_object_get(machine, "cause");
+	const char *name = json_text(machine, "name"), *message = json_text(cause, "message");
+
+	error_set_field(&fail->error, EIO, name, "the machine failed: %s",
+		message[0] ? message : json_text(cause, "code"));
+	return failure_hint(fail, "hull logs --console %s, hull logs --monitor %s", name, name);
+}
+
+int machine_start(struct client *client, const char *machine, json_t **ret, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, "/start");
+	json_t *ready = NULL;
+	int r = client_call(client, "POST", path, NULL, NULL, fail);
+
+	if (r == 0)
+		r = machine_wait(client, machine, "running,stopped,failed", &ready, fail);
+	if (r == 0 && strcmp(json_text(ready, "state"), "failed") == 0)
+		r = refuse_failed(ready, fail);
+	if (r == 0 && ret)
+		*ret = ready;
+	else
+		json_decref(ready);
+	return r;
+}
+
+int machine_exit_status(const json_t *machine, struct failure *fail)
+{
+	const json_t *status = json_object_get(machine, "exit_status");
+
+	if (strcmp(json_text(machine, "state"), "failed") == 0)
+		return refuse_failed(machine, fail);
+	if (json_is_integer(status))
+		return (int)(json_integer_value(status) & 0xff);
+	return strcmp(json_text(json_object_get(machine, "cause"), "code"), "killed") == 0 ? 137 : 0;
+}
+
+char *machine_ports_text(const json_t *machine)
+{
+	char *text = strdup("");
+	const json_t *port;
+	size_t i;
+
+	json_array_foreach (json_object_get(machine, "ports"), i, port) {
+		char *longer;
+
+		if (!text || asprintf(&longer, "%s%s%s:%lld->%lld", text, i ? ", " : "", json_text(port, "address"),
+				     (long long)json_number(port, "host"), (long long)json_number(port, "guest")) < 0)
+			abort();
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+/* ---- list ---- */
+
+static bool has_ended(const json_t *machine)
+{
+	const char *state = json_text(machine, "state");
+
+	return strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "created") == 0;
+}
+
+static void add_row(struct table *table, const json_t *machine)
+{
+	cleanup_free char *ports = machine_ports_text(machine);
+	const json_t *status = json_object_get(machine, "exit_status");
+	char age[AGE_MAX], size[SIZE_MAX_TEXT];
+
+	table_add(table, "%s", json_text(machine, "name"));
+	table_add(table, "%s", json_text(machine, "image"));
+	if (json_is_integer(status) && has_ended(machine))
+		table_add(table, "%s (%lld)", json_text(machine, "state"), (long long)json_integer_value(status));
+	else
+		table_add(table, "%s", json_text(machine, "state"));
+	table_add(table, "%s", ports);
+	table_add(table, "%lld", (long long)json_number(machine, "cpus"));
+	table_add(table, "%s", size_text((uint64_t)json_number(machine, "memory_mib") << 20, size));
+	table_add(table, "%s", age_text(json_text(machine, "created_at"), time(NULL), age));
+}
+
+static int check_output(const struct args *args, bool *ret_json, struct failure *fail)
+{
+	const char *output = args_value(args, "output");
+
+	*ret_json = output && strcmp(output, "json") == 0;
+	if (output && !*ret_json && strcmp(output, "table") != 0)
+		return failure_usage(fail, "--output", "\"%s\" is neither table nor json", output);
+	return 0;
+}
+
+static void print_machines(const struct args *args, json_t *items, bool as_json)
+{
+	struct table table;
+	json_t *machine, *shown = json_array();
+	size_t i;
+
+	json_array_foreach (items, i, machine)
+		if (args_flag(args, "all") || !has_ended(machine))
+			json_array_append(shown, machine);
+	table_init(&table, "NAME|IMAGE|STATE|PORTS|CPUS|MEMORY|CREATED");
+	json_array_foreach (shown, i, machine) {
+		if (args_flag(args, "quiet") && !as_json)
+			printf("%s\n", json_text(machine, "id"));
+		else
+			add_row(&table, machine);
+	}
+	if (as_json)
+		print_json(shown);
+	else if (!args_flag(args, "quiet"))
+		table_print(&table, stdout);
+	table_done(&table);
+	json_decref(shown);
+}
+
+int machine_list_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	json_t *answer = NULL;
+	bool as_json;
+	int r = check_output(args, &as_json, fail);
+
+	if (r < 0)
+		return r;
+	client = client_new(args, fail);
+	if (!client)
+		return -fail->error.errnum;
+	r = client_call(client, "GET", "/v1/machines", NULL, &answer, fail);
+	if (r == 0)
+		print_machines(args, json_object_get(answer, "items"), as_json);
+	json_decref(answer);
+	return r;
+}
+
+/* ---- verbs ---- */
+
+/* Does `act` for every machine named. All are tried; what fails is told at once, and makes the command fail. */
+static int for_each(const struct args *args, struct failure *fail,
+	int (*act)(struct client *client, const char *machine, const struct args *args, struct failure *fail))
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	int status = 0;
+
+	if (!client)
+		return -fail->error.errnum;
+	for (size_t i = 0; i < args->n_operands; i++) {
+		const char *machine = args->operands[i];
+		int r = act(client, machine, args, fail);
+
+		if (r < 0 && args->n_operands == 1)
+			return r;
+		if (r < 0) {
+			error_prefix(&fail->error, "%s: ", machine);
+			failure_print(fail);
+			memset(fail, 0, sizeof(*fail));
+			status = 1;
+		} else {
+			printf("%s\n", machine);
+		}
+	}
+	return status;
+}
+
+static int start_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	(void)args;
+	return machine_start(client, machine, NULL, fail);
+}
+
+int machine_start_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, start_one);
+}
+
+static int stop_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, "/stop");
+	long long timeout_s;
+	json_t *body;
+	int r = args_integer(args, "timeout", 0, 3600, 10, &timeout_s, fail);
+
+	if (r < 0)
+		return r;
+	body = json_pack("{s:I}", "timeout_s", (json_int_t)timeout_s);
+	r = client_call(client, "POST", path, body, NULL, fail);
+	json_decref(body);
+	return r < 0 ? r : machine_wait(client, machine, "stopped,failed,created", NULL, fail);
+}
+
+int machine_stop_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, stop_one);
+}
+
+static int restart_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	int r = stop_one(client, machine, args, fail);
+
+	return r < 0 ? r : machine_start(client, machine, NULL, fail);
+}
+
+int machine_restart_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, restart_one);
+}
+
+static int kill_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, "/kill");
+	int r = client_call(client, "POST", path, NULL, NULL, fail);
+
+	(void)args;
+	return r < 0 ? r : machine_wait(client, machine, "stopped,failed,created", NULL, fail);
+}
+
+int machine_kill_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, kill_one);
+}
+
+static int remove_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, args_flag(args, "force") ? "?force=1" : "");
+	int r = client_call(client, "DELETE", path, NULL, NULL, fail);
+
+	if (r < 0 && strcmp(fail->code, "wrong_state") == 0 && !fail->hint[0])
+		failure_hint(fail, "stop it first, or `hull rm -f %s`", machine);
+	return r;
+}
+
+int machine_remove_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, remove_one);
+}
+
+int machine_wait_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	json_t *machine = NULL;
+	int r;
+
+	if (!client)
+		return -fail->error.errnum;
+	r = machine_wait(client, args->operands[0], "stopped,failed", &machine, fail);
+	if (r == 0)
+		r = machine_exit_status(machine, fail);
+	if (r >= 0)
+		printf("%d\n", r);
+	json_decref(machine);
+	return r < 0 ? r : 0;
+}
+
+int machine_inspect_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup_free char *path = client_path("machines", args->operands[0], "");
+	json_t *machine = NULL;
+	int r;
+
+	if (!client)
+		return -fail->error.errnum;
+	r = client_call(client, "GET", path, NULL, &machine, fail);
+	if (r == 0)
+		print_json(machine);
+	json_decref(machine);
+	return r;
+}
+
+int machine_logs_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	cleanup_free char *path = NULL;
+	char query[96], tail[32] = "";
+	long long lines;
+	int r = args_integer(args, "tail", 0, 1000000000, -1, &lines, fail);
+
+	if (r < 0)
+		return r;
+	if (args_flag(args, "console") && args_flag(args, "monitor"))
+		return failure_usage(fail, "--console", "not together with --monitor");
+	if (lines >= 0)
+		snprintf(tail, sizeof(tail), "&tail=%lld", lines);
+	snprintf(query, sizeof(query), "/logs?follow=%d&source=%s%s", args_flag(args, "follow"),
+		args_flag(args, "console")   ? "console"
+		: args_flag(args, "monitor") ? "monitor"
+					     : "workload",
+		tail);
+	path = client_path("machines", args->operands[0], query);
+	client = client_new(args, fail);
+	return client ? client_stream(client, path, STDOUT_FILENO, NULL, NULL, fail) : -fail->error.errnum;
+}

@@ -1,0 +1,101 @@
+/* hull: the command line over the control API. */
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+
+static int version_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	json_t *version = NULL;
+	int r;
+
+	printf("hull %s\n", HULL_VERSION);
+	fflush(stdout);
+	if (!client)
+		return -fail->error.errnum;
+	r = client_call(client, "GET", "/v1/version", NULL, &version, fail);
+	if (r == 0)
+		printf("hulld %s, API %s, at %s\n", json_text(version, "version"), json_text(version, "api"),
+			client_url(client));
+	json_decref(version);
+	return r;
+}
+
+static const struct command commands[] = {
+	{"machine run", "run", "IMAGE [-- COMMAND...]", 1, 1, true, run_options,
+		"Create and start a machine, show its output, exit with its status", EXIT_RUN_FAILED, machine_run_run},
+	{"machine list", "ps", "", 0, 0, false, machines_options, "List machines", 0, machine_list_run},
+	{"machine logs", "logs", "MACHINE", 1, 1, false, logs_options, "Show what a machine printed", 0,
+		machine_logs_run},
+	{"machine start", "start", "MACHINE...", 1, -1, false, NULL, "Start machines and wait until they run", 0,
+		machine_start_run},
+	{"machine stop", "stop", "MACHINE...", 1, -1, false, stop_options, "Ask machines to end, and wait until they have", 0,
+		machine_stop_run},
+	{"machine restart", "restart", "MACHINE...", 1, -1, false, stop_options, "Stop machines and start them again", 0,
+		machine_restart_run},
+	{"machine kill", "kill", "MACHINE...", 1, -1, false, NULL, "End machines at once", 0, machine_kill_run},
+	{"machine rm", "rm", "MACHINE...", 1, -1, false, remove_options, "Delete machines and what they wrote", 0,
+		machine_remove_run},
+	{"machine wait", "wait", "MACHINE", 1, 1, false, NULL, "Wait for a machine's end and print its exit status", 0,
+		machine_wait_run},
+	{"machine inspect", "inspect", "MACHINE", 1, 1, false, NULL, "Show everything about a machine, as JSON", 0,
+		machine_inspect_run},
+	{"image list", "images", "", 0, 0, false, images_options, "List images", 0, image_list_run},
+	{"image rm", "rmi", "IMAGE...", 1, -1, false, remove_options, "Delete images", 0, image_remove_run},
+	{"image inspect", NULL, "IMAGE", 1, 1, false, NULL, "Show everything about an image, as JSON", 0,
+		image_inspect_run},
+	{"context show", NULL, "", 0, 0, false, NULL, "Show where the API is looked for, and who said so", 0,
+		context_show_run},
+	{"context set", NULL, "URL", 1, 1, false, NULL,
+		"Remember where the API is, and with --token what opens it", 0, context_set_run},
+	{"version", NULL, "", 0, 0, false, NULL, "Show the versions of this program and of the API", 0, version_run},
+	{0},
+};
+
+static int show_help(const struct args *args)
+{
+	if (args->version)
+		printf("hull %s\n", HULL_VERSION);
+	else if (args->command)
+		help_command(stdout, args->command);
+	else if (args->noun)
+		help_noun(stdout, commands, args->noun);
+	else
+		help_overview(stdout, commands);
+	return 0;
+}
+
+static int fail_with(const struct args *args, const struct failure *fail)
+{
+	failure_print(fail);
+	if (fail->usage)
+		return EXIT_USAGE;
+	return args->command && args->command->failure_status ? args->command->failure_status : 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct failure fail = {0};
+	struct args args;
+	int status;
+
+	if (argc == 1) {
+		help_overview(stderr, commands);
+		return EXIT_USAGE;
+	}
+	status = args_parse(&args, commands, argc, argv, &fail);
+	if (status == 0)
+		status = args.help || args.version ? show_help(&args) : args.command->run(&args, &fail);
+	/* A full disk must not pass for success. */
+	if (status >= 0 && fflush(stdout) != 0)
+		status = error_set_errno(&fail.error, errno, "cannot write the output");
+	if (status < 0)
+		status = fail_with(&args, &fail);
+	args_done(&args);
+	return status;
+}

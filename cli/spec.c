@@ -1,0 +1,254 @@
+/* Composing a MachineSpec. */
+#include "cli/spec.h"
+
+#include "common/buf.h"
+#include "common/checked.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ENV_FILE_MAX (1u << 20)
+
+/* The API takes JSON, and JSON is UTF-8. */
+static int set_text(json_t *object, const char *key, const char *field, const char *value, struct failure *fail)
+{
+	if (json_object_set_new(object, key, json_string(value)) < 0)
+		return failure_usage(fail, field, "is not UTF-8");
+	return 0;
+}
+
+int spec_add_pair(json_t *map, const char *field, const char *pair, struct failure *fail)
+{
+	const char *equals = strchr(pair, '=');
+	cleanup_free char *key = NULL;
+
+	if (!equals || equals == pair)
+		return failure_usage(fail, field, "\"%s\" is not KEY=VALUE", pair);
+	key = strndup(pair, (size_t)(equals - pair));
+	if (!key)
+		return error_set(&fail->error, ENOMEM, "out of memory");
+	return set_text(map, key, field, equals + 1, fail);
+}
+
+static int read_env_file(json_t *env, const char *path, struct failure *fail)
+{
+	struct buf text;
+	char *line, *rest, where[ERROR_FIELD_MAX];
+	int r, number = 0;
+
+	buf_init(&text, ENV_FILE_MAX);
+	r = buf_read_file(&text, path);
+	if (r < 0)
+		failure_usage(fail, "--env-file", "cannot read %s: %s", path, strerror(-r));
+	else if (text.len && memchr(text.data, '\0', text.len))
+		r = failure_usage(fail, "--env-file", "%s is no text", path);
+	for (rest = text.data; r == 0 && (line = strsep(&rest, "\n"));) {
+		number++;
+		if (line[strspn(line, " \t\r")] == '\0' || line[0] == '#')
+			continue;
+		line[strcspn(line, "\r")] = '\0';
+		snprintf(where, sizeof(where), "--env-file: line %d", number);
+		r = spec_add_pair(env, where, line, fail);
+	}
+	buf_done(&text);
+	return r;
+}
+
+static int add_env(const struct args *args, json_t *spec, struct failure *fail)
+{
+	json_t *env = json_object();
+	const char *value;
+	size_t i = 0;
+	int r = 0;
+
+	while (r == 0 && (value = args_next(args, "env-file", &i)))
+		r = read_env_file(env, value, fail);
+	i = 0;
+	while (r == 0 && (value = args_next(args, "env", &i))) {
+		const char *own = strchr(value, '=') ? NULL : getenv(value);
+
+		if (own)
+			r = set_text(env, value, "--env", own, fail);
+		else if (!strchr(value, '='))
+			r = failure_usage(fail, "--env", "%s is not set here; write %s=VALUE", value, value);
+		else
+			r = spec_add_pair(env, "--env", value, fail);
+	}
+	json_object_set_new(spec, "env", env);
+	return r;
+}
+
+static int port_number(const char *text, size_t len, json_int_t *ret)
+{
+	json_int_t value = 0;
+
+	if (len == 0 || len > 5)
+		return -EINVAL;
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return -EINVAL;
+		value = value * 10 + (text[i] - '0');
+	}
+	*ret = value;
+	return value >= 1 && value <= 65535 ? 0 : -EINVAL;
+}
+
+/* "[ADDRESS:]HOST:GUEST" */
+static int add_port(json_t *ports, const char *text, struct failure *fail)
+{
+	const char *last = strrchr(text, ':'), *host = text;
+	json_int_t host_port, guest_port;
+	json_t *port;
+
+	for (const char *c = text; last && c < last; c++)
+		if (*c == ':')
+			host = c + 1;
+	if (!last || port_number(last + 1, strlen(last + 1), &guest_port) < 0 ||
+		port_number(host, (size_t)(last - host), &host_port) < 0) {
+		failure_usage(fail, "--publish", "\"%s\" is not [ADDRESS:]HOST:GUEST with ports from 1 to 65535", text);
+		return failure_hint(fail, "for example -p 8080:80");
+	}
+	port = json_pack("{s:I, s:I}", "host", host_port, "guest", guest_port);
+	json_array_append_new(ports, port);
+	if (host > text) {
+		cleanup_free char *address = strndup(text, (size_t)(host - 1 - text));
+
+		return set_text(port, "address", "--publish", address ? address : "", fail);
+	}
+	return 0;
+}
+
+static int add_ports(const struct args *args, json_t *spec, struct failure *fail)
+{
+	json_t *ports = json_array();
+	const char *value;
+	size_t i = 0;
+	int r = 0;
+
+	json_object_set_new(spec, "ports", ports);
+	while (r == 0 && (value = args_next(args, "publish", &i)))
+		r = add_port(ports, value, fail);
+	return r;
+}
+
+/* "512", "512m", "2g" in MiB. */
+static int add_mib(const struct args *args, const char *option, json_t *spec, const char *key, struct failure *fail)
+{
+	const char *text = args_value(args, option);
+	char shown[32], *end;
+	long long value;
+
+	if (!text)
+		return 0;
+	snprintf(shown, sizeof(shown), "--%s", option);
+	errno = 0;
+	value = strtoll(text, &end, 10);
+	if (end != text && (*end == 'g' || *end == 'G') && !end[1] && value < (1 << 30))
+		value *= 1024, end++;
+	else if (end != text && (*end == 'm' || *end == 'M') && !end[1])
+		end++;
+	if (errno || end == text || *end || value < 1)
+		return failure_usage(fail, shown, "\"%s\" is no size in MiB; write 512, 512m or 2g", text);
+	json_object_set_new(spec, key, json_integer(value));
+	return 0;
+}
+
+static int add_restart(const struct args *args, json_t *spec, struct failure *fail)
+{
+	const char *text = args_value(args, "restart"), *colon = text ? strchr(text, ':') : NULL;
+	json_t *restart;
+	char *end;
+	long retries;
+
+	if (!text)
+		return 0;
+	restart = json_object();
+	json_object_set_new(spec, "restart", restart);
+	if (!colon)
+		return set_text(restart, "policy", "--restart", text, fail);
+	errno = 0;
+	retries = strtol(colon + 1, &end, 10);
+	if (strncmp(text, "on-failure:", 11) != 0 || errno || end == colon + 1 || *end || retries < 0)
+		return failure_usage(fail, "--restart", "\"%s\" is none of never, on-failure[:RETRIES], always", text);
+	json_object_set_new(restart, "max_retries", json_integer(retries));
+	return set_text(restart, "policy", "--restart", "on-failure", fail);
+}
+
+static int add_labels(const struct args *args, json_t *spec, struct failure *fail)
+{
+	json_t *labels = json_object();
+	const char *value;
+	size_t i = 0;
+	int r = 0;
+
+	json_object_set_new(spec, "labels", labels);
+	while (r == 0 && (value = args_next(args, "label", &i)))
+		r = spec_add_pair(labels, "--label", value, fail);
+	return r;
+}
+
+static int add_command(const struct args *args, json_t *spec, struct failure *fail)
+{
+	json_t *command = json_array();
+
+	for (size_t i = 0; i < args->n_rest; i++)
+		if (json_array_append_new(command, json_string(args->rest[i])) < 0) {
+			json_decref(command);
+			return failure_usage(fail, "COMMAND", "is not UTF-8");
+		}
+	if (args->n_rest)
+		json_object_set(spec, "command", command);
+	json_decref(command);
+	return 0;
+}
+
+static int add_texts(const struct args *args, json_t *spec, struct failure *fail)
+{
+	static const struct {
+		const char *option, *key, *shown;
+	} texts[] = {{"name", "name", "--name"}, {"user", "user", "--user"}, {"workdir", "workdir", "--workdir"},
+		{"network", "network", "--network"}};
+	long long cpus;
+	int r = set_text(spec, "image", "IMAGE", args->operands[0], fail);
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts) && r == 0; i++) {
+		const char *value = args_value(args, texts[i].option);
+
+		if (value)
+			r = set_text(spec, texts[i].key, texts[i].shown, value, fail);
+	}
+	if (r == 0)
+		r = args_integer(args, "cpus", 1, INT32_MAX, 0, &cpus, fail);
+	if (r == 0 && cpus)
+		json_object_set_new(spec, "cpus", json_integer(cpus));
+	return r;
+}
+
+int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
+{
+	json_t *spec = json_object();
+	int r = add_texts(args, spec, fail);
+
+	if (r == 0)
+		r = add_mib(args, "memory", spec, "memory_mib", fail);
+	if (r == 0)
+		r = add_mib(args, "disk", spec, "disk_mib", fail);
+	if (r == 0)
+		r = add_env(args, spec, fail);
+	if (r == 0)
+		r = add_ports(args, spec, fail);
+	if (r == 0)
+		r = add_restart(args, spec, fail);
+	if (r == 0)
+		r = add_labels(args, spec, fail);
+	if (r == 0)
+		r = add_command(args, spec, fail);
+	if (r < 0) {
+		json_decref(spec);
+		return r;
+	}
+	*ret = spec;
+	return 0;
+}
