@@ -192,8 +192,8 @@ static size_t guest_receives(struct world *w, uint8_t *frame, struct net_header 
 {
 	struct driver_queue *q = &w->q[RX];
 	size_t len = 0;
-	uint16_t head, n;
-	uint32_t used;
+	uint16_t head = 0, n;
+	uint32_t used = 0;
 
 	assert_true(driver_wait_used(&w->driver, q, &head, &used));
 	memcpy(ret, guest_ptr(&w->guest, q->desc_table[head].addr), NET_HEADER_BYTES);
