@@ -35,7 +35,7 @@
 #define STOP_TIMEOUT_MS	 10000 /* when a signal, not the agent, asks for the end */
 #define TERM_TIMEOUT_MS	 2000
 #define KILL_TIMEOUT_MS	 5000
-#define DRAIN_TIMEOUT_MS 5000
+#define DRAIN_TIMEOUT_MS 10000
 
 enum phase { PHASE_RUNNING, PHASE_TERM, PHASE_KILL, PHASE_DRAIN };
 

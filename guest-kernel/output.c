@@ -1,8 +1,8 @@
 /* Carries the workload's output to the host.
  *
  * Theory of operation. One buffer: filled from the pipe when it is empty, emptied into the sink. At the end the vsock
- * connection is shut for writing and we wait until the device has consumed what was sent (SIOCOUTQ) or the host has
- * closed: a machine that is powered off any earlier takes its last words with it. */
+ * connection is shut both ways and we wait for the host's RST: it comes once the host has passed on all it was sent
+ * (virtio 1.2, section 5.10.6.5). A machine that is powered off any earlier takes its last words with it. */
 #include "guest-kernel/output.h"
 
 #include "guest-kernel/console.h"
@@ -10,23 +10,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <linux/vm_sockets.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define NS_PER_MS	1000000ull
 #define BUFFER_BYTES	(64 * 1024)
-#define FLUSH_POLL_NS	(1 * NS_PER_MS)
+#define CLOSE_POLL_NS	(1 * NS_PER_MS)
 
 struct output {
 	struct loop *loop;
 	int pipe_fd, sink_fd;
-	struct loop_source *pipe, *sink, *flush_poll, *deadline;
+	struct loop_source *pipe, *sink, *close_poll, *deadline;
 	bool is_vsock;
 	bool at_end;  /* the pipe's end was read */
-	bool closing; /* at_end, all written, the vsock connection shut for writing */
 	loop_fn done; /* NULL until output_drain(), and again once called */
 	void *ctx;
 	size_t off, len; /* what `buffer` holds */
@@ -76,7 +73,7 @@ static void finish(struct output *output)
 {
 	loop_fn done = output->done;
 
-	loop_timer_arm(output->flush_poll, UINT64_MAX);
+	loop_timer_arm(output->close_poll, UINT64_MAX);
 	loop_timer_arm(output->deadline, UINT64_MAX);
 	loop_set_events(output->sink, 0);
 	loop_set_events(output->pipe, 0);
@@ -85,16 +82,17 @@ static void finish(struct output *output)
 		done(output->ctx);
 }
 
-/* The device has taken everything: the host has it. Kernels before 6.12 cannot tell; then the host's close does. */
-static void on_flush_poll(void *ctx)
+/* A socket shut both ways is always ready for epoll, so the RST has to be looked for: the peer's name goes with it. */
+static void on_close_poll(void *ctx)
 {
 	struct output *output = ctx;
-	int unsent;
+	struct sockaddr_vm peer;
+	socklen_t len = sizeof peer;
 
-	if (ioctl(output->sink_fd, SIOCOUTQ, &unsent) == 0 && unsent == 0)
+	if (getpeername(output->sink_fd, (struct sockaddr *)&peer, &len) < 0)
 		finish(output);
 	else
-		loop_timer_arm(output->flush_poll, FLUSH_POLL_NS);
+		loop_timer_arm(output->close_poll, CLOSE_POLL_NS);
 }
 
 static void on_deadline(void *ctx)
@@ -109,10 +107,9 @@ static void begin_closing(struct output *output)
 		finish(output); /* the console has its bytes when write() returns; power-off waits for the UART */
 		return;
 	}
-	output->closing = true;
-	shutdown(output->sink_fd, SHUT_WR);
-	loop_set_events(output->sink, EPOLLIN);
-	on_flush_poll(output);
+	loop_set_events(output->sink, 0);
+	shutdown(output->sink_fd, SHUT_RDWR);
+	on_close_poll(output);
 }
 
 static void write_held(struct output *output)
@@ -167,17 +164,8 @@ static void on_pipe(void *ctx, uint32_t events)
 
 static void on_sink(void *ctx, uint32_t events)
 {
-	struct output *output = ctx;
-	char byte;
-	ssize_t n;
-
-	if (!output->closing) {
-		step(output);
-		return;
-	}
-	n = read(output->sink_fd, &byte, 1);
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || (events & EPOLLHUP))
-		finish(output);
+	(void)events;
+	step(ctx);
 }
 
 struct output *output_new(struct loop *loop, int pipe_fd, struct error *err)
@@ -197,9 +185,9 @@ struct output *output_new(struct loop *loop, int pipe_fd, struct error *err)
 	else
 		r = use_console(output);
 	output->pipe = loop_add_fd(loop, pipe_fd, EPOLLIN, on_pipe, output);
-	output->flush_poll = loop_add_timer(loop, on_flush_poll, output);
+	output->close_poll = loop_add_timer(loop, on_close_poll, output);
 	output->deadline = loop_add_timer(loop, on_deadline, output);
-	if (r == 0 && output->pipe && output->flush_poll && output->deadline) {
+	if (r == 0 && output->pipe && output->close_poll && output->deadline) {
 		output->pipe_fd = pipe_fd;
 		loop_set_events(output->sink, 0);
 		return output;
@@ -223,7 +211,7 @@ void output_free(struct output *output)
 		return;
 	loop_remove(output->pipe);
 	loop_remove(output->sink);
-	loop_remove(output->flush_poll);
+	loop_remove(output->close_poll);
 	loop_remove(output->deadline);
 	close_fd(output->pipe_fd);
 	close_fd(output->sink_fd);
