@@ -1,0 +1,199 @@
+"""What system tests share: a guest's initramfs made from a shell script, and a monitor started from a configuration.
+
+HULL_BUILD    the build folder (default: build)
+HULL_KERNEL   the guest's kernel, a bzImage (default: guest/vmlinuz in the build folder, made by `make guest`)
+HULL_MODULES  the folder of that kernel's modules (default: guest/lib/modules in the build folder)
+"""
+import json
+import lzma
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent.parent
+BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build")).resolve()
+DEADLINE = 120  # seconds, for whatever a guest on an emulated host is waited for
+
+
+class Cpio:
+    """A newc archive, as an initramfs is: enough of it to boot a script."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self.inode = 0
+
+    def _entry(self, name, mode, content=b""):
+        self.inode += 1
+        fields = [self.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
+        self.data += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        self.data += b"\0" * (-len(self.data) % 4) + content
+        self.data += b"\0" * (-len(self.data) % 4)
+
+    def folder(self, name):
+        self._entry(name, stat.S_IFDIR | 0o755)
+
+    def file(self, name, content, mode=0o755):
+        self._entry(name, stat.S_IFREG | mode, content)
+
+    def link(self, name, target):
+        self._entry(name, stat.S_IFLNK | 0o777, target.encode())
+
+    def finish(self):
+        self._entry("TRAILER!!!", 0)
+        return bytes(self.data)
+
+
+def module(folder, name):
+    """A kernel module's bytes, by its name, unpacked."""
+    for path in folder.rglob("*.ko*"):
+        if path.name.split(".")[0].replace("-", "_") == name:
+            return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    raise FileNotFoundError(f"no module {name} below {folder}")
+
+
+def make_initramfs(path, script, modules_folder, modules=(), files=None):
+    """`script` runs under busybox as PID 1, once `modules` are loaded, in order; `files` are further ones, by name."""
+    init = ["#!/bin/sh", "/bin/busybox --install -s /bin", "mount -t proc proc /proc", "mount -t sysfs sys /sys",
+            "mount -t devtmpfs dev /dev", "for m in /modules/*; do [ -e $m ] && insmod $m; done", script]
+    archive = Cpio()
+    for folder in ("bin", "dev", "proc", "sys", "modules", "mnt", "tmp"):
+        archive.folder(folder)
+    archive.file("bin/busybox", Path("/bin/busybox").read_bytes())
+    archive.link("bin/sh", "busybox")
+    for number, name in enumerate(modules):
+        archive.file(f"modules/{number:02}-{name}.ko", module(modules_folder, name), 0o644)
+    for name, content in (files or {}).items():
+        archive.file(name, content)
+    archive.file("init", "\n".join(init).encode() + b"\n")
+    path.write_bytes(archive.finish())
+    return path
+
+
+class Vmm:
+    """One hull-vmm process: its console, its status record, its log."""
+
+    def __init__(self, config, folder, arguments=(), stdin=None):
+        self.folder = folder
+        self.config_path = folder / "config.json"
+        self.config_path.write_text(config if isinstance(config, str) else json.dumps(config))
+        self.log_path = folder / "log"
+        self.before = set(folder.iterdir()) | {self.log_path}
+        self.output = b""
+        self.returncode = self.status = None
+        status_read, status_write = os.pipe()
+        self._status = os.fdopen(status_read)
+        with self.log_path.open("w") as log:
+            self.process = subprocess.Popen(
+                [BUILD / "hull-vmm", "--config-file", self.config_path, "--no-api", "--status-fd", str(status_write), *arguments],
+                stdin=subprocess.PIPE if stdin is None else stdin, stdout=subprocess.PIPE, stderr=log,
+                pass_fds=[status_write])
+        os.close(status_write)
+
+    @property
+    def console(self):
+        return self.output.decode(errors="replace")
+
+    @property
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def _describe(self, why):
+        return f"{why}\n--- console\n{self.console[-4000:]}\n--- log\n{self.log}"
+
+    def _read(self, deadline):
+        """More console. False at its end."""
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+        assert ready, self._describe("nothing more came in time")
+        more = os.read(self.process.stdout.fileno(), 65536)
+        self.output += more
+        return bool(more)
+
+    def wait_for(self, pattern, timeout=DEADLINE):
+        """Reads the console until `pattern` (a regular expression) is in it. The match."""
+        deadline = time.monotonic() + timeout
+        while not (match := re.search(pattern, self.console, re.MULTILINE)):
+            assert self._read(deadline), self._describe(f"the console ended without {pattern!r}")
+        return match
+
+    def send(self, text):
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def terminate(self, signo=signal.SIGTERM):
+        self.process.send_signal(signo)
+
+    def wait(self, timeout=DEADLINE):
+        """Until it ended. Its exit status; `status` is its record then."""
+        deadline = time.monotonic() + timeout
+        while self._read(deadline):
+            pass
+        try:
+            self.returncode = self.process.wait(max(1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self._describe("it closed its console and did not end")) from None
+        record = self._status.read()
+        assert record.endswith("\n") and record.count("\n") == 1, self._describe(f"status record {record!r}")
+        self.status = json.loads(record)
+        self.assert_nothing_left()
+        return self.returncode
+
+    def assert_nothing_left(self):
+        left = set(self.folder.iterdir()) - self.before
+        assert not left, f"left behind: {left}"
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self._status):
+            if stream:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    path = Path(os.environ.get("HULL_KERNEL", BUILD / "guest" / "vmlinuz"))
+    assert path.exists(), f"no guest kernel at {path}: run `make guest`"
+    return path
+
+
+@pytest.fixture(scope="session")
+def modules_folder():
+    path = Path(os.environ.get("HULL_MODULES", BUILD / "guest" / "lib" / "modules"))
+    assert path.exists(), f"no guest modules at {path}: run `make guest`"
+    return path
+
+
+@pytest.fixture
+def initramfs(tmp_path_factory, modules_folder):
+    """initramfs(script, modules=(), files=None): the path of a fresh one."""
+
+    def make(script, modules=(), files=None):
+        path = tmp_path_factory.mktemp("initramfs") / "initramfs.cpio"
+        return make_initramfs(path, script, modules_folder, modules, files)
+
+    return make
+
+
+@pytest.fixture
+def vmm(tmp_path):
+    """vmm(config, *arguments): a running monitor; `tmp_path` is its folder."""
+    started = []
+
+    def start(config, *arguments, **options):
+        started.append(Vmm(config, tmp_path, arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()

@@ -1,0 +1,285 @@
+"""hull-vmm as its users meet it: a configuration file goes in, a guest runs, an outcome comes out."""
+import copy
+import json
+import os
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from conftest import BUILD
+
+PANIC_MODULES = ["pvpanic", "pvpanic_mmio"]
+
+
+@pytest.fixture
+def config(kernel):
+    return {
+        "boot-source": {"kernel_image_path": str(kernel), "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
+    }
+
+
+@pytest.fixture
+def boot(vmm, config, initramfs):
+    """boot(script, modules, **machine): a guest that runs `script`, on a machine with these sizes."""
+
+    def start(script, modules=(), arguments=(), **machine):
+        config["boot-source"]["initrd_path"] = str(initramfs(script, modules))
+        config["machine-config"].update(machine)
+        return vmm(config, *arguments)
+
+    return start
+
+
+# A guest, from its first line to each of its ends.
+
+
+@pytest.mark.kvm
+def test_a_stock_bzimage_boots_and_powers_off(boot):
+    machine = boot("echo guest: hello from $(uname -s); poweroff -f")
+    machine.wait_for("guest: hello from Linux")
+    assert machine.wait() == 0
+    assert machine.status == {"cause": "poweroff", "exit_status": None, "message": "the guest powered off"}
+
+
+@pytest.mark.kvm
+def test_an_interactive_shell_on_the_serial_port(boot):
+    machine = boot("stty -echo; echo guest: ready; exec sh")
+    machine.wait_for("guest: ready")
+    machine.send("echo guest: $((6 * 7))\n")
+    machine.wait_for("guest: 42")
+    # More than the receive FIFO holds, in one go.
+    machine.send("echo guest: " + "x" * 600 + " end\n")
+    machine.wait_for("guest: x{600} end")
+    machine.send("poweroff -f\n")
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_the_guest_sees_its_processors(boot, cpus):
+    machine = boot("echo guest: cpus $(nproc) $(cat /sys/devices/system/cpu/cpu0/topology/core_cpus_list); poweroff -f",
+                   vcpu_count=cpus)
+    assert machine.wait_for(r"guest: cpus (\d+) (\S+)").groups() == (str(cpus), "0")
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+def test_with_smt_two_processors_are_one_core(boot):
+    machine = boot("echo guest: core $(cat /sys/devices/system/cpu/cpu3/topology/core_cpus_list); poweroff -f",
+                   vcpu_count=4, smt=True)
+    assert machine.wait_for(r"guest: core (\S+)").group(1) == "2-3"
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("mib", [128, 4096])
+def test_the_guest_sees_its_memory(boot, mib):
+    machine = boot("echo guest: memory $(sed -n 's/MemTotal: *//p' /proc/meminfo); poweroff -f", mem_size_mib=mib)
+    seen = int(machine.wait_for(r"guest: memory (\d+) kB").group(1)) / 1024
+    assert 0.6 * mib < seen < mib  # the kernel keeps its own part
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("how, by", [("k", "keyboard controller"), ("a", "ACPI"), ("t", "triple fault")])
+def test_a_reboot_is_a_reset(boot, config, how, by):
+    config["boot-source"]["boot_args"] = f"console=ttyS0 quiet panic=-1 reboot={how}"
+    machine = boot("reboot -f")
+    assert machine.wait() == 0
+    assert machine.status["cause"] == "reset"
+    assert by in machine.status["message"]
+
+
+@pytest.mark.kvm
+def test_a_panic_is_a_panic(boot):
+    machine = boot("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger", PANIC_MODULES)
+    assert machine.wait() == 1
+    assert machine.status == {"cause": "panic", "exit_status": None, "message": "the guest's kernel panicked"}
+    assert "Kernel panic" in machine.console
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("status", [0, 7, 255])
+def test_the_workloads_exit_status_is_handed_over(boot, status):
+    # Little-endian, in one 32-bit write: /dev/port splits larger ones, so the guest asks the port by its own means.
+    octal = "".join(f"\\{byte:03o}" for byte in (status, 0, 0, 0x48))
+    machine = boot(f"printf '{octal}' > /tmp/status; exit-port < /tmp/status; poweroff -f")
+    assert machine.wait() == status
+    assert machine.status["exit_status"] == status
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order(boot, signo):
+    machine = boot("echo guest: ready; while :; do :; done", vcpu_count=2)
+    machine.wait_for("guest: ready")
+    machine.terminate(signo)
+    assert machine.wait(timeout=20) == 0
+    assert machine.status == {"cause": "signal", "exit_status": None, "message": signo.name}
+
+
+@pytest.mark.kvm
+def test_a_signal_ends_it_while_nobody_reads_its_console(boot):
+    machine = boot("echo guest: ready; while :; do echo a line that fills the pipe; done")
+    machine.wait_for("guest: ready")
+    machine.terminate()
+    assert machine.process.wait(20) == 0
+
+
+@pytest.mark.kvm
+def test_the_console_can_be_a_file(boot, config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("console") / "console.log"
+    config["serial"] = {"serial_out_path": str(path)}
+    machine = boot("echo guest: to a file; poweroff -f")
+    assert machine.wait() == 0
+    assert machine.console == ""
+    assert "guest: to a file" in path.read_text()
+
+
+@pytest.mark.kvm
+def test_the_log_can_be_a_file_and_quiet(boot, config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("log") / "vmm.log"
+    config["logger"] = {"log_path": str(path), "level": "Info"}
+    machine = boot("poweroff -f", arguments=["--id", "web_1"])
+    assert machine.wait() == 0
+    assert machine.log == ""
+    assert "web_1: ended: the guest powered off" in path.read_text()
+
+
+@pytest.mark.kvm
+def test_an_appended_archive_is_part_of_the_initramfs(boot, config, tmp_path_factory):
+    from conftest import Cpio
+    archive = Cpio()
+    archive.folder("hull")
+    archive.file("hull/word", b"appended", 0o644)
+    path = tmp_path_factory.mktemp("append") / "guest.cpio"
+    path.write_bytes(archive.finish())
+    config["boot-source"]["initrd_append_path"] = str(path)
+    machine = boot("echo guest: $(cat /hull/word); poweroff -f")
+    machine.wait_for("guest: appended")
+    assert machine.wait() == 0
+
+
+# Refusals: one line that names the field, exit status 1, a record that says the same, nothing left behind.
+
+
+def refused(machine, field, reason):
+    assert machine.wait(timeout=30) == 1
+    assert machine.log == f"hull-vmm: {field}: {machine.status['message']}\n"
+    assert machine.status["cause"] == "error" and machine.status["exit_status"] is None
+    assert machine.status["field"] == field
+    assert reason in machine.status["message"]
+
+
+def changed(config, path, value):
+    """A copy of `config` in which the value at `path` is another; None takes it away."""
+    config = copy.deepcopy(config)
+    place = config
+    for key in path[:-1]:
+        place = place.setdefault(key, {}) if isinstance(key, str) else place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return config
+
+
+DRIVE = {"drive_id": "root", "path_on_host": "/dev/null", "is_root_device": False}
+NET = {"iface_id": "eth0", "host_dev_name": "tap0"}
+
+
+@pytest.mark.parametrize("path, value, field, reason", [
+    (["machine-config", "vcpu_count"], 0, "machine-config.vcpu_count", "must be 1 to 32, not 0"),
+    (["machine-config", "vcpu_count"], 10000, "machine-config.vcpu_count", "must be 1 to 32, not 10000"),
+    (["machine-config", "vcpu_count"], None, "machine-config.vcpu_count", "required"),
+    (["machine-config", "vcpu_count"], "two", "machine-config.vcpu_count", "integer"),
+    (["machine-config", "mem_size_mib"], 1, "machine-config.mem_size_mib", "must be 16 to"),
+    (["machine-config", "mem_size_mib"], 1 << 30, "machine-config.mem_size_mib", "not 1073741824"),
+    (["machine-config", "vcpu_cout"], 1, "machine-config.vcpu_cout", 'did you mean "vcpu_count"?'),
+    (["machine-config", "cpu_template"], "T2", "machine-config.cpu_template", "not supported yet"),
+    (["machine-config", "track_dirty_pages"], True, "machine-config.track_dirty_pages", "not supported yet"),
+    (["boot-source", "boot_args"], "x" * 2048, "boot-source.boot_args", "at most 2047 bytes"),
+    (["boot-source", "kernel_image_path"], None, "boot-source.kernel_image_path", "required"),
+    (["boot-source"], None, "boot-source", "required"),
+    (["drive"], [], "drive", 'did you mean "drives"?'),
+    (["colour"], "blue", "colour", "unknown field"),
+    (["balloon"], {"amount_mib": 1}, "balloon", "not supported yet"),
+    (["mmds-config"], {}, "mmds-config", "not supported yet"),
+    (["pmem"], [], "pmem", "not supported yet"),
+    (["cpu-config"], {}, "cpu-config", "not supported yet"),
+    (["metrics"], {}, "metrics", "not supported yet"),
+    (["drives"], [DRIVE, DRIVE], "drives[1].drive_id", "taken by drives[0]"),
+    (["drives"], [dict(DRIVE, drive_id="a b")], "drives[0].drive_id", "letters, digits and '_'"),
+    (["drives"], [dict(DRIVE, rate_limiter={})], "drives[0].rate_limiter", "not supported yet"),
+    (["network-interfaces"], [dict(NET, guest_mac="06:00:00:00:00")], "network-interfaces[0].guest_mac", "six bytes"),
+    (["network-interfaces"], [dict(NET, stream_socket_path="/s")], "network-interfaces[0].stream_socket_path", "together"),
+    (["vsock"], {"guest_cid": 2, "uds_path": "/s"}, "vsock.guest_cid", "must be 3 to"),
+    (["logger"], {"level": "loud"}, "logger.level", "must be one of"),
+])
+def test_a_wrong_configuration_is_refused(vmm, config, path, value, field, reason):
+    refused(vmm(changed(config, path, value)), field, reason)
+
+
+@pytest.mark.parametrize("text, reason", [("{", "line 1"), ("", "line 1"), ("[]", "must be an object"), ("{}{}", "line 1"),
+                                          ('{"a":1,"a":2}', "duplicate"), ("\0", "line 1"), ("[" * 5000, "JSON")])
+def test_a_file_that_is_no_configuration_is_refused(vmm, text, reason):
+    refused(vmm(text), "--config-file", reason)
+
+
+@pytest.mark.parametrize("arguments, line", [
+    ([], "--config-file: is required"),
+    (["--config-file", "x"], "--no-api: is required: there is no API socket yet"),
+    (["--config-file"], "--config-file: needs a value"),
+    (["--config-fill", "x"], "--config-fill: unknown option; did you mean --config-file?"),
+    (["--status-fd", "99"], "--status-fd: descriptor 99 is not open"),
+    (["--status-fd", "0"], "--status-fd: descriptor 0 is not open for writing"),
+    (["--log-fd", "1x"], '--log-fd: must be a descriptor\'s number, not "1x"'),
+    (["--id", "a/b"], "--id: may hold letters, digits, '-' and '_' only"),
+    (["--no-api=yes"], "--no-api: takes no value"),
+])
+def test_a_wrong_command_line_is_refused(arguments, line):
+    done = subprocess.run([BUILD / "hull-vmm", *arguments], stdin=open("/dev/null"), capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"hull-vmm: {line}\n")
+
+
+def test_a_host_without_kvm_is_told_what_to_do(vmm, config):
+    if os.path.exists("/dev/kvm"):
+        pytest.skip("this host has /dev/kvm")
+    refused(vmm(config), "/dev/kvm", "kvmhost")
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("content, reason", [(b"", ""), (b"no kernel" * 1000, ""), ("half", ""), ("header", "")])
+def test_a_kernel_that_is_none_is_refused(vmm, config, kernel, tmp_path_factory, content, reason):
+    whole = kernel.read_bytes()
+    path = tmp_path_factory.mktemp("kernel") / "kernel"
+    path.write_bytes({"half": whole[:len(whole) // 2], "header": whole[:600]}.get(content, content))
+    config["boot-source"]["kernel_image_path"] = str(path)
+    refused(vmm(config), "boot-source.kernel_image_path", reason)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("key", ["kernel_image_path", "initrd_path", "initrd_append_path"])
+@pytest.mark.parametrize("path, reason", [("/nonexistent", "No such file"), ("/dev", "not a regular file"),
+                                          ("/dev/zero", "not a regular file")])
+def test_a_boot_file_that_cannot_be_read_is_refused(vmm, config, key, path, reason):
+    config["boot-source"][key] = path
+    refused(vmm(config), f"boot-source.{key}", reason)
+
+
+@pytest.mark.kvm
+def test_too_little_memory_for_the_kernel_is_refused(vmm, config):
+    config["machine-config"]["mem_size_mib"] = 16
+    machine = vmm(config)
+    assert machine.wait() == 1
+    assert machine.status["field"] in ("machine-config.mem_size_mib", "boot-source.kernel_image_path")
+    assert machine.log.count("\n") == 1
+
+
+@pytest.mark.kvm
+def test_more_memory_than_the_processor_addresses_is_refused(vmm, config):
+    config["machine-config"]["mem_size_mib"] = 8 << 20
+    refused(vmm(config), "machine-config.mem_size_mib", "")
