@@ -10,9 +10,7 @@
 #include "devices/uart16550.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_mmio.h"
-#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
-#include "devices/virtio_vsock.h"
 #include "guest-kernel/hull_guest.h"
 #include "vmm/vm.h"
 
@@ -41,6 +39,7 @@ DEFINE_BUS_OPS(i8042)
 DEFINE_BUS_OPS(pvpanic)
 DEFINE_BUS_OPS(acpi_pm)
 DEFINE_BUS_OPS(exit_port)
+DEFINE_BUS_OPS(virtio_mmio)
 
 /* What the fixed devices call. */
 
@@ -125,17 +124,80 @@ static void make_fixed(struct devices *d)
 	add_ports(d, HULL_EXIT_PORT, EXIT_PORT_PORTS, &exit_port_bus_ops, d->exit_port);
 }
 
+/* Puts `dev` (taken over, also on failure) behind the next mmio page and interrupt. */
+static int add_virtio(struct devices *devices, struct virtio_dev *dev, struct error *err)
+{
+	unsigned n = devices->n_virtio;
+	struct acpi_virtio place = {
+		.base = LAYOUT_VIRTIO_MMIO + n * VIRTIO_MMIO_SIZE,
+		.gsi = LAYOUT_GSI_VIRTIO + n,
+	};
+	struct virtio_mmio *mmio;
+	uint16_t n_queues = dev->ops->n_queues;
+	int r;
+
+	assert(n < LAYOUT_VIRTIO_MAX); /* the configuration's reader has counted */
+	mmio = virtio_mmio_new(dev, devices->config.loop, err);
+	if (!mmio)
+		return -EIO;
+	devices->virtio[n] = mmio;
+	devices->places[n] = place;
+	devices->n_virtio++;
+	r = bus_add(&devices->mmio, place.base, VIRTIO_MMIO_SIZE, &virtio_mmio_bus_ops, mmio);
+	assert(r == 0);
+	for (uint16_t q = 0; q < n_queues && r == 0; q++)
+		r = vm_add_doorbell(devices->config.vm, place.base + VIRTIO_MMIO_QUEUE_NOTIFY, q,
+			virtio_mmio_doorbell_fd(mmio, q), err);
+	if (r == 0)
+		r = vm_add_interrupt(devices->config.vm, place.gsi, virtio_mmio_interrupt_fd(mmio), err);
+	return r;
+}
+
+static int make_drive(struct devices *devices, const struct config_drive *drive, struct error *err)
+{
+	struct virtio_blk_config blk = {
+		.id = drive->drive_id,
+		.path = drive->path_on_host,
+		.read_only = drive->is_read_only,
+		.cache = drive->cache_type == CONFIG_CACHE_UNSAFE ? BLK_CACHE_UNSAFE : BLK_CACHE_WRITEBACK,
+		.engine = drive->io_engine == CONFIG_ENGINE_SYNC ? BLK_ENGINE_SYNC : BLK_ENGINE_ASYNC,
+	};
+	struct virtio_dev *dev;
+
+	blk.fd = virtio_blk_open(blk.path, blk.read_only, err);
+	if (blk.fd < 0)
+		return blk.fd;
+	dev = virtio_blk_new(&blk, devices->config.loop, devices->config.mem, err);
+	return dev ? add_virtio(devices, dev, err) : -EIO;
+}
+
+static int make_entropy(struct devices *devices, struct error *err)
+{
+	struct virtio_dev *dev = virtio_rng_new(devices->config.loop, devices->config.mem, err);
+
+	return dev ? add_virtio(devices, dev, err) : -EIO;
+}
+
 static int make_virtio(struct devices *devices, struct error *err)
 {
 	const struct config *config = devices->config.config;
+	int r = 0;
 
-	if (config->drives.len)
-		return error_set_field(err, ENOTSUP, "drives", "not supported yet");
-	if (config->nets.len)
-		return error_set_field(err, ENOTSUP, "network-interfaces", "not supported yet");
-	if (config->vsock)
-		return error_set_field(err, ENOTSUP, "vsock", "not supported yet");
-	return config->entropy ? error_set_field(err, ENOTSUP, "entropy", "not supported yet") : 0;
+	for (size_t i = 0; i < config->drives.len && r >= 0; i++) {
+		r = make_drive(devices, config_drive(config, i), err);
+		if (r < 0)
+			error_in_field(err, "drives[%zu]", config_drive(config, i)->position);
+	}
+	if (config->nets.len && r >= 0)
+		r = error_set_field(err, ENOTSUP, "network-interfaces", "not supported yet");
+	if (config->vsock && r >= 0)
+		r = error_set_field(err, ENOTSUP, "vsock", "not supported yet");
+	if (config->entropy && r >= 0) {
+		r = make_entropy(devices, err);
+		if (r < 0)
+			error_in_field(err, "entropy");
+	}
+	return r;
 }
 
 int devices_init(struct devices *devices, const struct devices_config *config, struct error *err)

@@ -25,12 +25,34 @@ def config(kernel):
 def boot(vmm, config, initramfs):
     """boot(script, modules, **machine): a guest that runs `script`, on a machine with these sizes."""
 
-    def start(script, modules=(), arguments=(), **machine):
-        config["boot-source"]["initrd_path"] = str(initramfs(script, modules))
+    def start(script, modules=(), arguments=(), files=None, **machine):
+        config["boot-source"]["initrd_path"] = str(initramfs(script, modules, files))
         config["machine-config"].update(machine)
         return vmm(config, *arguments)
 
     return start
+
+
+EXIT_PORT = r"""
+#include <stdlib.h>
+#include <sys/io.h>
+
+int main(int argc, char *argv[])
+{
+	if (argc != 2 || iopl(3))
+		return 1;
+	outl(0x48000000u | atoi(argv[1]), 0xb10);
+	return 0;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def exit_port(tmp_path_factory):
+    """A program that hands its argument over as hull-init does: one 32-bit write to a port."""
+    path = tmp_path_factory.mktemp("exit-port") / "exit-port"
+    subprocess.run(["cc", "-static", "-O", "-o", path, "-x", "c", "-"], input=EXIT_PORT.encode(), check=True)
+    return path.read_bytes()
 
 
 # A guest, from its first line to each of its ends.
@@ -103,10 +125,8 @@ def test_a_panic_is_a_panic(boot):
 
 @pytest.mark.kvm
 @pytest.mark.parametrize("status", [0, 7, 255])
-def test_the_workloads_exit_status_is_handed_over(boot, status):
-    # Little-endian, in one 32-bit write: /dev/port splits larger ones, so the guest asks the port by its own means.
-    octal = "".join(f"\\{byte:03o}" for byte in (status, 0, 0, 0x48))
-    machine = boot(f"printf '{octal}' > /tmp/status; exit-port < /tmp/status; poweroff -f")
+def test_the_workloads_exit_status_is_handed_over(boot, exit_port, status):
+    machine = boot(f"exit-port {status}; poweroff -f", files={"bin/exit-port": exit_port})
     assert machine.wait() == status
     assert machine.status["exit_status"] == status
 
