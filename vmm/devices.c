@@ -11,6 +11,7 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_mmio.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "guest-kernel/hull_guest.h"
 #include "vmm/vm.h"
 
@@ -171,6 +172,21 @@ static int make_drive(struct devices *devices, const struct config_drive *drive,
 	return dev ? add_virtio(devices, dev, err) : -EIO;
 }
 
+static int make_vsock(struct devices *devices, const struct config_vsock *vsock, struct error *err)
+{
+	struct virtio_vsock_sink log = {.port = HULL_VSOCK_PORT_LOG, .fd = devices->config.log_fd};
+	struct virtio_vsock_config config = {
+		.guest_cid = (uint32_t)vsock->guest_cid,
+		.uds_path = vsock->uds_path,
+		.sinks = &log,
+		.n_sinks = log.fd >= 0,
+	};
+	struct virtio_dev *dev =
+		virtio_vsock_new(&config, devices->config.loop, devices->config.mem, err);
+
+	return dev ? add_virtio(devices, dev, err) : -EIO;
+}
+
 static int make_entropy(struct devices *devices, struct error *err)
 {
 	struct virtio_dev *dev = virtio_rng_new(devices->config.loop, devices->config.mem, err);
@@ -190,8 +206,11 @@ static int make_virtio(struct devices *devices, struct error *err)
 	}
 	if (config->nets.len && r >= 0)
 		r = error_set_field(err, ENOTSUP, "network-interfaces", "not supported yet");
-	if (config->vsock && r >= 0)
-		r = error_set_field(err, ENOTSUP, "vsock", "not supported yet");
+	if (config->vsock && r >= 0) {
+		r = make_vsock(devices, config->vsock, err);
+		if (r < 0)
+			error_in_field(err, "vsock");
+	}
 	if (config->entropy && r >= 0) {
 		r = make_entropy(devices, err);
 		if (r < 0)
