@@ -44,7 +44,7 @@ struct blk_backend_ops {
 	const char *name;
 	/* True when `io` has finished at once. At most `depth` operations may be under way. */
 	bool (*start)(struct blk_backend *engine, struct blk_io *io);
-	/* 0, or -errno when the kernel has no room now: try again later. */
+	/* How many operations were handed to the kernel; -errno when it has no room now: try again later. */
 	int (*submit)(struct blk_backend *engine);
 	/* An operation that has finished; NULL when there is none yet, or with `wait` when none is under way. */
 	struct blk_io *(*reap)(struct blk_backend *engine, bool wait);

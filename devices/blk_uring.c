@@ -80,7 +80,7 @@ static bool uring_start(struct blk_backend *engine, struct blk_io *io)
 static int uring_submit(struct blk_backend *engine)
 {
 	struct blk_uring *u = to_uring(engine);
-	int r;
+	int r, n = 0;
 
 	/* One call as a rule; the kernel takes fewer when it runs out of memory on the way. */
 	while (io_uring_sq_ready(&u->ring) > 0) {
@@ -89,8 +89,9 @@ static int uring_submit(struct blk_backend *engine)
 			return r;
 		if (r == 0)
 			return -EAGAIN;
+		n += r > 0 ? r : 0;
 	}
-	return 0;
+	return n;
 }
 
 /* What the kernel says of `io`. False when a part of it is left to do, which is then started again. */

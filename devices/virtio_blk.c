@@ -334,9 +334,25 @@ static int take_one(struct virtio_blk *blk)
 	return r;
 }
 
+/* Answers all requests the engine has finished; with `wait`, all there are. */
+static void reap(struct virtio_blk *blk, bool wait)
+{
+	struct blk_io *io;
+
+	while ((io = blk->engine->ops->reap(blk->engine, wait)))
+		complete_io(blk, container_of(io, struct request, io));
+}
+
+/* Hands over what was started, and answers what that has finished already: reads from the host's cache, as a rule. */
 static void submit(struct virtio_blk *blk)
 {
-	if (blk->engine->ops->submit(blk->engine) < 0)
+	int n;
+
+	do {
+		n = blk->engine->ops->submit(blk->engine);
+		reap(blk, false); /* may start again what was done in part */
+	} while (n > 0);
+	if (n < 0)
 		loop_timer_arm(blk->again, RETRY_SUBMIT_NS);
 }
 
@@ -371,21 +387,13 @@ static void blk_doorbell(struct virtio_dev *dev, uint16_t q)
 	virtio_dev_notify(dev, q);
 }
 
-/* Answers all requests the engine has finished; with `wait`, all there are. */
-static void reap(struct virtio_blk *blk, bool wait)
-{
-	struct blk_io *io;
-
-	while ((io = blk->engine->ops->reap(blk->engine, wait)))
-		complete_io(blk, container_of(io, struct request, io));
-}
-
 /* The engine has finished something, or `again` is due. Loop thread. */
 static void go_on(struct virtio_blk *blk)
 {
 	virtio_dev_enter(&blk->dev);
 	if (blk->dev.active) {
 		reap(blk, false);
+		virtio_dev_notify(&blk->dev, 0); /* before more work: the driver need not wait for that */
 		if (virtio_dev_running(&blk->dev) && blk->dev.queues[0].ready)
 			process_queue(blk);
 		else

@@ -5,10 +5,14 @@
 #include "common/io.h"
 #include "devices/blk_io.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_mmio.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -592,6 +596,77 @@ static void a_reset_waits_for_the_kernel(void **state)
 	free(snapshot);
 }
 
+/* ---- with a thread for the loop, as in the monitor ---- */
+
+static void *loop_thread(void *ctx)
+{
+	assert(loop_run(ctx) == 0);
+	return NULL;
+}
+
+static void mmio_write(struct virtio_mmio *mmio, uint32_t offset, uint32_t value)
+{
+	virtio_mmio_write(mmio, offset, &value, sizeof(value));
+}
+
+static void mmio_start(struct virtio_mmio *mmio, const struct driver_queue *q)
+{
+	const uint32_t writes[][2] = {{0x70, 1}, {0x70, 3}, {0x24, 1}, {0x20, 1}, {0x24, 0}, {0x20, 0}, {0x70, 11}, {0x30, 0},
+		{0x38, q->size}, {0x80, (uint32_t)q->desc}, {0x90, (uint32_t)q->avail}, {0xa0, (uint32_t)q->used},
+		{0x44, 1}, {0x70, 15}};
+	uint32_t status;
+
+	for (size_t i = 0; i < ARRAY_SIZE(writes); i++)
+		mmio_write(mmio, writes[i][0], writes[i][1]);
+	virtio_mmio_read(mmio, 0x70, &status, sizeof(status));
+	assert_int_equal(status, 15);
+}
+
+/* A vCPU resets the device while the loop serves it. From the moment the status reads 0, guest memory stands still. */
+static void a_vcpu_resets_while_the_loop_works(void **state)
+{
+	struct fixture *f = *state;
+	struct virtio_mmio *mmio = virtio_mmio_new(f->dev, f->loop, &f->err);
+	uint8_t *snapshot = malloc(f->g.size);
+	struct made made[16];
+	int fd = open(f->path, O_RDWR | O_CLOEXEC), in_flight = 0;
+	pthread_t thread;
+
+	assert_non_null(mmio);
+	memset(snapshot, 0x77, f->g.size);
+	assert_int_equal(pwrite(fd, snapshot, DISK_BYTES, 0), DISK_BYTES);
+	assert_int_equal(fsync(fd), 0);
+	assert_int_equal(pthread_create(&thread, NULL, loop_thread, f->loop), 0);
+	for (int round = 0; round < 100; round++) {
+		mmio_write(mmio, 0x70, 0);
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* so that reads take their time */
+		f->g.brk = GUEST_BASE;
+		memset(f->g.ram, 0, f->g.size);
+		driver_queue_init(&f->q, &f->g, 128);
+		mmio_start(mmio, &f->q);
+		for (unsigned i = 0; i < 16; i++) {
+			made[i] = add(f, T_IN, i * 64, NULL, 0, 32768);
+			mmio_write(mmio, 0x50, 0);
+		}
+		for (int spin = 0; spin < round * 50; spin++)
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		mmio_write(mmio, 0x70, 0);
+		memcpy(snapshot, f->g.ram, f->g.size);
+		for (unsigned i = 0; i < 16; i++)
+			in_flight += status_of(f, made[i]) == S_NONE;
+		sched_yield();
+		assert_memory_equal(snapshot, f->g.ram, f->g.size);
+	}
+	assert_true(in_flight > 0); /* else this tested nothing */
+	loop_stop(f->loop);
+	pthread_join(thread, NULL);
+	close(fd);
+	free(snapshot);
+	virtio_mmio_free(mmio);
+	loop_remove(f->d.deadline);
+	f->dev = NULL;
+}
+
 static void a_reused_descriptor_cannot_exceed_the_slots(void **state)
 {
 	struct fixture *f = *state;
@@ -754,6 +829,7 @@ int main(void)
 		BOTH(a_save_waits_for_requests_in_flight),
 		BOTH(a_save_is_refused_by_a_disk_of_another_size),
 		BOTH(a_reset_waits_for_the_kernel),
+		BOTH(a_vcpu_resets_while_the_loop_works),
 		BOTH(a_reused_descriptor_cannot_exceed_the_slots),
 		BOTH(a_device_is_freed_in_mid_operation),
 		BOTH(a_doorbell_before_driver_ok_is_nothing),
