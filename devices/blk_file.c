@@ -46,7 +46,8 @@ static int lock(int fd, const char *path, bool read_only, struct error *err)
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)
 		return refuse(err, EBUSY, path,
-			read_only ? "is in use for writing by another machine" : "is in use by another machine");
+			read_only ? "is in use for writing by another machine" :
+				    "is in use by another machine");
 	/* A file system without locks guards nothing: that is for its administrator to know, not for us to forbid. */
 	if (errno == ENOLCK || errno == ENOTSUP || errno == ENOSYS || errno == EINVAL)
 		return 0;
@@ -120,7 +121,8 @@ int blk_geometry_read(int fd, const char *path, bool read_only, struct blk_geome
 	if (g.size_bytes == 0)
 		return refuse(err, EINVAL, path, "is empty");
 	if (g.size_bytes % SECTOR_BYTES)
-		return error_set_field(err, EINVAL, FIELD, "%s: its size, %llu bytes, is not a multiple of %u", path,
+		return error_set_field(err, EINVAL, FIELD,
+			"%s: its size, %llu bytes, is not a multiple of %u", path,
 			(unsigned long long)g.size_bytes, SECTOR_BYTES);
 	g.can_punch_holes = !read_only && can_punch_holes(fd, &st);
 	*ret = g;

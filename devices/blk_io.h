@@ -14,7 +14,7 @@
 
 struct blk_geometry {
 	uint64_t size_bytes;
-	uint32_t logical_block_bytes;  /* 512 for a file */
+	uint32_t logical_block_bytes; /* 512 for a file */
 	uint32_t physical_block_bytes; /* what is written without reading first */
 	bool can_punch_holes;
 };
@@ -23,13 +23,20 @@ struct blk_geometry {
  * number of sectors. */
 int blk_geometry_read(int fd, const char *path, bool read_only, struct blk_geometry *ret, struct error *err);
 
-enum blk_op { BLK_OP_READ, BLK_OP_WRITE, BLK_OP_FLUSH, BLK_OP_DISCARD, BLK_OP_WRITE_ZEROES, BLK_OP_UNMAP_ZEROES };
+enum blk_op {
+	BLK_OP_READ,
+	BLK_OP_WRITE,
+	BLK_OP_FLUSH,
+	BLK_OP_DISCARD,
+	BLK_OP_WRITE_ZEROES,
+	BLK_OP_UNMAP_ZEROES
+};
 
 struct blk_io {
 	enum blk_op op;
-	bool durable;	   /* a write, or zeroes: on stable storage before it counts as finished */
-	uint64_t offset;   /* bytes; moves on when the kernel does a part */
-	uint64_t len;	   /* bytes left */
+	bool durable; /* a write, or zeroes: on stable storage before it counts as finished */
+	uint64_t offset; /* bytes; moves on when the kernel does a part */
+	uint64_t len; /* bytes left */
 	struct iovec *iov; /* READ, WRITE: `len` bytes in all; moves on likewise */
 	unsigned n_iov;
 	int result; /* once finished: 0 or -errno */

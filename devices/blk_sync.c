@@ -29,17 +29,20 @@ void blk_io_advance(struct blk_io *io, uint64_t done)
 
 int blk_io_fallocate_mode(const struct blk_io *io)
 {
-	return FALLOC_FL_KEEP_SIZE | (io->op == BLK_OP_WRITE_ZEROES ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+	return FALLOC_FL_KEEP_SIZE |
+	       (io->op == BLK_OP_WRITE_ZEROES ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
 }
 
 static int transfer(int fd, struct blk_io *io)
 {
 	while (io->len > 0) {
 		int n_iov = io->n_iov < IOV_MAX ? (int)io->n_iov : IOV_MAX;
-		ssize_t n = io->op == BLK_OP_READ ?
-				    preadv2(fd, io->iov, n_iov, (off_t)io->offset, 0) :
-				    pwritev2(fd, io->iov, n_iov, (off_t)io->offset, io->durable ? RWF_DSYNC : 0);
+		ssize_t n;
 
+		if (io->op == BLK_OP_READ)
+			n = preadv(fd, io->iov, n_iov, (off_t)io->offset);
+		else
+			n = pwritev2(fd, io->iov, n_iov, (off_t)io->offset, io->durable ? RWF_DSYNC : 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -56,6 +59,13 @@ static int flush(int fd)
 	return fdatasync(fd) < 0 ? -errno : 0;
 }
 
+static int zero(int fd, const struct blk_io *io)
+{
+	if (fallocate(fd, blk_io_fallocate_mode(io), (off_t)io->offset, (off_t)io->len) < 0)
+		return -errno;
+	return io->durable ? flush(fd) : 0;
+}
+
 static bool sync_start(struct blk_backend *engine, struct blk_io *io)
 {
 	int fd = ((struct blk_sync *)engine)->fd;
@@ -69,10 +79,7 @@ static bool sync_start(struct blk_backend *engine, struct blk_io *io)
 		io->result = flush(fd);
 		break;
 	default:
-		io->result = fallocate(fd, blk_io_fallocate_mode(io), (off_t)io->offset, (off_t)io->len) < 0 ? -errno :
-													       0;
-		if (io->result == 0 && io->durable)
-			io->result = flush(fd);
+		io->result = zero(fd, io);
 	}
 	return true;
 }
@@ -95,8 +102,7 @@ static void sync_free(struct blk_backend *engine)
 	free(engine);
 }
 
-static const struct blk_backend_ops sync_ops = {
-	"synchronous", sync_start, sync_submit, sync_reap, sync_free};
+static const struct blk_backend_ops sync_ops = {"synchronous", sync_start, sync_submit, sync_reap, sync_free};
 
 struct blk_backend *blk_sync_new(int fd)
 {

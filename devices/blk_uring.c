@@ -28,8 +28,8 @@ struct blk_uring {
 	unsigned under_way; /* started and not reaped */
 };
 
-static const uint8_t allowed_operations[] = {IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV,
-	IORING_OP_FSYNC, IORING_OP_FALLOCATE};
+static const uint8_t allowed_operations[] = {IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE,
+	IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
 
 static struct blk_uring *to_uring(struct blk_backend *engine)
 {
@@ -48,13 +48,15 @@ static void prepare(struct blk_uring *u, struct blk_io *io)
 	switch (io->op) {
 	case BLK_OP_READ:
 		if (io->n_iov == 1)
-			io_uring_prep_read(sqe, u->fd, io->iov->iov_base, (unsigned)io->iov->iov_len, io->offset);
+			io_uring_prep_read(
+				sqe, u->fd, io->iov->iov_base, (unsigned)io->iov->iov_len, io->offset);
 		else
 			io_uring_prep_readv(sqe, u->fd, io->iov, io->n_iov, io->offset);
 		break;
 	case BLK_OP_WRITE:
 		if (io->n_iov == 1)
-			io_uring_prep_write(sqe, u->fd, io->iov->iov_base, (unsigned)io->iov->iov_len, io->offset);
+			io_uring_prep_write(
+				sqe, u->fd, io->iov->iov_base, (unsigned)io->iov->iov_len, io->offset);
 		else
 			io_uring_prep_writev(sqe, u->fd, io->iov, io->n_iov, io->offset);
 		sqe->rw_flags = io->durable ? RWF_DSYNC : 0;
@@ -63,7 +65,8 @@ static void prepare(struct blk_uring *u, struct blk_io *io)
 		io_uring_prep_fsync(sqe, u->fd, IORING_FSYNC_DATASYNC);
 		break;
 	default:
-		io_uring_prep_fallocate(sqe, u->fd, blk_io_fallocate_mode(io), (off_t)io->offset, (off_t)io->len);
+		io_uring_prep_fallocate(
+			sqe, u->fd, blk_io_fallocate_mode(io), (off_t)io->offset, (off_t)io->len);
 	}
 	io_uring_sqe_set_data(sqe, io);
 }
@@ -190,7 +193,8 @@ struct blk_backend *blk_uring_new(int fd, unsigned depth)
 {
 	struct io_uring_params params = {.flags = IORING_SETUP_R_DISABLED};
 	struct blk_uring *u = calloc(1, sizeof(*u));
-	static const struct blk_backend_ops ops = {"io_uring", uring_start, uring_submit, uring_reap, uring_free};
+	static const struct blk_backend_ops ops = {
+		"io_uring", uring_start, uring_submit, uring_reap, uring_free};
 	int r;
 
 	if (!u)

@@ -69,7 +69,8 @@ uint64_t virtio_dev_features(struct virtio_dev *dev)
 /* 2.2.2: nothing that was not offered; 6.1: a driver without VERSION_1 is a legacy driver, which we do not serve. */
 static bool features_acceptable(struct virtio_dev *dev)
 {
-	return !(dev->driver_features & ~virtio_dev_features(dev)) && virtio_dev_negotiated(dev, VIRTIO_F_VERSION_1);
+	return !(dev->driver_features & ~virtio_dev_features(dev)) &&
+	       virtio_dev_negotiated(dev, VIRTIO_F_VERSION_1);
 }
 
 static void activate(struct virtio_dev *dev)
@@ -90,8 +91,9 @@ static void activate(struct virtio_dev *dev)
 
 void virtio_dev_set_status(struct virtio_dev *dev, uint8_t status)
 {
-	const uint8_t driver_bits = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK |
-				    VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_FAILED;
+	const uint8_t driver_bits = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER |
+				    VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK |
+				    VIRTIO_STATUS_FAILED;
 	uint8_t added = status & driver_bits & ~dev->status;
 
 	if (status == 0) {
@@ -108,7 +110,8 @@ void virtio_dev_set_status(struct virtio_dev *dev, uint8_t status)
 		dev->status |= VIRTIO_STATUS_ACKNOWLEDGE;
 	if ((added & VIRTIO_STATUS_DRIVER) && (dev->status & VIRTIO_STATUS_ACKNOWLEDGE))
 		dev->status |= VIRTIO_STATUS_DRIVER;
-	if ((added & VIRTIO_STATUS_FEATURES_OK) && (dev->status & VIRTIO_STATUS_DRIVER) && features_acceptable(dev))
+	if ((added & VIRTIO_STATUS_FEATURES_OK) && (dev->status & VIRTIO_STATUS_DRIVER) &&
+		features_acceptable(dev))
 		dev->status |= VIRTIO_STATUS_FEATURES_OK;
 	if ((added & VIRTIO_STATUS_DRIVER_OK) && (dev->status & VIRTIO_STATUS_FEATURES_OK) &&
 		!(dev->status & VIRTIO_STATUS_FAILED)) {
@@ -202,10 +205,12 @@ void virtio_dev_save(struct virtio_dev *dev, struct state_writer *w)
 /* A status the state machine above could not have come to would let a device run that was never negotiated with. */
 static int check_loaded_status(struct virtio_dev *dev, struct error *err)
 {
-	const uint8_t ok = VIRTIO_STATUS_FEATURES_OK, live = VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK;
+	const uint8_t ok = VIRTIO_STATUS_FEATURES_OK,
+		      live = VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK;
 
 	if (dev->active && (dev->status & live) != live)
-		return error_set(err, EINVAL, "saved %s is active with status 0x%x", dev->ops->name, dev->status);
+		return error_set(
+			err, EINVAL, "saved %s is active with status 0x%x", dev->ops->name, dev->status);
 	if ((dev->status & ok) && !features_acceptable(dev))
 		return error_set(err, EINVAL, "saved %s uses features 0x%llx, and 0x%llx are offered here",
 			dev->ops->name, (unsigned long long)dev->driver_features,
@@ -227,14 +232,15 @@ static int load_core(struct virtio_dev *dev, struct state_reader *r, struct erro
 	dev->config_generation = state_get_u32(r);
 	n_queues = state_get_u16(r);
 	if (r->failed || n_queues != dev->ops->n_queues)
-		return error_set(err, EINVAL, "saved %s has %u queues instead of %u", dev->ops->name, n_queues,
-			dev->ops->n_queues);
+		return error_set(err, EINVAL, "saved %s has %u queues instead of %u", dev->ops->name,
+			n_queues, dev->ops->n_queues);
 	result = check_loaded_status(dev, err);
 	if (result < 0)
 		return result;
 	for (uint16_t q = 0; q < n_queues; q++)
 		if (virtq_load(&dev->queues[q], r) < 0)
-			return error_set(err, EINVAL, "saved %s has an impossible queue %u", dev->ops->name, q);
+			return error_set(
+				err, EINVAL, "saved %s has an impossible queue %u", dev->ops->name, q);
 	return 0;
 }
 
@@ -251,7 +257,7 @@ int virtio_dev_load(struct virtio_dev *dev, struct state_reader *r, struct error
 		result = state_end_section(r, err);
 	dev->quiesced = true;
 	if (result < 0) {
-		dev->active = false; /* nothing was started: there is nothing for the device's reset() to stop */
+		dev->active = false; /* nothing was started, so the device's reset() has nothing to stop */
 		reset(dev);
 	}
 	return result;

@@ -37,15 +37,7 @@
 #define RETRY_SUBMIT_NS 1000000u
 
 /* Section 5.2.3. */
-enum {
-	F_SEG_MAX = 2,
-	F_RO = 5,
-	F_BLK_SIZE = 6,
-	F_FLUSH = 9,
-	F_TOPOLOGY = 10,
-	F_DISCARD = 13,
-	F_WRITE_ZEROES = 14,
-};
+enum { F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10, F_DISCARD = 13, F_WRITE_ZEROES = 14 };
 
 /* Section 5.2.4, up to the last field of a feature we offer. */
 struct config_space {
@@ -143,8 +135,7 @@ static void log_failure(struct virtio_blk *blk, const struct request *req)
 		[BLK_OP_WRITE] = "write",
 		[BLK_OP_FLUSH] = "flush",
 		[BLK_OP_DISCARD] = "discard",
-		[BLK_OP_WRITE_ZEROES] = "write of zeroes",
-		[BLK_OP_UNMAP_ZEROES] = "write of zeroes",
+		[BLK_OP_WRITE_ZEROES ... BLK_OP_UNMAP_ZEROES] = "write of zeroes",
 	};
 
 	if (blk->errors_logged++ < ERROR_LOG_MAX)
@@ -251,9 +242,10 @@ static uint8_t parse_range(struct virtio_blk *blk, struct request *req, bool dis
 	if (range.num_sectors == 0 || range.num_sectors > RANGE_SECTORS_MAX ||
 		!range_fits(range.sector, range.num_sectors, blk->config.capacity))
 		return S_IOERR;
-	req->io.op = discard			? BLK_OP_DISCARD :
-		     range.flags & RANGE_UNMAP ? BLK_OP_UNMAP_ZEROES :
-						 BLK_OP_WRITE_ZEROES;
+	if (discard)
+		req->io.op = BLK_OP_DISCARD;
+	else
+		req->io.op = range.flags & RANGE_UNMAP ? BLK_OP_UNMAP_ZEROES : BLK_OP_WRITE_ZEROES;
 	req->io.offset = range.sector << SECTOR_SHIFT;
 	req->io.len = (uint64_t)range.num_sectors << SECTOR_SHIFT;
 	return S_OK;
@@ -301,7 +293,8 @@ static int begin(struct virtio_blk *blk, struct request *req)
 	struct request_header header;
 	uint8_t status;
 
-	if (virtq_chain_read(&req->chain, 0, &header, sizeof(header)) < sizeof(header) || req->chain.in_bytes == 0)
+	if (virtq_chain_read(&req->chain, 0, &header, sizeof(header)) < sizeof(header) ||
+		req->chain.in_bytes == 0)
 		return -EINVAL;
 	req->status = take_status_byte(&req->chain);
 	if (header.type == T_GET_ID) {
@@ -370,8 +363,9 @@ static void process_queue(struct virtio_blk *blk)
 			r = take_one(blk);
 		} while (r > 0 && --budget > 0);
 		if (r < 0) {
-			virtio_dev_broken(&blk->dev, r == -ENOBUFS ? "more requests are in flight than its queue holds" :
-								     "a request is malformed");
+			virtio_dev_broken(&blk->dev,
+				r == -ENOBUFS ? "more requests are in flight than its queue holds" :
+						"a request is malformed");
 			break;
 		}
 		virtq_enable_doorbell(vq);
@@ -475,8 +469,9 @@ static int blk_load(struct virtio_dev *dev, struct state_reader *r, struct error
 	uint64_t capacity = state_get_u64(r);
 
 	if (!r->failed && capacity != blk->config.capacity)
-		return error_set_field(err, EINVAL, "path_on_host", "%s: has %llu sectors, and had %llu when it was saved",
-			blk->path, (unsigned long long)blk->config.capacity, (unsigned long long)capacity);
+		return error_set_field(err, EINVAL, "path_on_host",
+			"%s: has %llu sectors, and had %llu when it was saved", blk->path,
+			(unsigned long long)blk->config.capacity, (unsigned long long)capacity);
 	return 0;
 }
 
@@ -591,11 +586,13 @@ struct virtio_dev *virtio_blk_new(
 	blk->read_only = config->read_only;
 	blk->flush_offered = config->cache == BLK_CACHE_WRITEBACK;
 	blk->discard_offered = geometry.can_punch_holes;
-	memcpy(blk->serial, config->id, strnlen(config->id, sizeof(blk->serial))); /* no NUL when full (5.2.6) */
+	/* 5.2.6: padded with NULs, none when it is full. */
+	memcpy(blk->serial, config->id, strnlen(config->id, sizeof(blk->serial)));
 	fill_config_space(blk, &geometry);
 	r = start_up(blk, config, loop);
 	if (r < 0) {
-		error_set_field(err, -r, "path_on_host", "%s: cannot set up its queue: %s", blk->path, strerror(-r));
+		error_set_field(
+			err, -r, "path_on_host", "%s: cannot set up its queue: %s", blk->path, strerror(-r));
 		virtio_dev_free(&blk->dev);
 		return NULL;
 	}

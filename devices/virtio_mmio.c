@@ -209,7 +209,8 @@ static void write_queue_ready(struct virtio_dev *dev, struct virtq *vq, uint32_t
 
 static void set_half(gpa_t *address, bool high, uint32_t value)
 {
-	*address = high ? (uint32_t)*address | (uint64_t)value << 32 : (*address & ~(uint64_t)UINT32_MAX) | value;
+	*address = high ? (uint32_t)*address | (uint64_t)value << 32 :
+			  (*address & ~(uint64_t)UINT32_MAX) | value;
 }
 
 /* Registers of the selected queue. 4.2.2.2: size and addresses may change only while QueueReady is 0. */

@@ -17,7 +17,7 @@
 
 struct virtio_rng {
 	struct virtio_dev dev;
-	struct loop_source *again; /* a timer: goes on after a round in which the driver kept adding requests */
+	struct loop_source *again; /* a timer: the driver added requests as fast as they were served */
 };
 
 static struct virtio_rng *to_rng(struct virtio_dev *dev)

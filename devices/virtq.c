@@ -60,7 +60,8 @@ static int map_rings(struct virtq *vq)
 	if (vq->desc % 16 || vq->avail % 2 || vq->used % 4)
 		return -EINVAL;
 	vq->desc_table = gmem_span(vq->mem, vq->desc, n * sizeof(struct vring_desc));
-	vq->avail_ring = gmem_span(vq->mem, vq->avail, sizeof(struct vring_avail) + (n + 1) * sizeof(uint16_t));
+	vq->avail_ring =
+		gmem_span(vq->mem, vq->avail, sizeof(struct vring_avail) + (n + 1) * sizeof(uint16_t));
 	vq->used_ring = gmem_span(vq->mem, vq->used,
 		sizeof(struct vring_used) + n * sizeof(struct vring_used_elem) + sizeof(uint16_t));
 	return vq->desc_table && vq->avail_ring && vq->used_ring ? 0 : -EINVAL;

@@ -15,13 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BASE	    0x10000ull
-#define REGION	    0x8000ull /* bytes; two of them with as large a hole between, then memory nobody may touch */
-#define QUEUE_SIZE  16
-#define AVAIL	    (BASE + 0x100)
-#define USED	    (BASE + 0x140)
-#define REQUEST	    0x4000 /* of the honest driver, from BASE */
-#define DISK_BYTES  0x8000
+#define BASE	   0x10000ull
+#define REGION	   0x8000ull /* bytes; two of them with as large a hole between, then memory nobody may touch */
+#define QUEUE_SIZE 16
+#define AVAIL	   (BASE + 0x100)
+#define USED	   (BASE + 0x140)
+#define REQUEST	   0x4000 /* of the honest driver, from BASE */
+#define DISK_BYTES 0x8000
 
 enum { STEP_DOORBELL, STEP_WRITE, STEP_READ, STEP_POKE, STEP_AVAILABLE, STEP_SAVE_AND_LOAD, STEP_KINDS };
 
@@ -39,16 +39,19 @@ static struct loop *loop;
 static struct virtio_mmio *mmio;
 static int disk = -1;
 
-#define CHECK(condition)                                                                                      \
-	do {                                                                                                  \
-		if (!(condition))                                                                             \
-			abort();                                                                              \
+#define CHECK(condition)                                                                                     \
+	do {                                                                                                 \
+		if (!(condition))                                                                            \
+			abort();                                                                             \
 	} while (0)
 
 static void new_device(void)
 {
-	struct virtio_blk_config config = {
-		.id = "fuzz", .path = "fuzz", .fd = dup(disk), .engine = BLK_ENGINE_SYNC, .cache = BLK_CACHE_WRITEBACK};
+	struct virtio_blk_config config = {.id = "fuzz",
+		.path = "fuzz",
+		.fd = dup(disk),
+		.engine = BLK_ENGINE_SYNC,
+		.cache = BLK_CACHE_WRITEBACK};
 	struct virtio_dev *dev = virtio_blk_new(&config, loop, &mem, NULL);
 
 	CHECK(dev);
@@ -119,7 +122,8 @@ static void save_and_load(void)
 	virtio_mmio_free(mmio);
 	new_device();
 	state_reader_init(&r, w.buf.data, w.buf.len);
-	CHECK(virtio_mmio_load(mmio, &r, NULL) == 0); /* what a guest can bring about can be saved and loaded */
+	/* Whatever state a guest can bring about can be saved and loaded. */
+	CHECK(virtio_mmio_load(mmio, &r, NULL) == 0);
 	state_writer_done(&w);
 	virtio_dev_resume(virtio_mmio_device(mmio));
 }
@@ -136,10 +140,12 @@ static void take(const struct step *step)
 		break;
 	case STEP_WRITE:
 		memcpy(data, &step->value, sizeof(step->value));
-		virtio_mmio_write(mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
+		virtio_mmio_write(
+			mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
 		break;
 	case STEP_READ:
-		virtio_mmio_read(mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
+		virtio_mmio_read(
+			mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
 		break;
 	case STEP_POKE:
 		memcpy(ram + step->offset % (REGION - 4), &step->value, sizeof(step->value));

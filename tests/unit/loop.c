@@ -193,6 +193,37 @@ static void a_signal_is_an_event(void **state)
 	assert_int_equal(f->calls, SIGUSR1);
 }
 
+static void count_and_stop(void *ctx, uint32_t events)
+{
+	struct fixture *f = ctx;
+
+	(void)events;
+	f->calls++;
+	loop_stop(f->loop);
+}
+
+/* Two edges in one round, and the first callback stops the loop: the second comes in the next run. */
+static void an_edge_left_undone_by_a_stop_is_not_lost(void **state)
+{
+	struct fixture *f = *state;
+	int other[2];
+
+	assert_int_equal(pipe(other), 0);
+	assert_int_equal(write(f->pipe[1], "x", 1), 1);
+	assert_int_equal(write(other[1], "x", 1), 1);
+	f->source = loop_add_fd(f->loop, f->pipe[0], EPOLLIN | EPOLLET, count_and_stop, f);
+	f->other = loop_add_fd(f->loop, other[0], EPOLLIN | EPOLLET, count_and_stop, f);
+	f->timer = loop_add_timer(f->loop, stop, f);
+	assert_int_equal(loop_run(f->loop), 0);
+	assert_int_equal(f->calls, 1);
+	loop_timer_arm(f->timer, 5000000000ull); /* only if it is lost */
+	assert_int_equal(loop_run(f->loop), 0);
+	assert_int_equal(f->calls, 2);
+	loop_remove(f->other);
+	close(other[0]);
+	close(other[1]);
+}
+
 static void a_stop_before_the_run_is_not_lost(void **state)
 {
 	struct fixture *f = *state;
@@ -213,6 +244,7 @@ int main(void)
 		with_fixture(a_timer_may_arm_itself_anew),
 		with_fixture(what_other_threads_post_runs_here_in_order),
 		with_fixture(a_signal_is_an_event),
+		with_fixture(an_edge_left_undone_by_a_stop_is_not_lost),
 		with_fixture(a_stop_before_the_run_is_not_lost),
 	};
 

@@ -49,7 +49,8 @@ static void fields_come_back_in_their_order(void **state)
 /* The layout is a format that other versions will read: name, version, length, checksum, payload. */
 static void the_format_is_as_documented(void **state)
 {
-	static const uint8_t expected[] = {'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0,
+	static const uint8_t expected[] = {'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 9, 0,
+		0, 0,
 		/* CRC-32C of "123456789" is 0xe3069283 in every table of checksums */
 		0x83, 0x92, 0x06, 0xe3, '1', '2', '3', '4', '5', '6', '7', '8', '9'};
 	struct state_writer w;

@@ -79,7 +79,8 @@ static void start_device(struct fixture *f, bool read_only, enum blk_cache cache
 	driver_init(&f->d, f->dev, f->loop);
 	driver_queue_init(&f->q, &f->g, 128);
 	assert_int_equal(driver_start(&f->d, features, &f->q, 1),
-		VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_DRIVER_OK);
+		VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FEATURES_OK |
+			VIRTIO_STATUS_DRIVER_OK);
 }
 
 static int setup_async(void **state)
@@ -135,10 +136,12 @@ struct made {
 };
 
 /* Makes a request available: header, data (readable for OUT and ranges, else writable), status. */
-static struct made add(struct fixture *f, uint32_t type, uint64_t sector, const void *out, uint32_t out_len, uint32_t in_len)
+static struct made add(
+	struct fixture *f, uint32_t type, uint64_t sector, const void *out, uint32_t out_len, uint32_t in_len)
 {
 	struct header header = {type, 0, sector};
-	struct made m = {.header = guest_put(&f->g, &header, sizeof(header)), .data = guest_alloc(&f->g, out_len + in_len, 16)};
+	struct made m = {.header = guest_put(&f->g, &header, sizeof(header)),
+		.data = guest_alloc(&f->g, out_len + in_len, 16)};
 	uint8_t none = S_NONE;
 	struct driver_buf bufs[4] = {{m.header, sizeof(header), false}};
 	uint16_t n = 1;
@@ -224,9 +227,10 @@ static void framing_is_the_drivers_choice(void **state)
 	struct header header = {T_OUT, 0, 3};
 	gpa_t h = guest_put(&f->g, &header, sizeof(header)), data = guest_alloc(&f->g, 2048, 16), in;
 	uint8_t file[1024];
-	struct driver_buf out_bufs[] = {{h, 7, false}, {h + 7, 9, false}, {data, 1000, false}, {data + 1000, 24, false},
-		{data + 1024, 1, true}};
-	struct driver_buf in_bufs[] = {{0, 16, false}, {data + 1100, 512, true}, {data + 1612, 257, true}, {data + 1869, 256, true}};
+	struct driver_buf out_bufs[] = {{h, 7, false}, {h + 7, 9, false}, {data, 1000, false},
+		{data + 1000, 24, false}, {data + 1024, 1, true}};
+	struct driver_buf in_bufs[] = {
+		{0, 16, false}, {data + 1100, 512, true}, {data + 1612, 257, true}, {data + 1869, 256, true}};
 	uint32_t len;
 	uint16_t head;
 
@@ -383,16 +387,11 @@ static void expect_broken(struct fixture *f)
 /* The whole way back: reset, and a queue that works. */
 static void restart(struct fixture *f)
 {
+	const uint8_t sector[512] = {1, 2, 3};
+
 	driver_queue_init(&f->q, &f->g, 128);
 	driver_start(&f->d, 1ull << F_FLUSH, &f->q, 1);
-	assert_int_equal(do_write(f, 0, "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-					"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", 512), S_OK);
+	assert_int_equal(do_write(f, 0, sector, sizeof(sector)), S_OK);
 }
 
 static void a_request_without_status_byte_breaks_the_device(void **state)
@@ -611,9 +610,9 @@ static void mmio_write(struct virtio_mmio *mmio, uint32_t offset, uint32_t value
 
 static void mmio_start(struct virtio_mmio *mmio, const struct driver_queue *q)
 {
-	const uint32_t writes[][2] = {{0x70, 1}, {0x70, 3}, {0x24, 1}, {0x20, 1}, {0x24, 0}, {0x20, 0}, {0x70, 11}, {0x30, 0},
-		{0x38, q->size}, {0x80, (uint32_t)q->desc}, {0x90, (uint32_t)q->avail}, {0xa0, (uint32_t)q->used},
-		{0x44, 1}, {0x70, 15}};
+	const uint32_t writes[][2] = {{0x70, 1}, {0x70, 3}, {0x24, 1}, {0x20, 1}, {0x24, 0}, {0x20, 0},
+		{0x70, 11}, {0x30, 0}, {0x38, q->size}, {0x80, (uint32_t)q->desc}, {0x90, (uint32_t)q->avail},
+		{0xa0, (uint32_t)q->used}, {0x44, 1}, {0x70, 15}};
 	uint32_t status;
 
 	for (size_t i = 0; i < ARRAY_SIZE(writes); i++)
@@ -802,8 +801,8 @@ static void io_uring_is_used_where_it_may_be(void **state)
 	close(fd);
 }
 
-#define BOTH(name)                                                                                            \
-	cmocka_unit_test_setup_teardown(name, setup_async, teardown),                                         \
+#define BOTH(name)                                                                                           \
+	cmocka_unit_test_setup_teardown(name, setup_async, teardown),                                        \
 		{#name " (sync)", name, setup_sync, teardown, NULL}
 #define FILES(name) cmocka_unit_test_setup_teardown(name, setup_files, teardown)
 

@@ -324,7 +324,7 @@ static void every_interrupt_is_an_edge_until_acknowledged(void **state)
 	assert_int_equal(rd(f, VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
 	assert_int_equal(interrupts(f), 1);
 	f->q[0].avail_ring->ring[64] = 1; /* used_event: the next one, too */
-	push_one(f, 0);			  /* the bit is still set, and the line pulses all the same */
+	push_one(f, 0); /* the bit is still set, and the line pulses all the same */
 	assert_int_equal(interrupts(f), 1);
 	virtio_dev_enter(&f->probe->dev);
 	virtio_dev_config_changed(&f->probe->dev);
@@ -374,8 +374,8 @@ static void status_bits_out_of_order_are_not_taken(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_int_equal(set_status(f, 2), 0);	 /* DRIVER before ACKNOWLEDGE */
-	assert_int_equal(set_status(f, 4), 0);	 /* DRIVER_OK before all */
+	assert_int_equal(set_status(f, 2), 0); /* DRIVER before ACKNOWLEDGE */
+	assert_int_equal(set_status(f, 4), 0); /* DRIVER_OK before all */
 	assert_int_equal(set_status(f, 1), 1);
 	assert_int_equal(set_status(f, 1 | 8), 1); /* FEATURES_OK before DRIVER */
 	assert_int_equal(set_status(f, 3), 3);
@@ -492,7 +492,8 @@ static void random_register_writes_end_well(void **state)
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
-		wr(f, (uint32_t)(x >> 8) % 0x110 & ~3u, x & 1 ? (uint32_t)(x >> 40) & 15 : (uint32_t)(x >> 32));
+		wr(f, (uint32_t)(x >> 8) % 0x110 & ~3u,
+			x & 1 ? (uint32_t)(x >> 40) & 15 : (uint32_t)(x >> 32));
 		rd(f, (uint32_t)(x >> 16) % 0x110 & ~3u);
 	}
 	start(f);
@@ -625,7 +626,8 @@ static void entropy_fills_the_drivers_buffers(void **state)
 	struct fixture *f = *state;
 	struct virtio_dev *dev = virtio_rng_new(f->loop, &f->g.mem, &f->err);
 	gpa_t data = guest_alloc(&f->g, 65536, 16);
-	struct driver_buf bufs[] = {{data, 40, true}, {data + 40, 24, true}}, large = {data + 64, 65000, true};
+	struct driver_buf bufs[] = {{data, 40, true}, {data + 40, 24, true}},
+			  large = {data + 64, 65000, true};
 	uint8_t zero[64] = {0};
 	struct driver d;
 	uint32_t len;

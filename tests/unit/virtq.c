@@ -18,7 +18,7 @@ static void memory_regions_are_disjoint_and_do_not_wrap(void **state)
 	assert_int_equal(gmem_add(&mem, 0xf000, 4112, block_b), -EINVAL);
 	assert_int_equal(gmem_add(&mem, UINT64_MAX - 4095, 8192, block_b), -EINVAL);
 	assert_int_equal(gmem_add(&mem, 0x20000, 0, block_b), -EINVAL);
-	assert_int_equal(gmem_add(&mem, 0x20001, 4096, block_b), -EINVAL); /* aligned differently than its host memory */
+	assert_int_equal(gmem_add(&mem, 0x20001, 4096, block_b), -EINVAL); /* its host memory is aligned */
 	assert_int_equal(gmem_add(&mem, 0x0, 4096, block_b), 0);
 	assert_int_equal(mem.n_regions, 2);
 	assert_int_equal(mem.regions[0].gpa, 0);
@@ -263,7 +263,7 @@ static void event_idx_asks_for_the_interrupt_at_one_index(void **state)
 
 	f->vq.event_idx = true;
 	f->dq.avail_ring->flags = VRING_AVAIL_F_NO_INTERRUPT; /* meaningless with EVENT_IDX (2.7.7.2) */
-	*event = 2;					      /* after the third completion */
+	*event = 2; /* after the third completion */
 	complete_one(f);
 	assert_false(virtq_wants_interrupt(&f->vq));
 	complete_one(f);
@@ -297,7 +297,8 @@ static void a_cyclic_chain_is_refused(void **state)
 	driver_set_desc(&f->dq, 1, f->data, 1, VRING_DESC_F_NEXT, 0);
 	driver_publish(&f->dq, 0);
 	expect_refused(f, -EINVAL);
-	driver_set_desc(&f->dq, 0, f->data, 0, VRING_DESC_F_NEXT, 0); /* and one that adds no byte on its round */
+	/* And one that adds no byte on its round. */
+	driver_set_desc(&f->dq, 0, f->data, 0, VRING_DESC_F_NEXT, 0);
 	expect_refused(f, -EINVAL);
 }
 
@@ -348,8 +349,8 @@ static void buffers_outside_memory_are_refused(void **state)
 	const struct {
 		gpa_t gpa;
 		uint32_t len;
-	} bad[] = {{0, 16}, {end, 1}, {end - 8, 16}, {GUEST_BASE - 8, 16}, {UINT64_MAX - 8, 16}, {UINT64_MAX, 1},
-		{f->data, UINT32_MAX}};
+	} bad[] = {{0, 16}, {end, 1}, {end - 8, 16}, {GUEST_BASE - 8, 16}, {UINT64_MAX - 8, 16},
+		{UINT64_MAX, 1}, {f->data, UINT32_MAX}};
 
 	driver_publish(&f->dq, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -443,12 +444,12 @@ static void a_queue_that_cannot_be_is_not_enabled(void **state)
 	vq.used = f->dq.used;
 	good = vq;
 	assert_int_equal(virtq_enable(&vq), 0);
-#define REFUSED(field, value)                                                                                 \
-	do {                                                                                                  \
-		vq = good;                                                                                    \
-		vq.field = (value);                                                                           \
-		assert_int_equal(virtq_enable(&vq), -EINVAL);                                                 \
-		assert_false(vq.ready);                                                                       \
+#define REFUSED(field, value)                                                                                \
+	do {                                                                                                 \
+		vq = good;                                                                                   \
+		vq.field = (value);                                                                          \
+		assert_int_equal(virtq_enable(&vq), -EINVAL);                                                \
+		assert_false(vq.ready);                                                                      \
 	} while (0)
 	REFUSED(size, 0);
 	REFUSED(size, 6);

@@ -22,7 +22,7 @@
 #include <string.h>
 
 #define DRIVER_DEADLINE_NS 10000000000ull /* a wait that takes this long has failed */
-#define GUEST_BASE	   0x10000ull	  /* so that address 0 is not memory */
+#define GUEST_BASE	   0x10000ull /* so that address 0 is not memory */
 
 /* ---- guest memory, handed out from the bottom ---- */
 
@@ -82,7 +82,7 @@ struct driver_queue {
 	struct vring_desc *desc_table;
 	struct vring_avail *avail_ring;
 	struct vring_used *used_ring;
-	uint16_t next_desc;  /* descriptors are handed out round and round: tests keep few in flight */
+	uint16_t next_desc; /* descriptors are handed out round and round: tests keep few in flight */
 	uint16_t next_avail; /* what avail.idx will be */
 	uint16_t last_used;
 };
@@ -184,7 +184,7 @@ struct driver {
 	struct loop_source *deadline;
 	bool late;
 	unsigned interrupts[VIRTIO_QUEUES_MAX]; /* atomic */
-	unsigned config_interrupts;		/* atomic */
+	unsigned config_interrupts; /* atomic */
 };
 
 static inline void driver_on_interrupt(void *ctx, uint16_t q)
@@ -223,7 +223,8 @@ static inline void driver_done(struct driver *d)
 }
 
 /* 3.1.1: reset, then every status bit in its order. The final status. VERSION_1 is added to `features`. */
-static inline uint8_t driver_start(struct driver *d, uint64_t features, struct driver_queue *queues, uint16_t n)
+static inline uint8_t driver_start(
+	struct driver *d, uint64_t features, struct driver_queue *queues, uint16_t n)
 {
 	struct virtio_dev *dev = d->dev;
 	uint8_t status = VIRTIO_STATUS_ACKNOWLEDGE;
