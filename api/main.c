@@ -269,7 +269,7 @@ int main(int argc, char **argv)
 		.options = {
 			.state = "/var/lib/hull",
 			.run = "/run/hull",
-			.kernel = HULL_LIBDIR "/guest/vmlinuz",
+			.kernel = HULL_LIBDIR "/guest/vmlinux",
 			.initrd = HULL_LIBDIR "/guest/initramfs.cpio",
 			.vmm = HULL_BINDIR "/hull-vmm",
 			.ingress = HULL_LIBEXECDIR "/hull-ingress",

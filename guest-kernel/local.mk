@@ -22,7 +22,7 @@ hull_init_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 
 dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/make-initramfs
 
-# Not part of `all`: the kernel is downloaded. Leaves guest/vmlinuz and guest/initramfs.cpio in the build folder.
+# Not part of `all`: the kernel is downloaded. Leaves guest/vmlinux and guest/initramfs.cpio in the build folder.
 .PHONY: guest install-guest
 guest: hull-init
 	$(AM_V_GEN)$(srcdir)/guest-kernel/fetch-kernel --output guest
@@ -31,7 +31,7 @@ guest: hull-init
 
 install-guest: guest
 	$(MKDIR_P) "$(DESTDIR)$(libdir)/hull/guest"
-	$(INSTALL_DATA) guest/vmlinuz guest/initramfs.cpio "$(DESTDIR)$(libdir)/hull/guest"
+	$(INSTALL_DATA) guest/vmlinux guest/initramfs.cpio "$(DESTDIR)$(libdir)/hull/guest"
 
 clean-local: clean-guest
 .PHONY: clean-guest
