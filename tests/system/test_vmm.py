@@ -14,9 +14,9 @@ PANIC_MODULES = ["pvpanic", "pvpanic_mmio"]
 
 
 @pytest.fixture
-def config(kernel):
+def config(vmlinux):
     return {
-        "boot-source": {"kernel_image_path": str(kernel), "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
+        "boot-source": {"kernel_image_path": str(vmlinux), "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
         "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
     }
 
@@ -59,7 +59,9 @@ def exit_port(tmp_path_factory):
 
 
 @pytest.mark.kvm
-def test_a_stock_bzimage_boots_and_powers_off(boot):
+@pytest.mark.parametrize("form", ["kernel", "vmlinux"])
+def test_a_stock_kernel_boots_and_powers_off(boot, config, request, form):
+    config["boot-source"]["kernel_image_path"] = str(request.getfixturevalue(form))
     machine = boot("echo guest: hello from $(uname -s); poweroff -f")
     machine.wait_for("guest: hello from Linux")
     assert machine.wait() == 0
@@ -183,6 +185,55 @@ def test_an_appended_archive_is_part_of_the_initramfs(boot, config, tmp_path_fac
     assert machine.wait() == 0
 
 
+# Devices.
+
+DRIVE_MODULES = ["virtio_mmio", "virtio_blk"]
+
+
+@pytest.mark.kvm
+def test_drives_are_where_the_guest_looks_for_them(boot, config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drives")
+    for name in ("data", "system", "extra"):
+        (folder / name).write_bytes(name.encode().ljust(1 << 20, b"\0"))
+    config["drives"] = [
+        {"drive_id": "data", "path_on_host": str(folder / "data"), "is_root_device": False},
+        {"drive_id": "system", "path_on_host": str(folder / "system"), "is_root_device": True, "is_read_only": True},
+        {"drive_id": "extra", "path_on_host": str(folder / "extra"), "is_root_device": False, "io_engine": "Sync",
+         "cache_type": "Unsafe"},
+    ]
+    machine = boot("""cd /sys/block; for d in vda vdb vdc; do echo guest: $d $(cat $d/serial) $(cat $d/ro) $(head -c 6 /dev/$d); done
+        cat /proc/cmdline; printf written | dd of=/dev/vdb conv=notrunc,fsync; printf written > /dev/vda || echo guest: refused
+        echo guest: done; poweroff -f""", DRIVE_MODULES)
+    machine.wait_for("guest: done")
+    for line in ("guest: vda system 1 system", "guest: vdb data 0 data", "guest: vdc extra 0 extra", "guest: refused",
+                 "root=/dev/vda ro"):
+        assert line in machine.console
+    assert machine.wait() == 0
+    assert (folder / "data").read_bytes().startswith(b"written")
+    assert (folder / "system").read_bytes().startswith(b"system")
+
+
+@pytest.mark.kvm
+def test_entropy_comes_from_the_host(boot, config):
+    config["entropy"] = {}
+    machine = boot("echo guest: $(cat /sys/class/misc/hw_random/rng_current) $(head -c 64 /dev/hwrng | wc -c); poweroff -f",
+                   ["virtio_mmio", "virtio_rng"])
+    machine.wait_for("guest: virtio_rng.0 64")
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+def test_the_vsock_socket_is_there_while_the_machine_is(boot, config, tmp_path):
+    path = tmp_path / "vsock.sock"
+    config["vsock"] = {"guest_cid": 3, "uds_path": str(path)}
+    machine = boot("echo guest: ready; read line; poweroff -f")
+    machine.wait_for("guest: ready")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    machine.send("\n")
+    assert machine.wait() == 0  # which looks for what was left, the socket for one
+
+
 # Refusals: one line that names the field, exit status 1, a record that says the same, nothing left behind.
 
 
@@ -288,6 +339,25 @@ def test_a_kernel_that_is_none_is_refused(vmm, config, kernel, tmp_path_factory,
 def test_a_boot_file_that_cannot_be_read_is_refused(vmm, config, key, path, reason):
     config["boot-source"][key] = path
     refused(vmm(config), f"boot-source.{key}", reason)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("content, reason", [(None, "No such file"), (b"", "empty")])
+def test_a_drive_that_cannot_be_used_is_refused(vmm, config, tmp_path_factory, content, reason):
+    folder = tmp_path_factory.mktemp("drives")
+    (folder / "good").write_bytes(b"\0" * 4096)
+    if content is not None:
+        (folder / "bad").write_bytes(content)
+    config["drives"] = [{"drive_id": name, "path_on_host": str(folder / name), "is_root_device": name == "bad"}
+                        for name in ("good", "bad")]
+    refused(vmm(config), "drives[1].path_on_host", reason)
+
+
+@pytest.mark.kvm
+def test_nothing_is_left_when_a_later_step_fails(vmm, config, tmp_path):
+    config["vsock"] = {"guest_cid": 3, "uds_path": str(tmp_path / "vsock.sock")}
+    config["boot-source"]["kernel_image_path"] = "/nonexistent"
+    refused(vmm(config), "boot-source.kernel_image_path", "No such file")
 
 
 @pytest.mark.kvm

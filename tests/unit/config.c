@@ -1,0 +1,208 @@
+/* The configuration: what each key means when it is there, what it means when it is not, and what is refused. */
+#include "tests/unit/test.h"
+#include "vmm/config.h"
+
+#include <string.h>
+
+#define BOOT	"\"boot-source\":{\"kernel_image_path\":\"/k\"}"
+#define MACHINE "\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128}"
+
+static int parse(const char *text, struct config *ret, struct error *err)
+{
+	*err = (struct error){0};
+	return config_parse(text, strlen(text), ret, err);
+}
+
+static void refuses(const char *text, const char *field, const char *reason)
+{
+	struct config config;
+	struct error err;
+
+	assert_true(parse(text, &config, &err) < 0);
+	assert_string_equal(err.field, field);
+	if (!strstr(err.message, reason))
+		fail_msg("\"%s\" says nothing of \"%s\"", err.message, reason);
+}
+
+static void test_the_least_there_can_be(void **state)
+{
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," MACHINE "}", &config, &err), 0);
+	assert_string_equal(config.boot.kernel_image_path, "/k");
+	assert_null(config.boot.initrd_path);
+	assert_string_equal(config.boot.boot_args, "console=ttyS0 reboot=k panic=-1");
+	assert_int_equal(config.machine.vcpu_count, 1);
+	assert_false(config.machine.smt);
+	assert_int_equal(config.machine.huge_pages, CONFIG_HUGE_PAGES_NONE);
+	assert_int_equal(config.drives.len + config.nets.len, 0);
+	assert_null(config.vsock);
+	assert_null(config.entropy);
+	config_done(&config);
+}
+
+/* As Firecracker's own examples write it. */
+static void test_null_is_absent(void **state)
+{
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{\"boot-source\":{\"kernel_image_path\":\"/k\",\"initrd_path\":null,\"boot_args\":null},"
+			       "\"drives\":null,\"machine-config\":{\"vcpu_count\":2,\"mem_size_mib\":1024,\"smt\":false,"
+			       "\"cpu_template\":\"None\",\"huge_pages\":\"None\",\"track_dirty_pages\":false},"
+			       "\"cpu-config\":null,\"balloon\":null,\"network-interfaces\":[],\"vsock\":null,"
+			       "\"logger\":null,\"metrics\":null,\"mmds-config\":null,\"entropy\":null,\"pmem\":null}",
+				 &config, &err),
+		0);
+	config_done(&config);
+}
+
+static void test_drives(void **state)
+{
+	struct config config;
+	struct error err;
+	char *line;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," MACHINE ",\"drives\":["
+			       "{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":false},"
+			       "{\"drive_id\":\"b\",\"path_on_host\":\"/b\",\"is_root_device\":false,\"is_read_only\":true,"
+			       "\"cache_type\":\"Unsafe\",\"io_engine\":\"Sync\"},"
+			       "{\"drive_id\":\"r\",\"path_on_host\":\"/r\",\"is_root_device\":true}]}",
+				 &config, &err),
+		0);
+	assert_int_equal(config.drives.len, 3);
+	assert_string_equal(config_drive(&config, 0)->drive_id, "r"); /* the root device comes first */
+	assert_string_equal(config_drive(&config, 1)->drive_id, "a");
+	assert_string_equal(config_drive(&config, 2)->drive_id, "b");
+	assert_int_equal(config_drive(&config, 0)->position, 2); /* and is still known by its place */
+	assert_int_equal(config_drive(&config, 1)->cache_type, CONFIG_CACHE_WRITEBACK);
+	assert_int_equal(config_drive(&config, 1)->io_engine, CONFIG_ENGINE_ASYNC);
+	assert_int_equal(config_drive(&config, 2)->cache_type, CONFIG_CACHE_UNSAFE);
+	assert_int_equal(config_drive(&config, 2)->io_engine, CONFIG_ENGINE_SYNC);
+	assert_true(config_drive(&config, 2)->is_read_only);
+	line = config_command_line(&config);
+	assert_string_equal(line, "console=ttyS0 reboot=k panic=-1 root=/dev/vda rw");
+	free(line);
+	config_done(&config);
+	refuses("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":true},"
+		"{\"drive_id\":\"b\",\"path_on_host\":\"/b\",\"is_root_device\":true}]}",
+		"drives[1].is_root_device", "already");
+	refuses("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\"}]}",
+		"drives[0].is_root_device", "required");
+	refuses("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"\",\"is_root_device\":true}]}",
+		"drives[0].path_on_host", "empty");
+}
+
+static void test_a_root_device_can_be_a_partition(void **state)
+{
+	struct config config;
+	struct error err;
+	char *line;
+
+	(void)state;
+	assert_int_equal(parse("{" MACHINE ",\"boot-source\":{\"kernel_image_path\":\"/k\",\"boot_args\":\"quiet\"},"
+			       "\"drives\":[{\"drive_id\":\"r\",\"path_on_host\":\"/r\",\"is_root_device\":true,"
+			       "\"is_read_only\":true,\"partuuid\":\"0eaa91a0-01\"}]}",
+				 &config, &err),
+		0);
+	line = config_command_line(&config);
+	assert_string_equal(line, "quiet root=PARTUUID=0eaa91a0-01 ro");
+	free(line);
+	config_done(&config);
+}
+
+static void test_networks(void **state)
+{
+	static const uint8_t given[] = {0x06, 0, 0xac, 0x10, 0, 0x02};
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," MACHINE ",\"network-interfaces\":["
+			       "{\"iface_id\":\"eth0\",\"host_dev_name\":\"tap0\",\"guest_mac\":\"06:00:AC:10:00:02\"},"
+			       "{\"iface_id\":\"eth1\",\"stream_socket_path\":\"/s\",\"mtu\":1500},"
+			       "{\"iface_id\":\"eth2\",\"stream_socket_path\":\"/t\"}]}",
+				 &config, &err),
+		0);
+	assert_memory_equal(config_net(&config, 0)->mac, given, 6);
+	assert_int_equal(config_net(&config, 1)->mtu, 1500);
+	assert_int_equal(config_net(&config, 1)->mac[0] & 3, 2); /* locally administered, not multicast */
+	assert_memory_not_equal(config_net(&config, 1)->mac, config_net(&config, 2)->mac, 6);
+	config_done(&config);
+	refuses("{" BOOT "," MACHINE ",\"network-interfaces\":[{\"iface_id\":\"e\"}]}", "network-interfaces[0].host_dev_name",
+		"required");
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const wrong[] = {
+			"06:00:ac:10:00:0g", "06-00-ac-10-00-02", " 6:00:ac:10:00:02", "0x:00:ac:10:00:02"};
+		char text[256];
+
+		snprintf(text, sizeof(text),
+			"{" BOOT "," MACHINE
+			",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"guest_mac\":\"%s\"}]}",
+			wrong[i]);
+		refuses(text, "network-interfaces[0].guest_mac", "six bytes");
+	}
+	refuses("{" BOOT "," MACHINE
+		",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"guest_mac\":\"01:00:00:00:00:00\"}]}",
+		"network-interfaces[0].guest_mac", "multicast");
+}
+
+static void test_sizes(void **state)
+{
+	(void)state;
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":33,\"mem_size_mib\":128}}", "machine-config.vcpu_count",
+		"1 to 32");
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":15}}", "machine-config.mem_size_mib",
+		"16 to");
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":3,\"mem_size_mib\":128,\"smt\":true}}",
+		"machine-config.vcpu_count", "even");
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":129,\"huge_pages\":\"2M\"}}",
+		"machine-config.mem_size_mib", "even");
+	refuses("{" BOOT "}", "machine-config.vcpu_count", "required");
+}
+
+static void test_more_devices_than_there_is_room_for(void **state)
+{
+	char text[4096] = "{" BOOT "," MACHINE ",\"entropy\":{},\"drives\":[";
+	size_t len = strlen(text);
+
+	(void)state;
+	for (unsigned i = 0; i < 18; i++)
+		len += (size_t)snprintf(text + len, sizeof(text) - len,
+			"%s{\"drive_id\":\"d%u\",\"path_on_host\":\"/d\",\"is_root_device\":false}", i ? "," : "", i);
+	snprintf(text + len, sizeof(text) - len, "]}");
+	refuses(text, "drives", "19 devices");
+}
+
+static void test_levels(void **state)
+{
+	enum log_level level;
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(config_parse_level("wArNiNg", &level, &err), 0);
+	assert_int_equal(level, LOG_LEVEL_WARN);
+	assert_int_equal(config_parse_level("Trace", &level, &err), 0);
+	assert_int_equal(level, LOG_LEVEL_DEBUG);
+	assert_true(config_parse_level("", &level, &err) < 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_the_least_there_can_be),
+		cmocka_unit_test(test_null_is_absent),
+		cmocka_unit_test(test_drives),
+		cmocka_unit_test(test_a_root_device_can_be_a_partition),
+		cmocka_unit_test(test_networks),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_more_devices_than_there_is_room_for),
+		cmocka_unit_test(test_levels),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,112 @@
+/* The command line: every option in both spellings, and what is refused. */
+#include "tests/unit/test.h"
+#include "vmm/options.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ARGV(...) (char *[]){"hull-vmm", __VA_ARGS__, NULL}
+
+static int parse(char *argv[], struct options *ret, struct error *err)
+{
+	int argc = 0;
+
+	while (argv[argc])
+		argc++;
+	*err = (struct error){0};
+	return options_parse(argc, argv, ret, err);
+}
+
+static void test_defaults(void **state)
+{
+	struct options options;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse(ARGV("--config-file", "f", "--no-api"), &options, &err), 0);
+	assert_string_equal(options.config_file, "f");
+	assert_string_equal(options.id, "hull-vmm");
+	assert_int_equal(options.log_fd, -1);
+	assert_int_equal(options.status_fd, -1);
+	assert_false(options.level_given);
+}
+
+static void test_all_of_them(void **state)
+{
+	struct options options;
+	struct error err;
+	char number[16], with_equals[32];
+	int fd = open("/dev/null", O_WRONLY);
+
+	(void)state;
+	snprintf(number, sizeof(number), "%d", fd);
+	snprintf(with_equals, sizeof(with_equals), "--log-fd=%d", fd);
+	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals, "--status-fd", number,
+				       "--level=Debug"),
+				 &options, &err),
+		0);
+	assert_string_equal(options.config_file, "a=b");
+	assert_string_equal(options.id, "web-1_x");
+	assert_int_equal(options.log_fd, fd);
+	assert_int_equal(options.status_fd, fd);
+	assert_true(options.level_given);
+	assert_int_equal(options.level, LOG_LEVEL_DEBUG);
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	close(fd);
+}
+
+static void test_help_and_version_ask_for_nothing_else(void **state)
+{
+	struct options options;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse(ARGV("--help"), &options, &err), 0);
+	assert_true(options.help);
+	assert_int_equal(parse(ARGV("--version", "--nonsense"), &options, &err), 0);
+	assert_true(options.version);
+}
+
+static void test_refusals(void **state)
+{
+	static const struct {
+		char *argument;
+		const char *field;
+	} cases[] = {
+		{"--nonsense", "--nonsense"},
+		{"file", "file"},
+		{"", ""},
+		{"--no-api=1", "--no-api"},
+		{"--status-fd=-1", "--status-fd"},
+		{"--status-fd=", "--status-fd"},
+		{"--status-fd= 1", "--status-fd"},
+		{"--status-fd=99999999999999999999", "--status-fd"},
+		{"--id=", "--id"},
+		{"--id=../x", "--id"},
+		{"--level=loud", "--level"},
+		{"--log-fd", "--log-fd"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct options options;
+		struct error err;
+
+		assert_true(parse(ARGV("--no-api", "--config-file=f", cases[i].argument), &options, &err) < 0);
+		assert_string_equal(err.field, cases[i].field);
+		assert_true(strlen(err.message) > 0);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_all_of_them),
+		cmocka_unit_test(test_help_and_version_ask_for_nothing_else),
+		cmocka_unit_test(test_refusals),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
