@@ -10,6 +10,7 @@
 #include "devices/uart16550.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_mmio.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "guest-kernel/hull_guest.h"
@@ -172,6 +173,28 @@ static int make_drive(struct devices *devices, const struct config_drive *drive,
 	return dev ? add_virtio(devices, dev, err) : -EIO;
 }
 
+static int make_net(struct devices *devices, const struct config_net *net, struct error *err)
+{
+	struct virtio_net_config config = {
+		.id = net->iface_id,
+		.kind = net->host_dev_name ? NET_BACKEND_TAP : NET_BACKEND_STREAM,
+		.mtu = (uint16_t)net->mtu,
+	};
+	const char *field = net->host_dev_name ? "host_dev_name" : "stream_socket_path";
+	struct virtio_dev *dev;
+
+	memcpy(config.mac, net->mac, sizeof(config.mac));
+	config.fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, err) :
+					 unix_connect(net->stream_socket_path, 1, err);
+	if (config.fd < 0) {
+		if (!err->field[0])
+			error_in_field(err, "%s", field);
+		return config.fd;
+	}
+	dev = virtio_net_new(&config, devices->config.loop, devices->config.mem, err);
+	return dev ? add_virtio(devices, dev, err) : -EIO;
+}
+
 static int make_vsock(struct devices *devices, const struct config_vsock *vsock, struct error *err)
 {
 	struct virtio_vsock_sink log = {.port = HULL_VSOCK_PORT_LOG, .fd = devices->config.log_fd};
@@ -204,8 +227,11 @@ static int make_virtio(struct devices *devices, struct error *err)
 		if (r < 0)
 			error_in_field(err, "drives[%zu]", config_drive(config, i)->position);
 	}
-	if (config->nets.len && r >= 0)
-		r = error_set_field(err, ENOTSUP, "network-interfaces", "not supported yet");
+	for (size_t i = 0; i < config->nets.len && r >= 0; i++) {
+		r = make_net(devices, config_net(config, i), err);
+		if (r < 0)
+			error_in_field(err, "network-interfaces[%zu]", i);
+	}
 	if (config->vsock && r >= 0) {
 		r = make_vsock(devices, config->vsock, err);
 		if (r < 0)

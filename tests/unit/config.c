@@ -162,7 +162,7 @@ static void test_sizes(void **state)
 		"machine-config.vcpu_count", "even");
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":129,\"huge_pages\":\"2M\"}}",
 		"machine-config.mem_size_mib", "even");
-	refuses("{" BOOT "}", "machine-config.vcpu_count", "required");
+	refuses("{" BOOT "}", "machine-config", "required");
 }
 
 static void test_more_devices_than_there_is_room_for(void **state)

@@ -3,6 +3,7 @@
 #include "vmm/options.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

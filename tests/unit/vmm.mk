@@ -9,3 +9,18 @@ tests_unit_boot_LDADD = $(BOOT_TEST_LIBS)
 tests_unit_acpi_SOURCES = tests/unit/acpi.c
 tests_unit_acpi_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_acpi_LDADD = $(BOOT_TEST_LIBS)
+
+# The monitor's parts that need no KVM.
+VMM_TEST_LIBS = libhull-vmm.a $(UNIT_LIBS)
+
+check_PROGRAMS += tests/unit/bus tests/unit/config tests/unit/options
+TESTS += tests/unit/bus tests/unit/config tests/unit/options
+tests_unit_bus_SOURCES = tests/unit/bus.c
+tests_unit_bus_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_bus_LDADD = $(VMM_TEST_LIBS)
+tests_unit_config_SOURCES = tests/unit/config.c
+tests_unit_config_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_config_LDADD = $(VMM_TEST_LIBS)
+tests_unit_options_SOURCES = tests/unit/options.c
+tests_unit_options_CFLAGS = $(UNIT_CFLAGS)
+tests_unit_options_LDADD = $(VMM_TEST_LIBS)
