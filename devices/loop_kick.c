@@ -46,5 +46,6 @@ void loop_kick(struct loop_kick *kick)
 
 bool loop_kick_is_loop_thread(const struct loop_kick *kick)
 {
-	return __atomic_load_n(&kick->thread_known, __ATOMIC_ACQUIRE) && pthread_equal(kick->thread, pthread_self());
+	return __atomic_load_n(&kick->thread_known, __ATOMIC_ACQUIRE) &&
+	       pthread_equal(kick->thread, pthread_self());
 }

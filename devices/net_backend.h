@@ -1,8 +1,8 @@
-/* What moves virtio-net's frames on the host: a tap, or a stream socket. Called with the device's lock held, on the
- * loop thread.
+/* What moves virtio-net's frames on the host: a tap, or a stream socket. Called with the device's lock held,
+ * on the loop thread.
  *
- * A frame is, on both sides of this table, what lies in the guest's buffers: a virtio_net_hdr of NET_HEADER_BYTES
- * (virtio 1.2, section 5.1.6), then an Ethernet frame of at most NET_FRAME_MAX bytes. */
+ * A frame is, on both sides of this table, what lies in the guest's buffers: a virtio_net_hdr of
+ * NET_HEADER_BYTES (virtio 1.2, section 5.1.6), then an Ethernet frame of at most NET_FRAME_MAX bytes. */
 #ifndef HULL_DEVICES_NET_BACKEND_H
 #define HULL_DEVICES_NET_BACKEND_H
 
@@ -21,7 +21,7 @@
 
 /* Feature bits, 5.1.3, of those we know. (<linux/virtio_net.h> has a struct virtio_net_config of its own.) */
 enum net_feature {
-	NET_F_CSUM = 0,	      /* the driver may leave checksums to us */
+	NET_F_CSUM = 0,       /* the driver may leave checksums to us */
 	NET_F_GUEST_CSUM = 1, /* and we to it */
 	NET_F_MTU = 3,
 	NET_F_MAC = 5,
@@ -35,7 +35,7 @@ enum net_feature {
 
 /* struct virtio_net_hdr of a VERSION_1 driver, little-endian. */
 struct net_header {
-	uint8_t flags; /* NET_HEADER_* */
+	uint8_t flags;    /* NET_HEADER_* */
 	uint8_t gso_type; /* NET_GSO_* */
 	uint16_t hdr_len, gso_size, csum_start, csum_offset;
 	uint16_t num_buffers;
@@ -52,13 +52,16 @@ struct net_backend_ops {
 	uint64_t features;
 	/* The driver has chosen among them. 0 or -errno. */
 	int (*set_features)(struct net_backend *backend, uint64_t driver_features);
-	/* The next frame into `iov`, which has room for NET_PACKET_MAX bytes: its length with the header (num_buffers is
-	 * left to the caller), -EAGAIN when there is none, another -errno when the link is lost. */
+	/* The next frame into `iov`, which has room for NET_PACKET_MAX bytes: its length with the header
+	 * (num_buffers is left to the caller), -EAGAIN when there is none, another -errno when the link is
+	 * lost. */
 	ssize_t (*receive)(struct net_backend *backend, const struct iovec *iov, int n);
-	/* Sends one frame; iov[0] is the header. 0 also when the frame was dropped, as networks do; -EAGAIN: not now,
-	 * nothing was taken, call again when the descriptor is writable; another -errno when the link is lost. */
+	/* Sends one frame; iov[0] is the header. 0 also when the frame was dropped, as networks do; -EAGAIN:
+	 * not now, nothing was taken, call again when the descriptor is writable; another -errno when the
+	 * link is lost. */
 	int (*send)(struct net_backend *backend, const struct iovec *iov, int n);
-	/* Goes on with a frame that was sent by half. 0, -EAGAIN (the descriptor is to be watched), or the link is lost. */
+	/* Goes on with a frame that was sent by half. 0, -EAGAIN (the descriptor is to be watched), or the
+	 * link is lost. */
 	int (*flush)(struct net_backend *backend);
 	/* Closes the descriptor. */
 	void (*free)(struct net_backend *backend);

@@ -4,8 +4,8 @@
  *	| length (be32)  | length bytes, frame | length (be32)  | …
  *	+----------------+---------------------+----------------+----
  *
- * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length that no
- * frame has is therefore the end of the link. */
+ * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length
+ *that no frame has is therefore the end of the link. */
 #include "devices/net_backend.h"
 
 #include "common/checked.h"
@@ -22,7 +22,7 @@
 
 #define LENGTH_BYTES 4
 /* Room for the largest frame and, mostly, for many at a time: one recv() then serves them all. */
-#define RX_BYTES (2 * (LENGTH_BYTES + NET_FRAME_MAX))
+#define RX_BYTES              (2 * (LENGTH_BYTES + NET_FRAME_MAX))
 #define ETHERNET_HEADER_BYTES 14
 
 struct net_stream {
@@ -67,7 +67,8 @@ static int fill(struct net_stream *s)
 {
 	ssize_t got;
 
-	/* The rest of a frame moves to the front; it is less than half of the room, which hence is never full. */
+	/* The rest of a frame moves to the front; it is less than half of the room, which hence is never
+	 * full. */
 	memmove(s->rx, s->rx + s->rx_start, s->rx_end - s->rx_start);
 	s->rx_end -= s->rx_start;
 	s->rx_start = 0;
@@ -130,7 +131,8 @@ static int stream_flush(struct net_backend *backend)
 	struct net_stream *s = from_backend(backend);
 
 	while (s->tx_start < s->tx_end) {
-		ssize_t sent = send(backend->fd, s->tx + s->tx_start, s->tx_end - s->tx_start, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t sent = send(backend->fd, s->tx + s->tx_start, s->tx_end - s->tx_start,
+		        MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (sent < 0 && errno == EINTR)
 			continue;
@@ -193,11 +195,11 @@ static void stream_free(struct net_backend *backend)
 }
 
 static const struct net_backend_ops stream_ops = {
-	.set_features = stream_set_features,
-	.receive = stream_receive,
-	.send = stream_send,
-	.flush = stream_flush,
-	.free = stream_free,
+        .set_features = stream_set_features,
+        .receive = stream_receive,
+        .send = stream_send,
+        .flush = stream_flush,
+        .free = stream_free,
 };
 
 struct net_backend *net_stream_new(int stream_fd, struct error *err)

@@ -1,5 +1,6 @@
-/* virtio-net over a tap interface. The kernel's virtio_net_hdr is the guest's, so checksum and segmentation offloads
- * pass through, and frames go between the guest's buffers and the kernel without a copy in between. */
+/* virtio-net over a tap interface. The kernel's virtio_net_hdr is the guest's, so checksum and segmentation
+ * offloads pass through, and frames go between the guest's buffers and the kernel without a copy in between.
+ */
 #include "devices/net_backend.h"
 #include "devices/virtio_net.h"
 
@@ -14,8 +15,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define BIT(n)	(1ull << (n))
-#define FIELD	"host_dev_name"
+#define BIT(n)  (1ull << (n))
+#define FIELD   "host_dev_name"
 #define TUN_DEV "/dev/net/tun"
 
 static int tap_set_features(struct net_backend *backend, uint64_t driver_features)
@@ -72,13 +73,13 @@ static void tap_free(struct net_backend *backend)
 }
 
 static const struct net_backend_ops tap_ops = {
-	.features = BIT(NET_F_CSUM) | BIT(NET_F_HOST_TSO4) | BIT(NET_F_HOST_TSO6) |
-		    BIT(NET_F_GUEST_CSUM) | BIT(NET_F_GUEST_TSO4) | BIT(NET_F_GUEST_TSO6),
-	.set_features = tap_set_features,
-	.receive = tap_receive,
-	.send = tap_send,
-	.flush = tap_flush,
-	.free = tap_free,
+        .features = BIT(NET_F_CSUM) | BIT(NET_F_HOST_TSO4) | BIT(NET_F_HOST_TSO6) | BIT(NET_F_GUEST_CSUM) |
+                    BIT(NET_F_GUEST_TSO4) | BIT(NET_F_GUEST_TSO6),
+        .set_features = tap_set_features,
+        .receive = tap_receive,
+        .send = tap_send,
+        .flush = tap_flush,
+        .free = tap_free,
 };
 
 struct net_backend *net_tap_new(int tap_fd, struct error *err)
@@ -93,12 +94,12 @@ struct net_backend *net_tap_new(int tap_fd, struct error *err)
 		return NULL;
 	}
 	if (!(ifr.ifr_flags & IFF_TAP) || !(ifr.ifr_flags & IFF_VNET_HDR) || !(ifr.ifr_flags & IFF_NO_PI)) {
-		error_set_field(err, EINVAL, FIELD, "%.15s is not attached as a tap with IFF_NO_PI and IFF_VNET_HDR",
-			ifr.ifr_name);
+		error_set_field(err, EINVAL, FIELD,
+		        "%.15s is not attached as a tap with IFF_NO_PI and IFF_VNET_HDR", ifr.ifr_name);
 		return NULL;
 	}
 	if (ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0 || ioctl(fd, TUNSETVNETLE, &little_endian) < 0 ||
-		ioctl(fd, TUNSETOFFLOAD, 0u) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
+	        ioctl(fd, TUNSETOFFLOAD, 0u) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
 		error_set_errno(err, errno, "cannot set up the tap %.15s", ifr.ifr_name);
 		return NULL;
 	}
@@ -119,14 +120,14 @@ static int check_name(const char *name, struct error *err)
 	if (!len)
 		return error_set_field(err, EINVAL, FIELD, "must not be empty");
 	if (len >= IFNAMSIZ)
-		return error_set_field(err, EINVAL, FIELD, "\"%s\" is longer than the %d characters of an interface name",
-			name, IFNAMSIZ - 1);
+		return error_set_field(err, EINVAL, FIELD,
+		        "\"%s\" is longer than the %d characters of an interface name", name, IFNAMSIZ - 1);
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return error_set_field(err, EINVAL, FIELD, "\"%s\" is no interface name", name);
 	for (size_t i = 0; i < len; i++)
 		if (!isgraph((unsigned char)name[i]) || strchr("/:%", name[i]))
-			return error_set_field(
-				err, EINVAL, FIELD, "\"%s\" has a character that no interface name has", name);
+			return error_set_field(err, EINVAL, FIELD,
+			        "\"%s\" has a character that no interface name has", name);
 	return 0;
 }
 
@@ -142,7 +143,8 @@ int virtio_net_open_tap(const char *name, struct error *err)
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
 		return error_set_field(err, errno, FIELD, "%s: not permitted to open " TUN_DEV, name);
 	if (fd < 0)
-		return error_set_field(err, errno, FIELD, "%s: cannot open " TUN_DEV ": %s", name, strerror(errno));
+		return error_set_field(
+		        err, errno, FIELD, "%s: cannot open " TUN_DEV ": %s", name, strerror(errno));
 	memcpy(ifr.ifr_name, name, strlen(name));
 	if (ioctl(fd, TUNSETIFF, &ifr) == 0)
 		return steal_fd(&fd);
@@ -152,9 +154,9 @@ int virtio_net_open_tap(const char *name, struct error *err)
 	case EPERM:
 	case EACCES:
 		return error_set_field(err, errno, FIELD,
-			if_nametoindex(name) ? "%s: not permitted to attach to it"
-					     : "%s does not exist and may not be created by this user",
-			name);
+		        if_nametoindex(name) ? "%s: not permitted to attach to it"
+		                             : "%s does not exist and may not be created by this user",
+		        name);
 	case EINVAL:
 		return error_set_field(err, EINVAL, FIELD, "%s is not a tap interface with one queue", name);
 	default:

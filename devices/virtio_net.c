@@ -1,13 +1,13 @@
 /* virtio-net: the rings between a driver and a back-end that moves frames.
  *
  * Theory of operation. All work is done on the loop thread under the device's lock; a vCPU thread only kicks.
- * Receiving, frames go straight into the driver's buffers, with a spare buffer of ours behind them: a frame that turns
- * out longer than what the driver has provided ends there, is kept whole as `pending`, and is delivered when there are
- * buffers (or dropped when no number of them would do). Without any buffer the back-end is not watched: it is the
- * host's queue that fills then.
- * Sending, a frame the back-end cannot take goes back into the ring and the back-end is watched for room.
- * Doorbells are off while a ring is being drained, and there is one interrupt for each batch.
- * A back-end that fails takes the link down (5.1.4.2): frames to it are dropped, as by a cut cable. */
+ * Receiving, frames go straight into the driver's buffers, with a spare buffer of ours behind them: a frame
+ * that turns out longer than what the driver has provided ends there, is kept whole as `pending`, and is
+ * delivered when there are buffers (or dropped when no number of them would do). Without any buffer the
+ * back-end is not watched: it is the host's queue that fills then. Sending, a frame the back-end cannot take
+ * goes back into the ring and the back-end is watched for room. Doorbells are off while a ring is being
+ * drained, and there is one interrupt for each batch. A back-end that fails takes the link down (5.1.4.2):
+ * frames to it are dropped, as by a cut cable. */
 #include "devices/virtio_net.h"
 
 #include "common/checked.h"
@@ -22,8 +22,8 @@
 #include <stddef.h>
 #include <string.h>
 
-#define QUEUE_SIZE 256
-#define BIT(n)	   (1ull << (n))
+#define QUEUE_SIZE         256
+#define BIT(n)             (1ull << (n))
 #define NET_STATUS_LINK_UP 1
 /* Frames in one go, each way, before others on the loop get their turn. */
 #define RX_BUDGET 64
@@ -49,16 +49,16 @@ struct virtio_net {
 	struct loop_kick kick;
 	struct net_backend *backend; /* NULL: the link is down, for good */
 	struct loop_source *source;  /* of backend->fd; NULL with it */
-	uint64_t offloads;	     /* what the back-end could pass through when it was there: offers do not change */
+	uint64_t offloads; /* what the back-end could pass through when it was there: offers do not change */
 	uint8_t mac[6];
 	uint16_t mtu;
-	bool quiet;	 /* between quiesce() and resume() */
-	bool rx_starved; /* there is no buffer for the next frame: until the driver rings */
-	bool tx_blocked; /* the back-end is full: until it is writable */
+	bool quiet;            /* between quiesce() and resume() */
+	bool rx_starved;       /* there is no buffer for the next frame: until the driver rings */
+	bool tx_blocked;       /* the back-end is full: until it is writable */
 	bool rx_used, tx_used; /* pushed to since the last interrupt */
 
 	size_t rx_expected; /* bytes of buffers to have at hand */
-	size_t pending;	    /* bytes of a frame in `spare` that waits for buffers; 0: none */
+	size_t pending;     /* bytes of a frame in `spare` that waits for buffers; 0: none */
 	uint8_t spare[NET_PACKET_MAX];
 	struct virtq_batch batch;
 	struct virtq_chain chain;
@@ -77,7 +77,7 @@ static bool is_running(const struct virtio_net *n)
 static void link_lost(struct virtio_net *n, int errnum)
 {
 	log_warn("%s: the network back-end is gone (%s): link down", n->id,
-		errnum == EPROTO ? "impossible frame length" : strerror(errnum));
+	        errnum == EPROTO ? "impossible frame length" : strerror(errnum));
 	loop_remove(n->source);
 	n->source = NULL;
 	n->backend->ops->free(n->backend);
@@ -93,7 +93,8 @@ static bool merges(const struct virtio_net *n)
 	return virtio_dev_negotiated(&n->dev, NET_F_MRG_RXBUF);
 }
 
-/* Gets receive buffers for `bytes` at hand, or for as many as there are. 0, -errno when the driver broke the rules. */
+/* Gets receive buffers for `bytes` at hand, or for as many as there are. 0, -errno when the driver broke the
+ * rules. */
 static int get_buffers(struct virtio_net *n, size_t bytes)
 {
 	struct virtq *rx = &n->dev.queues[NET_QUEUE_RX];
@@ -102,7 +103,7 @@ static int get_buffers(struct virtio_net *n, size_t bytes)
 
 	/* The batch may be full of chains that are taken: then begin another. */
 	if (r == 0 && n->batch.taken && n->batch.bytes < bytes && n->batch.n - n->batch.taken < chains &&
-		virtq_has_work(rx)) {
+	        virtq_has_work(rx)) {
 		virtq_batch_return(&n->batch);
 		virtq_batch_begin(&n->batch, rx, 0);
 		r = virtq_batch_fill(&n->batch, chains, bytes);
@@ -127,12 +128,12 @@ static int complete_frame(struct virtio_net *n, size_t len)
 	size_t left;
 
 	for (left = len; left; n_buffers++)
-		left -= left < n->batch.chains[first + n_buffers].bytes ? left
-									  : n->batch.chains[first + n_buffers].bytes;
+		left -= left < n->batch.chains[first + n_buffers].bytes
+		                ? left
+		                : n->batch.chains[first + n_buffers].bytes;
 	/* num_buffers is ours to set, 1 also without merging (5.1.6.4.1); the tap knows nothing of it. */
 	le = htole16(n_buffers);
-	virtq_batch_write_head(
-		&n->batch, first, offsetof(struct net_header, num_buffers), &le, sizeof(le));
+	virtq_batch_write_head(&n->batch, first, offsetof(struct net_header, num_buffers), &le, sizeof(le));
 	if (!virtio_dev_negotiated(&n->dev, NET_F_GUEST_CSUM))
 		virtq_batch_write_head(&n->batch, first, offsetof(struct net_header, flags), "", 1);
 	for (left = len; left;) {
@@ -185,7 +186,8 @@ static ssize_t receive(struct virtio_net *n)
 	return n->backend->ops->receive(n->backend, iov, pieces);
 }
 
-/* One frame: 1 when one was moved or dropped, 0 when there is none or no buffer, -EFAULT/-EINVAL for a broken driver. */
+/* One frame: 1 when one was moved or dropped, 0 when there is none or no buffer, -EFAULT/-EINVAL for a broken
+ * driver. */
 static int receive_one(struct virtio_net *n)
 {
 	ssize_t got;
@@ -260,15 +262,16 @@ static void pump_rx(struct virtio_net *n)
 	}
 	virtq_batch_return(&n->batch);
 	if (r > 0 && n->backend)
-		loop_kick(&n->kick); /* the budget is used up; the back-end may hold frames that no event tells of */
+		loop_kick(&n->kick); /* the budget is used up; the back-end may hold frames that no event
+		                        tells of */
 	else
 		n->rx_expected = RX_SMALL;
 }
 
 /* From the driver to the back-end. */
 
-/* Reads the header of n->chain, once, and checks that it asks for nothing that was not negotiated: 1; 0 when the frame
- * is to be dropped; -EINVAL when there is no header. */
+/* Reads the header of n->chain, once, and checks that it asks for nothing that was not negotiated: 1; 0 when
+ * the frame is to be dropped; -EINVAL when there is no header. */
 static int read_header(struct virtio_net *n, struct net_header *ret)
 {
 	uint64_t needed = 0;
@@ -424,9 +427,9 @@ static void net_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, 
 {
 	struct virtio_net *n = from_dev(dev);
 	struct net_config_space space = {
-		.status = htole16(n->backend ? NET_STATUS_LINK_UP : 0),
-		.max_virtqueue_pairs = htole16(1),
-		.mtu = htole16(n->mtu),
+	        .status = htole16(n->backend ? NET_STATUS_LINK_UP : 0),
+	        .max_virtqueue_pairs = htole16(1),
+	        .mtu = htole16(n->mtu),
 	};
 
 	memcpy(space.mac, n->mac, sizeof(space.mac));
@@ -517,21 +520,21 @@ static void net_free(struct virtio_dev *dev)
 }
 
 static const struct virtio_ops net_ops = {
-	.name = "virtio-net",
-	.device_id = 1,
-	.n_queues = NET_QUEUES,
-	.queue_size = QUEUE_SIZE,
-	.features = net_features,
-	.config_size = sizeof(struct net_config_space),
-	.config_read = net_config_read,
-	.activate = net_activate,
-	.reset = net_reset,
-	.doorbell = net_doorbell,
-	.quiesce = net_quiesce,
-	.resume = net_resume,
-	.save = net_save,
-	.load = net_load,
-	.free = net_free,
+        .name = "virtio-net",
+        .device_id = 1,
+        .n_queues = NET_QUEUES,
+        .queue_size = QUEUE_SIZE,
+        .features = net_features,
+        .config_size = sizeof(struct net_config_space),
+        .config_read = net_config_read,
+        .activate = net_activate,
+        .reset = net_reset,
+        .doorbell = net_doorbell,
+        .quiesce = net_quiesce,
+        .resume = net_resume,
+        .save = net_save,
+        .load = net_load,
+        .free = net_free,
 };
 
 static int check_config(const struct virtio_net_config *config, struct error *err)
@@ -548,7 +551,7 @@ static int check_config(const struct virtio_net_config *config, struct error *er
 }
 
 struct virtio_dev *virtio_net_new(
-	const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err)
+        const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err)
 {
 	cleanup_close int fd = config->fd;
 	struct virtio_net *n;
@@ -566,14 +569,15 @@ struct virtio_dev *virtio_net_new(
 	n->mtu = config->mtu;
 	n->id = strdup(config->id);
 	n->backend = config->kind == NET_BACKEND_TAP ? net_tap_new(steal_fd(&fd), err)
-						     : net_stream_new(steal_fd(&fd), err);
+	                                             : net_stream_new(steal_fd(&fd), err);
 	if (!n->backend)
 		goto fail;
 	n->offloads = n->backend->ops->features;
 	if (n->id && loop_kick_init(&n->kick, loop, on_kick, n) == 0)
 		n->source = loop_add_fd(loop, n->backend->fd, EPOLLIN, on_backend, n);
 	if (!n->source) {
-		error_set_errno(err, n->id ? errno : ENOMEM, "cannot watch the network back-end of %s", config->id);
+		error_set_errno(
+		        err, n->id ? errno : ENOMEM, "cannot watch the network back-end of %s", config->id);
 		goto fail;
 	}
 	loop_set_events(n->source, 0);

@@ -24,7 +24,8 @@ static struct virtio_vsock *from_dev(struct virtio_dev *dev)
 
 bool vsock_is_running(const struct virtio_vsock *v)
 {
-	return v->dev.active && !(v->dev.status & VIRTIO_STATUS_NEEDS_RESET) && !v->quiet && !v->reset_pending;
+	return v->dev.active && !(v->dev.status & VIRTIO_STATUS_NEEDS_RESET) && !v->quiet &&
+	       !v->reset_pending;
 }
 
 /* Connections. */
@@ -38,14 +39,14 @@ struct vsock_conn *vsock_conn_find(struct virtio_vsock *v, uint32_t guest_port, 
 {
 	struct vsock_conn *conn;
 
-	LIST_FOREACH (conn, bucket_of(v, guest_port, host_port), bucket)
-		if (conn->guest_port == guest_port && conn->host_port == host_port)
-			return conn;
+	LIST_FOREACH(conn, bucket_of(v, guest_port, host_port), bucket)
+	if (conn->guest_port == guest_port && conn->host_port == host_port)
+		return conn;
 	return NULL;
 }
 
 struct vsock_conn *vsock_conn_add(
-	struct virtio_vsock *v, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port)
+        struct virtio_vsock *v, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port)
 {
 	struct vsock_conn *conn;
 
@@ -147,7 +148,8 @@ static void drop_everything(struct virtio_vsock *v)
 void vsock_break(struct virtio_vsock *v, const char *why)
 {
 	virtio_dev_broken(&v->dev, why);
-	/* The driver will not serve its connections any more: let the host sides know. Not here, in the midst of one. */
+	/* The driver will not serve its connections any more: let the host sides know. Not here, in the midst
+	 * of one. */
 	v->reset_pending = true;
 	loop_kick(&v->kick);
 }
@@ -160,19 +162,19 @@ static void refuse(struct virtio_vsock *v, const struct vsock_header *header)
 	if (header->op == VSOCK_OP_RST)
 		return; /* never one for one */
 	v->rsts[(v->first_rst + v->n_rsts++) % VSOCK_RSTS_MAX] = (struct vsock_header){
-		.src_cid = header->dst_cid,
-		.dst_cid = header->src_cid,
-		.src_port = header->dst_port,
-		.dst_port = header->src_port,
-		.type = header->type,
-		.op = VSOCK_OP_RST,
+	        .src_cid = header->dst_cid,
+	        .dst_cid = header->src_cid,
+	        .src_port = header->dst_port,
+	        .dst_port = header->src_port,
+	        .type = header->type,
+	        .op = VSOCK_OP_RST,
 	};
 }
 
 static void on_request(struct virtio_vsock *v, const struct vsock_header *header)
 {
 	struct vsock_conn *conn =
-		vsock_conn_add(v, VSOCK_CONN_ESTABLISHED, header->src_port, header->dst_port);
+	        vsock_conn_add(v, VSOCK_CONN_ESTABLISHED, header->src_port, header->dst_port);
 
 	if (!conn) {
 		refuse(v, header);
@@ -208,7 +210,7 @@ static void on_packet(struct virtio_vsock *v, struct vsock_conn *conn, const str
 	case VSOCK_VERDICT_FORGET:
 		if (conn->state == VSOCK_CONN_CLOSING)
 			break; /* it had said all it wanted to say; that is still being passed on */
-		/* fall through */
+		               /* fall through */
 	case VSOCK_VERDICT_RESET:
 		vsock_conn_close(conn);
 		break;
@@ -375,7 +377,7 @@ static void send_event(struct virtio_vsock *v)
 			return;
 	}
 	if (r < 0 || virtq_chain_write(&v->chain, 0, &id, sizeof(id)) < sizeof(id) ||
-		virtq_push(events, v->chain.head, sizeof(id)) < 0) {
+	        virtq_push(events, v->chain.head, sizeof(id)) < 0) {
 		vsock_break(v, "malformed buffer in the event queue");
 		return;
 	}
@@ -410,7 +412,8 @@ void vsock_service(struct virtio_vsock *v)
 	if (vsock_is_running(v))
 		serve_rx(v);
 	/* The transmit ring rested for want of room, and there is some now. */
-	if (vsock_is_running(v) && v->n_rsts < VSOCK_RSTS_MAX && virtq_has_work(&v->dev.queues[VSOCK_QUEUE_TX]))
+	if (vsock_is_running(v) && v->n_rsts < VSOCK_RSTS_MAX &&
+	        virtq_has_work(&v->dev.queues[VSOCK_QUEUE_TX]))
 		loop_kick(&v->kick);
 	interrupt(v);
 }
@@ -516,25 +519,25 @@ static void vsock_free(struct virtio_dev *dev)
 }
 
 static const struct virtio_ops vsock_ops = {
-	.name = "virtio-vsock",
-	.device_id = 19,
-	.n_queues = VSOCK_QUEUES,
-	.queue_size = QUEUE_SIZE,
-	.features = vsock_features,
-	.config_size = sizeof(uint64_t),
-	.config_read = vsock_config_read,
-	.activate = vsock_activate,
-	.reset = vsock_reset,
-	.doorbell = vsock_doorbell,
-	.quiesce = vsock_quiesce,
-	.resume = vsock_resume,
-	.save = vsock_save,
-	.load = vsock_load,
-	.free = vsock_free,
+        .name = "virtio-vsock",
+        .device_id = 19,
+        .n_queues = VSOCK_QUEUES,
+        .queue_size = QUEUE_SIZE,
+        .features = vsock_features,
+        .config_size = sizeof(uint64_t),
+        .config_read = vsock_config_read,
+        .activate = vsock_activate,
+        .reset = vsock_reset,
+        .doorbell = vsock_doorbell,
+        .quiesce = vsock_quiesce,
+        .resume = vsock_resume,
+        .save = vsock_save,
+        .load = vsock_load,
+        .free = vsock_free,
 };
 
-struct virtio_dev *virtio_vsock_new(
-	const struct virtio_vsock_config *config, struct loop *loop, const struct gmem *mem, struct error *err)
+struct virtio_dev *virtio_vsock_new(const struct virtio_vsock_config *config, struct loop *loop,
+        const struct gmem *mem, struct error *err)
 {
 	struct virtio_vsock *v;
 	int r;

@@ -14,7 +14,8 @@ void virtq_batch_begin(struct virtq_batch *batch, struct virtq *vq, uint32_t hea
 	batch->bytes = 0;
 }
 
-/* Appends the writable part of batch->chain. False when there is no room: the chain is then not in the batch. */
+/* Appends the writable part of batch->chain. False when there is no room: the chain is then not in the batch.
+ */
 static bool append(struct virtq_batch *batch)
 {
 	const struct virtq_chain *chain = &batch->chain;
@@ -42,12 +43,12 @@ static bool append(struct virtq_batch *batch)
 		batch->iov[n_iov++] = piece;
 	}
 	*item = (struct virtq_batch_chain){
-		.head = chain->head,
-		.first_iov = batch->n_iov,
-		.n_iov = n_iov - batch->n_iov,
-		.first_head_iov = batch->n_head_iov,
-		.n_head_iov = n_head_iov - batch->n_head_iov,
-		.bytes = (uint32_t)(chain->in_bytes - batch->head_bytes),
+	        .head = chain->head,
+	        .first_iov = batch->n_iov,
+	        .n_iov = n_iov - batch->n_iov,
+	        .first_head_iov = batch->n_head_iov,
+	        .n_head_iov = n_head_iov - batch->n_head_iov,
+	        .bytes = (uint32_t)(chain->in_bytes - batch->head_bytes),
 	};
 	batch->n_iov = n_iov;
 	batch->n_head_iov = n_head_iov;
@@ -62,7 +63,8 @@ int virtq_batch_fill(struct virtq_batch *batch, uint16_t chains, uint64_t bytes)
 {
 	if (chains > VIRTQ_BATCH_CHAINS_MAX)
 		chains = VIRTQ_BATCH_CHAINS_MAX;
-	while (batch->n < VIRTQ_BATCH_CHAINS_MAX && batch->n - batch->taken < chains && batch->bytes < bytes) {
+	while (batch->n < VIRTQ_BATCH_CHAINS_MAX && batch->n - batch->taken < chains &&
+	        batch->bytes < bytes) {
 		int r = virtq_pop(batch->vq, &batch->chain);
 
 		if (r <= 0)
@@ -86,10 +88,12 @@ struct iovec *virtq_batch_iov(struct virtq_batch *batch, uint16_t *ret_n)
 	return &batch->iov[first];
 }
 
-void virtq_batch_write_head(struct virtq_batch *batch, uint16_t i, uint32_t offset, const void *data, uint32_t len)
+void virtq_batch_write_head(
+        struct virtq_batch *batch, uint16_t i, uint32_t offset, const void *data, uint32_t len)
 {
 	const struct virtq_batch_chain *item = &batch->chains[i];
-	const struct iovec *piece = batch->head_bytes ? &batch->head_iov[item->first_head_iov] : &batch->iov[item->first_iov];
+	const struct iovec *piece =
+	        batch->head_bytes ? &batch->head_iov[item->first_head_iov] : &batch->iov[item->first_iov];
 	const struct iovec *end = piece + (batch->head_bytes ? item->n_head_iov : item->n_iov);
 
 	for (; len && piece < end; piece++) {

@@ -4,14 +4,15 @@
 #include <errno.h>
 #include <string.h>
 
-/* The guest's view of our buffer may be behind by this much before it is told. A quarter keeps a sender that fills the
- * buffer going without an update for every packet. */
+/* The guest's view of our buffer may be behind by this much before it is told. A quarter keeps a sender that
+ * fills the buffer going without an update for every packet. */
 #define CREDIT_NEWS_BYTES (VSOCK_BUF_ALLOC / 4)
 
-void vsock_conn_init(struct vsock_conn *conn, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port)
+void vsock_conn_init(
+        struct vsock_conn *conn, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port)
 {
 	*conn = (struct vsock_conn){
-		.state = state, .guest_port = guest_port, .host_port = host_port, .fd = -1, .read_ahead = 1};
+	        .state = state, .guest_port = guest_port, .host_port = host_port, .fd = -1, .read_ahead = 1};
 	vsock_queue_init(&conn->queue, VSOCK_BUF_ALLOC);
 }
 
@@ -81,7 +82,7 @@ enum vsock_verdict vsock_conn_packet(struct vsock_conn *conn, const struct vsock
 void vsock_conn_close(struct vsock_conn *conn)
 {
 	bool guest_knows = conn->state != VSOCK_CONN_GREETING && conn->state != VSOCK_CONN_CLOSED &&
-			   !(conn->owed & VSOCK_OWED_REQUEST) && !conn->forgotten;
+	                   !(conn->owed & VSOCK_OWED_REQUEST) && !conn->forgotten;
 
 	if (guest_knows)
 		conn->owed = VSOCK_OWED_RST;
@@ -100,7 +101,7 @@ void vsock_conn_forwarded(struct vsock_conn *conn, uint32_t len)
 {
 	conn->fwd_cnt += len;
 	if (conn->state == VSOCK_CONN_ESTABLISHED && !(conn->guest_shut & VSOCK_SHUTDOWN_SEND) &&
-		conn->fwd_cnt - conn->fwd_cnt_told >= CREDIT_NEWS_BYTES)
+	        conn->fwd_cnt - conn->fwd_cnt_told >= CREDIT_NEWS_BYTES)
 		conn->owed |= VSOCK_OWED_CREDIT_UPDATE;
 }
 
@@ -131,14 +132,14 @@ void vsock_conn_host_shut(struct vsock_conn *conn, uint8_t flags)
 static void fill_header(struct vsock_conn *conn, uint16_t op, struct vsock_header *ret)
 {
 	*ret = (struct vsock_header){
-		.src_cid = VSOCK_CID_HOST,
-		.dst_cid = conn->guest_cid,
-		.src_port = conn->host_port,
-		.dst_port = conn->guest_port,
-		.type = VSOCK_TYPE_STREAM,
-		.op = op,
-		.buf_alloc = VSOCK_BUF_ALLOC,
-		.fwd_cnt = conn->fwd_cnt,
+	        .src_cid = VSOCK_CID_HOST,
+	        .dst_cid = conn->guest_cid,
+	        .src_port = conn->host_port,
+	        .dst_port = conn->guest_port,
+	        .type = VSOCK_TYPE_STREAM,
+	        .op = op,
+	        .buf_alloc = VSOCK_BUF_ALLOC,
+	        .fwd_cnt = conn->fwd_cnt,
 	};
 	/* Every header tells the credit, so an update that was owed is paid by any packet. */
 	conn->fwd_cnt_told = conn->fwd_cnt;
@@ -151,12 +152,12 @@ bool vsock_conn_next_control(struct vsock_conn *conn, struct vsock_header *ret)
 		unsigned owed;
 		uint16_t op;
 	} order[] = {
-		{VSOCK_OWED_RST, VSOCK_OP_RST},
-		{VSOCK_OWED_REQUEST, VSOCK_OP_REQUEST},
-		{VSOCK_OWED_RESPONSE, VSOCK_OP_RESPONSE},
-		{VSOCK_OWED_CREDIT_UPDATE, VSOCK_OP_CREDIT_UPDATE},
-		{VSOCK_OWED_CREDIT_REQUEST, VSOCK_OP_CREDIT_REQUEST},
-		{VSOCK_OWED_SHUTDOWN, VSOCK_OP_SHUTDOWN},
+	        {VSOCK_OWED_RST, VSOCK_OP_RST},
+	        {VSOCK_OWED_REQUEST, VSOCK_OP_REQUEST},
+	        {VSOCK_OWED_RESPONSE, VSOCK_OP_RESPONSE},
+	        {VSOCK_OWED_CREDIT_UPDATE, VSOCK_OP_CREDIT_UPDATE},
+	        {VSOCK_OWED_CREDIT_REQUEST, VSOCK_OP_CREDIT_REQUEST},
+	        {VSOCK_OWED_SHUTDOWN, VSOCK_OP_SHUTDOWN},
 	};
 
 	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {

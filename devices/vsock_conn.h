@@ -1,12 +1,13 @@
-/* One vsock stream connection as a protocol state machine (virtio 1.2, section 5.10.6): states, credit, shutdown, and
- * which control packets are owed to the guest. It does no I/O: virtio_vsock moves the bytes and calls this.
+/* One vsock stream connection as a protocol state machine (virtio 1.2, section 5.10.6): states, credit,
+ *shutdown, and which control packets are owed to the guest. It does no I/O: virtio_vsock moves the bytes and
+ *calls this.
  *
  *	          accept()             "CONNECT P\n"             RESPONSE
  *	(host) ───────────▶ GREETING ───────────────▶ REQUESTED ─────────▶ ESTABLISHED
  *	(guest) REQUEST, connected or a sink ───────────────────────────▶ ESTABLISHED
  *	ESTABLISHED ── guest has shut both sides ──▶ CLOSING ── all flushed ──▶ CLOSED ── RST sent ──▶ gone
- *	any state ── the host side or the protocol fails ──▶ CLOSED (an RST is owed when the guest knows of it)
- *	any state ── RST from the guest ──▶ gone; from CLOSING once what it sent is flushed
+ *	any state ── the host side or the protocol fails ──▶ CLOSED (an RST is owed when the guest knows of
+ *it) any state ── RST from the guest ──▶ gone; from CLOSING once what it sent is flushed
  *
  *	GREETING     bytes from the host socket are the request line; unknown to the guest
  *	REQUESTED    REQUEST is owed or sent; nothing is read from the host socket
@@ -50,11 +51,11 @@ enum vsock_owed {
 /* What the device must do after a packet from the guest. */
 enum vsock_verdict {
 	VSOCK_VERDICT_NOTHING,
-	VSOCK_VERDICT_DELIVER,	/* take the payload: vsock_conn_received() */
-	VSOCK_VERDICT_OPENED,	/* tell the host side that the connection stands */
+	VSOCK_VERDICT_DELIVER,  /* take the payload: vsock_conn_received() */
+	VSOCK_VERDICT_OPENED,   /* tell the host side that the connection stands */
 	VSOCK_VERDICT_SHUTDOWN, /* guest_shut has grown: pass it on once the queue is flushed */
-	VSOCK_VERDICT_RESET,	/* the guest broke the protocol: vsock_conn_close() */
-	VSOCK_VERDICT_FORGET,	/* the guest is done with it: flush if CLOSING, drop otherwise; no RST */
+	VSOCK_VERDICT_RESET,    /* the guest broke the protocol: vsock_conn_close() */
+	VSOCK_VERDICT_FORGET,   /* the guest is done with it: flush if CLOSING, drop otherwise; no RST */
 };
 
 struct virtio_vsock;
@@ -64,9 +65,10 @@ struct vsock_conn {
 	enum vsock_conn_state state;
 	uint32_t guest_port, host_port;
 	uint64_t guest_cid;
-	unsigned owed;		       /* enum vsock_owed */
-	uint8_t guest_shut, host_shut; /* VSOCK_SHUTDOWN_*: what the guest told us; what we told, or owe to tell, it */
-	bool forgotten;		       /* the guest has reset it: only the flush remains */
+	unsigned owed; /* enum vsock_owed */
+	uint8_t guest_shut,
+	        host_shut; /* VSOCK_SHUTDOWN_*: what the guest told us; what we told, or owe to tell, it */
+	bool forgotten;    /* the guest has reset it: only the flush remains */
 
 	/* Guest to host: what we hold, and how many bytes we have passed on or discarded. */
 	struct vsock_queue queue;
@@ -77,20 +79,20 @@ struct vsock_conn {
 
 	/* The device's own: the host side and its place in the device's lists. */
 	struct virtio_vsock *vsock;
-	int fd;			    /* owned; -1 for a sink's connection, and once CLOSED */
+	int fd;                     /* owned; -1 for a sink's connection, and once CLOSED */
 	struct loop_source *source; /* of fd; NULL with it */
-	uint32_t watched;	    /* the events source is set to */
+	uint32_t watched;           /* the events source is set to */
 	struct vsock_sink *sink;
-	bool host_eof;	    /* the host socket has been read to its end */
-	bool host_gone;	    /* nobody reads the host socket any more: what the guest sends is discarded */
-	bool hung_up;	    /* the host socket is shut both ways */
+	bool host_eof;  /* the host socket has been read to its end */
+	bool host_gone; /* nobody reads the host socket any more: what the guest sends is discarded */
+	bool hung_up;   /* the host socket is shut both ways */
 	bool shut_send_done, shut_receive_done; /* what of guest_shut has been passed on */
-	bool known;	    /* in the hash table */
-	bool waits_for_ring; /* in the list of those with data but no receive buffer */
-	bool waits_for_sink; /* in its sink's list */
-	bool waits_to_speak; /* in the list of those that owe a packet */
-	bool has_deadline;   /* in the list of those that must get on */
-	uint16_t read_ahead; /* receive buffers to try for the next read */
+	bool known;                             /* in the hash table */
+	bool waits_for_ring;                    /* in the list of those with data but no receive buffer */
+	bool waits_for_sink;                    /* in its sink's list */
+	bool waits_to_speak;                    /* in the list of those that owe a packet */
+	bool has_deadline;                      /* in the list of those that must get on */
+	uint16_t read_ahead;                    /* receive buffers to try for the next read */
 	uint64_t deadline_ns;
 	char greeting[VSOCK_GREETING_MAX];
 	uint8_t greeting_len;
@@ -99,21 +101,23 @@ struct vsock_conn {
 };
 
 /* A connection in `state`; the device's fields are zero but for fd, -1. */
-void vsock_conn_init(struct vsock_conn *conn, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port);
+void vsock_conn_init(
+        struct vsock_conn *conn, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port);
 void vsock_conn_done(struct vsock_conn *conn);
 
-/* A packet for this connection arrived from the guest: updates credit and state. CLOSED ignores all but RST. */
+/* A packet for this connection arrived from the guest: updates credit and state. CLOSED ignores all but RST.
+ */
 enum vsock_verdict vsock_conn_packet(struct vsock_conn *conn, const struct vsock_header *header);
 
-/* The host side is done for, or the guest broke the rules: CLOSED, an RST owed if the guest knows of the connection.
- * What is queued is dropped. */
+/* The host side is done for, or the guest broke the rules: CLOSED, an RST owed if the guest knows of the
+ * connection. What is queued is dropped. */
 void vsock_conn_close(struct vsock_conn *conn);
 
 /* Nothing is owed and nothing is left to do: free it. */
 bool vsock_conn_is_over(const struct vsock_conn *conn);
 
-/* `len` bytes from the guest have been taken over by the host side (or discarded): counts them, and owes an update of
- * the credit when the guest's view has fallen behind. */
+/* `len` bytes from the guest have been taken over by the host side (or discarded): counts them, and owes an
+ * update of the credit when the guest's view has fallen behind. */
 void vsock_conn_forwarded(struct vsock_conn *conn, uint32_t len);
 /* How many bytes may be sent to the guest now. */
 uint32_t vsock_conn_credit(const struct vsock_conn *conn);
@@ -127,7 +131,8 @@ bool vsock_conn_next_control(struct vsock_conn *conn, struct vsock_header *ret);
 /* The header of a data packet of `len` bytes (<= the credit), counted as sent. */
 void vsock_conn_data_header(struct vsock_conn *conn, uint32_t len, struct vsock_header *ret);
 
-/* Reads "CONNECT <port>" (without the newline): 0 and the port, or -EINVAL. Decimal, no sign, no leading zero. */
+/* Reads "CONNECT <port>" (without the newline): 0 and the port, or -EINVAL. Decimal, no sign, no leading
+ * zero. */
 int vsock_greeting_parse(const char *line, size_t len, uint32_t *ret_port);
 
 #endif

@@ -4,13 +4,12 @@
  *	vsock_host.c	the Unix sockets: listening, the CONNECT line, connecting, moving bytes
  *	vsock_sink.c	ports that end in a descriptor of the monitor
  *
- * Theory of operation. All work is done on the loop thread under the device's lock; what arrives on a vCPU thread (a
- * reset, a doorbell that came as an exit) only leaves a flag and a kick. Every entry from the loop does its own bit,
- * calls vsock_conn_settle() on each connection it touched, and ends with vsock_service(), which moves the rings on and
- * interrupts once.
- * What a guest can make us hold is bounded: VSOCK_CONNS_MAX connections, each with one queue and a set of owed packets,
- * and VSOCK_RSTS_MAX refusals for connections that never were. When those are used up, the transmit ring rests until
- * the guest has taken some (5.10.6.1.2). */
+ * Theory of operation. All work is done on the loop thread under the device's lock; what arrives on a vCPU
+ *thread (a reset, a doorbell that came as an exit) only leaves a flag and a kick. Every entry from the loop
+ *does its own bit, calls vsock_conn_settle() on each connection it touched, and ends with vsock_service(),
+ *which moves the rings on and interrupts once. What a guest can make us hold is bounded: VSOCK_CONNS_MAX
+ *connections, each with one queue and a set of owed packets, and VSOCK_RSTS_MAX refusals for connections that
+ *never were. When those are used up, the transmit ring rests until the guest has taken some (5.10.6.1.2). */
 #ifndef HULL_DEVICES_VSOCK_DEVICE_H
 #define HULL_DEVICES_VSOCK_DEVICE_H
 
@@ -22,8 +21,8 @@
 #include <sys/stat.h>
 
 #define VSOCK_CONNS_MAX 1024
-#define VSOCK_RSTS_MAX	64
-#define VSOCK_BUCKETS	256
+#define VSOCK_RSTS_MAX  64
+#define VSOCK_BUCKETS   256
 /* For the CONNECT line, and again for the guest's answer. */
 #define VSOCK_HANDSHAKE_NS 10000000000ull
 
@@ -35,10 +34,10 @@ TAILQ_HEAD(vsock_conn_queue, vsock_conn);
 struct vsock_sink {
 	struct virtio_vsock *vsock;
 	uint32_t port;
-	int fd;			    /* borrowed */
-	bool always_writable;	    /* a regular file: it cannot be waited for and need not be */
-	bool nonblocking, failed;   /* failed: what comes is discarded */
-	struct loop_source *source; /* NULL when always_writable */
+	int fd;                          /* borrowed */
+	bool always_writable;            /* a regular file: it cannot be waited for and need not be */
+	bool nonblocking, failed;        /* failed: what comes is discarded */
+	struct loop_source *source;      /* NULL when always_writable */
 	struct vsock_conn_queue waiting; /* connections with something queued, in turn */
 };
 
@@ -47,8 +46,8 @@ struct virtio_vsock {
 	struct loop *loop;
 	struct loop_kick kick;
 	uint64_t guest_cid;
-	bool quiet;	    /* between quiesce() and resume() */
-	bool parked;	    /* sources were parked while nothing could move */
+	bool quiet;         /* between quiesce() and resume() */
+	bool parked;        /* sources were parked while nothing could move */
 	bool reset_pending; /* connections are of a driver that is gone: drop them first of all */
 	bool event_owed;    /* TRANSPORT_RESET, after a restore (5.10.6.7) */
 	bool rx_used, tx_used, event_used; /* pushed to since the last interrupt */
@@ -60,7 +59,7 @@ struct virtio_vsock {
 	int listen_fd;
 	struct loop_source *listen_source;
 	struct loop_source *accept_timer; /* the end of a pause in accepting, when descriptors ran out */
-	struct loop_source *timer;	  /* the first deadline */
+	struct loop_source *timer;        /* the first deadline */
 	uint64_t handshake_ns;
 	uint32_t next_host_port;
 	struct vsock_sink *sinks;
@@ -86,12 +85,12 @@ bool vsock_is_running(const struct virtio_vsock *v);
 void vsock_service(struct virtio_vsock *v);
 /* A new connection in the device's lists; NULL at the limit or without memory. */
 struct vsock_conn *vsock_conn_add(
-	struct virtio_vsock *v, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port);
+        struct virtio_vsock *v, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port);
 struct vsock_conn *vsock_conn_find(struct virtio_vsock *v, uint32_t guest_port, uint32_t host_port);
 /* Puts a connection whose ports are known where vsock_conn_find() finds it. */
 void vsock_conn_enter(struct vsock_conn *conn);
-/* After any change to `conn`: queues it for what it owes, sets what its socket is watched for, frees it when it is
- * over: the caller must not use it any more. */
+/* After any change to `conn`: queues it for what it owes, sets what its socket is watched for, frees it when
+ * it is over: the caller must not use it any more. */
 void vsock_conn_settle(struct vsock_conn *conn);
 /* Marks the connection as one that must get on within handshake_ns; false ends that. */
 void vsock_conn_set_deadline(struct vsock_conn *conn, bool on);
@@ -107,7 +106,8 @@ int vsock_host_connect(struct vsock_conn *conn, uint32_t port);
 /* The guest accepted: "OK <host port>\n". */
 void vsock_host_opened(struct vsock_conn *conn);
 /* Takes `len` bytes, `offset` bytes into the readable part of `chain`: to the host, else into the queue. */
-void vsock_host_deliver(struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t offset, uint32_t len);
+void vsock_host_deliver(
+        struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t offset, uint32_t len);
 /* Writes what is queued; passes on the guest's shutdown once nothing is. */
 void vsock_host_flush(struct vsock_conn *conn);
 /* What the connection's socket is to be watched for in its present state. */
@@ -121,7 +121,8 @@ void vsock_host_detach(struct vsock_conn *conn);
 
 /* vsock_sink.c */
 
-int vsock_sinks_open(struct virtio_vsock *v, const struct virtio_vsock_sink *sinks, size_t n, struct error *err);
+int vsock_sinks_open(
+        struct virtio_vsock *v, const struct virtio_vsock_sink *sinks, size_t n, struct error *err);
 void vsock_sinks_close(struct virtio_vsock *v);
 struct vsock_sink *vsock_sink_find(struct virtio_vsock *v, uint32_t port);
 /* Bytes taken, 0 when the sink is full for now. A sink that fails swallows everything. */

@@ -55,7 +55,7 @@ void vsock_host_watch(struct vsock_conn *conn)
 	if (!conn->source)
 		return;
 	if (wants_read(conn) && !conn->waits_for_ring &&
-		(conn->state == VSOCK_CONN_GREETING || vsock_conn_credit(conn)))
+	        (conn->state == VSOCK_CONN_GREETING || vsock_conn_credit(conn)))
 		events |= EPOLLIN;
 	if (conn->queue.len)
 		events |= EPOLLOUT;
@@ -110,7 +110,8 @@ static size_t host_write(struct vsock_conn *conn, struct iovec *iov, int n)
 	return 0;
 }
 
-void vsock_host_deliver(struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t offset, uint32_t len)
+void vsock_host_deliver(
+        struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t offset, uint32_t len)
 {
 	struct iovec iov[VIRTQ_IOV_MAX];
 	uint32_t written = 0;
@@ -171,8 +172,8 @@ void vsock_host_unpark(struct virtio_vsock *v)
 
 	v->parked = false;
 	loop_set_events(v->listen_source, EPOLLIN);
-	LIST_FOREACH (conn, &v->all, all)
-		vsock_host_watch(conn);
+	LIST_FOREACH(conn, &v->all, all)
+	vsock_host_watch(conn);
 }
 
 /* Hands `got` bytes in the batch to the guest, a packet for each buffer. 0 or -EFAULT. */
@@ -243,14 +244,16 @@ static void host_read(struct virtio_vsock *v, struct vsock_conn *conn)
 	}
 	virtq_batch_return(&v->batch);
 	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
-		/* ECONNRESET: it closed without reading all that the guest sent. The guest has had all it sent. */
+		/* ECONNRESET: it closed without reading all that the guest sent. The guest has had all it
+		 * sent. */
 		conn->host_eof = true;
 		vsock_conn_host_shut(conn, VSOCK_SHUTDOWN_SEND);
 		return;
 	}
 	/* Popping buffers that are then given back costs: ask for more only of one that fills them. */
 	if (got > 0 && (uint64_t)got == room)
-		conn->read_ahead = conn->read_ahead * 2 <= READ_AHEAD_MAX ? conn->read_ahead * 2 : READ_AHEAD_MAX;
+		conn->read_ahead =
+		        conn->read_ahead * 2 <= READ_AHEAD_MAX ? conn->read_ahead * 2 : READ_AHEAD_MAX;
 	else
 		conn->read_ahead = 1;
 }
@@ -345,7 +348,8 @@ static void on_conn(void *ctx, uint32_t epoll_events)
 	} else {
 		if (conn->queue.len && epoll_events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 			vsock_host_flush(conn);
-		if (wants_read(conn) && !conn->waits_for_ring && epoll_events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+		if (wants_read(conn) && !conn->waits_for_ring &&
+		        epoll_events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 			host_read(v, conn);
 		check_hang_up(conn);
 	}
@@ -371,7 +375,8 @@ int vsock_host_connect(struct vsock_conn *conn, uint32_t port)
 
 	if (len < 0 || (size_t)len >= sizeof(path))
 		return -ENAMETOOLONG;
-	/* A Unix socket connects at once or not at all (a full backlog is EAGAIN): there is nothing to wait for. */
+	/* A Unix socket connects at once or not at all (a full backlog is EAGAIN): there is nothing to wait
+	 * for. */
 	fd = unix_connect(path, 1, NULL);
 	if (fd < 0)
 		return fd;

@@ -20,16 +20,16 @@ static_assert(offsetof(struct wire_header, fwd_cnt) == 40, "virtio 1.2, 5.10.6")
 void vsock_header_encode(const struct vsock_header *header, uint8_t ret[VSOCK_HEADER_BYTES])
 {
 	struct wire_header wire = {
-		.src_cid = htole64(header->src_cid),
-		.dst_cid = htole64(header->dst_cid),
-		.src_port = htole32(header->src_port),
-		.dst_port = htole32(header->dst_port),
-		.len = htole32(header->len),
-		.type = htole16(header->type),
-		.op = htole16(header->op),
-		.flags = htole32(header->flags),
-		.buf_alloc = htole32(header->buf_alloc),
-		.fwd_cnt = htole32(header->fwd_cnt),
+	        .src_cid = htole64(header->src_cid),
+	        .dst_cid = htole64(header->dst_cid),
+	        .src_port = htole32(header->src_port),
+	        .dst_port = htole32(header->dst_port),
+	        .len = htole32(header->len),
+	        .type = htole16(header->type),
+	        .op = htole16(header->op),
+	        .flags = htole32(header->flags),
+	        .buf_alloc = htole32(header->buf_alloc),
+	        .fwd_cnt = htole32(header->fwd_cnt),
 	};
 
 	memcpy(ret, &wire, sizeof(wire));
@@ -41,15 +41,15 @@ void vsock_header_decode(struct vsock_header *ret, const uint8_t bytes[VSOCK_HEA
 
 	memcpy(&wire, bytes, sizeof(wire));
 	*ret = (struct vsock_header){
-		.src_cid = le64toh(wire.src_cid),
-		.dst_cid = le64toh(wire.dst_cid),
-		.src_port = le32toh(wire.src_port),
-		.dst_port = le32toh(wire.dst_port),
-		.len = le32toh(wire.len),
-		.type = le16toh(wire.type),
-		.op = le16toh(wire.op),
-		.flags = le32toh(wire.flags),
-		.buf_alloc = le32toh(wire.buf_alloc),
-		.fwd_cnt = le32toh(wire.fwd_cnt),
+	        .src_cid = le64toh(wire.src_cid),
+	        .dst_cid = le64toh(wire.dst_cid),
+	        .src_port = le32toh(wire.src_port),
+	        .dst_port = le32toh(wire.dst_port),
+	        .len = le32toh(wire.len),
+	        .type = le16toh(wire.type),
+	        .op = le16toh(wire.op),
+	        .flags = le32toh(wire.flags),
+	        .buf_alloc = le32toh(wire.buf_alloc),
+	        .fwd_cnt = le32toh(wire.fwd_cnt),
 	};
 }

@@ -10,11 +10,11 @@
 
 #include <stdint.h>
 
-#define VSOCK_HEADER_BYTES 44
-#define VSOCK_CID_HOST	   2
+#define VSOCK_HEADER_BYTES  44
+#define VSOCK_CID_HOST      2
 #define VSOCK_CID_GUEST_MIN 3
-#define VSOCK_PORT_ANY	   UINT32_MAX
-#define VSOCK_TYPE_STREAM  1
+#define VSOCK_PORT_ANY      UINT32_MAX
+#define VSOCK_TYPE_STREAM   1
 
 enum vsock_op {
 	VSOCK_OP_INVALID = 0,
@@ -39,7 +39,8 @@ struct vsock_header {
 	uint16_t type;
 	uint16_t op; /* enum vsock_op, or what a guest made up */
 	uint32_t flags;
-	uint32_t buf_alloc, fwd_cnt; /* the sender's receive buffer, and how much it has consumed in all; mod 2^32 */
+	uint32_t buf_alloc,
+	        fwd_cnt; /* the sender's receive buffer, and how much it has consumed in all; mod 2^32 */
 };
 
 void vsock_header_encode(const struct vsock_header *header, uint8_t ret[VSOCK_HEADER_BYTES]);

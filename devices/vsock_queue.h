@@ -1,4 +1,5 @@
-/* What the guest sent and the host has not taken yet: a ring of bytes that never holds more than was advertised. */
+/* What the guest sent and the host has not taken yet: a ring of bytes that never holds more than was
+ * advertised. */
 #ifndef HULL_DEVICES_VSOCK_QUEUE_H
 #define HULL_DEVICES_VSOCK_QUEUE_H
 
@@ -14,8 +15,8 @@ struct vsock_queue {
 void vsock_queue_init(struct vsock_queue *queue, uint32_t capacity);
 void vsock_queue_done(struct vsock_queue *queue);
 
-/* Copies `len` bytes, `offset` bytes into `iov`. 0, -EMSGSIZE when they do not fit (nothing is taken), -ENOMEM.
- * The caller knows that iov holds offset + len bytes. */
+/* Copies `len` bytes, `offset` bytes into `iov`. 0, -EMSGSIZE when they do not fit (nothing is taken),
+ * -ENOMEM. The caller knows that iov holds offset + len bytes. */
 int vsock_queue_put(struct vsock_queue *queue, const struct iovec *iov, uint32_t offset, uint32_t len);
 /* The bytes held, in order, as at most two pieces: how many. */
 int vsock_queue_peek(const struct vsock_queue *queue, struct iovec ret[2]);

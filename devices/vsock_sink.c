@@ -1,8 +1,9 @@
-/* virtio-vsock ports that end in a descriptor of the monitor: the guest's output. See vsock_device.h for the whole.
+/* virtio-vsock ports that end in a descriptor of the monitor: the guest's output. See vsock_device.h for the
+ * whole.
  *
- * What the sink does not take at once stays queued, and with the queue the guest's credit fills: a slow reader slows
- * the guest down and loses nothing. A sink that fails (the disk is full, the reader is gone) swallows: a workload must
- * not hang because nobody reads its log. */
+ * What the sink does not take at once stays queued, and with the queue the guest's credit fills: a slow
+ * reader slows the guest down and loses nothing. A sink that fails (the disk is full, the reader is gone)
+ * swallows: a workload must not hang because nobody reads its log. */
 #include "devices/vsock_device.h"
 
 #include "common/log.h"
@@ -55,8 +56,8 @@ struct vsock_sink *vsock_sink_find(struct virtio_vsock *v, uint32_t port)
 	return NULL;
 }
 
-/* A descriptor shared with others cannot be made non-blocking behind their backs. A pipe that polls as writable takes
- * PIPE_BUF bytes without blocking. */
+/* A descriptor shared with others cannot be made non-blocking behind their backs. A pipe that polls as
+ * writable takes PIPE_BUF bytes without blocking. */
 static ssize_t write_some(struct vsock_sink *sink, const void *data, size_t len)
 {
 	struct pollfd room = {.fd = sink->fd, .events = POLLOUT};
@@ -87,15 +88,16 @@ size_t vsock_sink_write(struct vsock_sink *sink, const struct iovec *iov, int n)
 
 	for (int i = 0; i < n && !sink->failed; i++) {
 		for (size_t at = 0; at < iov[i].iov_len;) {
-			ssize_t written = write_some(sink, (const char *)iov[i].iov_base + at, iov[i].iov_len - at);
+			ssize_t written =
+			        write_some(sink, (const char *)iov[i].iov_base + at, iov[i].iov_len - at);
 
 			if (written < 0 && errno == EINTR)
 				continue;
 			if (written < 0 && errno == EAGAIN)
 				return done;
 			if (written <= 0) {
-				log_warn("output of the guest to port %u is lost from here on: %s", sink->port,
-					strerror(errno));
+				log_warn("output of the guest to port %u is lost from here on: %s",
+				        sink->port, strerror(errno));
 				sink->failed = true;
 				break;
 			}
@@ -113,7 +115,7 @@ static int sink_open(struct vsock_sink *sink, struct virtio_vsock *v, const stru
 	if (flags < 0)
 		return -errno;
 	*sink = (struct vsock_sink){
-		.vsock = v, .port = config->port, .fd = config->fd, .nonblocking = flags & O_NONBLOCK};
+	        .vsock = v, .port = config->port, .fd = config->fd, .nonblocking = flags & O_NONBLOCK};
 	TAILQ_INIT(&sink->waiting);
 	sink->source = loop_add_fd(v->loop, sink->fd, EPOLLOUT, on_sink, sink);
 	if (sink->source)
@@ -124,7 +126,8 @@ static int sink_open(struct vsock_sink *sink, struct virtio_vsock *v, const stru
 	return 0;
 }
 
-int vsock_sinks_open(struct virtio_vsock *v, const struct virtio_vsock_sink *sinks, size_t n, struct error *err)
+int vsock_sinks_open(
+        struct virtio_vsock *v, const struct virtio_vsock_sink *sinks, size_t n, struct error *err)
 {
 	if (!n)
 		return 0;
@@ -136,7 +139,7 @@ int vsock_sinks_open(struct virtio_vsock *v, const struct virtio_vsock_sink *sin
 
 		if (r < 0)
 			return error_set_errno(err, -r, "cannot write to the descriptor for port %u",
-				sinks[v->n_sinks].port);
+			        sinks[v->n_sinks].port);
 	}
 	return 0;
 }

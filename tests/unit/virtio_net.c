@@ -1,5 +1,5 @@
-/* virtio-net, driven by a small virtio driver, over a socket pair that speaks passt's protocol and over a real tap in a
- * network namespace of its own. */
+/* virtio-net, driven by a small virtio driver, over a socket pair that speaks passt's protocol and over a
+ * real tap in a network namespace of its own. */
 #include "tests/unit/virtq_driver.h"
 
 #include "common/io.h"
@@ -20,9 +20,9 @@
 
 enum { RX, TX };
 
-#define QSIZE	 64u
+#define QSIZE    64u
 #define RX_BYTES 1536u /* as Linux provides with merged buffers */
-#define BIT(n)	 (1ull << (n))
+#define BIT(n)   (1ull << (n))
 
 struct world {
 	struct guest guest;
@@ -205,7 +205,8 @@ static size_t guest_receives(struct world *w, uint8_t *frame, struct net_header 
 		/* All of them are there when the first one is. */
 		if (i)
 			assert_true(driver_get_used(q, &head, &used));
-		memcpy(frame + len, (uint8_t *)guest_ptr(&w->guest, q->desc_table[head].addr) + skip, used - skip);
+		memcpy(frame + len, (uint8_t *)guest_ptr(&w->guest, q->desc_table[head].addr) + skip,
+		        used - skip);
 		len += used - skip;
 		if (!w->rx_held)
 			post_rx(w, q->desc_table[head].addr, q->desc_table[head].len);
@@ -225,11 +226,12 @@ static void guest_expects(struct world *w, const uint8_t *frame, size_t len)
 	assert_int_equal(header.gso_type, NET_GSO_NONE);
 }
 
-static void guest_sends_with(struct world *w, const struct net_header *header, const uint8_t *frame, size_t len)
+static void guest_sends_with(
+        struct world *w, const struct net_header *header, const uint8_t *frame, size_t len)
 {
 	gpa_t at = guest_alloc(&w->guest, NET_HEADER_BYTES + len, 16);
 	struct driver_buf bufs[3] = {{at, NET_HEADER_BYTES, false}, {at + NET_HEADER_BYTES, 14, false},
-		{at + NET_HEADER_BYTES + 14, (uint32_t)len - 14, false}};
+	        {at + NET_HEADER_BYTES + 14, (uint32_t)len - 14, false}};
 
 	memcpy(guest_ptr(&w->guest, at), header, NET_HEADER_BYTES);
 	memcpy(guest_ptr(&w->guest, at + NET_HEADER_BYTES), frame, len);
@@ -579,7 +581,7 @@ static void saved_in_mid_operation_it_goes_on_elsewhere(void **state)
 	peer_expects(w, frame, sizeof(frame));
 
 	virtio_dev_quiesce(w->dev);
-	peer_sends(w, frame, sizeof(frame)); /* waits in the socket, and is lost with it: as on a network */
+	peer_sends(w, frame, sizeof(frame));  /* waits in the socket, and is lost with it: as on a network */
 	guest_sends(w, frame, sizeof(frame)); /* is in the ring, and is sent by whoever goes on */
 	run_rounds(w, 3);
 	assert_false(driver_queue_has_used(&w->q[RX]));
@@ -643,7 +645,8 @@ static void configuration_is_checked(void **state)
 
 static void tap_names_are_checked(void **state)
 {
-	static const char *const names[] = {"", "0123456789abcdef", "a/b", "a b", "tap%d", "a:1", ".", "..", "a\n"};
+	static const char *const names[] = {
+	        "", "0123456789abcdef", "a/b", "a b", "tap%d", "a:1", ".", "..", "a\n"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -671,8 +674,9 @@ static void interface_up(const char *name)
 /* All that the host's stack sees of our EtherType on the interface. */
 static int packet_socket(const char *name)
 {
-	struct sockaddr_ll address = {
-		.sll_family = AF_PACKET, .sll_protocol = htobe16(0x88b5), .sll_ifindex = (int)if_nametoindex(name)};
+	struct sockaddr_ll address = {.sll_family = AF_PACKET,
+	        .sll_protocol = htobe16(0x88b5),
+	        .sll_ifindex = (int)if_nametoindex(name)};
 	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htobe16(0x88b5));
 
 	assert_true(fd >= 0);
@@ -734,8 +738,8 @@ static void tap_frames_go_both_ways(void **state)
 static void tap_offers_offloads_and_takes_what_is_chosen(void **state)
 {
 	struct world *w = *state;
-	const uint64_t offloads = BIT(NET_F_CSUM) | BIT(NET_F_GUEST_CSUM) | BIT(NET_F_HOST_TSO4) | BIT(NET_F_HOST_TSO6) |
-				  BIT(NET_F_GUEST_TSO4) | BIT(NET_F_GUEST_TSO6);
+	const uint64_t offloads = BIT(NET_F_CSUM) | BIT(NET_F_GUEST_CSUM) | BIT(NET_F_HOST_TSO4) |
+	                          BIT(NET_F_HOST_TSO6) | BIT(NET_F_GUEST_TSO4) | BIT(NET_F_GUEST_TSO6);
 
 	if (!w->dev)
 		skip();
@@ -762,29 +766,29 @@ static void a_tap_in_use_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CASE(frames_go_both_ways),
-		CASE(configuration_space_says_what_there_is),
-		CASE(a_frame_may_come_byte_by_byte),
-		CASE(the_largest_frame_spans_merged_buffers),
-		CASE(a_frame_waits_for_the_buffers_it_needs),
-		CASE(a_frame_too_large_for_the_whole_ring_is_dropped),
-		CASE(without_merging_a_frame_takes_one_buffer_or_is_dropped),
-		CASE(without_buffers_the_peer_waits_and_nothing_spins),
-		CASE(impossible_lengths_take_the_link_down),
-		CASE(a_peer_that_hangs_up_takes_the_link_down),
-		CASE(runts_are_skipped),
-		CASE(a_slow_peer_gets_every_frame_whole),
-		CASE(a_frame_without_a_header_breaks_the_device),
-		CASE(a_buffer_without_room_for_the_header_breaks_the_device),
-		CASE(offloads_not_negotiated_are_dropped),
-		CASE(an_oversize_frame_is_dropped),
-		CASE(a_reset_in_mid_frame_leaves_the_stream_whole),
-		CASE(saved_in_mid_operation_it_goes_on_elsewhere),
-		CASE(configuration_is_checked),
-		cmocka_unit_test(tap_names_are_checked),
-		CASE_TAP(tap_frames_go_both_ways),
-		CASE_TAP(tap_offers_offloads_and_takes_what_is_chosen),
-		CASE_TAP(a_tap_in_use_is_refused),
+	        CASE(frames_go_both_ways),
+	        CASE(configuration_space_says_what_there_is),
+	        CASE(a_frame_may_come_byte_by_byte),
+	        CASE(the_largest_frame_spans_merged_buffers),
+	        CASE(a_frame_waits_for_the_buffers_it_needs),
+	        CASE(a_frame_too_large_for_the_whole_ring_is_dropped),
+	        CASE(without_merging_a_frame_takes_one_buffer_or_is_dropped),
+	        CASE(without_buffers_the_peer_waits_and_nothing_spins),
+	        CASE(impossible_lengths_take_the_link_down),
+	        CASE(a_peer_that_hangs_up_takes_the_link_down),
+	        CASE(runts_are_skipped),
+	        CASE(a_slow_peer_gets_every_frame_whole),
+	        CASE(a_frame_without_a_header_breaks_the_device),
+	        CASE(a_buffer_without_room_for_the_header_breaks_the_device),
+	        CASE(offloads_not_negotiated_are_dropped),
+	        CASE(an_oversize_frame_is_dropped),
+	        CASE(a_reset_in_mid_frame_leaves_the_stream_whole),
+	        CASE(saved_in_mid_operation_it_goes_on_elsewhere),
+	        CASE(configuration_is_checked),
+	        cmocka_unit_test(tap_names_are_checked),
+	        CASE_TAP(tap_frames_go_both_ways),
+	        CASE_TAP(tap_offers_offloads_and_takes_what_is_chosen),
+	        CASE_TAP(a_tap_in_use_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

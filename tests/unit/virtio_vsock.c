@@ -11,11 +11,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#define CID	  42
+#define CID       42
 #define RX_BYTES  4096u
 #define TX_BYTES  (VSOCK_HEADER_BYTES + 65536u)
 #define TX_SLOTS  8u
-#define QSIZE	  64u
+#define QSIZE     64u
 #define BUF_ALLOC 262144u /* what our guest claims to have for each connection */
 
 struct world {
@@ -27,10 +27,10 @@ struct world {
 	struct driver_queue q[VSOCK_QUEUES];
 	gpa_t rx[QSIZE], tx[TX_SLOTS], event;
 	unsigned next_tx;
-	bool rx_held;	     /* used receive buffers are not given back */
-	uint32_t fwd[8];     /* bytes this guest has consumed, by the last digit of its port */
-	int listener;	     /* at host port 80 */
-	int out[2];	     /* a pipe: the sink at port 1025 is its writing end */
+	bool rx_held;    /* used receive buffers are not given back */
+	uint32_t fwd[8]; /* bytes this guest has consumed, by the last digit of its port */
+	int listener;    /* at host port 80 */
+	int out[2];      /* a pipe: the sink at port 1025 is its writing end */
 };
 
 static struct virtio_vsock *vsock_of(struct world *w)
@@ -118,7 +118,7 @@ static void world_make_device(struct world *w)
 {
 	struct virtio_vsock_sink sink = {.port = 1025, .fd = w->out[1]};
 	struct virtio_vsock_config config = {
-		.guest_cid = CID, .uds_path = w->path, .sinks = &sink, .n_sinks = 1};
+	        .guest_cid = CID, .uds_path = w->path, .sinks = &sink, .n_sinks = 1};
 	struct error err = {0};
 
 	w->dev = virtio_vsock_new(&config, w->loop, &w->guest.mem, &err);
@@ -181,12 +181,12 @@ static int teardown(void **state)
 static struct vsock_header packet(uint32_t guest_port, uint32_t host_port, uint16_t op)
 {
 	return (struct vsock_header){.src_cid = CID,
-		.dst_cid = VSOCK_CID_HOST,
-		.src_port = guest_port,
-		.dst_port = host_port,
-		.type = VSOCK_TYPE_STREAM,
-		.op = op,
-		.buf_alloc = BUF_ALLOC};
+	        .dst_cid = VSOCK_CID_HOST,
+	        .src_port = guest_port,
+	        .dst_port = host_port,
+	        .type = VSOCK_TYPE_STREAM,
+	        .op = op,
+	        .buf_alloc = BUF_ALLOC};
 }
 
 static void reap_tx(struct world *w)
@@ -232,7 +232,8 @@ static void send_op(struct world *w, uint32_t guest_port, uint32_t host_port, ui
 	send_raw(w, &header, NULL, 0);
 }
 
-static void send_data(struct world *w, uint32_t guest_port, uint32_t host_port, const void *data, uint32_t len)
+static void send_data(
+        struct world *w, uint32_t guest_port, uint32_t host_port, const void *data, uint32_t len)
 {
 	struct vsock_header header = packet(guest_port, host_port, VSOCK_OP_RW);
 
@@ -445,8 +446,9 @@ static void bad_connect_lines_are_hung_up_on(void **state)
 {
 	struct world *w = *state;
 	static const char *const lines[] = {"CONNECT \n", "CONNECT -1\n", "CONNECT +1\n", "CONNECT 0x10\n",
-		"CONNECT 01\n", "CONNECT 4294967295\n", "CONNECT 99999999999\n", "CONNECT 1 \n", "CONNECT 1\r\n",
-		"connect 1\n", "CONNECT  1\n", "GET / HTTP/1.1\n", "\n", "CONNECT 1024 and then no newline for ever"};
+	        "CONNECT 01\n", "CONNECT 4294967295\n", "CONNECT 99999999999\n", "CONNECT 1 \n",
+	        "CONNECT 1\r\n", "connect 1\n", "CONNECT  1\n", "GET / HTTP/1.1\n", "\n",
+	        "CONNECT 1024 and then no newline for ever"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
 		int fd = host_dials(w, lines[i]);
@@ -1099,44 +1101,44 @@ static void config_space_holds_the_cid(void **state)
 	assert_memory_equal(bytes, want + 4, 4);
 }
 
-#define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define CASE(fn)     cmocka_unit_test_setup_teardown(fn, setup, teardown)
 #define CASE_DRY(fn) cmocka_unit_test_setup_teardown(fn, setup_without_buffers, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CASE(guest_connects_talks_and_closes),
-		CASE(host_connects_talks_and_closes),
-		CASE(bytes_behind_the_connect_line_are_the_stream),
-		CASE(connect_line_may_come_byte_by_byte),
-		CASE(bad_connect_lines_are_hung_up_on),
-		CASE(silent_client_is_hung_up_on_and_blocks_nobody),
-		CASE(guest_that_does_not_answer_is_given_up_on),
-		CASE(guest_refusal_closes_the_client),
-		CASE(nobody_listening_is_refused),
-		CASE(host_half_close_leaves_the_other_half_open),
-		CASE(guest_half_close_leaves_the_other_half_open),
-		CASE(guest_that_stops_receiving_breaks_the_hosts_pipe),
-		CASE(close_waits_for_what_was_sent),
-		CASE(reset_after_close_still_flushes),
-		CASE(host_data_stops_at_the_guests_credit),
-		CASE(guest_that_ignores_our_credit_is_reset),
-		CASE(credit_request_is_answered),
-		CASE(bulk_from_host_arrives_whole),
-		CASE(bulk_from_guest_arrives_whole),
-		CASE_DRY(data_waits_for_receive_buffers),
-		CASE_DRY(storm_of_strays_is_bounded_and_answered_once_each),
-		CASE(connections_are_limited),
-		CASE(many_connections_do_not_mix),
-		CASE(odd_packets_are_refused),
-		CASE(length_beyond_the_buffer_breaks_the_device),
-		CASE(buffer_too_small_for_a_header_breaks_the_device),
-		CASE(sink_gets_the_bytes_and_slows_the_guest_down),
-		CASE(sink_without_a_reader_swallows),
-		CASE(load_tells_the_guest_that_its_connections_are_gone),
-		CASE(damaged_state_is_refused),
-		CASE(configuration_is_checked),
-		CASE(config_space_holds_the_cid),
+	        CASE(guest_connects_talks_and_closes),
+	        CASE(host_connects_talks_and_closes),
+	        CASE(bytes_behind_the_connect_line_are_the_stream),
+	        CASE(connect_line_may_come_byte_by_byte),
+	        CASE(bad_connect_lines_are_hung_up_on),
+	        CASE(silent_client_is_hung_up_on_and_blocks_nobody),
+	        CASE(guest_that_does_not_answer_is_given_up_on),
+	        CASE(guest_refusal_closes_the_client),
+	        CASE(nobody_listening_is_refused),
+	        CASE(host_half_close_leaves_the_other_half_open),
+	        CASE(guest_half_close_leaves_the_other_half_open),
+	        CASE(guest_that_stops_receiving_breaks_the_hosts_pipe),
+	        CASE(close_waits_for_what_was_sent),
+	        CASE(reset_after_close_still_flushes),
+	        CASE(host_data_stops_at_the_guests_credit),
+	        CASE(guest_that_ignores_our_credit_is_reset),
+	        CASE(credit_request_is_answered),
+	        CASE(bulk_from_host_arrives_whole),
+	        CASE(bulk_from_guest_arrives_whole),
+	        CASE_DRY(data_waits_for_receive_buffers),
+	        CASE_DRY(storm_of_strays_is_bounded_and_answered_once_each),
+	        CASE(connections_are_limited),
+	        CASE(many_connections_do_not_mix),
+	        CASE(odd_packets_are_refused),
+	        CASE(length_beyond_the_buffer_breaks_the_device),
+	        CASE(buffer_too_small_for_a_header_breaks_the_device),
+	        CASE(sink_gets_the_bytes_and_slows_the_guest_down),
+	        CASE(sink_without_a_reader_swallows),
+	        CASE(load_tells_the_guest_that_its_connections_are_gone),
+	        CASE(damaged_state_is_refused),
+	        CASE(configuration_is_checked),
+	        CASE(config_space_holds_the_cid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
