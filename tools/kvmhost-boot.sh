@@ -119,9 +119,10 @@ make_entry() { # ENTRY PACKAGE
 }
 
 # Sets `entry`, the folder with the boot files, making it when it is not there. It is named after the kernel's version
-# and what this program is, made aside and renamed: nobody sees a half of one, and of two makers one wins.
+# and what makes them, made aside and renamed: nobody sees a half of one, and of two makers one wins.
 find_entry() {
-	own=$(cat "$0" "$libexec/kvmhost-init" "$libexec/kvmhost-stage-run" "$libexec/kvmhost-stage-up" | sha256sum | cut -c1-16)
+	own=$(cat "$libexec/kvmhost-boot.sh" "$libexec/kvmhost-init" "$libexec/kvmhost-stage-run" "$libexec/kvmhost-stage-up" |
+		sha256sum | cut -c1-16)
 	mkdir -p "$cache"
 	# Asking apt takes a second; while its lists are the same, so is the answer.
 	answer=$cache/package-$kernel package='' version='' asked=''

@@ -4,7 +4,7 @@
 
 # Sets `helper` to the path of one of our programs: from the build folder, beside this script, or installed.
 find_helper() { # NAME
-	for helper in "${hull:+$hull/$1}" "$here/../build/$1" "$libexec/$1"; do
+	for helper in "${hull:+$hull/$1}" "${HULL_BUILD:-$here/../build}/$1" "$libexec/$1" "$libexec/../../sbin/$1" "$here/$1"; do
 		[ -x "$helper" ] && return
 	done
 	fail 125 "$1 is not built: run make"
@@ -57,7 +57,7 @@ make_disk() {
 }
 
 json_value() { # FILE KEY: of the one-line objects we write ourselves
-	sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" "$1" 2>/dev/null
+	sed -n "s/.*\"$2\":\"\([^\"]*\)\".*/\1/p" "$1" 2>/dev/null || : # none yet
 }
 
 # The same port and token as before where that is possible: who was told them can go on.
@@ -100,7 +100,7 @@ make_up_files() { # FOLDER
 		n=$((n + 1))
 	done
 	[ -z "$bare" ] || return 0
-	for name in hulld hull-vmm hull-ingress hull; do
+	for name in hulld hull-vmm hull-ingress; do
 		copy_hull "$name" "$1/root-files/opt/hull/$name"
 	done
 	for name in vmlinuz initramfs.cpio; do
@@ -156,9 +156,14 @@ up_here() {
 		find_helper "$name"
 		set -- "$@" "$helper"
 	done
+	guest=$hull/guest
+	for dir in "$hull/lib/hull/guest" "$hull"/lib/*/hull/guest; do
+		[ ! -e "$dir/vmlinuz" ] || guest=$dir
+	done
+	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
-		"$1" --state "$state/hulld" --run "$run" --listen "127.0.0.1:$port" --token-file "$state/token" \
-		--kernel "$hull/guest/vmlinuz" --initrd "$hull/guest/initramfs.cpio" --vmm "$2" --ingress "$3" ||
+		"$1" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
+		--kernel "$guest/vmlinuz" --initrd "$guest/initramfs.cpio" --vmm "$2" --ingress "$3" ||
 		fail 125 "hulld did not come up: see $state/relay.log"
 }
 
@@ -172,7 +177,11 @@ up() {
 	[ $# -eq 0 ] || refuse "up takes no command"
 	cpus=${cpus:-2} memory=${memory:-3072} port='' run=$state/run
 	if [ -z "$hull" ]; then
-		if [ -d "$here/../build" ]; then hull=$(realpath "$here/../build"); else hull=${here%/*}; fi
+		if [ -d "${HULL_BUILD:-$here/../build}" ]; then
+			hull=$(realpath "${HULL_BUILD:-$here/../build}")
+		else
+			hull=${here%/*}
+		fi
 	fi
 	find_helper kvmhost-relay
 	relay=$helper
