@@ -174,6 +174,9 @@ def kernel():
 @pytest.fixture(scope="session")
 def vmlinux(kernel, tmp_path_factory):
     """The same kernel as ELF file, which need not unpack itself: seconds less on an emulated host."""
+    made = kernel.with_name("vmlinux")  # `make guest` has cut it out already
+    if made.exists():
+        return made
     path = tmp_path_factory.mktemp("vmlinux") / "vmlinux"
     subprocess.run([TOP / "tests" / "system" / "extract_vmlinux.py", kernel, path], check=True)
     return path
