@@ -1,5 +1,5 @@
-/* An address space of device registers: I/O ports or memory-mapped. Ranges are laid down before the first vCPU runs
- * and do not change afterwards, so lookups take no lock. */
+/* An address space of device registers: I/O ports or memory-mapped. Ranges are laid down before the first
+ * vCPU runs and do not change afterwards, so lookups take no lock. */
 #ifndef HULL_VMM_BUS_H
 #define HULL_VMM_BUS_H
 
@@ -8,7 +8,8 @@
 
 #define BUS_RANGES_MAX 32
 
-/* `offset` is relative to the range and lies inside it; `len` is 1 to 8, and may reach beyond the range's end. */
+/* `offset` is relative to the range and lies inside it; `len` is 1 to 8, and may reach beyond the range's
+ * end. */
 struct bus_ops {
 	void (*read)(void *ctx, uint64_t offset, void *data, uint32_t len);
 	void (*write)(void *ctx, uint64_t offset, const void *data, uint32_t len);

@@ -68,9 +68,11 @@ static const char *const huge_page_names[] = {
 };
 static const char *const cache_names[] = {
 	[CONFIG_CACHE_UNSAFE] = "Unsafe", [CONFIG_CACHE_WRITEBACK] = "Writeback", NULL};
-static const char *const engine_names[] = {[CONFIG_ENGINE_SYNC] = "Sync", [CONFIG_ENGINE_ASYNC] = "Async", NULL};
+static const char *const engine_names[] = {
+	[CONFIG_ENGINE_SYNC] = "Sync", [CONFIG_ENGINE_ASYNC] = "Async", NULL};
 
-/* Firecracker's own configurations say null for what they do without, so everything that may be absent may be null. */
+/* Firecracker's own configurations say null for what they do without, so everything that may be absent may be
+ * null. */
 #define BOOT(member) offsetof(struct config_boot, member)
 static const struct json_field boot_fields[] = {
 	{"kernel_image_path", JSON_FIELD_STRING, BOOT(kernel_image_path), .required = true, .min = 1,
@@ -85,7 +87,8 @@ static const struct json_table boot_table = JSON_TABLE("BootSource", struct conf
 
 #define MACHINE(member) offsetof(struct config_machine, member)
 static const struct json_field machine_fields[] = {
-	{"vcpu_count", JSON_FIELD_INT, MACHINE(vcpu_count), .required = true, .min = 1, .max = CONFIG_VCPUS_MAX},
+	{"vcpu_count", JSON_FIELD_INT, MACHINE(vcpu_count), .required = true, .min = 1,
+		.max = CONFIG_VCPUS_MAX},
 	{"mem_size_mib", JSON_FIELD_INT, MACHINE(mem_size_mib), .required = true, .min = CONFIG_MEMORY_MIN,
 		.max = CONFIG_MEMORY_MAX},
 	{"smt", JSON_FIELD_BOOL, MACHINE(smt), .nullable = true, .help = "two threads a core"},
@@ -93,11 +96,13 @@ static const struct json_field machine_fields[] = {
 	{"huge_pages", JSON_FIELD_ENUM, MACHINE(huge_pages), .nullable = true, .names = huge_page_names},
 	{"cpu_template", JSON_FIELD_STRING, MACHINE(cpu_template), .nullable = true, .check = check_template},
 };
-static const struct json_table machine_table = JSON_TABLE("MachineConfig", struct config_machine, machine_fields);
+static const struct json_table machine_table =
+	JSON_TABLE("MachineConfig", struct config_machine, machine_fields);
 
 #define DRIVE(member) offsetof(struct config_drive, member)
 static const struct json_field drive_fields[] = {
-	{"drive_id", JSON_FIELD_STRING, DRIVE(drive_id), .required = true, .min = 1, .max = 64, .check = check_id},
+	{"drive_id", JSON_FIELD_STRING, DRIVE(drive_id), .required = true, .min = 1, .max = 64,
+		.check = check_id},
 	{"path_on_host", JSON_FIELD_STRING, DRIVE(path_on_host), .required = true, .min = 1,
 		.help = "raw file or block device"},
 	{"is_root_device", JSON_FIELD_BOOL, DRIVE(is_root_device), .required = true},
@@ -114,7 +119,8 @@ static const struct json_table drive_table = JSON_TABLE("Drive", struct config_d
 
 #define NET(member) offsetof(struct config_net, member)
 static const struct json_field net_fields[] = {
-	{"iface_id", JSON_FIELD_STRING, NET(iface_id), .required = true, .min = 1, .max = 64, .check = check_id},
+	{"iface_id", JSON_FIELD_STRING, NET(iface_id), .required = true, .min = 1, .max = 64,
+		.check = check_id},
 	{"host_dev_name", JSON_FIELD_STRING, NET(host_dev_name), .nullable = true, .min = 1, .max = 15,
 		.help = "name of a tap interface"},
 	{"stream_socket_path", JSON_FIELD_STRING, NET(stream_socket_path), .nullable = true, .min = 1,
@@ -140,7 +146,8 @@ static const struct json_field entropy_fields[] = {
 static const struct json_table entropy_table = JSON_TABLE("Entropy", struct config_entropy, entropy_fields);
 
 static const struct json_field serial_fields[] = {
-	{"serial_out_path", JSON_FIELD_STRING, offsetof(struct config_serial, serial_out_path), .nullable = true, .min = 1},
+	{"serial_out_path", JSON_FIELD_STRING, offsetof(struct config_serial, serial_out_path),
+		.nullable = true, .min = 1},
 	{"rate_limiter", JSON_FIELD_ANY, offsetof(struct config_serial, rate_limiter), .nullable = true},
 };
 static const struct json_table serial_table = JSON_TABLE("Serial", struct config_serial, serial_fields);
@@ -156,11 +163,15 @@ static const struct json_field logger_fields[] = {
 static const struct json_table logger_table = JSON_TABLE("Logger", struct config_logger, logger_fields);
 
 #define CONFIG(member) offsetof(struct config, member)
-#define UNSUPPORTED(n, name) {name, JSON_FIELD_ANY, CONFIG(unsupported[n]), .nullable = true}
+#define UNSUPPORTED(n, name)                                                                                 \
+	{                                                                                                    \
+		name, JSON_FIELD_ANY, CONFIG(unsupported[n]), .nullable = true                               \
+	}
 static const struct json_field config_fields[] = {
 	{"boot-source", JSON_FIELD_OBJECT, CONFIG(boot), .required = true, .table = &boot_table},
 	{"machine-config", JSON_FIELD_OBJECT, CONFIG(machine), .required = true, .table = &machine_table},
-	{"drives", JSON_FIELD_ARRAY, CONFIG(drives), .nullable = true, .max = LAYOUT_VIRTIO_MAX, .table = &drive_table},
+	{"drives", JSON_FIELD_ARRAY, CONFIG(drives), .nullable = true, .max = LAYOUT_VIRTIO_MAX,
+		.table = &drive_table},
 	{"network-interfaces", JSON_FIELD_ARRAY, CONFIG(nets), .nullable = true, .max = LAYOUT_VIRTIO_MAX,
 		.table = &net_table},
 	{"vsock", JSON_FIELD_OPTIONAL, CONFIG(vsock), .nullable = true, .table = &vsock_table},
@@ -178,7 +189,8 @@ static const struct json_table config_table = JSON_TABLE("Configuration", struct
 
 static const char *const unsupported_names[] = {
 	"balloon", "cpu-config", "memory-hotplug", "metrics", "mmds-config", "pmem"};
-static_assert(ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
+static_assert(
+	ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
 
 const struct config_drive *config_drive(const struct config *config, size_t index)
 {
@@ -220,9 +232,11 @@ static int check_drive(const struct config *config, size_t index, struct error *
 		r = refuse_if_given(drive->socket, "socket", err);
 	for (size_t i = 0; i < index && r == 0; i++) {
 		if (strcmp(config_drive(config, i)->drive_id, drive->drive_id) == 0)
-			r = error_set_field(err, EEXIST, "drive_id", "\"%s\" is taken by drives[%zu]", drive->drive_id, i);
+			r = error_set_field(err, EEXIST, "drive_id", "\"%s\" is taken by drives[%zu]",
+				drive->drive_id, i);
 		else if (drive->is_root_device && config_drive(config, i)->is_root_device)
-			r = error_set_field(err, EEXIST, "is_root_device", "drives[%zu] is the root device already", i);
+			r = error_set_field(
+				err, EEXIST, "is_root_device", "drives[%zu] is the root device already", i);
 	}
 	return r < 0 ? error_in_field(err, "drives[%zu]", index) : 0;
 }
@@ -237,11 +251,12 @@ static int check_net(const struct config *config, size_t index, struct error *er
 	if (r == 0 && !net->host_dev_name && !net->stream_socket_path)
 		r = error_set_field(err, EINVAL, "host_dev_name", "is required (or stream_socket_path)");
 	if (r == 0 && net->host_dev_name && net->stream_socket_path)
-		r = error_set_field(err, EINVAL, "stream_socket_path", "cannot be given together with host_dev_name");
+		r = error_set_field(
+			err, EINVAL, "stream_socket_path", "cannot be given together with host_dev_name");
 	for (size_t i = 0; i < index && r == 0; i++)
 		if (strcmp(config_net(config, i)->iface_id, net->iface_id) == 0)
-			r = error_set_field(
-				err, EEXIST, "iface_id", "\"%s\" is taken by network-interfaces[%zu]", net->iface_id, i);
+			r = error_set_field(err, EEXIST, "iface_id",
+				"\"%s\" is taken by network-interfaces[%zu]", net->iface_id, i);
 	return r < 0 ? error_in_field(err, "network-interfaces[%zu]", index) : 0;
 }
 
@@ -263,12 +278,13 @@ static int check_config(const struct config *config, struct error *err)
 	if (r == 0 && config->logger)
 		r = refuse_if_given(config->logger->module, "logger.module", err);
 	if (r == 0 && n_virtio > LAYOUT_VIRTIO_MAX)
-		r = error_set_field(err, ENOSPC, "drives", "%zu devices are configured; a machine has room for %d", n_virtio,
-			LAYOUT_VIRTIO_MAX);
+		r = error_set_field(err, ENOSPC, "drives",
+			"%zu devices are configured; a machine has room for %d", n_virtio, LAYOUT_VIRTIO_MAX);
 	return r;
 }
 
-/* An address that stays the same for the same id and belongs to nobody: locally administered, the rest a hash (FNV-1a). */
+/* An address that stays the same for the same id and belongs to nobody: locally administered, the rest a hash
+ * (FNV-1a). */
 static void make_mac(const char *id, uint8_t mac[6])
 {
 	uint64_t hash = 0xcbf29ce484222325u;
@@ -339,7 +355,8 @@ int config_read_file(const char *path, struct config *ret, struct error *err)
 	buf_init(&text, CONFIG_FILE_MAX);
 	r = buf_read_file(&text, path);
 	if (r == -EFBIG)
-		error_set_field(err, EFBIG, "--config-file", "%s has more than %u bytes", path, CONFIG_FILE_MAX);
+		error_set_field(
+			err, EFBIG, "--config-file", "%s has more than %u bytes", path, CONFIG_FILE_MAX);
 	else if (r < 0)
 		error_set_field(err, -r, "--config-file", "%s: %s", path, strerror(-r));
 	else
@@ -376,7 +393,8 @@ int config_parse_level(const char *name, enum log_level *ret, struct error *err)
 			return 0;
 		}
 	}
-	return error_set(err, EINVAL, "must be one of Off, Error, Warning, Info, Debug, Trace, not \"%.40s\"", name);
+	return error_set(
+		err, EINVAL, "must be one of Off, Error, Warning, Info, Debug, Trace, not \"%.40s\"", name);
 }
 
 char *config_command_line(const struct config *config)
@@ -391,7 +409,8 @@ char *config_command_line(const struct config *config)
 	} else {
 		mode = root->is_read_only ? "ro" : "rw";
 		if (root->partuuid)
-			len = asprintf(&line, "%s root=PARTUUID=%s %s", config->boot.boot_args, root->partuuid, mode);
+			len = asprintf(&line, "%s root=PARTUUID=%s %s", config->boot.boot_args,
+				root->partuuid, mode);
 		else
 			len = asprintf(&line, "%s root=/dev/vda %s", config->boot.boot_args, mode);
 	}

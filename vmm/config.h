@@ -1,5 +1,6 @@
-/* The machine as its configuration file describes it: Firecracker's format, read by field tables. What is read here has
- * passed every rule that needs no look at the host; files and interfaces are opened later, by whoever uses them. */
+/* The machine as its configuration file describes it: Firecracker's format, read by field tables. What is
+ * read here has passed every rule that needs no look at the host; files and interfaces are opened later, by
+ * whoever uses them. */
 #ifndef HULL_VMM_CONFIG_H
 #define HULL_VMM_CONFIG_H
 
@@ -7,11 +8,11 @@
 #include "common/json.h"
 #include "common/log.h"
 
-#define CONFIG_FILE_MAX	   (1u << 20)	       /* bytes */
-#define CONFIG_VCPUS_MAX   32
-#define CONFIG_MEMORY_MIN  16		       /* MiB: less holds no kernel with its initrd */
-#define CONFIG_MEMORY_MAX  (INT64_C(8) << 20) /* MiB: what one KVM memory slot describes */
-#define CONFIG_CID_MAX	   INT64_C(0xfffffffe)
+#define CONFIG_FILE_MAX   (1u << 20) /* bytes */
+#define CONFIG_VCPUS_MAX  32
+#define CONFIG_MEMORY_MIN 16                 /* MiB: less holds no kernel with its initrd */
+#define CONFIG_MEMORY_MAX (INT64_C(8) << 20) /* MiB: what one KVM memory slot describes */
+#define CONFIG_CID_MAX    INT64_C(0xfffffffe)
 
 enum config_huge_pages { CONFIG_HUGE_PAGES_NONE, CONFIG_HUGE_PAGES_TRANSPARENT, CONFIG_HUGE_PAGES_2M };
 enum config_cache { CONFIG_CACHE_UNSAFE, CONFIG_CACHE_WRITEBACK };
@@ -33,7 +34,7 @@ struct config_drive {
 	char *drive_id, *path_on_host, *partuuid; /* partuuid may be NULL */
 	bool is_root_device, is_read_only;
 	int cache_type; /* enum config_cache */
-	int io_engine;	/* enum config_engine */
+	int io_engine;  /* enum config_engine */
 	json_t *rate_limiter, *socket;
 	size_t position; /* in the file: config_parse() may move a root device */
 };
@@ -41,8 +42,8 @@ struct config_drive {
 struct config_net {
 	char *iface_id;
 	char *host_dev_name, *stream_socket_path; /* exactly one is set */
-	char *guest_mac;			  /* may be NULL */
-	int64_t mtu;				  /* 0: not given */
+	char *guest_mac;                          /* may be NULL */
+	int64_t mtu;                              /* 0: not given */
 	json_t *rx_rate_limiter, *tx_rate_limiter;
 	uint8_t mac[6]; /* guest_mac, or one made from the interface's id */
 };
@@ -70,16 +71,17 @@ struct config_logger {
 struct config {
 	struct config_boot boot;
 	struct config_machine machine;
-	struct json_array drives; /* struct config_drive; the root device, if there is one, comes first */
-	struct json_array nets;	  /* struct config_net */
-	struct config_vsock *vsock;	/* NULL: none, as below */
+	struct json_array drives;   /* struct config_drive; the root device, if there is one, comes first */
+	struct json_array nets;     /* struct config_net */
+	struct config_vsock *vsock; /* NULL: none, as below */
 	struct config_entropy *entropy;
 	struct config_serial *serial;
 	struct config_logger *logger;
 	json_t *unsupported[6]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
-/* `*ret` is filled on success only, and then to be freed by config_done(). 0, or -errno with `err` naming the field. */
+/* `*ret` is filled on success only, and then to be freed by config_done(). 0, or -errno with `err` naming the
+ * field. */
 int config_read_file(const char *path, struct config *ret, struct error *err);
 int config_parse(const char *text, size_t len, struct config *ret, struct error *err);
 void config_done(struct config *config); /* also of a zeroed one */

@@ -1,9 +1,9 @@
 /* Console bytes, both ways.
  *
- * Theory of operation. A reader that is slow makes the writing vCPU wait, as a slow serial line would; that wait must end
- * when the machine shall end, so it is a poll() of the output and of stop_fd, and a write never brings more than a pipe
- * with room for anything takes at once. The output's descriptor is shared with whoever started the monitor, so it
- * cannot be made non-blocking. */
+ * Theory of operation. A reader that is slow makes the writing vCPU wait, as a slow serial line would; that
+ * wait must end when the machine shall end, so it is a poll() of the output and of stop_fd, and a write never
+ * brings more than a pipe with room for anything takes at once. The output's descriptor is shared with
+ * whoever started the monitor, so it cannot be made non-blocking. */
 #include "vmm/console.h"
 
 #include "common/io.h"
@@ -93,7 +93,8 @@ static void input_ready(void *ctx, uint32_t epoll_events)
 	feed(console);
 }
 
-/* Every key is the guest's, Ctrl-C too. Not in the background: changing the terminal would stop the monitor. */
+/* Every key is the guest's, Ctrl-C too. Not in the background: changing the terminal would stop the monitor.
+ */
 static void take_terminal(struct console *console)
 {
 	struct termios raw;
@@ -149,7 +150,8 @@ void console_write(struct console *console, const void *data, size_t len)
 
 		if (put < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		if (put < 0) { /* what a full disk does not take is lost; a pipe without reader gets none ever again */
+		if (put < 0) { /* what a full disk does not take is lost; a pipe without reader gets none ever
+				  again */
 			console->out_broken = errno == EPIPE;
 			return;
 		}

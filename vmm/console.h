@@ -1,6 +1,7 @@
 /* The host's end of the guest's serial console: standard output and input, or a file.
  *
- * Threads: console_write() comes from vCPU threads, under the UART's lock; everything else is the loop thread's. */
+ * Threads: console_write() comes from vCPU threads, under the UART's lock; everything else is the loop
+ * thread's. */
 #ifndef HULL_VMM_CONSOLE_H
 #define HULL_VMM_CONSOLE_H
 
@@ -14,16 +15,16 @@
 struct uart16550;
 
 struct console {
-	int out_fd;		 /* owned when it is a file's */
+	int out_fd; /* owned when it is a file's */
 	bool owns_out_fd, out_is_file;
-	int stop_fd;		 /* owned: readable once writers shall not wait any more */
-	atomic_bool out_broken;	 /* nobody reads: what comes is dropped */
+	int stop_fd;            /* owned: readable once writers shall not wait any more */
+	atomic_bool out_broken; /* nobody reads: what comes is dropped */
 	struct loop *loop;
-	struct uart16550 *uart;	 /* NULL while there is no input */
-	struct loop_source *in;	 /* of standard input; NULL: none, or at its end */
-	char pending[256];	 /* read from standard input, not taken by the UART yet */
+	struct uart16550 *uart; /* NULL while there is no input */
+	struct loop_source *in; /* of standard input; NULL: none, or at its end */
+	char pending[256];      /* read from standard input, not taken by the UART yet */
 	size_t pending_len;
-	bool raw;		 /* the terminal was put into raw mode, and was `terminal` before */
+	bool raw; /* the terminal was put into raw mode, and was `terminal` before */
 	struct termios terminal;
 };
 
@@ -32,7 +33,8 @@ int console_init(struct console *console, struct loop *loop, const char *path, s
 /* Gives the terminal back. Also of a zeroed one. */
 void console_done(struct console *console);
 
-/* Starts to pass standard input on to `uart` (borrowed), if there is a standard input that can be waited for. */
+/* Starts to pass standard input on to `uart` (borrowed), if there is a standard input that can be waited for.
+ */
 void console_read_input(struct console *console, struct uart16550 *uart);
 /* The UART has room again. Any thread. */
 void console_room(struct console *console);

@@ -1,5 +1,5 @@
-/* CPUID: KVM's offer, with the leaves that describe the topology rewritten. (Intel SDM volume 2A, CPUID; AMD APM
- * volume 3, appendix E.) */
+/* CPUID: KVM's offer, with the leaves that describe the topology rewritten. (Intel SDM volume 2A, CPUID; AMD
+ * APM volume 3, appendix E.) */
 #include "vmm/cpuid.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
-#define LEAF1_EDX_HTT	       (1u << 28)
+#define LEAF1_EDX_HTT          (1u << 28)
 #define AMD1_ECX_CMP_LEGACY    (1u << 1)
 
 struct kvm_cpuid2 *cpuid_supported(int kvm_fd, struct error *err)
@@ -94,8 +94,10 @@ static void adapt_cache(struct kvm_cpuid_entry2 *e, const struct cpuid_topology 
 		e->eax = set_bits(e->eax, 26, 6, t->n_vcpus / t->threads_per_core - 1);
 }
 
-/* Leaf 0xb: threads, then cores. 0x1f (dies and modules) stays empty: with nothing to add, 0xb is the authority. */
-static void adapt_extended_topology(struct kvm_cpuid_entry2 *e, const struct cpuid_topology *t, unsigned apic_id)
+/* Leaf 0xb: threads, then cores. 0x1f (dies and modules) stays empty: with nothing to add, 0xb is the
+ * authority. */
+static void adapt_extended_topology(
+	struct kvm_cpuid_entry2 *e, const struct cpuid_topology *t, unsigned apic_id)
 {
 	enum { LEVEL_NONE, LEVEL_THREAD, LEVEL_CORE };
 
@@ -167,7 +169,8 @@ void cpuid_adapt(struct kvm_cpuid2 *cpuid, const struct cpuid_topology *t, unsig
 		case 0x8000001d:
 			adapt_cache(e, t);
 			break;
-		case 0xa: /* no performance counters: they leak what the neighbours do, and cost each boot its probing */
+		case 0xa: /* no performance counters: they leak what the neighbours do, and cost each boot its
+			     probing */
 			e->eax = e->ebx = e->ecx = e->edx = 0;
 			break;
 		case 0xb:

@@ -9,9 +9,9 @@
 struct kvm_cpuid2;
 
 struct cpuid_topology {
-	unsigned n_vcpus; /* all in one package; APIC ids 0..n_vcpus-1 */
+	unsigned n_vcpus;          /* all in one package; APIC ids 0..n_vcpus-1 */
 	unsigned threads_per_core; /* 1 or 2 */
-	bool tsc_deadline; /* KVM emulates the TSC-deadline timer */
+	bool tsc_deadline;         /* KVM emulates the TSC-deadline timer */
 };
 
 /* Everything this host's KVM can offer. To be freed; NULL with `err` set. */

@@ -1,5 +1,5 @@
-/* Making the devices: the fixed ones at their ports, then a virtio-mmio device for each drive, network interface, the
- * vsock and the entropy source, in this order. */
+/* Making the devices: the fixed ones at their ports, then a virtio-mmio device for each drive, network
+ * interface, the vsock and the entropy source, in this order. */
 #include "vmm/devices.h"
 
 #include "common/io.h"
@@ -25,15 +25,15 @@
 #define PVPANIC_PORTS 1
 
 /* A bus wants functions of a void pointer, a device has functions of its own type. */
-#define DEFINE_BUS_OPS(device)                                                                                \
-	static void device##_bus_read(void *ctx, uint64_t offset, void *data, uint32_t len)                   \
-	{                                                                                                     \
-		device##_read(ctx, offset, data, len);                                                        \
-	}                                                                                                     \
-	static void device##_bus_write(void *ctx, uint64_t offset, const void *data, uint32_t len)            \
-	{                                                                                                     \
-		device##_write(ctx, offset, data, len);                                                       \
-	}                                                                                                     \
+#define DEFINE_BUS_OPS(device)                                                                               \
+	static void device##_bus_read(void *ctx, uint64_t offset, void *data, uint32_t len)                  \
+	{                                                                                                    \
+		device##_read(ctx, offset, data, len);                                                       \
+	}                                                                                                    \
+	static void device##_bus_write(void *ctx, uint64_t offset, const void *data, uint32_t len)           \
+	{                                                                                                    \
+		device##_write(ctx, offset, data, len);                                                      \
+	}                                                                                                    \
 	static const struct bus_ops device##_bus_ops = {device##_bus_read, device##_bus_write};
 
 DEFINE_BUS_OPS(uart16550)
@@ -104,7 +104,8 @@ static void pvpanic_event(void *ctx, uint8_t events)
 
 static const struct pvpanic_ops pvpanic_ops = {pvpanic_event};
 
-static int add_ports(struct devices *devices, uint64_t base, uint64_t n, const struct bus_ops *ops, void *device)
+static int add_ports(
+	struct devices *devices, uint64_t base, uint64_t n, const struct bus_ops *ops, void *device)
 {
 	int r = bus_add(&devices->ports, base, n, ops, device);
 
@@ -184,8 +185,8 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 	struct virtio_dev *dev;
 
 	memcpy(config.mac, net->mac, sizeof(config.mac));
-	config.fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, err) :
-					 unix_connect(net->stream_socket_path, 1, err);
+	config.fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, err)
+				       : unix_connect(net->stream_socket_path, 1, err);
 	if (config.fd < 0) {
 		if (!err->field[0])
 			error_in_field(err, "%s", field);
@@ -204,8 +205,7 @@ static int make_vsock(struct devices *devices, const struct config_vsock *vsock,
 		.sinks = &log,
 		.n_sinks = log.fd >= 0,
 	};
-	struct virtio_dev *dev =
-		virtio_vsock_new(&config, devices->config.loop, devices->config.mem, err);
+	struct virtio_dev *dev = virtio_vsock_new(&config, devices->config.loop, devices->config.mem, err);
 
 	return dev ? add_virtio(devices, dev, err) : -EIO;
 }

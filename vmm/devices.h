@@ -19,9 +19,9 @@ struct virtio_mmio;
 struct vm;
 
 enum devices_event {
-	DEVICES_POWER_OFF,	 /* ACPI S5 */
+	DEVICES_POWER_OFF,      /* ACPI S5 */
 	DEVICES_RESET_KEYBOARD, /* the keyboard controller's reset line */
-	DEVICES_RESET_ACPI,	 /* ACPI's reset register */
+	DEVICES_RESET_ACPI,     /* ACPI's reset register */
 	DEVICES_PANIC,
 };
 
@@ -50,7 +50,8 @@ struct devices {
 	unsigned n_virtio;
 };
 
-/* Makes all of them; `devices` must stay where it is. 0, or -errno with `err` naming the field and nothing left. */
+/* Makes all of them; `devices` must stay where it is. 0, or -errno with `err` naming the field and nothing
+ * left. */
 int devices_init(struct devices *devices, const struct devices_config *config, struct error *err);
 /* vCPUs are gone. Waits for disks to be done, removes what was created on the host. Also of a zeroed one. */
 void devices_done(struct devices *devices);

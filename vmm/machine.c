@@ -1,9 +1,9 @@
 /* The machine's life.
  *
- * Theory of operation. Whatever ends a machine - the guest by a device, a vCPU that cannot go on, a signal - calls
- * end(): the first cause counts. end() only requests: it sends the vCPUs to their end and stops the loop, so it can be
- * called on any thread and under a device's lock. machine_run() then comes out of the loop and joins the vCPUs;
- * machine_free() takes the devices apart, when nobody can be inside them any more. */
+ * Theory of operation. Whatever ends a machine - the guest by a device, a vCPU that cannot go on, a signal -
+ * calls end(): the first cause counts. end() only requests: it sends the vCPUs to their end and stops the
+ * loop, so it can be called on any thread and under a device's lock. machine_run() then comes out of the loop
+ * and joins the vCPUs; machine_free() takes the devices apart, when nobody can be inside them any more. */
 #include "vmm/machine.h"
 
 #include "common/log.h"
@@ -65,7 +65,8 @@ static void device_event(void *ctx, enum devices_event event)
 		const char *message;
 	} endings[] = {
 		[DEVICES_POWER_OFF] = {OUTCOME_POWEROFF, "the guest powered off"},
-		[DEVICES_RESET_KEYBOARD] = {OUTCOME_RESET, "the guest reset the machine by the keyboard controller"},
+		[DEVICES_RESET_KEYBOARD] = {OUTCOME_RESET,
+			"the guest reset the machine by the keyboard controller"},
 		[DEVICES_RESET_ACPI] = {OUTCOME_RESET, "the guest reset the machine by ACPI"},
 		[DEVICES_PANIC] = {OUTCOME_PANIC, "the guest's kernel panicked"},
 	};
@@ -97,7 +98,8 @@ static int open_boot_file(const char *path, const char *field, int *ret, struct 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return error_set_field(err, errno, field, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
-		return error_set_field(err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, field, "%s: not a regular file", path);
+		return error_set_field(
+			err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, field, "%s: not a regular file", path);
 	*ret = steal_fd(&fd);
 	return 0;
 }
@@ -121,7 +123,8 @@ static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
 	if (r == 0)
 		return 0;
 	/* What does not fit is the memory's fault, which boot_load() cannot name in full. */
-	return error_in_field(err, strcmp(err->field, "mem_size_mib") == 0 ? "machine-config" : "boot-source");
+	return error_in_field(
+		err, strcmp(err->field, "mem_size_mib") == 0 ? "machine-config" : "boot-source");
 }
 
 static int make_memory(struct machine *machine, struct error *err)
@@ -191,8 +194,8 @@ static int set_topology(struct machine *machine, struct error *err)
 		.tsc_deadline = machine->vm.has_tsc_deadline,
 	};
 	if (machine->topology.n_vcpus > machine->vm.max_vcpus)
-		return error_set_field(err, ENOTSUP, "machine-config.vcpu_count", "this host's KVM offers %u at most",
-			machine->vm.max_vcpus);
+		return error_set_field(err, ENOTSUP, "machine-config.vcpu_count",
+			"this host's KVM offers %u at most", machine->vm.max_vcpus);
 	return 0;
 }
 

@@ -14,7 +14,8 @@
 
 #define EXIT_USAGE 2
 
-/* Descriptors 0 to 2 are taken, be it by /dev/null: nothing opened later can be mistaken for the console or the log. */
+/* Descriptors 0 to 2 are taken, be it by /dev/null: nothing opened later can be mistaken for the console or
+ * the log. */
 static void secure_standard_descriptors(void)
 {
 	int fd;
@@ -41,9 +42,11 @@ static int open_log(const struct options *options, const struct config *config, 
 	int fd = STDERR_FILENO;
 
 	if (logger && logger->level && !options->level_given)
-		config_parse_level(logger->level, &level, NULL); /* the configuration's reader has seen it succeed */
+		config_parse_level(
+			logger->level, &level, NULL); /* the configuration's reader has seen it succeed */
 	if (logger && logger->log_path) {
-		fd = open(logger->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+		fd = open(logger->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+			0600);
 		if (fd < 0)
 			return error_set_field(
 				err, errno, "logger.log_path", "%s: %s", logger->log_path, strerror(errno));
@@ -52,7 +55,8 @@ static int open_log(const struct options *options, const struct config *config, 
 	return 0;
 }
 
-static int run(const struct options *options, const struct config *config, struct outcome *ret, struct error *err)
+static int run(
+	const struct options *options, const struct config *config, struct outcome *ret, struct error *err)
 {
 	cleanup(loop_free_p) struct loop *loop = loop_new();
 	cleanup(machine_free_p) struct machine *machine = NULL;

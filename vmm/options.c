@@ -20,7 +20,8 @@ const char options_usage[] =
 	"  --no-api            without a socket to control it (required: there is none yet)\n"
 	"  --id ID             its name in the log: letters, digits, '-' and '_'\n"
 	"  --log-fd N          descriptor for what the guest sends to host vsock port 1025\n"
-	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit status\n"
+	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit "
+	"status\n"
 	"  --level LEVEL       Off, Error, Warning, Info (default), Debug or Trace\n"
 	"  --version, --help\n";
 
@@ -141,7 +142,8 @@ static const struct option_entry *find_option(const char *argument, const char *
 	}
 	snprintf(name, sizeof(name), "%.*s", (int)len, argument);
 	if (nearest_name(name, names))
-		error_set_field(err, EINVAL, name, "unknown option; did you mean %s?", nearest_name(name, names));
+		error_set_field(
+			err, EINVAL, name, "unknown option; did you mean %s?", nearest_name(name, names));
 	else
 		error_set_field(err, EINVAL, name, "unknown option");
 	return NULL;
@@ -149,7 +151,8 @@ static const struct option_entry *find_option(const char *argument, const char *
 
 int options_parse(int argc, char *argv[], struct options *ret, struct error *err)
 {
-	struct parsed p = {.options = {.id = "hull-vmm", .log_fd = -1, .status_fd = -1, .level = LOG_LEVEL_INFO}};
+	struct parsed p = {
+		.options = {.id = "hull-vmm", .log_fd = -1, .status_fd = -1, .level = LOG_LEVEL_INFO}};
 
 	for (int i = 1; i < argc; i++) {
 		const char *value;
@@ -172,7 +175,8 @@ int options_parse(int argc, char *argv[], struct options *ret, struct error *err
 		if (!p.options.config_file)
 			return error_set_field(err, EINVAL, "--config-file", "is required");
 		if (!p.no_api)
-			return error_set_field(err, EINVAL, "--no-api", "is required: there is no API socket yet");
+			return error_set_field(
+				err, EINVAL, "--no-api", "is required: there is no API socket yet");
 	}
 	*ret = p.options;
 	return 0;

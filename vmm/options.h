@@ -9,9 +9,9 @@
 
 struct options {
 	const char *config_file; /* all strings are borrowed from argv */
-	const char *id;		 /* "hull-vmm" by default: the name in the log */
-	int log_fd;		 /* -1: none */
-	int status_fd;		 /* -1: none */
+	const char *id;          /* "hull-vmm" by default: the name in the log */
+	int log_fd;              /* -1: none */
+	int status_fd;           /* -1: none */
 	bool level_given;
 	enum log_level level;
 	bool help, version; /* then nothing else was looked at */

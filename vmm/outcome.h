@@ -1,4 +1,5 @@
-/* How a machine ended, for whoever started the monitor: a line on the status descriptor, and the exit status. */
+/* How a machine ended, for whoever started the monitor: a line on the status descriptor, and the exit status.
+ */
 #ifndef HULL_VMM_OUTCOME_H
 #define HULL_VMM_OUTCOME_H
 
@@ -6,10 +7,10 @@
 
 enum outcome_cause {
 	OUTCOME_POWEROFF, /* ACPI S5 */
-	OUTCOME_RESET,	  /* reboot: i8042, ACPI or a triple fault */
-	OUTCOME_PANIC,	  /* the guest's kernel said so by pvpanic */
-	OUTCOME_SIGNAL,	  /* SIGTERM or SIGINT ended the monitor in good order */
-	OUTCOME_ERROR,	  /* the monitor gave up, or never started */
+	OUTCOME_RESET,    /* reboot: i8042, ACPI or a triple fault */
+	OUTCOME_PANIC,    /* the guest's kernel said so by pvpanic */
+	OUTCOME_SIGNAL,   /* SIGTERM or SIGINT ended the monitor in good order */
+	OUTCOME_ERROR,    /* the monitor gave up, or never started */
 };
 
 #define OUTCOME_NO_STATUS (-1)

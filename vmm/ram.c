@@ -15,18 +15,22 @@ static int map(struct ram *ram, enum ram_pages pages, struct error *err)
 
 	ram->fd = memfd_create("guest-ram", MFD_CLOEXEC | huge);
 	if (ram->fd < 0)
-		return error_set_errno(err, errno, "the host gives no memory file%s", huge ? " of 2 MiB pages" : "");
+		return error_set_errno(
+			err, errno, "the host gives no memory file%s", huge ? " of 2 MiB pages" : "");
 	if (ftruncate(ram->fd, (off_t)ram->size_bytes) < 0)
 		return error_set_errno(err, errno, "the host cannot make a memory file of %llu MiB", mib);
-	/* Guest memory is not the host's promise: without NORESERVE a big, mostly unused machine could not start. 2 MiB
-	 * pages are reserved all the same, as a guest that runs out of them later would be killed. */
-	ram->host = mmap(NULL, ram->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (huge ? 0 : MAP_NORESERVE),
-		ram->fd, 0);
+	/* Guest memory is not the host's promise: without NORESERVE a big, mostly unused machine could not
+	 * start. 2 MiB pages are reserved all the same, as a guest that runs out of them later would be
+	 * killed. */
+	ram->host = mmap(NULL, ram->size_bytes, PROT_READ | PROT_WRITE,
+		MAP_SHARED | (huge ? 0 : MAP_NORESERVE), ram->fd, 0);
 	if (ram->host == MAP_FAILED) {
 		ram->host = NULL;
-		return error_set_errno(err, errno, "the host cannot map %llu MiB%s", mib, huge ? " in 2 MiB pages" : "");
+		return error_set_errno(
+			err, errno, "the host cannot map %llu MiB%s", mib, huge ? " in 2 MiB pages" : "");
 	}
-	/* Where the host's policy for shared memory is "never", this has no effect, which is as documented. */
+	/* Where the host's policy for shared memory is "never", this has no effect, which is as documented.
+	 */
 	if (pages == RAM_PAGES_TRANSPARENT_HUGE)
 		madvise(ram->host, ram->size_bytes, MADV_HUGEPAGE);
 	/* A core dump of the monitor is no place for its guest's secrets. */

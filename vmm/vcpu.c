@@ -15,24 +15,25 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-/* A device's deepest path (a virtqueue chain, a log line) takes less than 16 KiB; the C library's own per-thread data
- * lies on the stack too. */
+/* A device's deepest path (a virtqueue chain, a log line) takes less than 16 KiB; the C library's own
+ * per-thread data lies on the stack too. */
 #define STACK_BYTES (128 << 10)
 
 #define KICK_SIGNAL SIGUSR1
 
-#define MSR_IA32_MISC_ENABLE	     0x1a0
-#define MISC_ENABLE_FAST_STRING	     1
-#define MSR_IA32_MTRR_DEF_TYPE	     0x2ff
-#define MTRR_DEF_TYPE_ENABLE	     (1 << 11)
-#define MTRR_DEF_TYPE_WRITE_BACK     6
+#define MSR_IA32_MISC_ENABLE     0x1a0
+#define MISC_ENABLE_FAST_STRING  1
+#define MSR_IA32_MTRR_DEF_TYPE   0x2ff
+#define MTRR_DEF_TYPE_ENABLE     (1 << 11)
+#define MTRR_DEF_TYPE_WRITE_BACK 6
 
 static void kicked(int signo)
 {
 	(void)signo; /* its arrival is all that counts: KVM_RUN returns EINTR */
 }
 
-/* The state firmware would leave: registers for the boot protocol, memory write-back, fast string operations. */
+/* The state firmware would leave: registers for the boot protocol, memory write-back, fast string operations.
+ */
 static int set_registers(const struct vcpu *vcpu, const struct boot_entry *entry, struct error *err)
 {
 	struct kvm_regs regs;
@@ -63,7 +64,8 @@ static int set_msrs(const struct vcpu *vcpu, struct error *err)
 	if (done < 0)
 		return error_set_errno(err, errno, "KVM does not take vCPU %u's MSRs", vcpu->index);
 	if ((size_t)done < ARRAY_SIZE(wanted))
-		return error_set(err, ENOTSUP, "KVM does not take vCPU %u's MSR %#x", vcpu->index, wanted[done].index);
+		return error_set(
+			err, ENOTSUP, "KVM does not take vCPU %u's MSR %#x", vcpu->index, wanted[done].index);
 	return 0;
 }
 
@@ -85,8 +87,7 @@ static int vcpu_init(struct vcpu *vcpu, struct error *err)
 	vcpu->fd = ioctl(config->vm->fd, KVM_CREATE_VCPU, (unsigned long)vcpu->index);
 	if (vcpu->fd < 0)
 		return error_set_errno(err, errno, "KVM cannot make vCPU %u", vcpu->index);
-	vcpu->run = mmap(
-		NULL, config->vm->run_size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	vcpu->run = mmap(NULL, config->vm->run_size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED) {
 		vcpu->run = NULL;
 		return error_set_errno(err, errno, "vCPU %u cannot be mapped", vcpu->index);
@@ -128,7 +129,8 @@ static bool end(const struct vcpu *vcpu, enum vcpu_end end, const char *message)
 	return false;
 }
 
-static bool __attribute__((format(printf, 2, 3))) end_with_error(const struct vcpu *vcpu, const char *fmt, ...)
+static bool __attribute__((format(printf, 2, 3)))
+end_with_error(const struct vcpu *vcpu, const char *fmt, ...)
 {
 	struct kvm_regs regs = {0};
 	char message[ERROR_MESSAGE_MAX];
@@ -178,11 +180,13 @@ static bool serve_exit(const struct vcpu *vcpu)
 	case KVM_EXIT_SHUTDOWN:
 		return end(vcpu, VCPU_END_RESET, "triple fault");
 	case KVM_EXIT_SYSTEM_EVENT:
-		if (run->system_event.type == KVM_SYSTEM_EVENT_SHUTDOWN || run->system_event.type == KVM_SYSTEM_EVENT_RESET)
+		if (run->system_event.type == KVM_SYSTEM_EVENT_SHUTDOWN ||
+			run->system_event.type == KVM_SYSTEM_EVENT_RESET)
 			return end(vcpu, VCPU_END_RESET, "system event");
 		return end_with_error(vcpu, "system event %u", run->system_event.type);
 	case KVM_EXIT_FAIL_ENTRY:
-		return end_with_error(vcpu, "the processor refused to enter the guest (hardware reason %#llx)",
+		return end_with_error(vcpu,
+			"the processor refused to enter the guest (hardware reason %#llx)",
 			run->fail_entry.hardware_entry_failure_reason);
 	case KVM_EXIT_INTERNAL_ERROR:
 		return end_with_error(vcpu, "KVM internal error %u (%s)", run->internal.suberror,
@@ -192,8 +196,9 @@ static bool serve_exit(const struct vcpu *vcpu)
 	}
 }
 
-/* An access that was served is completed by the next KVM_RUN: let it, without running on, so that the vCPU's registers
- * tell all. An access that KVM splits comes back for its other part. False when this vCPU is not to run again. */
+/* An access that was served is completed by the next KVM_RUN: let it, without running on, so that the vCPU's
+ * registers tell all. An access that KVM splits comes back for its other part. False when this vCPU is not to
+ * run again. */
 static bool finish_access(struct vcpu *vcpu)
 {
 	bool may_run = true;
@@ -215,8 +220,8 @@ static bool run_guest(struct vcpu *vcpu)
 			continue;
 		}
 		if (errno == EINTR)
-			/* Whoever kicked has changed `wanted` before; a kick that comes after this line is seen by the next
-			 * KVM_RUN, or was for a `wanted` the loop's condition will see. */
+			/* Whoever kicked has changed `wanted` before; a kick that comes after this line is
+			 * seen by the next KVM_RUN, or was for a `wanted` the loop's condition will see. */
 			vcpu->run->immediate_exit = 0;
 		else if (errno != EAGAIN)
 			return end_with_error(vcpu, "KVM_RUN failed: %s", strerror(errno));
@@ -282,7 +287,8 @@ int vcpus_init(struct vcpus *group, const struct vcpus_config *config, struct er
 	if (!group->items)
 		return error_set(err, ENOMEM, "out of memory");
 	sigaction(KICK_SIGNAL, &action, NULL);
-	/* All of them are made before the first thread looks: an interrupt to a vCPU that is not there would be lost. */
+	/* All of them are made before the first thread looks: an interrupt to a vCPU that is not there would
+	 * be lost. */
 	for (; group->n < config->topology->n_vcpus && r == 0; group->n++) {
 		group->items[group->n] = (struct vcpu){.group = group, .index = group->n, .fd = -1};
 		r = vcpu_init(&group->items[group->n], err);

@@ -1,14 +1,13 @@
 /* The machine's processors: one thread each, which runs the guest and serves its register accesses.
  *
- * Theory of operation. A vCPU thread is in one of three places: in KVM_RUN, at a device's registers, or at rest. The
- * group's `wanted` says where all of them should be; whoever changes it kicks them out of KVM_RUN (immediate_exit,
- * then a signal: a thread that was on its way in comes back at once, one that is inside is interrupted), and they
- * look at it between two KVM_RUN.
+ * Theory of operation. A vCPU thread is in one of three places: in KVM_RUN, at a device's registers, or at
+ *rest. The group's `wanted` says where all of them should be; whoever changes it kicks them out of KVM_RUN
+ *(immediate_exit, then a signal: a thread that was on its way in comes back at once, one that is inside is
+ *interrupted), and they look at it between two KVM_RUN.
  *
  *	             vcpus_resume                    vcpus_request_stop
- *	 created ──▶ PAUSE ─────────────▶ RUN ──────────────────────────▶ STOP ──▶ threads end, vcpus_done joins
- *	               ▲                   │            (from PAUSE too)
- *	               └── vcpus_pause ────┘
+ *	 created ──▶ PAUSE ─────────────▶ RUN ──────────────────────────▶ STOP ──▶ threads end, vcpus_done
+ *joins ▲                   │            (from PAUSE too) └── vcpus_pause ────┘
  */
 #ifndef HULL_VMM_VCPU_H
 #define HULL_VMM_VCPU_H
@@ -31,10 +30,10 @@ enum vcpu_end {
 };
 
 struct vcpus_config {
-	const struct vm *vm;	      /* all borrowed, for the group's life */
+	const struct vm *vm; /* all borrowed, for the group's life */
 	const struct bus *ports, *mmio;
 	const struct cpuid_topology *topology; /* n_vcpus says how many */
-	const struct boot_entry *entry;	       /* of vCPU 0; the others wait for its start-up interrupt */
+	const struct boot_entry *entry;        /* of vCPU 0; the others wait for its start-up interrupt */
 	/* A vCPU cannot or shall not go on; it is at rest afterwards. vCPU thread. */
 	void (*ended)(void *ctx, enum vcpu_end end, const char *message);
 	void *ctx;
@@ -45,7 +44,7 @@ enum vcpus_wanted { VCPUS_PAUSE, VCPUS_RUN, VCPUS_STOP };
 struct vcpu {
 	struct vcpus *group;
 	unsigned index;
-	int fd;		     /* owned */
+	int fd;              /* owned */
 	struct kvm_run *run; /* owned mapping */
 	pthread_t thread;
 	bool has_thread;
@@ -56,12 +55,13 @@ struct vcpus {
 	struct vcpu *items; /* owned: config.topology->n_vcpus of them */
 	unsigned n;
 	_Atomic enum vcpus_wanted wanted; /* written under `lock`, read without */
-	pthread_mutex_t lock;		  /* guards n_resting */
-	pthread_cond_t changed;		  /* `wanted` or `n_resting` did */
-	unsigned n_resting;		  /* threads that wait for another `wanted`, or have ended */
+	pthread_mutex_t lock;             /* guards n_resting */
+	pthread_cond_t changed;           /* `wanted` or `n_resting` did */
+	unsigned n_resting;               /* threads that wait for another `wanted`, or have ended */
 };
 
-/* Makes vCPUs and their threads, paused. `group` must stay where it is. 0, or -errno with `err` set and nothing left. */
+/* Makes vCPUs and their threads, paused. `group` must stay where it is. 0, or -errno with `err` set and
+ * nothing left. */
 int vcpus_init(struct vcpus *group, const struct vcpus_config *config, struct error *err);
 /* Stops, joins and frees; also what vcpus_init() never touched, if zeroed. Not from a vCPU thread. */
 void vcpus_done(struct vcpus *group);
@@ -69,7 +69,8 @@ void vcpus_done(struct vcpus *group);
 /* vcpus_pause() returns when all are at rest. Not from a vCPU thread. No effect once a stop was requested. */
 void vcpus_resume(struct vcpus *group);
 void vcpus_pause(struct vcpus *group);
-/* Sends all threads to their end without waiting for them. Any thread, vCPUs and device callbacks included. */
+/* Sends all threads to their end without waiting for them. Any thread, vCPUs and device callbacks included.
+ */
 void vcpus_request_stop(struct vcpus *group);
 
 #endif

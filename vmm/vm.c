@@ -26,12 +26,13 @@ static int open_kvm(struct error *err)
 	case ENODEV:
 	case ENXIO:
 		return error_set_field(err, errno, KVM_DEVICE,
-			"this host offers no virtualization: load kvm-intel or kvm-amd, or run under kvmhost, which emulates a "
+			"this host offers no virtualization: load kvm-intel or kvm-amd, or run under "
+			"kvmhost, which emulates a "
 			"host that does");
 	case EACCES:
 	case EPERM:
-		return error_set_field(
-			err, errno, KVM_DEVICE, "permission denied: the user must be in the group that owns it (kvm)");
+		return error_set_field(err, errno, KVM_DEVICE,
+			"permission denied: the user must be in the group that owns it (kvm)");
 	default:
 		return error_set_field(err, errno, KVM_DEVICE, "%s", strerror(errno));
 	}
@@ -55,11 +56,12 @@ static int check_capabilities(int kvm_fd, struct error *err)
 	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
 
 	if (version != KVM_API_VERSION)
-		return error_set_field(err, ENOTSUP, KVM_DEVICE, "API version %d, not %d", version, KVM_API_VERSION);
+		return error_set_field(
+			err, ENOTSUP, KVM_DEVICE, "API version %d, not %d", version, KVM_API_VERSION);
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
 		if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].capability) <= 0)
-			return error_set_field(err, ENOTSUP, KVM_DEVICE, "this host's KVM is too old: it lacks %s",
-				needed[i].name);
+			return error_set_field(err, ENOTSUP, KVM_DEVICE,
+				"this host's KVM is too old: it lacks %s", needed[i].name);
 	return 0;
 }
 
@@ -73,9 +75,9 @@ static int create_machine(int kvm_fd, struct error *err)
 	return fd >= 0 ? fd : error_set_errno(err, errno, "KVM cannot make a machine");
 }
 
-/* The TSS and the identity map are what an Intel host without unrestricted guest mode runs real mode with; setting
- * them is cheap, and that a host forgives their absence is not to be relied on. There is no PIT: guests have the
- * TSC-deadline timer. */
+/* The TSS and the identity map are what an Intel host without unrestricted guest mode runs real mode with;
+ * setting them is cheap, and that a host forgives their absence is not to be relied on. There is no PIT:
+ * guests have the TSC-deadline timer. */
 static int set_up_machine(int vm_fd, struct error *err)
 {
 	uint64_t identity_map = LAYOUT_IDENTITY_MAP;
@@ -101,7 +103,8 @@ static int init(struct vm *vm, struct error *err)
 		return r;
 	size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < (int)sizeof(struct kvm_run))
-		return error_set_errno(err, size < 0 ? errno : EINVAL, "KVM does not say how large a vCPU's page is");
+		return error_set_errno(
+			err, size < 0 ? errno : EINVAL, "KVM does not say how large a vCPU's page is");
 	vm->run_size_bytes = (size_t)size;
 	size = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 	vm->max_vcpus = size > 0 ? (unsigned)size : 1;
@@ -149,7 +152,8 @@ int vm_add_memory(struct vm *vm, const struct gmem *mem, struct error *err)
 		};
 
 		if (!range_fits(region->gpa, region->size_bytes, UINT64_C(1) << bits))
-			return error_set(err, ENOMEM, "the host's processor addresses %u bits of guest memory, which is not enough",
+			return error_set(err, ENOMEM,
+				"the host's processor addresses %u bits of guest memory, which is not enough",
 				bits);
 		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 			return error_set_errno(err, errno, "KVM cannot map %llu MiB",

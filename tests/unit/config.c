@@ -1,10 +1,11 @@
-/* The configuration: what each key means when it is there, what it means when it is not, and what is refused. */
+/* The configuration: what each key means when it is there, what it means when it is not, and what is refused.
+ */
 #include "tests/unit/test.h"
 #include "vmm/config.h"
 
 #include <string.h>
 
-#define BOOT	"\"boot-source\":{\"kernel_image_path\":\"/k\"}"
+#define BOOT    "\"boot-source\":{\"kernel_image_path\":\"/k\"}"
 #define MACHINE "\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128}"
 
 static int parse(const char *text, struct config *ret, struct error *err)
@@ -50,12 +51,15 @@ static void test_null_is_absent(void **state)
 	struct error err;
 
 	(void)state;
-	assert_int_equal(parse("{\"boot-source\":{\"kernel_image_path\":\"/k\",\"initrd_path\":null,\"boot_args\":null},"
-			       "\"drives\":null,\"machine-config\":{\"vcpu_count\":2,\"mem_size_mib\":1024,\"smt\":false,"
-			       "\"cpu_template\":\"None\",\"huge_pages\":\"None\",\"track_dirty_pages\":false},"
-			       "\"cpu-config\":null,\"balloon\":null,\"network-interfaces\":[],\"vsock\":null,"
-			       "\"logger\":null,\"metrics\":null,\"mmds-config\":null,\"entropy\":null,\"pmem\":null}",
-				 &config, &err),
+	assert_int_equal(
+		parse("{\"boot-source\":{\"kernel_image_path\":\"/"
+		      "k\",\"initrd_path\":null,\"boot_args\":null},"
+		      "\"drives\":null,\"machine-config\":{\"vcpu_count\":2,\"mem_size_mib\":1024,\"smt\":"
+		      "false,"
+		      "\"cpu_template\":\"None\",\"huge_pages\":\"None\",\"track_dirty_pages\":false},"
+		      "\"cpu-config\":null,\"balloon\":null,\"network-interfaces\":[],\"vsock\":null,"
+		      "\"logger\":null,\"metrics\":null,\"mmds-config\":null,\"entropy\":null,\"pmem\":null}",
+			&config, &err),
 		0);
 	config_done(&config);
 }
@@ -69,7 +73,8 @@ static void test_drives(void **state)
 	(void)state;
 	assert_int_equal(parse("{" BOOT "," MACHINE ",\"drives\":["
 			       "{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":false},"
-			       "{\"drive_id\":\"b\",\"path_on_host\":\"/b\",\"is_root_device\":false,\"is_read_only\":true,"
+			       "{\"drive_id\":\"b\",\"path_on_host\":\"/"
+			       "b\",\"is_root_device\":false,\"is_read_only\":true,"
 			       "\"cache_type\":\"Unsafe\",\"io_engine\":\"Sync\"},"
 			       "{\"drive_id\":\"r\",\"path_on_host\":\"/r\",\"is_root_device\":true}]}",
 				 &config, &err),
@@ -88,12 +93,14 @@ static void test_drives(void **state)
 	assert_string_equal(line, "console=ttyS0 reboot=k panic=-1 root=/dev/vda rw");
 	free(line);
 	config_done(&config);
-	refuses("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":true},"
+	refuses("{" BOOT "," MACHINE
+		",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":true},"
 		"{\"drive_id\":\"b\",\"path_on_host\":\"/b\",\"is_root_device\":true}]}",
 		"drives[1].is_root_device", "already");
 	refuses("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\"}]}",
 		"drives[0].is_root_device", "required");
-	refuses("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"\",\"is_root_device\":true}]}",
+	refuses("{" BOOT "," MACHINE
+		",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"\",\"is_root_device\":true}]}",
 		"drives[0].path_on_host", "empty");
 }
 
@@ -104,10 +111,11 @@ static void test_a_root_device_can_be_a_partition(void **state)
 	char *line;
 
 	(void)state;
-	assert_int_equal(parse("{" MACHINE ",\"boot-source\":{\"kernel_image_path\":\"/k\",\"boot_args\":\"quiet\"},"
-			       "\"drives\":[{\"drive_id\":\"r\",\"path_on_host\":\"/r\",\"is_root_device\":true,"
-			       "\"is_read_only\":true,\"partuuid\":\"0eaa91a0-01\"}]}",
-				 &config, &err),
+	assert_int_equal(
+		parse("{" MACHINE ",\"boot-source\":{\"kernel_image_path\":\"/k\",\"boot_args\":\"quiet\"},"
+		      "\"drives\":[{\"drive_id\":\"r\",\"path_on_host\":\"/r\",\"is_root_device\":true,"
+		      "\"is_read_only\":true,\"partuuid\":\"0eaa91a0-01\"}]}",
+			&config, &err),
 		0);
 	line = config_command_line(&config);
 	assert_string_equal(line, "quiet root=PARTUUID=0eaa91a0-01 ro");
@@ -123,7 +131,8 @@ static void test_networks(void **state)
 
 	(void)state;
 	assert_int_equal(parse("{" BOOT "," MACHINE ",\"network-interfaces\":["
-			       "{\"iface_id\":\"eth0\",\"host_dev_name\":\"tap0\",\"guest_mac\":\"06:00:AC:10:00:02\"},"
+			       "{\"iface_id\":\"eth0\",\"host_dev_name\":\"tap0\",\"guest_mac\":\"06:00:AC:"
+			       "10:00:02\"},"
 			       "{\"iface_id\":\"eth1\",\"stream_socket_path\":\"/s\",\"mtu\":1500},"
 			       "{\"iface_id\":\"eth2\",\"stream_socket_path\":\"/t\"}]}",
 				 &config, &err),
@@ -133,31 +142,31 @@ static void test_networks(void **state)
 	assert_int_equal(config_net(&config, 1)->mac[0] & 3, 2); /* locally administered, not multicast */
 	assert_memory_not_equal(config_net(&config, 1)->mac, config_net(&config, 2)->mac, 6);
 	config_done(&config);
-	refuses("{" BOOT "," MACHINE ",\"network-interfaces\":[{\"iface_id\":\"e\"}]}", "network-interfaces[0].host_dev_name",
-		"required");
+	refuses("{" BOOT "," MACHINE ",\"network-interfaces\":[{\"iface_id\":\"e\"}]}",
+		"network-interfaces[0].host_dev_name", "required");
 	for (unsigned i = 0; i < 4; i++) {
 		static const char *const wrong[] = {
 			"06:00:ac:10:00:0g", "06-00-ac-10-00-02", " 6:00:ac:10:00:02", "0x:00:ac:10:00:02"};
 		char text[256];
 
 		snprintf(text, sizeof(text),
-			"{" BOOT "," MACHINE
-			",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"guest_mac\":\"%s\"}]}",
+			"{" BOOT "," MACHINE ",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":"
+					     "\"t\",\"guest_mac\":\"%s\"}]}",
 			wrong[i]);
 		refuses(text, "network-interfaces[0].guest_mac", "six bytes");
 	}
-	refuses("{" BOOT "," MACHINE
-		",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"guest_mac\":\"01:00:00:00:00:00\"}]}",
+	refuses("{" BOOT "," MACHINE ",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\","
+				     "\"guest_mac\":\"01:00:00:00:00:00\"}]}",
 		"network-interfaces[0].guest_mac", "multicast");
 }
 
 static void test_sizes(void **state)
 {
 	(void)state;
-	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":33,\"mem_size_mib\":128}}", "machine-config.vcpu_count",
-		"1 to 32");
-	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":15}}", "machine-config.mem_size_mib",
-		"16 to");
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":33,\"mem_size_mib\":128}}",
+		"machine-config.vcpu_count", "1 to 32");
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":15}}",
+		"machine-config.mem_size_mib", "16 to");
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":3,\"mem_size_mib\":128,\"smt\":true}}",
 		"machine-config.vcpu_count", "even");
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":129,\"huge_pages\":\"2M\"}}",
@@ -173,7 +182,8 @@ static void test_more_devices_than_there_is_room_for(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 18; i++)
 		len += (size_t)snprintf(text + len, sizeof(text) - len,
-			"%s{\"drive_id\":\"d%u\",\"path_on_host\":\"/d\",\"is_root_device\":false}", i ? "," : "", i);
+			"%s{\"drive_id\":\"d%u\",\"path_on_host\":\"/d\",\"is_root_device\":false}",
+			i ? "," : "", i);
 	snprintf(text + len, sizeof(text) - len, "]}");
 	refuses(text, "drives", "19 devices");
 }

@@ -7,7 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ARGV(...) (char *[]){"hull-vmm", __VA_ARGS__, NULL}
+#define ARGV(...)                                                                                            \
+	(char *[])                                                                                           \
+	{                                                                                                    \
+		"hull-vmm", __VA_ARGS__, NULL                                                                \
+	}
 
 static int parse(char *argv[], struct options *ret, struct error *err)
 {
@@ -43,8 +47,8 @@ static void test_all_of_them(void **state)
 	(void)state;
 	snprintf(number, sizeof(number), "%d", fd);
 	snprintf(with_equals, sizeof(with_equals), "--log-fd=%d", fd);
-	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals, "--status-fd", number,
-				       "--level=Debug"),
+	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals,
+				       "--status-fd", number, "--level=Debug"),
 				 &options, &err),
 		0);
 	assert_string_equal(options.config_file, "a=b");
@@ -94,7 +98,8 @@ static void test_refusals(void **state)
 		struct options options;
 		struct error err;
 
-		assert_true(parse(ARGV("--no-api", "--config-file=f", cases[i].argument), &options, &err) < 0);
+		assert_true(
+			parse(ARGV("--no-api", "--config-file=f", cases[i].argument), &options, &err) < 0);
 		assert_string_equal(err.field, cases[i].field);
 		assert_true(strlen(err.message) > 0);
 	}
