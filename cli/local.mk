@@ -2,10 +2,13 @@
 noinst_LIBRARIES += libhull-cli.a
 libhull_cli_a_SOURCES = \
 	cli/args.c cli/args.h \
+	cli/archive.c cli/archive.h \
 	cli/failure.c cli/failure.h \
 	cli/help.c \
 	cli/output.c cli/output.h \
-	cli/spec.c cli/spec.h
+	cli/recipe.c cli/recipe.h \
+	cli/spec.c cli/spec.h \
+	cli/subprocess.c cli/subprocess.h
 libhull_cli_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 
 bin_PROGRAMS += hull
@@ -14,8 +17,20 @@ hull_SOURCES = \
 	cli/commands.h \
 	cli/context.c cli/context.h \
 	cli/image.c \
+	cli/image_build.c cli/image_build.h \
+	cli/image_stages.c \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
 	cli/run.c
 hull_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBCURL_CFLAGS) $(NETTLE_CFLAGS)
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS)
+
+# The script that ends both stages of an image build, as a string.
+EXTRA_DIST += cli/image-hook.sh
+BUILT_SOURCES += cli/image_hook.h
+CLEANFILES += cli/image_hook.h
+nodist_hull_SOURCES = cli/image_hook.h
+cli/image_hook.h: cli/image-hook.sh
+	$(AM_V_GEN)$(MKDIR_P) cli && { echo 'static const char image_hook[] ='; \
+	$(SED) -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $(srcdir)/cli/image-hook.sh; \
+	echo ';'; } > $@.tmp && mv $@.tmp $@

@@ -45,6 +45,8 @@ static const struct command commands[] = {
 		machine_wait_run},
 	{"machine inspect", "inspect", "MACHINE", 1, 1, false, NULL, "Show everything about a machine, as JSON", 0,
 		machine_inspect_run},
+	{"image build", NULL, "[NAME]", 0, 1, false, image_build_options,
+		"Make an image of Debian packages and files, and upload it", 0, image_build_run},
 	{"image list", "images", "", 0, 0, false, images_options, "List images", 0, image_list_run},
 	{"image rm", "rmi", "IMAGE...", 1, -1, false, remove_options, "Delete images", 0, image_remove_run},
 	{"image inspect", NULL, "IMAGE", 1, 1, false, NULL, "Show everything about an image, as JSON", 0,
