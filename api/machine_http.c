@@ -275,12 +275,21 @@ static void on_unpublished(void *ctx, const json_t *answer, const struct error *
 	}
 }
 
+static void on_no_ports(void *ctx)
+{
+	on_unpublished(ctx, NULL, NULL);
+}
+
+/* Ends in the machine's removal, but never from within: callers still use it. */
 static void begin_removal(struct machine *m)
 {
 	if (m->removing)
 		return;
 	m->removing = true;
-	ingress_unpublish(m->hulld->ingress, m->record.id, on_unpublished, m);
+	if (m->spec.ports.len)
+		ingress_unpublish(m->hulld->ingress, m->record.id, on_unpublished, m);
+	else
+		loop_post(m->hulld->loop, on_no_ports, m);
 }
 
 static void remove_without_ports(struct machine *m, struct request *req)

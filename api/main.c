@@ -14,10 +14,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
@@ -25,6 +25,7 @@
 #define STATE_PATH_MAX	    256
 #define TOKEN_MIN	    16
 #define LISTEN_BACKLOG	    128
+#define LISTEN_WAIT_NS	    1000000000ull
 #define START_TIMEOUT_S	    60
 #define START_TIMEOUT_S_MAX 3600
 
@@ -149,6 +150,7 @@ static uint64_t read_host_memory_mib(void)
 /* Two hullds on one state folder would each adopt the other's machines. Descriptor, to be kept open, or -errno. */
 static int lock_state(const char *state, struct error *err)
 {
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	cleanup_free char *path = NULL;
 	int fd;
 
@@ -157,7 +159,8 @@ static int lock_state(const char *state, struct error *err)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return error_set_errno(err, errno, "cannot open %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	/* Not flock(): a child that has not yet executed anything would hold that too. */
+	if (fcntl(fd, F_SETLK, &lock) < 0) {
 		close_fd(fd);
 		return error_set(err, EBUSY, "another hulld uses %s", state);
 	}
@@ -202,19 +205,36 @@ static int listen_tcp(const char *listen_on, struct error *err)
 	return steal_fd(&fd);
 }
 
+static int listen_unix(const char *path, struct error *err)
+{
+	return unix_listen(path, LISTEN_BACKLOG, 0660, err);
+}
+
+/* The lock says that no other hulld is alive; a child of one that was just killed may hold its sockets for a moment,
+ * until it comes to close what is not its own (process.c). */
+static int listen_soon(int (*listen_on)(const char *where, struct error *err), const char *where, struct error *err)
+{
+	uint64_t end = monotonic_ns() + LISTEN_WAIT_NS;
+	int fd;
+
+	while ((fd = listen_on(where, err)) == -EADDRINUSE && monotonic_ns() < end)
+		poll(NULL, 0, 10);
+	return fd;
+}
+
 static int serve(struct hulld *hulld, struct error *err)
 {
 	char path[RUN_PATH_MAX + 16];
 	int fd, r;
 
 	snprintf(path, sizeof(path), "%s/hulld.sock", hulld->options.run);
-	fd = unix_listen(path, LISTEN_BACKLOG, 0660, err);
+	fd = listen_soon(listen_unix, path, err);
 	if (fd < 0)
 		return fd;
 	r = http_serve(hulld->http, fd, NULL, err);
 	if (r < 0 || !hulld->options.listen)
 		return r;
-	fd = listen_tcp(hulld->options.listen, err);
+	fd = listen_soon(listen_tcp, hulld->options.listen, err);
 	return fd < 0 ? fd : http_serve(hulld->http, fd, hulld->options.token, err);
 }
 

@@ -124,24 +124,27 @@ struct process *process_adopt(struct loop *loop, const struct process_id *id, pr
 static void __attribute__((noreturn)) run_child(const char *const *argv, int *fds, size_t n_fds, const int gate[2])
 {
 	static const char cannot[] = "hulld: cannot execute ";
+	int wait_at;
 	sigset_t none;
 	char go;
 
-	close(gate[1]);
-	if (read(gate[0], &go, 1) != 1)
+	/* First of all hulld's own descriptors go: a successor must not find its sockets still listening. */
+	wait_at = fcntl(gate[0], F_DUPFD, 2 * FDS_MAX);
+	for (size_t i = 0; i < n_fds; i++)
+		fds[i] = fcntl(fds[i], F_DUPFD, FDS_MAX); /* out of the way: one may have the number of another's place */
+	for (size_t i = 0; i < n_fds; i++)
+		if (fds[i] < 0 || dup2(fds[i], (int)i) < 0)
+			_exit(127);
+	close_range((unsigned)n_fds, (unsigned)wait_at - 1, 0);
+	close_range((unsigned)wait_at + 1, ~0u, 0);
+	if (wait_at < 0 || read(wait_at, &go, 1) != 1)
 		_exit(0);
+	close(wait_at);
 	setsid();
 	umask(077);
 	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* Out of the way first: a source may have the number of another's destination. */
-	for (size_t i = 0; i < n_fds; i++)
-		fds[i] = fcntl(fds[i], F_DUPFD, FDS_MAX);
-	for (size_t i = 0; i < n_fds; i++)
-		if (fds[i] < 0 || dup2(fds[i], (int)i) < 0)
-			_exit(127);
-	close_range((unsigned)n_fds, ~0u, 0);
 	execv(argv[0], (char *const *)argv);
 	if (write(2, cannot, sizeof(cannot) - 1) < 0 || write(2, argv[0], strlen(argv[0])) < 0 || write(2, "\n", 1) < 0)
 		_exit(126);
