@@ -1,0 +1,222 @@
+"""hulld with real machines: hull-vmm, hull-init, a stock kernel, on KVM."""
+import os
+import re
+import signal
+import socket
+import threading
+
+import pytest
+
+from hulld_fixtures import BUILD, Connection, Hulld, make_erofs, wait_until
+
+pytestmark = pytest.mark.kvm
+BOOT = 180  # seconds: an emulated host boots slowly
+
+SERVE = "#!/bin/sh\necho serving\nexec nc -l -k -p 80 -e /bin/echo hello\n"
+IGNORE = "#!/bin/sh\ntrap '' TERM\necho deaf\nwhile true; do sleep 1; done\n"
+COUNT = "#!/bin/sh\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.2; done\n"
+MARK = "#!/bin/sh\necho run >> /srv/runs\nwc -l < /srv/runs\n"
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.fail("/dev/kvm is not usable")
+    folder = tmp_path_factory.mktemp("hulld")
+    daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT)}).start()
+    daemon.image("busybox", make_erofs(folder, {"srv/serve": SERVE, "srv/ignore": IGNORE, "srv/count": COUNT,
+                                                "srv/mark": MARK}))
+    yield daemon
+    daemon.stop()
+
+
+def create(hulld, name, command, **spec):
+    answer = hulld.post("/v1/machines", {"name": name, "image": "busybox", "command": command, "network": "none",
+                                         "disk_mib": 64, **spec})
+    assert answer.status == 201, answer
+
+
+def start(hulld, name, command, state="running", **spec):
+    create(hulld, name, command, **spec)
+    answer = hulld.post(f"/v1/machines/{name}/start")
+    assert answer.status == 200 and answer.json["state"] == "starting", answer
+    states = {state, "failed"} if state == "running" else {state, "failed", "stopped"}
+    machine = hulld.wait(name, ",".join(states), BOOT)
+    console = hulld.get(f"/v1/machines/{name}/logs?source=console&tail=40").body.decode(errors="replace")
+    assert machine["state"] == state, (machine["cause"], console)
+    return machine
+
+
+def logs(hulld, name, query=""):
+    return hulld.get(f"/v1/machines/{name}/logs?{query}").body.decode()
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def monitors(hulld, machine):
+    """How many monitors run for that machine."""
+    count = 0
+    for entry in os.listdir("/proc"):
+        try:
+            words = open(f"/proc/{entry}/cmdline", "rb").read().split(b"\0") if entry.isdigit() else []
+        except OSError:
+            continue
+        count += str(BUILD / "hull-vmm").encode() in words and machine["id"].encode() in words and alive(entry)
+    return count
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_workload_ends_with_its_status_and_output(hulld, status):
+    name = f"exit{status}"
+    machine = start(hulld, name, ["/bin/sh", "-c", f"echo from $WHO; exit {status}"], "stopped", env={"WHO": "inside"})
+    assert machine["exit_status"] == status and machine["cause"]["code"] == "poweroff"
+    assert machine["pid"] is None
+    assert "from inside\n" in logs(hulld, name)
+    hulld.delete(f"/v1/machines/{name}")
+
+
+def test_what_a_machine_writes_is_there_when_it_starts_again(hulld):
+    start(hulld, "mark", ["/srv/mark"], "stopped")
+    hulld.post("/v1/machines/mark/start")
+    hulld.wait("mark", "stopped,failed", BOOT)
+    assert re.findall(r"^\d+$", logs(hulld, "mark"), re.M) == ["1", "2"]
+    hulld.delete("/v1/machines/mark")
+
+
+def test_stop_asks_the_workload_first(hulld):
+    start(hulld, "polite", ["/bin/sleep", "1000"])
+    assert hulld.post("/v1/machines/polite/stop", {"timeout_s": 60}).json["state"] == "stopping"
+    machine = hulld.wait("polite", "stopped", BOOT)
+    assert machine["cause"]["code"] == "poweroff" and machine["exit_status"] == 128 + signal.SIGTERM
+    hulld.delete("/v1/machines/polite")
+
+
+def test_kill_needs_nobody_inside(hulld):
+    machine = start(hulld, "deaf", ["/srv/ignore"])
+    assert alive(machine["pid"])
+    killed = hulld.post("/v1/machines/deaf/kill").json
+    assert (killed["state"], killed["cause"]["code"]) == ("stopped", "killed")
+    assert not alive(machine["pid"])
+    hulld.delete("/v1/machines/deaf")
+
+
+def test_a_stop_that_runs_out_of_time_kills(hulld):
+    start(hulld, "late", ["/srv/ignore"])
+    hulld.post("/v1/machines/late/stop", {"timeout_s": 0})
+    assert hulld.wait("late", "stopped", 30)["cause"]["code"] == "killed"
+    hulld.delete("/v1/machines/late")
+
+
+def test_stop_works_while_it_starts_and_delete_in_any_state(hulld):
+    create(hulld, "early", ["/bin/sleep", "1000"])
+    hulld.post("/v1/machines/early/start")
+    wait_until(lambda: hulld.machine("early")["pid"], "the monitor is there")
+    assert hulld.post("/v1/machines/early/stop").status == 200
+    assert hulld.wait("early", "stopped", 30)["cause"]["code"] == "stopped"
+    hulld.post("/v1/machines/early/start")
+    machine = hulld.machine("early")
+    assert hulld.delete("/v1/machines/early").json["code"] == "wrong_state"
+    assert hulld.delete("/v1/machines/early?force=1").status == 204
+    assert monitors(hulld, machine) == 0
+    assert not (hulld.state / "machines" / machine["id"]).exists()
+
+
+def test_a_reset_boots_again(hulld):
+    create(hulld, "reset", ["/bin/sh", "-c", "echo b > /proc/sysrq-trigger; sleep 1000"])
+    hulld.post("/v1/machines/reset/start")
+    wait_until(lambda: hulld.machine("reset")["restarts"] >= 1, "it has booted again", BOOT)
+    assert hulld.delete("/v1/machines/reset?force=1").status == 204
+
+
+def test_a_panic_fails_the_machine(hulld):
+    machine = start(hulld, "panic", ["/bin/sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"], "failed")
+    assert machine["cause"]["code"] == "panic"
+    hulld.delete("/v1/machines/panic")
+
+
+def test_on_failure_restarts_until_the_retries_are_over(hulld):
+    create(hulld, "again", ["/bin/sh", "-c", "exit 3"], restart={"policy": "on-failure", "max_retries": 1})
+    hulld.post("/v1/machines/again/start")
+    assert len(logs(hulld, "again", "source=console&follow=1")) > 0
+    machine = hulld.machine("again")
+    assert (machine["state"], machine["exit_status"], machine["restarts"]) == ("stopped", 3, 1)
+    hulld.delete("/v1/machines/again")
+
+
+def test_follow_sends_lines_as_they_come_and_ends_with_the_machine(hulld):
+    start(hulld, "count", ["/srv/count"])
+    connection = Connection(hulld.socket)
+    connection.request("GET", "/v1/machines/count/logs?follow=1&tail=1")
+    response = connection.getresponse()
+    first = response.readline()
+    assert re.fullmatch(rb"line \d+\n", first)
+    assert int(response.readline().split()[1]) == int(first.split()[1]) + 1
+    hulld.post("/v1/machines/count/kill")
+    response.read()
+    connection.close()
+    assert logs(hulld, "count").startswith("line 0\nline 1\n")
+    assert len(logs(hulld, "count", "tail=3").splitlines()) == 3
+    hulld.delete("/v1/machines/count")
+
+
+def test_a_published_port_reaches_the_workload(hulld):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start(hulld, "serve", ["/srv/serve"], ports=[{"host": port, "guest": 80}], network="default")
+    with socket.create_connection(("127.0.0.1", port), BOOT) as client:
+        client.settimeout(BOOT)
+        assert client.recv(100) == b"hello\n"
+    hulld.kill()
+    with socket.create_connection(("127.0.0.1", port), BOOT) as client:
+        client.settimeout(BOOT)
+        assert client.recv(100) == b"hello\n", "without hulld"
+    hulld.start()
+    assert hulld.machine("serve")["state"] == "running"
+    assert hulld.delete("/v1/machines/serve?force=1").status == 204
+
+
+def test_machines_outlive_hulld_and_are_adopted(hulld):
+    before = start(hulld, "outlive", ["/srv/count"])
+    hulld.kill()
+    assert alive(before["pid"])
+    hulld.start()
+    after = hulld.machine("outlive")
+    assert (after["state"], after["pid"], after["started_at"]) == ("running", before["pid"], before["started_at"])
+    hulld.kill()
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_until(lambda: not alive(before["pid"]), "the monitor is gone")
+    hulld.start()
+    machine = hulld.machine("outlive")
+    assert (machine["state"], machine["cause"]["code"]) == ("failed", "monitor_died")
+    hulld.delete("/v1/machines/outlive")
+
+
+def test_a_stop_goes_on_after_a_crash(hulld):
+    start(hulld, "stopping", ["/srv/ignore"])
+    hulld.post("/v1/machines/stopping/stop", {"timeout_s": 5})
+    hulld.restart()
+    assert hulld.wait("stopping", "stopped", BOOT)["state"] == "stopped"
+    hulld.delete("/v1/machines/stopping")
+
+
+def test_sigkill_at_any_instant_of_a_start_leaves_one_monitor(hulld):
+    """Sooner and later into the start: before the disk is made, between fork and exec, while it boots."""
+    create(hulld, "crash", ["/bin/sleep", "1000"])
+    for delay_ms in (0, 5, 10, 20, 40, 80, 160, 320):
+        assert hulld.post("/v1/machines/crash/start").status == 200
+        threading.Event().wait(delay_ms / 1000)
+        hulld.restart()
+        machine = hulld.wait("crash", "running,failed", BOOT) if delay_ms == 320 else hulld.machine("crash")
+        assert machine["state"] in ("starting", "running"), machine
+        machine = wait_until(lambda: hulld.machine("crash") if hulld.machine("crash")["pid"] else None, "a monitor")
+        assert monitors(hulld, machine) == 1
+        assert hulld.post("/v1/machines/crash/kill").json["state"] == "stopped"
+        assert monitors(hulld, machine) == 0
+    hulld.delete("/v1/machines/crash")
