@@ -60,7 +60,7 @@ void acpi_pm_write(struct acpi_pm *dev, uint64_t offset, const void *data, uint3
 	value = *(const uint8_t *)data;
 	pthread_mutex_lock(&dev->lock);
 	if (offset == ACPI_PM_OFFSET_SLEEP_CONTROL && value & SLP_EN &&
-	        (value >> SLP_TYP_SHIFT & SLP_TYP_MASK) == ACPI_PM_SLP_TYP_S5)
+		(value >> SLP_TYP_SHIFT & SLP_TYP_MASK) == ACPI_PM_SLP_TYP_S5)
 		dev->ops->power_off(dev->ctx);
 	else if (offset == ACPI_PM_OFFSET_RESET && value == ACPI_PM_RESET_VALUE)
 		dev->ops->reset(dev->ctx);

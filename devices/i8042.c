@@ -220,7 +220,7 @@ static void run_parameter(struct i8042 *dev, uint8_t command, uint8_t value)
 		break;
 	case CMD_WRITE_KBD_BUFFER:
 	case CMD_WRITE_AUX_BUFFER: /* comes back without the mouse's status bit, by which a driver knows: no
-	                              mouse */
+				      mouse */
 		reply(dev, value);
 		break;
 	default: /* CMD_WRITE_AUX: nobody there */

@@ -201,7 +201,7 @@ static uint8_t read_iir(struct uart16550 *uart)
 static uint8_t read_lsr(struct uart16550 *uart)
 {
 	uint8_t lsr =
-	        LSR_THRE | LSR_TEMT | (uart->rx_len ? LSR_READY : 0) | (uart->overrun ? LSR_OVERRUN : 0);
+		LSR_THRE | LSR_TEMT | (uart->rx_len ? LSR_READY : 0) | (uart->overrun ? LSR_OVERRUN : 0);
 
 	uart->overrun = false;
 	if (uart->polled)
@@ -317,8 +317,8 @@ void uart16550_read(struct uart16550 *uart, uint64_t offset, void *data, uint32_
 	pthread_mutex_lock(&uart->lock);
 	for (uint32_t i = 0; i < len; i++)
 		bytes[i] = offset + i < UART16550_PORTS
-		                   ? read_register(uart, (enum uart_register)(offset + i))
-		                   : 0xff;
+				   ? read_register(uart, (enum uart_register)(offset + i))
+				   : 0xff;
 	update_interrupt(uart);
 	pthread_mutex_unlock(&uart->lock);
 }

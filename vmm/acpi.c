@@ -138,7 +138,7 @@ struct madt_lapic_nmi { /* 5.2.12.7 */
 
 #define MADT_BYTES_MAX                                                                                       \
 	(sizeof(struct acpi_madt) + ACPI_VCPUS_MAX * sizeof(struct madt_lapic) +                             \
-	        sizeof(struct madt_ioapic) + sizeof(struct madt_lapic_nmi))
+		sizeof(struct madt_ioapic) + sizeof(struct madt_lapic_nmi))
 
 /* Where the next table goes. Sticky, as aml is. */
 struct table_writer {
@@ -188,7 +188,7 @@ static gpa_t write_table(struct table_writer *w, struct acpi_header *header, siz
 static struct acpi_gas io_byte(uint16_t port)
 {
 	return (struct acpi_gas){
-	        .space = SPACE_IO, .bit_width = 8, .access_size = IO_ACCESS_BYTE, .address = port};
+		.space = SPACE_IO, .bit_width = 8, .access_size = IO_ACCESS_BYTE, .address = port};
 }
 
 static void describe_virtio(struct aml *aml, const struct acpi_virtio *virtio, unsigned n)
@@ -316,17 +316,17 @@ static gpa_t write_dsdt(struct table_writer *w, const struct acpi_config *config
 static gpa_t write_fadt(struct table_writer *w, gpa_t dsdt)
 {
 	struct acpi_fadt fadt = {
-	        .dsdt = (uint32_t)dsdt, /* below 1 MiB */
-	        .x_dsdt = dsdt,
-	        .iapc_boot_arch =
-	                BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_CMOS_RTC,
-	        .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_PWR_BUTTON | FADT_SLP_BUTTON | FADT_RESET_REG_SUP |
-	                 FADT_HW_REDUCED,
-	        .reset_reg = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_RESET),
-	        .reset_value = ACPI_PM_RESET_VALUE,
-	        .minor_revision = 5,
-	        .sleep_control = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_CONTROL),
-	        .sleep_status = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_STATUS),
+		.dsdt = (uint32_t)dsdt, /* below 1 MiB */
+		.x_dsdt = dsdt,
+		.iapc_boot_arch =
+			BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_CMOS_RTC,
+		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_PWR_BUTTON | FADT_SLP_BUTTON | FADT_RESET_REG_SUP |
+			 FADT_HW_REDUCED,
+		.reset_reg = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_RESET),
+		.reset_value = ACPI_PM_RESET_VALUE,
+		.minor_revision = 5,
+		.sleep_control = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_CONTROL),
+		.sleep_status = io_byte(LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_SLEEP_STATUS),
 	};
 
 	init_header(&fadt.header, "FACP", 6);
@@ -342,19 +342,19 @@ static gpa_t write_madt(struct table_writer *w, unsigned n_vcpus)
 	struct acpi_madt madt = {.lapic_address = LAYOUT_LAPIC};
 	struct madt_ioapic ioapic = {.type = MADT_IOAPIC, .length = sizeof(ioapic), .address = LAYOUT_IOAPIC};
 	struct madt_lapic_nmi nmi = {.type = MADT_LAPIC_NMI,
-	        .length = sizeof(nmi),
-	        .processor_uid = MADT_ALL_UIDS,
-	        .flags = MADT_NMI_EDGE_HIGH,
-	        .lint = 1};
+		.length = sizeof(nmi),
+		.processor_uid = MADT_ALL_UIDS,
+		.flags = MADT_NMI_EDGE_HIGH,
+		.lint = 1};
 
 	init_header(&madt.header, "APIC", 5);
 	p = mempcpy(p, &madt, sizeof(madt));
 	for (unsigned i = 0; i < n_vcpus; i++) {
 		struct madt_lapic lapic = {.type = MADT_LAPIC,
-		        .length = sizeof(lapic),
-		        .processor_uid = (uint8_t)i,
-		        .apic_id = (uint8_t)i,
-		        .flags = MADT_LAPIC_ENABLED};
+			.length = sizeof(lapic),
+			.processor_uid = (uint8_t)i,
+			.apic_id = (uint8_t)i,
+			.flags = MADT_LAPIC_ENABLED};
 
 		p = mempcpy(p, &lapic, sizeof(lapic));
 	}
@@ -386,21 +386,21 @@ static int check_config(const struct acpi_config *config, struct error *err)
 {
 	if (!config->n_vcpus || config->n_vcpus > ACPI_VCPUS_MAX)
 		return error_set_field(
-		        err, EINVAL, "vcpu_count", "ACPI describes 1 to %d processors", ACPI_VCPUS_MAX);
+			err, EINVAL, "vcpu_count", "ACPI describes 1 to %d processors", ACPI_VCPUS_MAX);
 	if (config->n_virtio > LAYOUT_VIRTIO_MAX)
 		return error_set(
-		        err, EINVAL, "%u virtio devices; %d at most", config->n_virtio, LAYOUT_VIRTIO_MAX);
+			err, EINVAL, "%u virtio devices; %d at most", config->n_virtio, LAYOUT_VIRTIO_MAX);
 	for (unsigned i = 0; i < config->n_virtio; i++)
 		if (!range_fits(config->virtio[i].base, VIRTIO_PAGE_BYTES, UINT32_MAX))
 			return error_set(err, EINVAL, "virtio device %u at %#" PRIx64 ": not below 4 GiB", i,
-			        config->virtio[i].base);
+				config->virtio[i].base);
 	return 0;
 }
 
 int acpi_build(const struct acpi_config *config, const struct gmem *mem, gpa_t *ret_rsdp, struct error *err)
 {
 	struct table_writer w = {
-	        .mem = mem, .next = align_up(LAYOUT_ACPI + sizeof(struct acpi_rsdp), TABLE_ALIGNMENT)};
+		.mem = mem, .next = align_up(LAYOUT_ACPI + sizeof(struct acpi_rsdp), TABLE_ALIGNMENT)};
 	gpa_t dsdt, fadt, madt, xsdt;
 	int r;
 

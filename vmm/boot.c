@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define FIELD_INITRD        "initrd_path"
 #define FIELD_INITRD_APPEND "initrd_append_path"
@@ -60,7 +61,7 @@ struct pvh_page {
 	struct pvh_memory memory[MEMORY_MAP_MAX];
 };
 _Static_assert(
-        sizeof(struct pvh_page) <= LAYOUT_ZERO_PAGE - LAYOUT_PVH_INFO, "PVH info overlaps the zero page");
+	sizeof(struct pvh_page) <= LAYOUT_ZERO_PAGE - LAYOUT_PVH_INFO, "PVH info overlaps the zero page");
 _Static_assert(sizeof(struct boot_params) == 4096, "boot_params is the zero page");
 
 struct memory_map {
@@ -73,35 +74,69 @@ struct ramdisk {
 	uint64_t size_bytes; /* 0: none */
 };
 
-int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, size_t len, struct error *err)
+/* What became of reading `len` bytes of the kernel. */
+static int read_whole(ssize_t n, uint64_t len, struct error *err)
 {
-	ssize_t n = pread_full(src->fd, ret, len, offset);
-
 	if (n < 0)
 		return error_set_field(
-		        err, (int)-n, BOOT_FIELD_KERNEL, "cannot be read: %s", strerror((int)-n));
-	if ((size_t)n != len)
+			err, (int)-n, BOOT_FIELD_KERNEL, "cannot be read: %s", strerror((int)-n));
+	if ((uint64_t)n != len)
 		return error_set_field(err, ENODATA, BOOT_FIELD_KERNEL, "became shorter while it was read");
 	return 0;
 }
 
+int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, size_t len, struct error *err)
+{
+	return read_whole(pread_full(src->fd, ret, len, offset), len, err);
+}
+
+/* Reads straight into guest memory, but for the file's holes: there it is zero already, and stays
+ * unallocated. Bytes dealt with: less than `len` when the file ends before; or -errno. */
+static ssize_t read_sparse(int fd, uint8_t *host, uint64_t len, uint64_t offset)
+{
+	uint64_t pos = 0, end;
+	ssize_t n;
+
+	while (pos < len) {
+		off_t data = lseek(fd, (off_t)(offset + pos), SEEK_DATA), hole = -1;
+
+		if (data >= 0)
+			hole = lseek(fd, data, SEEK_HOLE);
+		else if (errno == ENXIO)
+			return (ssize_t)len; /* nothing but a hole to the end of the file */
+		if (data >= 0 && (uint64_t)data - offset >= len)
+			return (ssize_t)len;
+		/* A file system that knows no holes: one piece. */
+		if (data >= 0)
+			pos = (uint64_t)data - offset;
+		end = hole >= 0 && (uint64_t)hole - offset < len ? (uint64_t)hole - offset : len;
+		n = pread_full(fd, host + pos, end - pos, offset + pos);
+		if (n < 0)
+			return n;
+		pos += (uint64_t)n;
+		if (pos != end)
+			return (ssize_t)pos;
+	}
+	return (ssize_t)len;
+}
+
 int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
-        struct error *err)
+	struct error *err)
 {
 	void *host;
 
 	if (gpa < LAYOUT_KERNEL)
 		return error_set_field(
-		        err, ENOEXEC, BOOT_FIELD_KERNEL, "wants to be loaded below 1 MiB, at %#" PRIx64, gpa);
+			err, ENOEXEC, BOOT_FIELD_KERNEL, "wants to be loaded below 1 MiB, at %#" PRIx64, gpa);
 	if (!range_fits(gpa, size, src->ram_end))
 		return error_set_field(err, ENOMEM, BOOT_FIELD_KERNEL,
-		        "does not fit: it needs %" PRIu64 " MiB at %#" PRIx64
-		        ", and low memory ends at %" PRIu64 " MiB",
-		        size / MIB + !!(size % MIB), gpa, src->ram_end / MIB);
+			"does not fit: it needs %" PRIu64 " MiB at %#" PRIx64
+			", and low memory ends at %" PRIu64 " MiB",
+			size / MIB + !!(size % MIB), gpa, src->ram_end / MIB);
 	host = gmem_span(src->mem, gpa, size);
 	if (!host)
 		return error_set_field(err, EFAULT, BOOT_FIELD_KERNEL, "wants memory that is not there");
-	return boot_read_file(src, offset, host, len, err);
+	return read_whole(read_sparse(src->fd, host, len, offset), len, err);
 }
 
 /* The size of the regular file behind `fd`. */
@@ -120,7 +155,7 @@ static int file_size(int fd, const char *field, uint64_t *ret, struct error *err
 }
 
 static int load_kernel(
-        int fd, const struct gmem *mem, gpa_t ram_end, struct boot_image *ret, struct error *err)
+	int fd, const struct gmem *mem, gpa_t ram_end, struct boot_image *ret, struct error *err)
 {
 	struct boot_source src = {.fd = fd, .mem = mem, .ram_end = ram_end};
 	char magic[SELFMAG];
@@ -135,11 +170,11 @@ static int load_kernel(
 	if (r < 0)
 		return r;
 	return memcmp(magic, ELFMAG, SELFMAG) ? boot_load_bzimage(&src, ret, err)
-	                                      : boot_load_elf(&src, ret, err);
+					      : boot_load_elf(&src, ret, err);
 }
 
 static int load_archive(
-        int fd, const char *field, const struct gmem *mem, gpa_t gpa, uint64_t size_bytes, struct error *err)
+	int fd, const char *field, const struct gmem *mem, gpa_t gpa, uint64_t size_bytes, struct error *err)
 {
 	void *host = gmem_span(mem, gpa, size_bytes);
 	ssize_t n;
@@ -156,7 +191,7 @@ static int load_archive(
 
 /* The initrd and the archive behind it, as one ramdisk as high as kernel and memory allow. */
 static int load_initrd(const struct boot_config *config, const struct gmem *mem,
-        const struct boot_image *image, gpa_t ram_end, struct ramdisk *ret, struct error *err)
+	const struct boot_image *image, gpa_t ram_end, struct ramdisk *ret, struct error *err)
 {
 	const char *field = config->initrd_fd >= 0 ? FIELD_INITRD : FIELD_INITRD_APPEND;
 	gpa_t top = ram_end < image->initrd_end_max ? ram_end : image->initrd_end_max;
@@ -173,11 +208,11 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 	/* A file's size is at most 2^63 - 1, so only the second sum can wrap. */
 	gap_end = second ? align_up(first, ARCHIVE_ALIGNMENT) : first;
 	if (!checked_add(gap_end, second, &total) || image->end > top || total > top - image->end ||
-	        align_down(top - total, INITRD_ALIGNMENT) < image->end)
+		align_down(top - total, INITRD_ALIGNMENT) < image->end)
 		return error_set_field(err, ENOMEM, field,
-		        "does not fit: %" PRIu64 " MiB are left between the kernel's end at %" PRIu64
-		        " MiB and %" PRIu64 " MiB",
-		        top > image->end ? (top - image->end) / MIB : 0, image->end / MIB, top / MIB);
+			"does not fit: %" PRIu64 " MiB are left between the kernel's end at %" PRIu64
+			" MiB and %" PRIu64 " MiB",
+			top > image->end ? (top - image->end) / MIB : 0, image->end / MIB, top / MIB);
 	if (!total)
 		return 0;
 
@@ -187,7 +222,7 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 		r = load_archive(config->initrd_fd, FIELD_INITRD, mem, ramdisk.gpa, first, err);
 	if (r >= 0 && second)
 		r = load_archive(config->initrd_append_fd, FIELD_INITRD_APPEND, mem, ramdisk.gpa + gap_end,
-		        second, err);
+			second, err);
 	if (r < 0)
 		return r;
 	if (gap_end > first)
@@ -197,7 +232,7 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 }
 
 static int write_cmdline(
-        const char *cmdline, const struct boot_image *image, const struct gmem *mem, struct error *err)
+	const char *cmdline, const struct boot_image *image, const struct gmem *mem, struct error *err)
 {
 	size_t len = strlen(cmdline), max = LAYOUT_CMDLINE_MAX - 1;
 
@@ -205,7 +240,7 @@ static int write_cmdline(
 		max = image->cmdline_max;
 	if (len > max)
 		return error_set_field(
-		        err, E2BIG, FIELD_CMDLINE, "has %zu bytes; this kernel takes %zu at most", len, max);
+			err, E2BIG, FIELD_CMDLINE, "has %zu bytes; this kernel takes %zu at most", len, max);
 	if (gmem_write(mem, LAYOUT_CMDLINE, cmdline, len + 1) < 0)
 		return error_set_field(err, ENOMEM, FIELD_MEMORY, "leaves no room for the command line");
 	return 0;
@@ -241,7 +276,7 @@ static void make_memory_map(const struct gmem *mem, struct memory_map *ret)
 
 /* boot.rst, "The real-mode kernel header" and "64-bit boot protocol". */
 static int write_zero_page(const struct boot_image *image, const struct ramdisk *ramdisk,
-        const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
+	const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
 {
 	struct boot_params params = {.hdr = image->header, .acpi_rsdp_addr = rsdp};
 
@@ -254,24 +289,24 @@ static int write_zero_page(const struct boot_image *image, const struct ramdisk 
 	params.e820_entries = (uint8_t)map->n;
 	for (uint32_t i = 0; i < map->n; i++)
 		params.e820_table[i] = (struct boot_e820_entry){.addr = map->entries[i].addr,
-		        .size = map->entries[i].size,
-		        .type = map->entries[i].type};
+			.size = map->entries[i].size,
+			.type = map->entries[i].type};
 	return gmem_write(mem, LAYOUT_ZERO_PAGE, &params, sizeof(params));
 }
 
 static int write_pvh_info(
-        const struct ramdisk *ramdisk, const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
+	const struct ramdisk *ramdisk, const struct memory_map *map, gpa_t rsdp, const struct gmem *mem)
 {
 	struct pvh_page page = {
-	        .info = {.magic = PVH_MAGIC,
-	                .version = PVH_VERSION,
-	                .nr_modules = ramdisk->size_bytes ? 1 : 0,
-	                .modlist_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, module),
-	                .cmdline_paddr = LAYOUT_CMDLINE,
-	                .rsdp_paddr = rsdp,
-	                .memmap_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, memory),
-	                .memmap_entries = map->n},
-	        .module = {.paddr = ramdisk->gpa, .size = ramdisk->size_bytes},
+		.info = {.magic = PVH_MAGIC,
+			.version = PVH_VERSION,
+			.nr_modules = ramdisk->size_bytes ? 1 : 0,
+			.modlist_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, module),
+			.cmdline_paddr = LAYOUT_CMDLINE,
+			.rsdp_paddr = rsdp,
+			.memmap_paddr = LAYOUT_PVH_INFO + offsetof(struct pvh_page, memory),
+			.memmap_entries = map->n},
+		.module = {.paddr = ramdisk->gpa, .size = ramdisk->size_bytes},
 	};
 
 	memcpy(page.memory, map->entries, map->n * sizeof(page.memory[0]));
@@ -279,7 +314,7 @@ static int write_pvh_info(
 }
 
 int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rsdp, struct boot_entry *ret,
-        struct error *err)
+	struct error *err)
 {
 	struct boot_image image;
 	struct ramdisk ramdisk = {0};
@@ -305,7 +340,7 @@ int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rs
 
 	make_memory_map(mem, &map);
 	r = image.protocol == BOOT_PVH ? write_pvh_info(&ramdisk, &map, rsdp, mem)
-	                               : write_zero_page(&image, &ramdisk, &map, rsdp, mem);
+				       : write_zero_page(&image, &ramdisk, &map, rsdp, mem);
 	if (r >= 0)
 		r = boot_write_tables(image.protocol, mem);
 	if (r < 0)

@@ -32,10 +32,11 @@ struct boot_entry {
 
 /* Loads everything, and writes what the entry needs: GDT, page tables, zero page or start info. `rsdp` is
  * what acpi_build() returned. 0, or -errno with `err` naming "kernel_image_path", "initrd_path",
- * "initrd_append_path" or "boot_args"; what guest memory then holds is unspecified. `mem` must have RAM at 0.
+ * "initrd_append_path" or "boot_args"; what guest memory then holds is unspecified. `mem` must have RAM at 0
+ * and be all zero.
  */
 int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rsdp, struct boot_entry *ret,
-        struct error *err);
+	struct error *err);
 
 /* Changes `regs` and `sregs`, as KVM_GET_REGS and KVM_GET_SREGS gave them for the first vCPU, to the state
  * the protocol prescribes. */

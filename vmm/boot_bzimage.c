@@ -39,8 +39,8 @@ static int check_header(const struct setup_header *hdr, struct error *err)
 		return refuse(err, "is neither an ELF kernel nor a bzImage");
 	if (hdr->version < VERSION_MIN)
 		return error_set_field(err, ENOEXEC, BOOT_FIELD_KERNEL,
-		        "is a kernel of boot protocol %u.%02u; 2.12 or later is needed", hdr->version >> 8,
-		        hdr->version & 0xff);
+			"is a kernel of boot protocol %u.%02u; 2.12 or later is needed", hdr->version >> 8,
+			hdr->version & 0xff);
 	if (!(hdr->loadflags & LOADED_HIGH))
 		return refuse(err, "is a zImage; a bzImage is needed");
 	if (!(hdr->xloadflags & XLF_KERNEL_64))
@@ -85,8 +85,8 @@ int boot_load_bzimage(const struct boot_source *src, struct boot_image *ret, str
 	/* syssize is rounded up; the file need not be. */
 	if (code_bytes > file_code_bytes + PARAGRAPH_BYTES - 1)
 		return error_set_field(err, ENOEXEC, BOOT_FIELD_KERNEL,
-		        "is cut off: %" PRIu64 " bytes of %" PRIu64, src->size_bytes,
-		        setup_bytes + code_bytes);
+			"is cut off: %" PRIu64 " bytes of %" PRIu64, src->size_bytes,
+			setup_bytes + code_bytes);
 	if (code_bytes > file_code_bytes)
 		code_bytes = file_code_bytes;
 	if (code_bytes <= ENTRY_64_OFFSET || code_bytes > hdr->init_size)

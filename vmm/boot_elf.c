@@ -46,7 +46,7 @@ static int read_headers(struct elf_file *elf, struct error *err)
 	if (r < 0)
 		return r;
 	if (eh->e_ident[EI_CLASS] != ELFCLASS64 || eh->e_ident[EI_DATA] != ELFDATA2LSB ||
-	        eh->e_machine != EM_X86_64)
+		eh->e_machine != EM_X86_64)
 		return refuse(err, "is an ELF file for another processor than x86-64");
 	if (eh->e_type != ET_EXEC)
 		return refuse(err, "is an ELF file but not an executable (ET_EXEC)");
@@ -74,8 +74,8 @@ static size_t read_note(struct elf_file *elf, const uint8_t *note, size_t left)
 	if (total > left)
 		return 0;
 	if (nh.n_type == XEN_ELFNOTE_PHYS32_ENTRY && nh.n_namesz == sizeof(XEN_NOTE_NAME) &&
-	        !memcmp(name, XEN_NOTE_NAME, sizeof(XEN_NOTE_NAME)) &&
-	        nh.n_descsz >= sizeof(elf->pvh_entry)) {
+		!memcmp(name, XEN_NOTE_NAME, sizeof(XEN_NOTE_NAME)) &&
+		nh.n_descsz >= sizeof(elf->pvh_entry)) {
 		memcpy(&elf->pvh_entry, name + name_bytes, sizeof(elf->pvh_entry));
 		elf->has_pvh = true;
 	}
@@ -110,7 +110,7 @@ static int read_notes(struct elf_file *elf, const Elf64_Phdr *ph, struct error *
 }
 
 static int load_segment(
-        struct elf_file *elf, const Elf64_Phdr *ph, struct boot_image *image, struct error *err)
+	struct elf_file *elf, const Elf64_Phdr *ph, struct boot_image *image, struct error *err)
 {
 	int r;
 

@@ -47,14 +47,14 @@ _Static_assert(PAGE_TABLES_END <= LAYOUT_CMDLINE, "the page tables reach into th
 static struct kvm_segment flat_segment(uint16_t selector, uint8_t type, bool long_mode)
 {
 	return (struct kvm_segment){.base = 0,
-	        .limit = 0xffffffff,
-	        .selector = selector,
-	        .type = type,
-	        .present = 1,
-	        .s = 1,
-	        .db = !long_mode,
-	        .l = long_mode,
-	        .g = 1};
+		.limit = 0xffffffff,
+		.selector = selector,
+		.type = type,
+		.present = 1,
+		.s = 1,
+		.db = !long_mode,
+		.l = long_mode,
+		.g = 1};
 }
 
 static struct kvm_segment tss_segment(void)
@@ -62,7 +62,7 @@ static struct kvm_segment tss_segment(void)
 	/* PVH: "tr: a 32-bit TSS (active) with base 0 and limit 0x67"; VMX and SVM want one in long mode,
 	 * too. */
 	return (struct kvm_segment){
-	        .limit = 0x67, .selector = SELECTOR_TSS, .type = SEGMENT_TSS_BUSY, .present = 1};
+		.limit = 0x67, .selector = SELECTOR_TSS, .type = SEGMENT_TSS_BUSY, .present = 1};
 }
 
 /* Segment descriptor, AMD64 vol. 2, section 4.7: base 0 throughout. */
@@ -81,9 +81,9 @@ static int write_gdt(enum boot_protocol protocol, const struct gmem *mem)
 	struct kvm_segment data = flat_segment(SELECTOR_DATA, SEGMENT_DATA, false);
 	struct kvm_segment tss = tss_segment();
 	uint64_t gdt[GDT_ENTRIES] = {
-	        [SELECTOR_CODE / 8] = encode_descriptor(&code),
-	        [SELECTOR_DATA / 8] = encode_descriptor(&data),
-	        [SELECTOR_TSS / 8] = encode_descriptor(&tss),
+		[SELECTOR_CODE / 8] = encode_descriptor(&code),
+		[SELECTOR_DATA / 8] = encode_descriptor(&data),
+		[SELECTOR_TSS / 8] = encode_descriptor(&tss),
 	};
 
 	return gmem_write(mem, LAYOUT_GDT, gdt, sizeof(gdt));
@@ -131,7 +131,7 @@ void boot_registers(const struct boot_entry *entry, struct kvm_regs *regs, struc
 	sregs->gdt.limit = GDT_ENTRIES * 8 - 1;
 	sregs->idt.base = 0;
 	sregs->idt.limit =
-	        0; /* nobody handles anything yet: an exception is a triple fault, which the monitor sees */
+		0; /* nobody handles anything yet: an exception is a triple fault, which the monitor sees */
 
 	sregs->cr0 = CR0_PE | CR0_ET;
 	sregs->cr3 = 0;

@@ -39,7 +39,7 @@ int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, si
 /* The same, straight into guest memory; and says when [gpa, gpa + size) is not all RAM that may be used.
  * `len` <= `size`. */
 int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
-        struct error *err);
+	struct error *err);
 
 /* Writes the descriptor table and, for 64-bit entry, the page tables that boot_registers() points to. 0 or
  * -EFAULT. */

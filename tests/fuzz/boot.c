@@ -1,4 +1,4 @@
-/* Kernel files: whatever they say, boot_load() ends with an entry inside memory or a refusal that names the file. */
+/* Kernel files: whatever they say, boot_load() ends with an entry in memory or a refusal that names the file. */
 #include "vmm/boot.h"
 
 #include "vmm/layout.h"
@@ -17,12 +17,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 static struct gmem mem;
 static struct boot_config config = {-1, -1, -1, "console=ttyS0"};
 
-/* Guest memory with nothing behind it, an initrd of an odd size, and a file that is rewritten for each input. */
+/* Guest memory with nothing behind it, an initrd of an odd size, a file that is rewritten for each input. */
 static void prepare(void)
 {
 	uint8_t *ram = mmap(NULL, MEMORY + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (ram == MAP_FAILED || mprotect(ram + MEMORY, GUARD, PROT_NONE) < 0 || gmem_add(&mem, 0, MEMORY, ram) < 0)
+	if (ram == MAP_FAILED || mprotect(ram + MEMORY, GUARD, PROT_NONE) < 0 ||
+		gmem_add(&mem, 0, MEMORY, ram) < 0)
 		abort();
 	config.kernel_fd = memfd_create("kernel", 0);
 	config.initrd_fd = memfd_create("initrd", 0);

@@ -1,5 +1,5 @@
-/* A main for fuzz targets where there is no libFuzzer: runs each file of the target's corpus, and a fixed number of
- * mutations of it. The mutations are the same in every run, so that a failure repeats.
+/* A main for fuzz targets where there is no libFuzzer: runs each file of the target's corpus, and a fixed number
+ * of mutations of it. The mutations are the same in every run, so that a failure repeats.
  *
  *	tests/fuzz/NAME [FILE]...	without files: those in $srcdir/tests/fuzz/corpus/NAME */
 #include "common/buf.h"
@@ -30,8 +30,8 @@ static uint64_t next_random(void)
 /* Values that sit on the edges of what parsers compare with. */
 static void mutate(uint8_t *data, size_t *len)
 {
-	static const uint64_t edges[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-		0xffffffff, INT64_MAX, 1ull << 63, UINT64_MAX, UINT64_MAX - 15};
+	static const uint64_t edges[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff,
+		0x80000000, 0xffffffff, INT64_MAX, 1ull << 63, UINT64_MAX, UINT64_MAX - 15};
 	unsigned n = 1 + next_random() % 3;
 
 	for (unsigned i = 0; i < n && *len; i++) {
@@ -129,7 +129,8 @@ int main(int argc, char **argv)
 	int r = 0;
 
 	if (argc == 1) {
-		snprintf(folder, sizeof(folder), "%s/tests/fuzz/corpus/%s", srcdir ? srcdir : ".", basename(argv[0]));
+		snprintf(folder, sizeof(folder), "%s/tests/fuzz/corpus/%s", srcdir ? srcdir : ".",
+			basename(argv[0]));
 		r = replay_folder(folder);
 	}
 	for (int i = 1; i < argc; i++)

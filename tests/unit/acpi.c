@@ -1,4 +1,4 @@
-/* ACPI: tables that add up and point at each other, and, where iasl is installed, ACPICA's own opinion of them. */
+/* ACPI: tables that add up and point at each other; where iasl is installed, ACPICA's own opinion of them. */
 #include "vmm/acpi.h"
 
 #include "common/cleanup.h"
@@ -119,13 +119,14 @@ static void fadt_describes_hardware_reduced_acpi(void **state)
 	build(f);
 	fadt = find_table(f, "FACP");
 	flags = (uint32_t)get(fadt + 112, 4);
-	assert_true(flags & 1u << 20);				   /* HW_REDUCED_ACPI */
-	assert_true(flags & 1u << 10);				   /* RESET_REG_SUP */
-	assert_int_equal(get(fadt + 109, 2), 1 | 2 | 4 | 32);	   /* ISA, 8042, no VGA, no CMOS clock */
-	assert_int_equal(get(fadt + 120, 8), LAYOUT_PORT_ACPI_SLEEP + 2); /* RESET_REG */
+	assert_true(flags & 1u << 20); /* HW_REDUCED_ACPI */
+	assert_true(flags & 1u << 10); /* RESET_REG_SUP */
+	assert_int_equal(get(fadt + 109, 2), 1 | 2 | 4 | 32); /* ISA, 8042, no VGA, no CMOS clock */
+	/* RESET_REG, SLEEP_CONTROL_REG, SLEEP_STATUS_REG */
+	assert_int_equal(get(fadt + 120, 8), LAYOUT_PORT_ACPI_SLEEP + 2);
 	assert_int_equal(fadt[128], 1);
-	assert_int_equal(get(fadt + 248, 8), LAYOUT_PORT_ACPI_SLEEP);	  /* SLEEP_CONTROL_REG */
-	assert_int_equal(get(fadt + 260, 8), LAYOUT_PORT_ACPI_SLEEP + 1); /* SLEEP_STATUS_REG */
+	assert_int_equal(get(fadt + 248, 8), LAYOUT_PORT_ACPI_SLEEP);
+	assert_int_equal(get(fadt + 260, 8), LAYOUT_PORT_ACPI_SLEEP + 1);
 }
 
 static void madt_has_every_processor_once(void **state)

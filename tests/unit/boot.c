@@ -465,6 +465,31 @@ static void elf_with_pvh_note_gets_start_info(void **state)
 	assert_memory_equal(f->low + module[0], "initrd", 6);
 }
 
+static void holes_of_a_kernel_are_not_read(void **state)
+{
+	struct fixture *f = *state;
+	unsigned char resident[64];
+	struct elf elf;
+
+	/* Data, a hole of 64 pages, data. */
+	elf_init(&elf, false);
+	elf.ph[0].p_offset = 0;
+	elf.ph[0].p_filesz = 66 * 4096;
+	f->config.kernel_fd = file_of(&elf, sizeof(elf));
+	assert_int_equal(pwrite(f->config.kernel_fd, "end", 3, 66 * 4096 - 3), 3);
+	load(f);
+	assert_memory_equal(f->low + LOAD_ADDR, ELFMAG, 4);
+	assert_memory_equal(f->low + LOAD_ADDR + 66 * 4096 - 3, "end", 3);
+	assert_int_equal(mincore(f->low + LOAD_ADDR + 4096, 64 * 4096, resident), 0);
+	for (size_t i = 0; i < sizeof(resident); i++)
+		assert_int_equal(resident[i] & 1, 0);
+	/* A hole at the end. */
+	assert_int_equal(ftruncate(f->config.kernel_fd, 4096), 0);
+	assert_int_equal(ftruncate(f->config.kernel_fd, 66 * 4096), 0);
+	load(f);
+	assert_memory_equal(f->low + LOAD_ADDR, ELFMAG, 4);
+}
+
 static void elf_without_note_gets_a_zero_page(void **state)
 {
 	struct fixture *f = *state;
@@ -646,6 +671,7 @@ int main(void)
 		CASE(initrd_stays_below_what_the_kernel_allows),
 		CASE(initrds_that_do_not_fit_are_refused),
 		CASE(elf_with_pvh_note_gets_start_info),
+		CASE(holes_of_a_kernel_are_not_read),
 		CASE(elf_without_note_gets_a_zero_page),
 		CASE(lying_elf_headers_are_refused),
 		CASE(lying_elf_segments_are_refused),

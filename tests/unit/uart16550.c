@@ -74,7 +74,7 @@ static void out_string(struct fixture *f, const char *s)
 		out(f, DATA, (uint8_t)*s);
 }
 
-/* The steps of Linux's autoconfig(): interrupt enables hold four bits, loopback mirrors the modem lines, FIFOs show. */
+/* The steps of Linux's autoconfig(): enables hold four bits, loopback mirrors the modem lines, FIFOs show. */
 static void linux_recognises_a_16550a(void **state)
 {
 	struct fixture *f = *state;
