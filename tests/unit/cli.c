@@ -1,0 +1,156 @@
+/* The argument table, the machine's spec from options, tables and ages. */
+#include "tests/unit/test.h"
+
+#include "cli/args.h"
+#include "cli/output.h"
+#include "cli/spec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct option_def options[] = {
+	{0, "name", "NAME", "name"},
+	{'m', "memory", "MIB", "memory"},
+	{'p', "publish", "PORTS", "ports"},
+	{'e', "env", "KEY=VALUE", "environment"},
+	{0, "restart", "POLICY", "restart"},
+	{'d', "detach", NULL, "flag"},
+	{0},
+};
+
+static const struct command commands[] = {
+	{"machine run", "run", "IMAGE [-- COMMAND...]", 1, 1, true, options, "run", 125, NULL},
+	{"machine list", "ps", "", 0, 0, false, NULL, "list", 0, NULL},
+	{"version", NULL, "", 0, 0, false, NULL, "version", 0, NULL},
+	{0},
+};
+
+#define PARSE(args, fail, ...)                                                                                \
+	({                                                                                                    \
+		char *argv_[] = {"hull", __VA_ARGS__};                                                        \
+		memset(fail, 0, sizeof(*(fail)));                                                             \
+		args_parse(args, commands, (int)(sizeof(argv_) / sizeof(argv_[0])), argv_, fail);             \
+	})
+
+static void options_stand_anywhere_and_take_values_both_ways(void **state)
+{
+	struct failure fail;
+	struct args args;
+
+	(void)state;
+	assert_int_equal(PARSE(&args, &fail, "run", "-dm", "64", "img", "--name=a", "-e", "A=1", "-eB=2", "--", "ls", "-l"), 0);
+	assert_string_equal(args.command->name, "machine run");
+	assert_string_equal(args.operands[0], "img");
+	assert_string_equal(args_value(&args, "name"), "a");
+	assert_string_equal(args_value(&args, "memory"), "64");
+	assert_true(args_flag(&args, "detach"));
+	assert_int_equal(args.n_rest, 2);
+	assert_string_equal(args.rest[1], "-l");
+	args_done(&args);
+	assert_int_equal(PARSE(&args, &fail, "--host", "unix:///x", "machine", "list"), 0);
+	assert_string_equal(args_value(&args, "host"), "unix:///x");
+	assert_string_equal(args.command->short_form, "ps");
+	args_done(&args);
+}
+
+static void mistakes_are_refused_with_the_nearest_name(void **state)
+{
+	struct failure fail;
+	struct args args;
+
+	(void)state;
+#define REFUSED(hint_, ...)                                                                                   \
+	do {                                                                                                  \
+		assert_int_equal(PARSE(&args, &fail, __VA_ARGS__), -EINVAL);                                  \
+		assert_true(fail.usage);                                                                      \
+		assert_non_null(strstr(fail.hint, hint_));                                                    \
+		args_done(&args);                                                                             \
+	} while (0)
+	REFUSED("hull version", "versoin");
+	REFUSED("machine list", "machine", "lits");
+	REFUSED("--name", "run", "--nmae", "x", "img");
+	REFUSED("usage: hull run", "run");
+	REFUSED("follows `--`", "run", "img", "ls");
+	REFUSED("", "run", "img", "--detach=1");
+	REFUSED("", "run", "img", "--name");
+	REFUSED("", "run", "");
+}
+
+static void a_spec_says_what_the_options_said(void **state)
+{
+	struct failure fail;
+	struct args args;
+	json_t *spec = NULL;
+	char *text;
+
+	(void)state;
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "-m", "2g", "-p", "127.0.0.2:8080:80", "-e", "A=b=c", "--restart",
+				 "on-failure:3"), 0);
+	assert_int_equal(spec_from_args(&args, &spec, &fail), 0);
+	text = json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
+	assert_string_equal(text, "{\"env\":{\"A\":\"b=c\"},\"image\":\"img\",\"labels\":{},\"memory_mib\":2048,\"ports\":[{\"address\":"
+				  "\"127.0.0.2\",\"guest\":80,\"host\":8080}],\"restart\":{\"max_retries\":3,\"policy\":\"on-failure\"}}");
+	free(text);
+	json_decref(spec);
+	args_done(&args);
+#define BAD(option, value)                                                                                    \
+	do {                                                                                                  \
+		assert_int_equal(PARSE(&args, &fail, "run", "img", option, value), 0);                        \
+		assert_int_equal(spec_from_args(&args, &spec, &fail), -EINVAL);                               \
+		assert_true(fail.usage);                                                                      \
+		args_done(&args);                                                                             \
+	} while (0)
+	BAD("-p", "80");
+	BAD("-p", "0:80");
+	BAD("-p", "8080:65536");
+	BAD("-m", "12x");
+	BAD("-e", "=x");
+	BAD("--restart", "always:3");
+}
+
+static void columns_are_as_wide_as_their_widest_cell(void **state)
+{
+	struct table table;
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	(void)state;
+	table_init(&table, "NAME|X");
+	table_add(&table, "a\033b");
+	table_add(&table, "%d", 7);
+	table_add(&table, "longer");
+	table_add(&table, "y");
+	table_print(&table, out);
+	table_done(&table);
+	fclose(out);
+	assert_string_equal(text, "NAME    X\na?b     7\nlonger  y\n");
+	free(text);
+}
+
+static void ages_and_sizes_are_rounded_down_to_one_unit(void **state)
+{
+	char age[AGE_MAX], size[SIZE_MAX_TEXT];
+
+	(void)state;
+	assert_string_equal(age_text("1970-01-01T00:01:00Z", 60 + 119, age), "1 minute ago");
+	assert_string_equal(age_text("1970-01-01T00:00:00.5Z", 3 * 86400, age), "3 days ago");
+	assert_string_equal(age_text("1970-01-01T00:01:00Z", 0, age), "just now");
+	assert_string_equal(age_text("nonsense", 0, age), "");
+	assert_string_equal(size_text(1536, size), "1.5 KiB");
+	assert_string_equal(size_text(256 << 20, size), "256 MiB");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(options_stand_anywhere_and_take_values_both_ways),
+		cmocka_unit_test(mistakes_are_refused_with_the_nearest_name),
+		cmocka_unit_test(a_spec_says_what_the_options_said),
+		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
+		cmocka_unit_test(ages_and_sizes_are_rounded_down_to_one_unit),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
