@@ -1,0 +1,83 @@
+/* Checks of single values, ports that collide, and problems as JSON. */
+#include "tests/unit/test.h"
+
+#include "api/problem.h"
+#include "api/spec.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void names_are_short_and_plain(void **state)
+{
+	static const char *const good[] = {"a", "0", "a-b", "a--b9"}, *const bad[] = {"", "-a", "a-", "A", "a_b", "a/b", "ä"};
+	char long_name[NAME_MAX_BYTES + 2];
+	struct error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		assert_int_equal(name_check(good[i], &err), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(name_check(bad[i], &err), -EINVAL);
+	memset(long_name, 'a', sizeof(long_name));
+	long_name[NAME_MAX_BYTES + 1] = '\0';
+	assert_int_equal(name_check(long_name, &err), -EINVAL);
+	long_name[NAME_MAX_BYTES] = '\0';
+	assert_int_equal(name_check(long_name, &err), 0);
+}
+
+static void a_digest_cannot_be_a_path(void **state)
+{
+	struct error err;
+
+	(void)state;
+	assert_int_equal(
+		digest_check("sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", &err), 0);
+	assert_int_equal(
+		digest_check("sha256:../../../../../../../../../../../../../../../../../../../../etc", &err), -EINVAL);
+	assert_int_equal(
+		digest_check("sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", &err), -EINVAL);
+	assert_int_equal(digest_check("sha256:", &err), -EINVAL);
+}
+
+static void ports_collide_on_one_address_or_all(void **state)
+{
+	struct port_spec here = {80, 1, (char *)"127.0.0.1"}, all = {80, 1, (char *)"0.0.0.0"};
+	struct port_spec there = {80, 1, (char *)"127.0.0.2"}, other = {81, 1, (char *)"127.0.0.1"};
+
+	(void)state;
+	assert_true(ports_collide(&here, &here));
+	assert_true(ports_collide(&here, &all));
+	assert_true(ports_collide(&all, &there));
+	assert_false(ports_collide(&here, &there));
+	assert_false(ports_collide(&here, &other));
+}
+
+static void a_problem_is_always_json(void **state)
+{
+	struct problem problem;
+	json_t *dumped;
+
+	(void)state;
+	problem_set(&problem, PROBLEM_INVALID_FIELD, "name", "cut \xc3");
+	dumped = problem_dump(&problem);
+	assert_non_null(dumped);
+	assert_string_equal(json_string_value(json_object_get(dumped, "detail")), "cut ?");
+	assert_string_equal(json_string_value(json_object_get(dumped, "code")), "invalid_field");
+	assert_int_equal(json_integer_value(json_object_get(dumped, "status")), 400);
+	json_decref(dumped);
+	dumped = problem_schema();
+	assert_non_null(dumped);
+	json_decref(dumped);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names_are_short_and_plain),
+		cmocka_unit_test(a_digest_cannot_be_a_path),
+		cmocka_unit_test(ports_collide_on_one_address_or_all),
+		cmocka_unit_test(a_problem_is_always_json),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
