@@ -96,8 +96,8 @@ static void begin_stop(struct relay *r)
 	log_info("stopping");
 	if (r->probe_port)
 		kill_program(r, SIGTERM);
-	else if (r->state == STATE_STARTING) /* nobody listens inside yet, and nothing is under way */
-		forward_quit(r->forward);
+	else if (r->state == STATE_STARTING) /* nobody listens inside yet; QEMU ends in good order on it */
+		kill_program(r, SIGTERM);
 	else if (send(r->inside_fd, "down\n", 5, MSG_NOSIGNAL | MSG_DONTWAIT) != 5)
 		forward_quit(r->forward);
 	r->state = STATE_STOPPING;
