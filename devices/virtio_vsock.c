@@ -300,13 +300,18 @@ static bool next_control(struct virtio_vsock *v, struct vsock_header *ret)
 	return false;
 }
 
+static bool owes_packets(const struct virtio_vsock *v)
+{
+	return v->n_rsts || !TAILQ_EMPTY(&v->speak);
+}
+
 static void speak(struct virtio_vsock *v)
 {
 	struct virtq *rx = &v->dev.queues[VSOCK_QUEUE_RX];
 	uint8_t bytes[VSOCK_HEADER_BYTES];
 	struct vsock_header header;
 
-	while (v->n_rsts || !TAILQ_EMPTY(&v->speak)) {
+	while (owes_packets(v)) {
 		int r = rx->ready ? virtq_pop(rx, &v->chain) : 0;
 
 		if (r == 0)
@@ -348,17 +353,19 @@ static void serve_rx(struct virtio_vsock *v)
 
 	if (!rx->ready)
 		return;
-	speak(v);
-	if (!vsock_is_running(v))
-		return;
-	if (v->n_rsts || !TAILQ_EMPTY(&v->speak) || !TAILQ_EMPTY(&v->ring_wait)) {
-		virtq_enable_doorbell(rx);
+	do {
 		speak(v);
-		if (vsock_is_running(v) && virtq_has_work(rx))
-			wake_ring_waiters(v);
-	} else {
-		virtq_disable_doorbell(rx);
-	}
+		if (!vsock_is_running(v))
+			return;
+		if (!owes_packets(v) && TAILQ_EMPTY(&v->ring_wait)) {
+			virtq_disable_doorbell(rx);
+			return;
+		}
+		/* With EVENT_IDX it is on for one index only: once that is taken, to be set again. */
+		virtq_enable_doorbell(rx);
+	} while (owes_packets(v) && virtq_has_work(rx));
+	if (virtq_has_work(rx))
+		wake_ring_waiters(v);
 }
 
 static void send_event(struct virtio_vsock *v)

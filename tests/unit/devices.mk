@@ -32,6 +32,8 @@ TESTS += tests/unit/virtio_vsock
 tests_unit_virtio_vsock_SOURCES = tests/unit/virtio_vsock.c
 tests_unit_virtio_vsock_CFLAGS = $(UNIT_CFLAGS)
 tests_unit_virtio_vsock_LDADD = $(DEVICES_TEST_LIBS)
+# The test does something at the instant of this call.
+tests_unit_virtio_vsock_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
 check_PROGRAMS += tests/unit/state tests/unit/virtio_mmio tests/unit/blk_uring
 TESTS += tests/unit/state tests/unit/virtio_mmio tests/unit/blk_uring
 tests_unit_state_SOURCES = tests/unit/state.c
