@@ -64,7 +64,10 @@ enum uart_register {
 struct uart16550 {
 	const struct uart16550_ops *ops;
 	void *ctx;
-	pthread_mutex_t lock; /* guards what follows; a leaf */
+	/* Held by a register access from end to end; guards the transmit buffer. Taken before `lock`, and kept
+	 * while the sink takes its time: the other processors wait for the line then, and nobody else. */
+	pthread_mutex_t access_lock;
+	pthread_mutex_t lock; /* guards what follows, but for the transmit buffer; a leaf */
 
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
 	bool fifo;         /* FCR_ENABLE */
@@ -90,30 +93,47 @@ struct uart16550 *uart16550_new(const struct uart16550_ops *ops, void *ctx)
 	uart->ctx = ctx;
 	uart->lcr = LCR_8N1;
 	uart->dll = DIVISOR_115200;
+	pthread_mutex_init(&uart->access_lock, NULL);
 	pthread_mutex_init(&uart->lock, NULL);
 	return uart;
 }
 
+static void begin_access(struct uart16550 *uart)
+{
+	pthread_mutex_lock(&uart->access_lock);
+	pthread_mutex_lock(&uart->lock);
+}
+
+static void end_access(struct uart16550 *uart)
+{
+	pthread_mutex_unlock(&uart->lock);
+	pthread_mutex_unlock(&uart->access_lock);
+}
+
+/* Within an access. Input may come meanwhile. */
 static void flush(struct uart16550 *uart)
 {
 	if (!uart->tx_len)
 		return;
+	pthread_mutex_unlock(&uart->lock);
 	uart->ops->transmit(uart->ctx, uart->tx, uart->tx_len);
 	uart->tx_len = 0;
+	pthread_mutex_lock(&uart->lock);
 }
 
 void uart16550_flush(struct uart16550 *uart)
 {
-	pthread_mutex_lock(&uart->lock);
+	begin_access(uart);
 	flush(uart);
-	pthread_mutex_unlock(&uart->lock);
+	end_access(uart);
 }
 
 void uart16550_free(struct uart16550 *uart)
 {
 	if (!uart)
 		return;
-	flush(uart);
+	uart16550_flush(uart);
+	pthread_mutex_destroy(&uart->access_lock);
 	pthread_mutex_destroy(&uart->lock);
 	free(uart);
 }
@@ -314,24 +334,24 @@ void uart16550_read(struct uart16550 *uart, uint64_t offset, void *data, uint32_
 {
 	uint8_t *bytes = data;
 
-	pthread_mutex_lock(&uart->lock);
+	begin_access(uart);
 	for (uint32_t i = 0; i < len; i++)
 		bytes[i] = offset + i < UART16550_PORTS
 				   ? read_register(uart, (enum uart_register)(offset + i))
 				   : 0xff;
 	update_interrupt(uart);
-	pthread_mutex_unlock(&uart->lock);
+	end_access(uart);
 }
 
 void uart16550_write(struct uart16550 *uart, uint64_t offset, const void *data, uint32_t len)
 {
 	const uint8_t *bytes = data;
 
-	pthread_mutex_lock(&uart->lock);
+	begin_access(uart);
 	for (uint32_t i = 0; i < len && offset + i < UART16550_PORTS; i++)
 		write_register(uart, (enum uart_register)(offset + i), bytes[i]);
 	update_interrupt(uart);
-	pthread_mutex_unlock(&uart->lock);
+	end_access(uart);
 }
 
 size_t uart16550_receive(struct uart16550 *uart, const void *data, size_t len)

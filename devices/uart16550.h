@@ -1,8 +1,8 @@
 /* A 16550A UART, as far as firmware and Linux's 8250 driver look: FIFOs, interrupts, loopback; no baud rate,
  * no modem.
  *
- * It has a lock of its own: registers are accessed by vCPU threads, input comes from the loop thread. The
- * callbacks are called with it held and must not call back. */
+ * It has locks of its own: registers are accessed by vCPU threads, input comes from the loop thread. The
+ * callbacks are called with one held and must not call back. */
 #ifndef HULL_DEVICES_UART16550_H
 #define HULL_DEVICES_UART16550_H
 
@@ -16,7 +16,7 @@ struct uart16550_ops {
 	/* The interrupt output rose: one edge. */
 	void (*interrupt)(void *ctx);
 	/* The guest sent `len` bytes. They are gathered: a call brings a line, what there was when the
-	 * transmitter fell idle, or a full buffer. */
+	 * transmitter fell idle, or a full buffer. It may block: register accesses wait, input does not. */
 	void (*transmit)(void *ctx, const uint8_t *data, size_t len);
 	/* The receive FIFO has room again after uart16550_receive() took less than it was given. May be NULL.
 	 */

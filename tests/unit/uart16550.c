@@ -4,12 +4,15 @@
 #include "tests/unit/test.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR, FCR = IIR };
 
 struct fixture {
 	struct uart16550 *uart;
+	bool input_comes; /* while the next output is under way */
 	unsigned interrupts, transmits, readies;
 	char sent[1024];
 	size_t sent_len;
@@ -20,10 +23,29 @@ static void on_interrupt(void *ctx)
 	((struct fixture *)ctx)->interrupts++;
 }
 
+static void *another_thread(void *ctx)
+{
+	uart16550_receive(((struct fixture *)ctx)->uart, "x", 1);
+	return NULL;
+}
+
+static void receive_elsewhere(struct fixture *f)
+{
+	struct timespec deadline;
+	pthread_t thread;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += 10;
+	assert_int_equal(pthread_create(&thread, NULL, another_thread, f), 0);
+	assert_int_equal(pthread_timedjoin_np(thread, NULL, &deadline), 0);
+}
+
 static void on_transmit(void *ctx, const uint8_t *data, size_t len)
 {
 	struct fixture *f = ctx;
 
+	if (f->input_comes)
+		receive_elsewhere(f);
 	assert_true(len > 0 && f->sent_len + len < sizeof(f->sent));
 	memcpy(f->sent + f->sent_len, data, len);
 	f->sent_len += len;
@@ -219,6 +241,21 @@ static void receive_takes_what_the_fifo_holds(void **state)
 	assert_int_equal(f->readies, 2); /* it took all: nobody waits */
 }
 
+/* Who reads the output may be slow; the thread that brings input has a machine to look after. */
+static void input_does_not_wait_for_output(void **state)
+{
+	struct fixture *f = *state;
+
+	out(f, FCR, 1);
+	out(f, IER, 1);
+	f->input_comes = true;
+	out(f, DATA, '\n');
+	f->input_comes = false;
+	assert_int_equal(f->sent_len, 1);
+	assert_int_equal(f->interrupts, 1);
+	assert_int_equal(in(f, DATA), 'x');
+}
+
 static void clearing_the_fifo_makes_room(void **state)
 {
 	struct fixture *f = *state;
@@ -350,6 +387,7 @@ int main(void)
 		CASE(an_unfinished_line_is_passed_on_when_the_driver_is_done),
 		CASE(endless_lines_are_passed_on_in_pieces),
 		CASE(receive_takes_what_the_fifo_holds),
+		CASE(input_does_not_wait_for_output),
 		CASE(clearing_the_fifo_makes_room),
 		CASE(loopback_returns_what_is_sent_and_cuts_the_line),
 		CASE(the_divisor_hides_data_and_enables),
