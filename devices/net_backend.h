@@ -53,8 +53,8 @@ struct net_backend_ops {
 	/* The driver has chosen among them. 0 or -errno. */
 	int (*set_features)(struct net_backend *backend, uint64_t driver_features);
 	/* The next frame into `iov`, which has room for NET_PACKET_MAX bytes: its length with the header
-	 * (num_buffers is left to the caller), -EAGAIN when there is none, another -errno when the link is
-	 * lost. */
+	 * (num_buffers is left to the caller), 0 when what came was noise, -EAGAIN when there is none,
+	 * another -errno when the link is lost. */
 	ssize_t (*receive)(struct net_backend *backend, const struct iovec *iov, int n);
 	/* Sends one frame; iov[0] is the header. 0 also when the frame was dropped, as networks do; -EAGAIN:
 	 * not now, nothing was taken, call again when the descriptor is writable; another -errno when the

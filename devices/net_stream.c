@@ -106,21 +106,17 @@ static ssize_t stream_receive(struct net_backend *backend, const struct iovec *i
 	struct net_stream *s = from_backend(backend);
 	ssize_t length;
 
-	for (;;) {
-		length = next_frame(s);
-		if (length < 0)
-			return length;
-		if (length == 0) {
-			int r = fill(s);
+	while ((length = next_frame(s)) == 0) {
+		int r = fill(s);
 
-			if (r < 0)
-				return r;
-			continue;
-		}
-		s->rx_start += LENGTH_BYTES + (size_t)length;
-		if (length >= ETHERNET_HEADER_BYTES)
-			break; /* less is noise: skipped */
+		if (r < 0)
+			return r;
 	}
+	if (length < 0)
+		return length;
+	s->rx_start += LENGTH_BYTES + (size_t)length;
+	if (length < ETHERNET_HEADER_BYTES)
+		return 0; /* not skipped here: a peer could keep us here for ever */
 	scatter(iov, n, 0, no_offload, sizeof(no_offload));
 	scatter(iov, n, NET_HEADER_BYTES, s->rx + s->rx_start - length, (size_t)length);
 	return NET_HEADER_BYTES + length;

@@ -83,6 +83,7 @@ static void link_lost(struct virtio_net *n, int errnum)
 	n->backend->ops->free(n->backend);
 	n->backend = NULL;
 	n->tx_blocked = false;
+	loop_kick(&n->kick); /* frames that wait in the transmit ring are dropped now */
 	virtio_dev_config_changed(&n->dev);
 }
 

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
@@ -438,6 +439,51 @@ static void a_peer_that_hangs_up_takes_the_link_down(void **state)
 	assert_int_equal(link_status(w), 0);
 }
 
+/* The peer goes while frames wait for it, and the device finds out as it looks for room, not by an event. */
+static void frames_that_waited_for_a_lost_peer_are_dropped(void **state)
+{
+	struct world *w = *state;
+	static uint8_t frame[60000];
+	unsigned sent = 0, done = 0;
+
+	world_start(w, MERGED, 0, 0);
+	fill_frame(frame, sizeof(frame), 1);
+	while (done == sent && sent < QSIZE / 3) {
+		guest_sends(w, frame, sizeof(frame));
+		sent++;
+		run_rounds(w, 2);
+		done += tx_done(w);
+	}
+	assert_true(done < sent);
+	w->peer = close_fd(w->peer);
+	driver_kick(&w->driver, TX);
+	run_rounds(w, 3);
+	assert_int_equal(link_status(w), 0);
+	assert_int_equal(done + tx_done(w), sent);
+}
+
+/* A peer that sends nothing but noise, as fast as it is read, does not keep the loop from others. */
+static void runts_do_not_hold_the_loop(void **state)
+{
+	static uint8_t noise[4000 * 5];
+	struct world *w = *state;
+	int unread;
+
+	world_start(w, MERGED, QSIZE, RX_BYTES);
+	for (size_t i = 0; i < sizeof(noise); i++)
+		noise[i] = i % 5 == 3; /* a length of 1, and a byte */
+	assert_int_equal(write(w->peer, noise, sizeof(noise)), sizeof(noise));
+	virtio_dev_doorbell(w->dev, RX);
+	/* What was read is in the device's buffer; the rest waits for other turns of the loop. */
+	assert_int_equal(write(w->peer, noise, sizeof(noise)), sizeof(noise));
+	virtio_dev_doorbell(w->dev, RX);
+	assert_int_equal(ioctl(w->peer, SIOCOUTQ, &unread), 0);
+	assert_true(unread > 0);
+	run_rounds(w, 2 * sizeof(noise) / 5 / 64 + 8);
+	assert_int_equal(ioctl(w->peer, SIOCOUTQ, &unread), 0);
+	assert_int_equal(unread, 0);
+}
+
 static void runts_are_skipped(void **state)
 {
 	struct world *w = *state;
@@ -776,6 +822,8 @@ int main(void)
 	        CASE(without_buffers_the_peer_waits_and_nothing_spins),
 	        CASE(impossible_lengths_take_the_link_down),
 	        CASE(a_peer_that_hangs_up_takes_the_link_down),
+	        CASE(frames_that_waited_for_a_lost_peer_are_dropped),
+	        CASE(runts_do_not_hold_the_loop),
 	        CASE(runts_are_skipped),
 	        CASE(a_slow_peer_gets_every_frame_whole),
 	        CASE(a_frame_without_a_header_breaks_the_device),
