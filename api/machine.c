@@ -386,9 +386,10 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 	return 0;
 }
 
+/* Not FTW_MOUNT: on an overlay a file's device is not its folder's, and would be passed over. */
 static void remove_tree(const char *path)
 {
-	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static void random_base32(char *ret, size_t len)
