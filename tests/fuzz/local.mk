@@ -9,7 +9,7 @@ else
 FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
-FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/virtio_blk tests/fuzz/vsock
+FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -27,3 +27,7 @@ tests_fuzz_virtio_blk_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS
 tests_fuzz_vsock_SOURCES = tests/fuzz/vsock.c $(FUZZ_MAIN)
 tests_fuzz_vsock_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_vsock_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
+
+tests_fuzz_net_SOURCES = tests/fuzz/net.c $(FUZZ_MAIN)
+tests_fuzz_net_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_net_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)

@@ -15,6 +15,7 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -35,6 +36,7 @@ struct world {
 	uint64_t features;
 	bool rx_held; /* used receive buffers are not given back */
 	int peer;     /* the other end of the stream, or a packet socket on the tap */
+	bool served;  /* atomic: the thread that runs the loop is to end */
 };
 
 static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
@@ -610,6 +612,62 @@ static void a_reset_in_mid_frame_leaves_the_stream_whole(void **state)
 
 /* ---- save and load ---- */
 
+static void *serve(void *ctx)
+{
+	struct world *w = ctx;
+
+	while (!__atomic_load_n(&w->served, __ATOMIC_SEQ_CST)) /* interrupts stop the loop too */
+		if (loop_run(w->loop) < 0)
+			abort();
+	return NULL;
+}
+
+/* A vCPU resets the device while the loop moves frames both ways. From the moment it is reset, guest memory
+ * stands still; and the stream to the peer holds whole frames only. */
+static void a_vcpu_resets_while_the_loop_works(void **state)
+{
+	struct world *w = *state;
+	uint8_t *snapshot = malloc(w->guest.size), frame[1000];
+	gpa_t bottom = w->guest.brk;
+	unsigned moved = 0;
+	int unread = 0;
+	pthread_t thread;
+
+	assert_non_null(snapshot);
+	fill_frame(frame, sizeof(frame), 1);
+	assert_int_equal(pthread_create(&thread, NULL, serve, w), 0);
+	for (int round = 0; round < 200; round++) {
+		w->guest.brk = bottom;
+		memset(w->guest.ram, 0, w->guest.size);
+		for (int i = 0; i < 2; i++)
+			driver_queue_init(&w->q[i], &w->guest, QSIZE);
+		for (unsigned i = 0; i < 32; i++)
+			post_rx(w, guest_alloc(&w->guest, RX_BYTES, 16), RX_BYTES);
+		driver_start(&w->driver, MERGED, w->q, 2);
+		assert_int_equal(ioctl(w->peer, SIOCOUTQ, &unread), 0);
+		for (unsigned i = 0; i < 8; i++) {
+			guest_sends(w, frame, sizeof(frame));
+			if (unread < 50000)
+				peer_sends(w, frame, sizeof(frame));
+		}
+		for (int spin = 0; spin < round * 100; spin++)
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		driver_reset(&w->driver);
+		memcpy(snapshot, w->guest.ram, w->guest.size);
+		moved += driver_queue_has_used(&w->q[RX]) || driver_queue_has_used(&w->q[TX]);
+		sched_yield();
+		assert_memory_equal(snapshot, w->guest.ram, w->guest.size);
+		/* What has come so far, in whole frames; a part of one stays for the next round. */
+		while (ioctl(w->peer, FIONREAD, &unread) == 0 && unread >= 4 + (int)sizeof(frame))
+			peer_expects(w, frame, sizeof(frame));
+	}
+	assert_true(moved > 0); /* else this tested nothing */
+	__atomic_store_n(&w->served, true, __ATOMIC_SEQ_CST);
+	loop_stop(w->loop);
+	pthread_join(thread, NULL);
+	free(snapshot);
+}
+
 static void saved_in_mid_operation_it_goes_on_elsewhere(void **state)
 {
 	struct world *w = *state;
@@ -831,6 +889,7 @@ int main(void)
 	        CASE(offloads_not_negotiated_are_dropped),
 	        CASE(an_oversize_frame_is_dropped),
 	        CASE(a_reset_in_mid_frame_leaves_the_stream_whole),
+	        CASE(a_vcpu_resets_while_the_loop_works),
 	        CASE(saved_in_mid_operation_it_goes_on_elsewhere),
 	        CASE(configuration_is_checked),
 	        cmocka_unit_test(tap_names_are_checked),
