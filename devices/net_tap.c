@@ -135,7 +135,7 @@ int virtio_net_open_tap(const char *name, struct error *err)
 {
 	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
 	cleanup_close int fd = -1;
-	int r = check_name(name, err);
+	int r = check_name(name, err), errnum;
 
 	if (r < 0)
 		return r;
@@ -148,18 +148,19 @@ int virtio_net_open_tap(const char *name, struct error *err)
 	memcpy(ifr.ifr_name, name, strlen(name));
 	if (ioctl(fd, TUNSETIFF, &ifr) == 0)
 		return steal_fd(&fd);
-	switch (errno) {
+	errnum = errno; /* if_nametoindex() has one of its own */
+	switch (errnum) {
 	case EBUSY:
 		return error_set_field(err, EBUSY, FIELD, "%s is in use by another program", name);
 	case EPERM:
 	case EACCES:
-		return error_set_field(err, errno, FIELD,
+		return error_set_field(err, errnum, FIELD,
 		        if_nametoindex(name) ? "%s: not permitted to attach to it"
 		                             : "%s does not exist and may not be created by this user",
 		        name);
 	case EINVAL:
 		return error_set_field(err, EINVAL, FIELD, "%s is not a tap interface with one queue", name);
 	default:
-		return error_set_field(err, errno, FIELD, "cannot attach to %s: %s", name, strerror(errno));
+		return error_set_field(err, errnum, FIELD, "cannot attach to %s: %s", name, strerror(errnum));
 	}
 }

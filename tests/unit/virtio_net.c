@@ -9,6 +9,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
@@ -19,6 +20,8 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { RX, TX };
 
@@ -864,6 +867,26 @@ static void a_tap_in_use_is_refused(void **state)
 	assert_int_equal(virtio_net_open_tap("lo", &err), -EINVAL); /* is no tap */
 }
 
+static void a_tap_that_may_not_be_made_is_refused(void **state)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct before[2], without[2];
+	struct world *w = *state;
+	struct error err = {0};
+	int r;
+
+	if (!w->dev)
+		skip();
+	assert_int_equal(syscall(SYS_capget, &header, before), 0);
+	memcpy(without, before, sizeof(without));
+	without[0].effective &= ~(1u << CAP_NET_ADMIN);
+	assert_int_equal(syscall(SYS_capset, &header, without), 0);
+	r = virtio_net_open_tap("hulltest1", &err);
+	assert_int_equal(syscall(SYS_capset, &header, before), 0);
+	assert_int_equal(r, -EPERM);
+	assert_non_null(strstr(err.message, "does not exist"));
+}
+
 #define CASE(fn)     cmocka_unit_test_setup_teardown(fn, setup, teardown)
 #define CASE_TAP(fn) cmocka_unit_test_setup_teardown(fn, setup_tap, teardown)
 
@@ -896,6 +919,7 @@ int main(void)
 	        CASE_TAP(tap_frames_go_both_ways),
 	        CASE_TAP(tap_offers_offloads_and_takes_what_is_chosen),
 	        CASE_TAP(a_tap_in_use_is_refused),
+	        CASE_TAP(a_tap_that_may_not_be_made_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
