@@ -323,7 +323,8 @@ def test_a_host_without_kvm_is_told_what_to_do(vmm, config):
 
 
 @pytest.mark.kvm
-@pytest.mark.parametrize("content, reason", [(b"", ""), (b"no kernel" * 1000, ""), ("half", ""), ("header", "")])
+@pytest.mark.parametrize("content, reason", [(b"", ""), (b"no kernel" * 1000, ""), ("half", ""), ("header", "")],
+                         ids=["empty", "text", "half", "header"])
 def test_a_kernel_that_is_none_is_refused(vmm, config, kernel, tmp_path_factory, content, reason):
     whole = kernel.read_bytes()
     path = tmp_path_factory.mktemp("kernel") / "kernel"
