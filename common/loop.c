@@ -26,7 +26,7 @@ struct loop_source {
 	loop_fd_fn fd_fn;
 	loop_fn fn;
 	void *ctx;
-	struct loop_source *next; /* in loop->sources, or in loop->graveyard */
+	struct loop_source *next, **link; /* in loop->watched or loop->timers, *link == this; or, by next, in the graveyard */
 };
 
 struct posted {
@@ -40,7 +40,7 @@ struct loop {
 	int wake_fd;   /* eventfd: loop_stop, loop_post */
 	int timer_fd;  /* set to the earliest deadline */
 	uint64_t timer_set_ns; /* what timer_fd is set to; UINT64_MAX: nothing */
-	struct loop_source *sources, *graveyard;
+	struct loop_source *watched, *timers, *graveyard;
 	bool stop;	/* atomic */
 	pthread_mutex_t posted_lock; /* guards the two below */
 	struct posted *posted_first, **posted_end;
@@ -99,8 +99,10 @@ void loop_free(struct loop *loop)
 {
 	if (!loop)
 		return;
-	while (loop->sources)
-		loop_remove(loop->sources);
+	while (loop->watched)
+		loop_remove(loop->watched);
+	while (loop->timers)
+		loop_remove(loop->timers);
 	bury(loop);
 	while (loop->posted_first) {
 		struct posted *posted = loop->posted_first;
@@ -117,13 +119,16 @@ void loop_free(struct loop *loop)
 
 static struct loop_source *add_source(struct loop *loop, enum source_kind kind, int fd, void *ctx)
 {
+	struct loop_source **list = kind == SOURCE_TIMER ? &loop->timers : &loop->watched;
 	struct loop_source *source = calloc(1, sizeof(*source));
 
 	if (!source)
 		return NULL;
-	*source = (struct loop_source){
-		.loop = loop, .kind = kind, .fd = fd, .deadline_ns = UINT64_MAX, .ctx = ctx, .next = loop->sources};
-	loop->sources = source;
+	*source = (struct loop_source){.loop = loop, .kind = kind, .fd = fd, .deadline_ns = UINT64_MAX, .ctx = ctx,
+		.next = *list, .link = list};
+	if (*list)
+		(*list)->link = &source->next;
+	*list = source;
 	return source;
 }
 
@@ -196,8 +201,8 @@ static void set_timer(struct loop *loop)
 	uint64_t earliest = UINT64_MAX;
 	struct itimerspec when = {0};
 
-	for (struct loop_source *s = loop->sources; s; s = s->next)
-		if (s->kind == SOURCE_TIMER && s->deadline_ns < earliest)
+	for (struct loop_source *s = loop->timers; s; s = s->next)
+		if (s->deadline_ns < earliest)
 			earliest = s->deadline_ns;
 	if (earliest == loop->timer_set_ns)
 		return;
@@ -222,13 +227,11 @@ void loop_timer_arm(struct loop_source *timer, uint64_t delay_ns)
 
 void loop_remove(struct loop_source *source)
 {
-	struct loop_source **link;
-
 	if (!source || source->removed)
 		return;
-	for (link = &source->loop->sources; *link != source; link = &(*link)->next)
-		;
-	*link = source->next;
+	*source->link = source->next;
+	if (source->next)
+		source->next->link = source->link;
 	if (source->kind != SOURCE_TIMER) {
 		loop_set_events(source, 0);
 		if (source->kind == SOURCE_SIGNAL)
@@ -297,8 +300,8 @@ static struct loop_source *next_due(struct loop *loop, uint64_t now)
 {
 	struct loop_source *due = NULL;
 
-	for (struct loop_source *s = loop->sources; s; s = s->next)
-		if (s->kind == SOURCE_TIMER && s->deadline_ns <= now && (!due || s->deadline_ns < due->deadline_ns))
+	for (struct loop_source *s = loop->timers; s; s = s->next)
+		if (s->deadline_ns <= now && (!due || s->deadline_ns < due->deadline_ns))
 			due = s;
 	return due;
 }
