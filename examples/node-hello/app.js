@@ -72,8 +72,9 @@ async function handle(request, response) {
 }
 
 const server = http.createServer((request, response) => {
+  const client = request.socket.remoteAddress; // a request that was given up has no socket any more when its answer is out
   response.on('finish', () => {
-    console.log(`${new Date().toISOString()} ${request.socket.remoteAddress} "${request.method} ${request.url}" ${response.statusCode}`);
+    console.log(`${new Date().toISOString()} ${client} "${request.method} ${request.url}" ${response.statusCode}`);
   });
   handle(request, response).catch((error) => {
     console.error(error);
