@@ -92,6 +92,7 @@ int client_catch_signals(struct client *client, struct failure *fail)
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	client->interruptible = true;
 	if (client->signal_fd < 0)
@@ -297,11 +298,11 @@ static int refuse_status(struct transfer *t, long status, struct failure *fail)
 			json_string_value(detail));
 	else
 		error_set(&fail->error, errnum, "the API answered with status %ld", status);
-	if (json_is_string(hint))
-		failure_hint(fail, "%s", json_string_value(hint));
-	else if (status == 401)
+	if (status == 401)
 		failure_hint(fail, "give the token with $HULL_TOKEN, or `hull context set %s --token TOKEN`",
 			t->client->context.url);
+	else if (json_is_string(hint))
+		failure_hint(fail, "%s", json_string_value(hint));
 	snprintf(fail->code, sizeof(fail->code), "%s", json_is_string(code) ? json_string_value(code) : "");
 	json_decref(problem);
 	return -errnum;

@@ -19,7 +19,7 @@ void client_free(struct client *client);
 DEFINE_CLEANUP(struct client *, client_free)
 
 const char *client_url(const struct client *client);
-/* From now on SIGINT and SIGTERM are blocked and read here instead. 0 or -errno with `fail` set. */
+/* From now on SIGINT, SIGTERM and SIGHUP are blocked and read here instead. 0 or -errno with `fail` set. */
 int client_catch_signals(struct client *client, struct failure *fail);
 /* Back to where signals only count in streams: clean-up requests must not be given up. */
 void client_ignore_signals(struct client *client);

@@ -68,7 +68,7 @@ int image_remove_run(const struct args *args, struct failure *fail)
 		if (r == 0)
 			printf("%s\n", args->operands[i]);
 	}
-	if (r < 0 && strcmp(fail->code, "image_in_use") == 0 && !fail->hint[0])
+	if (r < 0 && strcmp(fail->code, "image_in_use") == 0)
 		failure_hint(fail, "`hull image rm -f` takes the name away; machines keep their content");
 	return r;
 }

@@ -152,6 +152,8 @@ static int do_build(struct build *build, const struct args *args, struct failure
 	build->signal_fd = subprocess_catch_signals(fail);
 	r = build->signal_fd < 0 ? build->signal_fd : make_folder(build, fail);
 	if (r == 0)
+		r = build_files(build, fail);
+	if (r == 0)
 		r = build_packages(build, fail);
 	if (r == 0) {
 		say(build->recipe.name, "adding files and making the file system");

@@ -1,4 +1,4 @@
-/* The two stages of an image build; cli/image_build.c says how they follow each other. */
+/* The stages of an image build; cli/image_build.c says how they follow each other. */
 #ifndef HULL_CLI_IMAGE_BUILD_H
 #define HULL_CLI_IMAGE_BUILD_H
 
@@ -18,14 +18,18 @@ struct build {
 	bool no_cache, verbose;
 	int signal_fd;
 	char folder[256];	   /* temporary; "" before it exists */
-	char base[PATH_MAX_TEXT]; /* the tar with the packages installed, from build_packages() on */
+	char files[PATH_MAX_TEXT]; /* the tar with the recipe's own files, from build_files() on */
+	char base[PATH_MAX_TEXT];  /* the tar with the packages installed, from build_packages() on */
 	struct buf log;		   /* what mmdebstrap said */
 };
+
+/* Sets build->files. It comes first: what the recipe names wrongly is told before the long part. 0 or -errno with `fail` set. */
+int build_files(struct build *build, struct failure *fail);
 
 /* Sets build->base, from the cache or by installing. 0 or -errno with `fail` set. */
 int build_packages(struct build *build, struct failure *fail);
 
-/* Makes FOLDER/image.erofs of build->base and the recipe. 0 or -errno with `fail` set. */
+/* Makes FOLDER/image.erofs of build->base and build->files. 0 or -errno with `fail` set. */
 int build_image(struct build *build, struct failure *fail);
 
 /* "sha256:<hex>" and the size of a file. 0 or -errno with `err` set. */

@@ -44,6 +44,8 @@ int build_digest(const char *path, char ret[DIGEST_TEXT_MAX], uint64_t *ret_size
 /* ---- running mmdebstrap ---- */
 
 #define WORDS_MAX 40
+/* execve() takes 32 pages a word. */
+#define WORD_MAX_BYTES (120u << 10)
 
 struct words {
 	const char *items[WORDS_MAX];
@@ -70,23 +72,63 @@ static void words_done(struct words *words)
 		free(words->owned[i]);
 }
 
-/* What apt says of a package it cannot install, as a refusal of the recipe's field; else the last error line. */
-static int explain(struct build *build, struct failure *fail)
+/* True for an error line that says only that a program inside failed, often with its whole command line: the reason is
+ * on a line before it. */
+static bool is_consequence(const char *line)
+{
+	static const char *const starts[] = {"mmdebstrap failed", "setup failed", "apt-get ", "hook failed", "run_chroot failed",
+		"Some index files failed", "Unable to fetch some archives", "Sub-process "};
+
+	for (size_t i = 0; i < ARRAY_SIZE(starts); i++)
+		if (strncmp(line, starts[i], strlen(starts[i])) == 0)
+			return true;
+	return false;
+}
+
+/* The last error line that gives a reason; a line about a package's name wins over all others. NULL: there is none.
+ * `*ret_before`: the line before it, which with a recipe's command is the last that the command said. */
+static const char *find_reason(struct build *build, bool *ret_is_name, const char **ret_before)
 {
 	static const char *const complaints[] = {"Unable to locate package ", "Couldn't find any package by", "has no installation candidate",
 		"was not found"};
-	char *line, *rest = build->log.data, *last = NULL;
+	const char *line, *before = "", *last = NULL;
+	char *rest = build->log.data;
 
-	while (rest && (line = strsep(&rest, "\n\r"))) {
+	*ret_is_name = false;
+	*ret_before = "";
+	for (; build->log.len && (line = strsep(&rest, "\n\r")); before = line) {
+		if (strncmp(line, "E: ", 3) != 0)
+			continue;
 		for (size_t i = 0; i < ARRAY_SIZE(complaints); i++)
-			if (strncmp(line, "E: ", 3) == 0 && strstr(line, complaints[i]))
-				return error_set_field(&fail->error, ENOENT, "packages", "apt: %s", line + 3);
-		if (strncmp(line, "E: ", 3) == 0 && strncmp(line, "E: mmdebstrap failed", 20) != 0)
-			last = line + 3;
+			*ret_is_name |= strstr(line, complaints[i]) != NULL;
+		if (*ret_is_name)
+			return line + 3;
+		if (is_consequence(line + 3))
+			continue;
+		last = line + 3;
+		*ret_before = strncmp(before, "I: ", 3) == 0 ? "" : before;
 	}
-	if (last)
-		error_set(&fail->error, ECHILD, "mmdebstrap: %s", last);
-	if (last && strstr(last, "newuidmap"))
+	return last;
+}
+
+/* Why mmdebstrap gave up, as a refusal of the recipe's field where it is one. */
+static int explain(struct build *build, struct failure *fail)
+{
+	bool is_name;
+	const char *before, *reason = find_reason(build, &is_name, &before);
+
+	if (reason && is_name)
+		return error_set_field(&fail->error, ENOENT, "packages", "apt: %s", reason);
+	if (reason && strncmp(reason, "Failed to fetch ", 16) == 0) {
+		error_set_field(&fail->error, ENETUNREACH, "packages", "apt: %s", reason);
+		return failure_hint(fail, "only packages installed within the last %d days are cached: for others, this "
+					  "machine has to reach its Debian mirror", BUILD_CACHE_MAX_AGE_S / 86400);
+	}
+	if (reason && strncmp(reason, "run[", 4) == 0)
+		error_set(&fail->error, ECHILD, "%s%s%s", reason, before[0] ? ": " : "", before);
+	else if (reason)
+		error_set(&fail->error, ECHILD, "mmdebstrap: %s", reason);
+	if (reason && strstr(reason, "newuidmap"))
 		return failure_hint(fail, "apt-get install uidmap, or run it as root");
 	return failure_hint(fail, "the same with --verbose shows all that was said");
 }
@@ -175,6 +217,7 @@ static void add_common_words(struct words *words)
 	add_word(words, "mmdebstrap");
 	add_word(words, "--aptopt=APT::Install-Recommends \"false\"");
 	add_word(words, "--aptopt=Acquire::Languages \"none\"");
+	add_word(words, "--aptopt=Acquire::Retries \"3\"");
 	/* What dpkg writes is thrown away when the build fails: no need to sync each file. */
 	add_word(words, "--dpkgopt=force-unsafe-io");
 	for (const char *c = "doc\0man\0info\0locale\0"; *c; c += strlen(c) + 1)
@@ -185,19 +228,24 @@ static int install_packages(struct build *build, const char *output, struct fail
 {
 	struct words words = {.n = 0};
 	char sources[PATH_MAX_TEXT];
-	struct buf include;
+	struct buf include, names;
 	bool any;
 	int r = write_sources(build, sources, &any, fail);
 
 	if (r < 0)
 		return r;
 	/* usr-is-merged stands in for usrmerge, which would bring all of Perl. */
-	buf_init(&include, 1 << 20);
+	buf_init(&include, WORD_MAX_BYTES);
+	buf_init(&names, WORD_MAX_BYTES);
 	r = buf_printf(&include, "usr-is-merged");
-	for (size_t i = 0; i < build->recipe.packages.len && r == 0; i++)
+	for (size_t i = 0; i < build->recipe.packages.len && r == 0; i++) {
 		r = buf_printf(&include, ",%s", build->recipe.packages.items[i]);
+		if (r == 0)
+			r = buf_printf(&names, "%s ", build->recipe.packages.items[i]);
+	}
 	if (r < 0) {
 		buf_done(&include);
+		buf_done(&names);
 		return error_set_field(&fail->error, -r, "packages", "too many");
 	}
 	add_common_words(&words);
@@ -205,6 +253,10 @@ static int install_packages(struct build *build, const char *output, struct fail
 	add_word(&words, "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
 	add_word(&words, "--skip=output/dev,output/mknod");
 	add_word(&words, "--include=%s", include.data);
+	/* Can they be installed at all? Asked before a minute goes into unpacking the essential ones. */
+	if (names.len)
+		add_word(&words, "--extract-hook=APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get --simulate -qq install %s >/dev/null",
+			names.data);
 	add_word(&words, "--customize-hook=%s", image_hook);
 	add_word(&words, "--format=tar");
 	add_word(&words, "%s", BUILD_SUITE);
@@ -214,6 +266,7 @@ static int install_packages(struct build *build, const char *output, struct fail
 	r = run_mmdebstrap(build, &words, "packages", fail);
 	words_done(&words);
 	buf_done(&include);
+	buf_done(&names);
 	return r;
 }
 
@@ -295,6 +348,7 @@ static int compose_setup(const struct recipe *recipe, struct buf *script)
 	return r;
 }
 
+/* Everything that the recipe brings, as one archive. */
 static int write_files(const struct build *build, const char *path, struct error *err)
 {
 	const struct recipe_copy *copies = build->recipe.copy.items;
@@ -322,16 +376,17 @@ static int write_files(const struct build *build, const char *path, struct error
 	return r < 0 ? r : archive_end(fd, err);
 }
 
+int build_files(struct build *build, struct failure *fail)
+{
+	snprintf(build->files, sizeof(build->files), "%s/files.tar", build->folder);
+	return write_files(build, build->files, &fail->error);
+}
+
 int build_image(struct build *build, struct failure *fail)
 {
 	struct words words = {.n = 0};
-	char files[PATH_MAX_TEXT];
 	int r;
 
-	snprintf(files, sizeof(files), "%s/files.tar", build->folder);
-	r = write_files(build, files, &fail->error);
-	if (r < 0)
-		return r;
 	build->log.len = 0;
 	add_common_words(&words);
 	add_word(&words, "--variant=custom");
@@ -340,7 +395,7 @@ int build_image(struct build *build, struct failure *fail)
 	add_word(&words, "--setup-hook=tar-in %s /", build->base);
 	/* Where mmdebstrap hangs the devices that commands need; empty in the image. */
 	add_word(&words, "--setup-hook=mkdir -p \"$1/dev/pts\" \"$1/dev/shm\"");
-	add_word(&words, "--customize-hook=tar-in %s /", files);
+	add_word(&words, "--customize-hook=tar-in %s /", build->files);
 	add_word(&words, "--customize-hook=%s", image_hook);
 	add_word(&words, "--customize-hook=download /.hull.erofs %s/image.erofs", build->folder);
 	add_word(&words, "%s", BUILD_SUITE);

@@ -277,7 +277,7 @@ static int remove_one(struct client *client, const char *machine, const struct a
 	cleanup_free char *path = client_path("machines", machine, args_flag(args, "force") ? "?force=1" : "");
 	int r = client_call(client, "DELETE", path, NULL, NULL, fail);
 
-	if (r < 0 && strcmp(fail->code, "wrong_state") == 0 && !fail->hint[0])
+	if (r < 0 && strcmp(fail->code, "wrong_state") == 0)
 		failure_hint(fail, "stop it first, or `hull rm -f %s`", machine);
 	return r;
 }

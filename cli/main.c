@@ -72,8 +72,11 @@ static int show_help(const struct args *args)
 	return 0;
 }
 
-static int fail_with(const struct args *args, const struct failure *fail)
+static int fail_with(const struct args *args, struct failure *fail)
 {
+	if (strcmp(fail->code, "not_found") == 0 && !fail->hint[0] && args->command)
+		failure_hint(fail, "`hull %s` lists what there is",
+			strncmp(args->command->name, "image ", 6) == 0 ? "images" : "ps -a");
 	failure_print(fail);
 	if (fail->usage)
 		return EXIT_USAGE;

@@ -219,6 +219,10 @@ int recipe_from_args(struct recipe *ret, int *ret_folder, bool *ret_inside, cons
 	memset(ret, 0, sizeof(*ret));
 	if (file && (args_flag(args, "package") || args_flag(args, "copy") || args_flag(args, "command")))
 		return failure_usage(fail, "--file", "not together with --package, --copy and --command");
+	if (!file && !args_flag(args, "package") && !args_flag(args, "copy")) {
+		failure_usage(fail, "image build", "of what?");
+		return failure_hint(fail, "give a recipe with --file, or name packages with --package");
+	}
 	json = file ? json_from_file(file, fail) : json_from_options(args, fail);
 	if (!json)
 		return -fail->error.errnum;
@@ -231,9 +235,7 @@ int recipe_from_args(struct recipe *ret, int *ret_folder, bool *ret_inside, cons
 		r = check(ret, *ret_inside, &fail->error);
 	if (r == 0 && !ret->name)
 		return failure_usage(fail, "NAME", "the image needs a name, here or in the recipe");
-	if (r < 0)
-		return file ? error_prefix(&fail->error, "%s: ", file) : r;
-	return open_folder(file, ret_folder, fail);
+	return r < 0 ? r : open_folder(file, ret_folder, fail);
 }
 
 void recipe_done(struct recipe *recipe)

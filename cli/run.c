@@ -68,7 +68,19 @@ static void on_signal(void *ctx, int signo)
 	client_post_beside(run->client, path);
 }
 
-static int follow(struct run *run, struct failure *fail)
+/* Blocks signals first, so that one which comes while the API answers meets a machine whose id is known. */
+static int create(struct client *client, const json_t *spec, json_t **ret, struct failure *fail)
+{
+	int r = client_catch_signals(client, fail);
+
+	client_ignore_signals(client);
+	/* A reader that went away is an error like others: there is a machine to see to. */
+	signal(SIGPIPE, SIG_IGN);
+	return r < 0 ? r : client_call(client, "POST", "/v1/machines", spec, ret, fail);
+}
+
+/* Shows the output until the machine has ended. Its exit status, or -errno with `fail` set. */
+static int follow(struct run *run, bool remove, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", run->id, "/logs?follow=1");
 	json_t *machine = NULL;
@@ -77,8 +89,10 @@ static int follow(struct run *run, struct failure *fail)
 	client_ignore_signals(run->client);
 	if (r == 0)
 		r = machine_wait(run->client, run->id, "stopped,failed", &machine, fail);
+	if (r < 0 && !remove)
+		failure_hint(fail, "the machine may still run: hull ps, hull logs -f %s", run->name);
 	if (r < 0)
-		return failure_hint(fail, "the machine may still run: hull ps, hull logs -f %s", run->name);
+		return r;
 	r = machine_exit_status(machine, fail);
 	json_decref(machine);
 	return r;
@@ -134,17 +148,17 @@ int machine_run_run(const struct args *args, struct failure *fail)
 	if (r < 0)
 		return r;
 	client = client_new(args, fail);
-	r = client ? client_call(client, "POST", "/v1/machines", spec, &machine, fail) : -fail->error.errnum;
+	r = client ? create(client, spec, &machine, fail) : -fail->error.errnum;
 	json_decref(spec);
 	if (r < 0) {
-		if (strcmp(fail->code, "not_found") == 0 && !fail->hint[0])
+		if (strcmp(fail->code, "not_found") == 0)
 			failure_hint(fail, "`hull images` lists what there is, `hull image build` makes one");
 		return r;
 	}
 	run = (struct run){.client = client, .id = json_text(machine, "id"), .name = json_text(machine, "name")};
 	r = start(&run, args, fail);
 	if (r == 0 && !args_flag(args, "detach")) {
-		r = follow(&run, fail);
+		r = follow(&run, args_flag(args, "rm"), fail);
 		if (args_flag(args, "rm"))
 			delete_machine(&run);
 	}
