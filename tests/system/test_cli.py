@@ -1,0 +1,363 @@
+"""The hull command, against a real hulld: its words, its exit statuses, what it leaves behind."""
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from hulld_fixtures import BUILD, Hulld, make_erofs
+
+BOOT = 180  # seconds: an emulated host boots slowly
+HULL = BUILD / "hull"
+
+COUNT = "#!/bin/sh\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.1; done\n"
+POLITE = "#!/bin/sh\ntrap 'echo bye; exit 3' TERM\necho ready\nwhile true; do sleep 0.1; done\n"
+DEAF = "#!/bin/sh\ntrap '' TERM\necho deaf\nwhile true; do sleep 1; done\n"
+
+
+class Cli:
+    """hull as one user calls it."""
+
+    def __init__(self, home, socket_path=None):
+        self.home = home
+        self.env = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
+        if socket_path:
+            self.env["HULL_HOST"] = f"unix://{socket_path}"
+
+    def popen(self, *words, **options):
+        return subprocess.Popen([HULL, *map(str, words)], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, **options)
+
+    def __call__(self, *words, status=0, timeout=BOOT, **options):
+        process = self.popen(*words, **options)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError((words, process.communicate())) from None
+        assert process.returncode == status, (words, process.returncode, out, err)
+        return subprocess.CompletedProcess(words, status, out, err)
+
+    def refused(self, *words, status=1, **options):
+        """The refusal's line and, where there is one, its hint."""
+        lines = self(*words, status=status, **options).stderr.splitlines()
+        assert lines and lines[0].startswith("hull: ") and len(lines) <= 2, lines
+        assert len(lines) == 1 or lines[1].startswith("      "), lines
+        return lines[0].removeprefix("hull: "), (lines[1:] or [""])[0].strip()
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hulld")
+    daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT)}).start()
+    daemon.image("busybox", make_erofs(folder, {"srv/count": COUNT, "srv/polite": POLITE, "srv/deaf": DEAF}))
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def hull(hulld, tmp_path):
+    yield Cli(tmp_path, hulld.socket)
+    for machine in hulld.get("/v1/machines").json["items"]:
+        hulld.delete(f"/v1/machines/{machine['id']}?force=1")
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """hull where nothing says where an API is."""
+    return Cli(tmp_path)
+
+
+def machines(hulld):
+    return [machine["name"] for machine in hulld.get("/v1/machines").json["items"]]
+
+
+# Words.
+
+def test_without_a_command_it_shows_them_all_and_fails(alone):
+    shown = alone(status=2)
+    assert shown.stdout == "" and "machine run" in shown.stderr
+    assert alone("--help").stdout == shown.stderr
+
+
+def test_every_command_explains_itself(alone):
+    names = [line[2:20].strip() for line in alone("--help").stdout.splitlines() if line[:2] == "  " and line[2:3].isalpha()]
+    assert len(names) == 17
+    for name in names:
+        assert alone(*name.split(), "--help").stdout.startswith(f"Usage: hull {name} [OPTION]...")
+
+
+@pytest.mark.parametrize("words, line, hint", [
+    (["rnu"], "rnu: there is no such command", "did you mean `hull run`?"),
+    (["machine", "lsit"], "lsit: there is no such command", "did you mean `hull machine list`?"),
+    (["run", "x", "--memroy", "1g"], "--memroy: there is no such option", "did you mean --memory?"),
+    (["image"], "image: what about it?", "`hull image --help` lists the commands"),
+    (["run"], "machine run: an argument is missing", "usage: hull run IMAGE [-- COMMAND...]"),
+    (["run", "x", "sh"], "sh: one argument too many", "a command for the machine follows `--`: hull run … -- sh …"),
+    (["run", "x", "-p", "80"], '--publish: "80" is not [ADDRESS:]HOST:GUEST with ports from 1 to 65535', "for example -p 8080:80"),
+    (["run", "x", "-m", "much"], '--memory: "much" is no size in MiB; write 512, 512m or 2g', ""),
+    (["run", "x", "-e", "HULL_TEST_UNSET"], "--env: HULL_TEST_UNSET is not set here; write HULL_TEST_UNSET=VALUE", ""),
+    (["run", "x", "-d", "--rm"], "--rm: not together with --detach: nobody would wait for the end", ""),
+    (["logs", "x", "--tail"], "--tail: needs a value: --tail N", ""),
+    (["ps", "-o", "yaml"], '--output: "yaml" is neither table nor json', ""),
+    (["context", "set", "example.org"], "example.org: is no URL of an API",
+     "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH"),
+    (["image", "build", "x"], "image build: of what?", "give a recipe with --file, or name packages with --package"),
+])
+def test_a_wrong_command_line_is_refused(alone, words, line, hint):
+    assert alone.refused(*words, status=2) == (line, hint)
+
+
+# Where the API is.
+
+def test_a_context_is_kept_and_comes_after_the_environment(alone):
+    shown = alone("context", "show").stdout
+    assert shown == "unix:///run/hull/hulld.sock\n  from the default, without a token\n"
+    alone("context", "set", "http://127.0.0.1:1", "--token", "secret")
+    path = alone.home / ".config" / "hull" / "context.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert alone("context", "show").stdout == f"http://127.0.0.1:1\n  from {path}, with a token\n"
+    alone.env["HULL_HOST"] = "http://127.0.0.1:2"
+    assert alone("context", "show").stdout == "http://127.0.0.1:2\n  from $HULL_HOST, without a token\n"
+    assert alone("context", "show", "--host", "http://[::1]:3").stdout.startswith("http://[::1]:3\n  from --host,")
+    del alone.env["HULL_HOST"]
+    path.write_text('{"urll": "x"}')
+    line, hint = alone.refused("ps")
+    assert str(path) in line and "urll" in line and hint == "write it anew with `hull context set URL`"
+
+
+def test_where_nothing_listens_it_says_where_it_looked(alone):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        line, hint = alone.refused("--host", url, "ps")
+    assert line == f"cannot reach the API at {url} (--host): Connection refused"
+    assert "hull context set" in hint and "./quickstart" in hint
+    line, _ = alone.refused("run", "--host", "unix:///nonexistent/hulld.sock", "busybox", status=125)
+    assert "/nonexistent/hulld.sock" in line
+
+
+def test_a_missing_token_is_asked_for(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:%d" % probe.getsockname()[1]
+    (tmp_path / "token").write_text("0123456789abcdef-test\n")
+    (tmp_path / "token").chmod(0o600)
+    daemon = Hulld(tmp_path, "--listen", address, "--token-file", tmp_path / "token").start()
+    try:
+        cli = Cli(tmp_path)
+        line, hint = cli.refused("--host", f"http://{address}", "ps")
+        assert "token" in line and "hull context set" in hint
+        cli("context", "set", f"http://{address}", "--token", "0123456789abcdef-test")
+        assert cli("ps").stdout.startswith("NAME")
+        assert f"API v1, at http://{address}\n" in cli("version").stdout
+    finally:
+        daemon.stop()
+
+
+# What there is, without a machine running.
+
+def test_lists(hull, hulld):
+    spec = {"name": "made", "image": "busybox", "command": ["/bin/true"], "memory_mib": 2048, "disk_mib": 64}
+    assert hulld.post("/v1/machines", spec).status == 201
+    assert hull("ps").stdout.splitlines() == ["NAME  IMAGE  STATE  PORTS  CPUS  MEMORY  CREATED"]
+    head, row = hull("ps", "-a").stdout.splitlines()
+    assert row.split()[:5] == ["made", "busybox", "created", "1", "2"] and row.index("2 GiB") == head.index("MEMORY")
+    assert [machine["name"] for machine in json.loads(hull("ps", "-a", "-o", "json").stdout)] == ["made"]
+    assert json.loads(hull("ps", "-o", "json").stdout) == []
+    machine_id = hull("ps", "-aq").stdout.strip()
+    assert json.loads(hull("inspect", "made").stdout)["id"] == machine_id
+    assert hull("images", "-q").stdout == "busybox\n"
+    assert json.loads(hull("images", "-o", "json").stdout)[0]["name"] == "busybox"
+    digest = json.loads(hull("image", "inspect", "busybox").stdout)["rootfs"]
+    assert digest.startswith(hull("images").stdout.splitlines()[1].split()[3])
+    line, hint = hull.refused("rmi", "busybox")
+    assert "made" in line and hint == "`hull image rm -f` takes the name away; machines keep their content"
+    assert hull("rm", "made").stdout == "made\n"
+    assert machines(hulld) == []
+
+
+def test_what_does_not_exist_is_said_with_where_to_look(hull):
+    line, hint = hull.refused("logs", "nobody")
+    assert "nobody" in line and hint == "`hull ps -a` lists what there is"
+    line, hint = hull.refused("image", "inspect", "nothing")
+    assert "nothing" in line and hint == "`hull images` lists what there is"
+    line, hint = hull.refused("run", "nothing", status=125)
+    assert "nothing" in line and hint == "`hull images` lists what there is, `hull image build` makes one"
+    shown = hull("rm", "nobody", "..", status=1).stderr
+    assert shown.count("hull: ") == 2 and "nobody: " in shown and "..: " in shown
+
+
+def test_a_refused_machine_leaves_none(hull, hulld):
+    for words, field in ((["--name", "Big"], "name"), (["-m", "1"], "memory_mib"), (["--network", "lan"], "network"),
+                         (["--restart", "sometimes"], "restart.policy"), (["--cpus", "99"], "cpus")):
+        line, _ = hull.refused("run", *words, "busybox", "--", "true", status=125)
+        assert line.startswith(field + ": "), line
+    assert machines(hulld) == []
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path, hulld):
+    """A kernel that is none, and one that is not there: the first fails in the monitor, the second before it."""
+    (tmp_path / "kernel").write_bytes(b"no kernel" * 1000)
+    daemon = Hulld(tmp_path)
+    daemon.options["--kernel"] = tmp_path / "kernel"
+    daemon.start()
+    try:
+        daemon.image("busybox", (hulld.folder / "image.erofs").read_bytes())
+        cli = Cli(tmp_path, daemon.socket)
+        for options in ([], ["-d"], ["--rm"]):
+            line, _ = cli.refused("run", *options, "--name", "broken", "busybox", "--", "true", status=125)
+            assert "broken" in line
+            assert machines(daemon) == [] and list((daemon.state / "machines").iterdir()) == []
+        (tmp_path / "kernel").unlink()
+        line, _ = cli.refused("run", "--name", "broken", "busybox", "--", "true", status=125)
+        assert str(tmp_path / "kernel") in line
+        assert machines(daemon) == []
+    finally:
+        daemon.stop()
+
+
+# Recipes.
+
+@pytest.fixture
+def recipe(tmp_path):
+    """recipe(**fields): refused by `hull image build`, with nothing left behind. The line."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    cli = Cli(tmp_path)
+    cli.env["TMPDIR"] = str(temporary)
+
+    def build(status=1, **fields):
+        path = tmp_path / "IMAGE.json"
+        path.write_text(json.dumps({"name": "test", **fields}))
+        done = cli("image", "build", "--file", path, "--output", tmp_path / "out", status=status, timeout=600)
+        assert not (tmp_path / "out").exists() and list(temporary.iterdir()) == []
+        lines = [line for line in done.stderr.splitlines() if ": installing " not in line]
+        assert 1 <= len(lines) <= 2 and len(lines[0]) < 300, done.stderr
+        return lines[0]
+
+    build.cli = cli
+    return build
+
+
+@pytest.mark.parametrize("fields, why", [
+    ({"pakages": []}, "pakages: "),
+    ({"packages": ["-o=x"]}, 'packages[0]: "-o=x" is no name of a Debian package'),
+    ({"copy": [{"from": "missing", "to": "/srv/a"}]}, 'copy[0].from: cannot open "missing": No such file or directory'),
+    ({"copy": [{"from": "../a", "to": "/srv/a"}]}, 'copy[0].from: "../a" is outside the recipe\'s folder'),
+    ({"copy": [{"from": "link", "to": "/srv/a"}]}, 'copy[0].from: "link" is outside the recipe\'s folder'),
+    ({"copy": [{"from": "/etc/passwd", "to": "/srv/a"}]}, "must be relative to the recipe's folder"),
+    ({"copy": [{"from": "IMAGE.json", "to": "/srv/../a"}]}, 'copy[0].to: "/srv/../a": neither ".", ".." nor control characters'),
+    ({"copy": [{"from": "pipe", "to": "/srv/a"}]}, "is neither a file nor a folder"),
+    ({"config": {"user": "a b"}}, 'config.user: "a b" is no USER or USER:GROUP'),
+    ({"config": {"ports": [0]}}, "config.ports[0]: must be a number from 1 to 65535"),
+])
+def test_a_wrong_recipe_is_refused_before_anything_is_installed(recipe, tmp_path, fields, why):
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "pipe")
+    line = recipe(**fields)
+    assert line.startswith("hull: " + why) or line.endswith(why), line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of its own needs root")
+def test_without_a_network_it_says_which_mirror_it_cannot_reach(recipe):
+    done = subprocess.run(["unshare", "--net", HULL, "image", "build", "x", "--package", "busybox", "--output", recipe.cli.home / "out"],
+                          env=recipe.cli.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    line, hint = done.stderr.splitlines()[-2:]
+    assert line.startswith("hull: packages: apt: Failed to fetch http") and len(line) < 300
+    assert "has to reach its Debian mirror" in hint
+    assert not (recipe.cli.home / "out").exists()
+
+
+def test_a_package_that_apt_does_not_know_is_named(recipe):
+    assert recipe(packages=["hull-no-such-package"]) == "hull: packages: apt: Unable to locate package hull-no-such-package"
+
+
+# Machines.
+
+@pytest.mark.kvm
+def test_run_passes_output_and_status_on_and_removes(hull, hulld):
+    done = hull("run", "--rm", "--network", "none", "busybox", "--", "sh", "-c", "seq 2000; exit 7", status=7)
+    assert done.stdout == "".join(f"{n}\n" for n in range(1, 2001)) and done.stderr == ""
+    assert machines(hulld) == []
+
+
+@contextlib.contextmanager
+def killed_late(process):
+    """Nothing below lasts longer than a boot."""
+    killer = threading.Timer(BOOT, process.kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        killer.cancel()
+
+
+def reading(process, line):
+    """Until the process printed `line`."""
+    with killed_late(process):
+        for seen in process.stdout:
+            if seen == line:
+                return
+        raise AssertionError(f"no {line!r}: {process.stderr.read()}")
+
+
+def rest(process):
+    """What else it prints, and its exit status."""
+    with killed_late(process), process:
+        return process.stdout.read(), process.stderr.read(), process.wait()
+
+
+@pytest.mark.kvm
+def test_ctrl_c_stops_the_machine_in_good_order(hull, hulld):
+    process = hull.popen("run", "--rm", "--network", "none", "--name", "polite", "busybox", "--", "/srv/polite")
+    reading(process, "ready\n")
+    process.send_signal(signal.SIGINT)
+    assert rest(process) == ("bye\n", "hull: stopping polite; once more to kill it\n", 3)
+    assert machines(hulld) == []
+
+
+@pytest.mark.kvm
+def test_a_second_ctrl_c_kills_and_a_reader_gone_removes(hull, hulld):
+    process = hull.popen("run", "--rm", "--network", "none", "--name", "deaf", "busybox", "--", "/srv/deaf")
+    piped = hull.popen("run", "--rm", "--network", "none", "--name", "piped", "busybox", "--", "/srv/count")
+    reading(process, "deaf\n")
+    process.send_signal(signal.SIGINT)
+    assert "stopping deaf" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert rest(process)[2] == 137
+    reading(piped, "line 0\n")
+    piped.stdout.close()
+    assert piped.wait(BOOT) == 125
+    assert "cannot write the output" in piped.stderr.read()
+    piped.stderr.close()
+    assert machines(hulld) == []
+
+
+@pytest.mark.kvm
+def test_the_life_of_a_detached_machine(hull):
+    run = hull("run", "-d", "--name", "web", "--network", "none", "-e", "A=b", "--label", "x=y", "busybox", "--", "/srv/count")
+    assert run.stdout == "web\n" and run.stderr == ""
+    assert hull("ps").stdout.splitlines()[1].split()[:3] == ["web", "busybox", "running"]
+    machine = json.loads(hull("inspect", "web").stdout)
+    assert (machine["env"], machine["labels"]) == ({"A": "b"}, {"x": "y"})
+    assert hull.refused("rm", "web")[1] == "stop it first, or `hull rm -f web`"
+    follower, waiter = hull.popen("logs", "-f", "web"), hull.popen("wait", "web")
+    reading(follower, "line 3\n")
+    assert hull("stop", "-t", "60", "web").stdout == "web\n"
+    out, err, status = rest(follower)
+    assert out.startswith("line 4\n") and (err, status) == ("", 0)
+    assert rest(waiter) == ("143\n", "", 0)
+    assert hull("ps").stdout.count("\n") == 1 and "stopped (143)" in hull("ps", "-a").stdout
+    assert hull("restart", "web").stdout == "web\n"
+    assert hull("ps", "-q").stdout.strip() == machine["id"]
+    assert hull("kill", "web").stdout == "web\n"
+    assert hull("wait", "web").stdout == "137\n"
+    assert len(hull("logs", "-n", "2", "web").stdout.splitlines()) == 2
+    assert "Linux version" in hull("logs", "--console", "web").stdout or hull("logs", "--monitor", "web").returncode == 0
+    assert hull("rm", "web").stdout == "web\n"
