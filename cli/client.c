@@ -209,15 +209,31 @@ static void transfer_done(struct transfer *t)
 	buf_done(&t->answer);
 }
 
+/* A person waits for what they asked for; 409 is a machine that had ended by itself. */
+static void report_beside(const CURLMsg *msg)
+{
+	long status = 0;
+
+	curl_easy_getinfo(msg->easy_handle, CURLINFO_RESPONSE_CODE, &status);
+	if (msg->data.result != CURLE_OK)
+		fprintf(stderr, "hull: it was not asked: %s\n", curl_easy_strerror(msg->data.result));
+	else if ((status < 200 || status > 299) && status != 409)
+		fprintf(stderr, "hull: it was not asked: the API answered with status %ld\n", status);
+}
+
 static void collect_results(struct transfer *t)
 {
 	CURLMsg *msg;
 	int left;
 
 	while ((msg = curl_multi_info_read(t->client->multi, &left))) {
-		if (msg->msg == CURLMSG_DONE && msg->easy_handle == t->easy) {
+		if (msg->msg != CURLMSG_DONE)
+			continue;
+		if (msg->easy_handle == t->easy) {
 			t->done = true;
 			t->result = msg->data.result;
+		} else if (msg->easy_handle == t->client->beside) {
+			report_beside(msg);
 		}
 	}
 }
@@ -376,8 +392,12 @@ static size_t drop_data(char *data, size_t size, size_t n, void *ctx)
 
 void client_post_beside(struct client *client, const char *path)
 {
+	/* Without it, curl would call the empty body a form, which the API refuses. */
+	static struct curl_slist no_type = {.data = (char *)"Content-Type:"};
+
 	drop_beside(client);
 	client->beside = new_easy(client, "POST", path);
+	curl_easy_setopt(client->beside, CURLOPT_HTTPHEADER, &no_type);
 	curl_easy_setopt(client->beside, CURLOPT_POSTFIELDSIZE, 0L);
 	curl_easy_setopt(client->beside, CURLOPT_POSTFIELDS, "");
 	curl_easy_setopt(client->beside, CURLOPT_WRITEFUNCTION, drop_data);
