@@ -269,6 +269,17 @@ void connection_retry(void *ctx)
 	arm_retries(ingress);
 }
 
+/* A client whose host or network has gone never says so: after two minutes without a sign of life it is asked. */
+static void keep_alive(int fd)
+{
+	int on = 1, idle_s = 120, every_s = 15, probes = 4;
+
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof every_s);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+}
+
 void connection_begin(struct port *port, int fd)
 {
 	struct ingress *ingress = port->ingress;
@@ -293,6 +304,7 @@ void connection_begin(struct port *port, int fd)
 	port->n_connections++;
 	ingress->n_connections++;
 	enter_pending(c);
+	keep_alive(fd);
 	c->client = loop_add_fd(ingress->loop, fd, EPOLLRDHUP, on_client, c);
 	if (!c->client) {
 		connection_end(c);

@@ -109,6 +109,8 @@ static const char *code_of(int errnum)
 	case EADDRINUSE:
 		return "port_taken";
 	case EINVAL:
+	case ENOKEY:  /* an unknown field */
+	case ENODATA: /* a missing one */
 		return "invalid";
 	case EADDRNOTAVAIL:
 		return "address_unavailable";

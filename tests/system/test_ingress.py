@@ -149,6 +149,18 @@ def test_bytes_go_both_ways(ingress, tmp_path):
             assert client.recv(100) == message
 
 
+def test_a_client_that_vanished_is_asked_for(ingress, tmp_path):
+    """/proc/net/tcp shows the timer that is armed for a connection: 02 is keepalive."""
+    Machine(tmp_path / "v.sock", echo)
+    port = publish(ingress, tmp_path)
+    with connect(port) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        ends = f"0100007F:{port:04X}", f"0100007F:{client.getsockname()[1]:04X}"
+        wait_for(lambda: any(line.split()[1:3] == list(ends) and line.split()[5].startswith("02:")
+                             for line in Path("/proc/net/tcp").read_text().splitlines()), "keepalive")
+
+
 def test_half_close_is_passed_on_and_nothing_is_lost(ingress, tmp_path):
     Machine(tmp_path / "v.sock", answer_after_end)
     with connect(publish(ingress, tmp_path)) as client:
@@ -353,6 +365,7 @@ def test_without_ports_and_clients_it_ends(tmp_path):
 
 
 def test_it_has_nothing_of_its_parents_session(ingress):
+    ingress.ask("list")  # it answers once it has left all that behind
     pid = ingress.process.pid
     assert os.getsid(pid) == pid
     assert os.readlink(f"/proc/{pid}/fd/0") == os.readlink(f"/proc/{pid}/fd/1") == "/dev/null"
