@@ -19,6 +19,7 @@
 
 #define TEMPORARY	"upload-" /* no digest begins like this */
 #define WRITE_BACK_BYTES (8u << 20)
+#define STALE_S		86400
 #define EROFS_OFFSET	1024 /* of the superblock; its first field is the magic, little-endian */
 #define EROFS_MAGIC	0xe0f5e1e2u
 
@@ -98,6 +99,24 @@ int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error
 	if (pread_full(fd, &magic, sizeof(magic), EROFS_OFFSET) != sizeof(magic) || le32toh(magic) != EROFS_MAGIC)
 		return error_set(err, EINVAL, "is no EROFS file system");
 	return 0;
+}
+
+void blobs_each_stale(const struct blobs *blobs, void (*fn)(struct hulld *hulld, const char *digest), struct hulld *hulld)
+{
+	DIR *folder = opendir(blobs->folder);
+	struct dirent *entry;
+
+	while (folder && (entry = readdir(folder))) {
+		char digest[DIGEST_HEX_BYTES + 8];
+		struct stat st;
+
+		if (snprintf(digest, sizeof(digest), "sha256:%s", entry->d_name) < (int)sizeof(digest) &&
+			digest_check(digest, NULL) == 0 && fstatat(dirfd(folder), entry->d_name, &st, 0) == 0 &&
+			now_ms() / 1000 - st.st_mtime > STALE_S)
+			fn(hulld, digest);
+	}
+	if (folder)
+		closedir(folder);
 }
 
 void blob_remove(const struct blobs *blobs, const char *digest)

@@ -3,13 +3,14 @@
  * Theory of operation. Bytes are hashed and written as they arrive, on the loop's thread, to a temporary file beside
  * the blobs; writing back is started every few MiB. The last part, fsync and rename, can take seconds and is done by a
  * thread of its own that touches nothing but that file, and is joined before its result is used. Temporary files that a
- * crash left are removed at the next start. */
+ * crash left are removed at the next start; so are blobs that nobody has used for a day. */
 #ifndef HULL_API_BLOBS_H
 #define HULL_API_BLOBS_H
 
 #include "api/http.h"
 
 struct blobs;
+struct hulld;
 
 #define BLOB_PATH_MAX 512
 
@@ -24,6 +25,9 @@ char *blob_path(const struct blobs *blobs, const char *digest, char ret[BLOB_PAT
 int64_t blob_size(const struct blobs *blobs, const char *digest);
 /* Does it begin like an EROFS file system? 0, or -EINVAL with `err` set. */
 int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error *err);
+/* Calls `fn` with the digest of each blob older than a day: an upload that no image came for, or one whose last user
+ * was removed when hulld was killed, is found by that. `fn` may remove it. */
+void blobs_each_stale(const struct blobs *blobs, void (*fn)(struct hulld *hulld, const char *digest), struct hulld *hulld);
 /* Removes it; no blob is no error. */
 void blob_remove(const struct blobs *blobs, const char *digest);
 

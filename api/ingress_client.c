@@ -241,9 +241,13 @@ static void on_list(void *ctx, const json_t *reply, const struct error *err)
 		if (id && !machine_find(client->hulld, id))
 			ingress_unpublish(client, id, log_refusal, NULL);
 	}
-	for (const struct machine *m = client->hulld->machines; m; m = m->next)
-		for (i = 0; i < m->spec.ports.len && m->record.state != MACHINE_CREATING; i++)
+	for (const struct machine *m = client->hulld->machines; m; m = m->next) {
+		/* Those are published by their creation, and given up by their removal: behind that it would stay. */
+		if (m->record.state == MACHINE_CREATING || m->removing)
+			continue;
+		for (i = 0; i < m->spec.ports.len; i++)
 			ingress_publish(client, m, i, log_refusal, NULL);
+	}
 }
 
 static int try_connect(struct ingress_client *client, struct error *err)

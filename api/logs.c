@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #define TAIL_BLOCK 65536
+#define TAIL_MAX   (16 << 20) /* bytes: a guest may write without ever ending a line, and the loop has others to serve */
 
 struct follower {
 	struct logs *logs;
@@ -82,17 +83,19 @@ void logs_wake(struct logs *logs, const char *machine_id)
 			request_wake(f->req);
 }
 
-/* Where the last `lines` lines begin: counts newlines backwards, a final one not being the start of a line. */
+/* Where the last `lines` lines begin: counts newlines backwards, a final one not being the start of a line. At most
+ * TAIL_MAX before the end. */
 static int find_tail(int fd, int64_t lines, off_t *ret)
 {
 	cleanup_free char *block = malloc(TAIL_BLOCK);
 	struct stat st;
-	off_t end;
+	off_t end, first;
 
 	if (!block || fstat(fd, &st) < 0)
 		return -errno;
-	for (end = st.st_size; end > 0;) {
-		off_t start = end > TAIL_BLOCK ? end - TAIL_BLOCK : 0;
+	first = st.st_size > TAIL_MAX ? st.st_size - TAIL_MAX : 0;
+	for (end = st.st_size; end > first;) {
+		off_t start = end - first > TAIL_BLOCK ? end - TAIL_BLOCK : first;
 		ssize_t n = pread_full(fd, block, (size_t)(end - start), (uint64_t)start);
 
 		if (n < 0)
@@ -104,7 +107,7 @@ static int find_tail(int fd, int64_t lines, off_t *ret)
 			}
 		end = start;
 	}
-	*ret = 0;
+	*ret = first;
 	return 0;
 }
 

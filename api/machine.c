@@ -238,7 +238,8 @@ int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct p
 		return 0;
 	if (active) {
 		m->record.state = MACHINE_STOPPING;
-		m->record.stop_timeout_s = timeout_s;
+		if (!again || timeout_s < before.stop_timeout_s)
+			m->record.stop_timeout_s = timeout_s;
 	}
 	m->record.restart_wanted = then_start;
 	m->record.restart_at = 0;

@@ -203,6 +203,7 @@ static void on_published(void *ctx, const json_t *answer, const struct error *er
 	struct machine *m = creation->machine;
 	const struct port_spec *port = &((const struct port_spec *)m->spec.ports.items)[creation->port];
 	const char *message = json_string_value(json_object_get(answer, "message"));
+	const char *code = json_string_value(json_object_get(answer, "code"));
 	char field[40];
 
 	if (answer && json_is_true(json_object_get(answer, "ok"))) {
@@ -216,6 +217,9 @@ static void on_published(void *ctx, const json_t *answer, const struct error *er
 	}
 	if (!answer) {
 		problem_set(&creation->problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
+	} else if (code && strcmp(code, "address_unavailable") == 0) {
+		snprintf(field, sizeof(field), "ports[%zu].address", creation->port);
+		problem_set(&creation->problem, PROBLEM_INVALID_FIELD, field, "%s is no address of this host", port->address);
 	} else {
 		snprintf(field, sizeof(field), "ports[%zu].host", creation->port);
 		problem_set(&creation->problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: %s", port->address,
@@ -324,11 +328,14 @@ void machine_http_delete(struct request *req, void *ctx)
 		remove_without_ports(m, req);
 		return;
 	}
+	/* Killed first: once it is `deleting`, nobody else may stop it any more. */
+	if (!m->deleting && machine_is_active(m) && machine_kill(m, &problem) < 0) {
+		request_refuse(req, &problem);
+		return;
+	}
 	wait_for(m, req, WAITER_DELETED, 0, DELETE_WAIT_S);
 	if (m->deleting)
 		return;
-	if (machine_is_active(m) && machine_kill(m, &problem) < 0)
-		log_error_object(&problem.error, m->record.name);
 	m->deleting = true;
 	if (!machine_is_active(m))
 		begin_removal(m);

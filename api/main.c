@@ -1,6 +1,7 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
 #include "api/hulld.h"
 
+#include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/machine.h"
@@ -18,6 +19,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
@@ -147,6 +149,17 @@ static uint64_t read_host_memory_mib(void)
 	return sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit >> 20 : UINT64_MAX;
 }
 
+/* Every request has a descriptor, one that follows a log has two: more than the 1024 a process has by default. */
+static void raise_open_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
 /* Two hullds on one state folder would each adopt the other's machines. Descriptor, to be kept open, or -errno. */
 static int lock_state(const char *state, struct error *err)
 {
@@ -260,6 +273,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, hulld, err)))
 		return -err->errnum;
+	blobs_each_stale(hulld->blobs, image_release_blob, hulld);
 	return machines_load(hulld, err);
 }
 
@@ -301,10 +315,11 @@ int main(int argc, char **argv)
 
 	if (r != 0)
 		return r < 0 ? fail(&err, EXIT_USAGE) : 0;
-	/* 1. The process: its log, its umask, no death by a closed connection. */
+	/* 1. The process: its log, its umask, no death by a closed connection, all the descriptors it may have. */
 	log_open("hulld", LOG_LEVEL_INFO, STDERR_FILENO);
 	umask(022);
 	signal(SIGPIPE, SIG_IGN);
+	raise_open_files();
 	/* 2. The host: folders, the lock, what boot and how much memory this is. */
 	if (make_folders(&hulld.options, &err) < 0 || (lock = lock_state(hulld.options.state, &err)) < 0 ||
 		read_boot_id(hulld.boot_id, &err) < 0)

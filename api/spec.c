@@ -196,6 +196,8 @@ int image_spec_check(const struct image_spec *spec, struct error *err)
 	const json_t *ports = spec->config.ports, *item;
 	size_t i;
 
+	if (spec->config.command.len && !spec->config.command.items[0][0])
+		return error_set_field(err, EINVAL, "config.command[0]", "must not be empty");
 	if (!ports)
 		return 0;
 	if (!json_is_array(ports))

@@ -1,8 +1,11 @@
 """hulld's API where no machine has to run: storage, validation, ports, long polls, crashes."""
+import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
+import sqlite3
 import socket
 import subprocess
 import threading
@@ -95,6 +98,69 @@ def test_bodies_must_be_json_and_small(hulld):
     refused(hulld.post("/v1/machines", chunks, headers=header), 413, "payload_too_large")
     nested = '{"labels":' + '[' * 40 + ']' * 40 + '}'
     refused(hulld.post("/v1/machines", nested, headers=header), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("body,says", [
+    (b'{"image":"hello","image":"other"}', "duplicate"),
+    (b'{"image":"hello\xff"}', "line 1"),
+    (b'{"image":"hello\\u0000"}', "line 1"),
+    (b'{"image":"hello","cpus":99999999999999999999}', "integer"),
+    (b'{"image":\0', "line 1"),
+])
+def test_what_is_nearly_json_is_refused_in_one_line(hulld, body, says):
+    answer = hulld.post("/v1/machines", body, headers={"Content-Type": "application/json"})
+    detail = refused(answer, 400, "invalid_json")["detail"]
+    assert says in detail and "\n" not in detail
+
+
+@pytest.mark.parametrize("request_line", [
+    b"GET /v1/machines/\xff HTTP/1.1", b"GET /v1/machines/..%2f..%2fetc HTTP/1.1",
+    b"PUT /v1/blobs/sha256:..%2f..%2fhull.db HTTP/1.1", b"GET /v1/machines?%ff=1 HTTP/1.1",
+    b"GET /v1/machines/" + b"a" * 4000 + b" HTTP/1.1", b"GET /%00/v1/version HTTP/1.1",
+])
+def test_paths_of_any_bytes_are_refused_as_problems(hulld, request_line):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(str(hulld.socket))
+        client.sendall(request_line + b"\r\nHost: hulld\r\nContent-Length: 0\r\n\r\n")
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        assert response.status in (400, 404)
+        problem = json.loads(response.read())
+        assert problem["status"] == response.status and "\n" not in problem["detail"]
+    assert hulld.answers()
+
+
+def test_a_flood_of_headers_ends_its_connection_only(hulld):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(str(hulld.socket))
+        try:
+            client.sendall(b"GET /v1/version HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"x" * 500) for i in range(400)))
+            assert client.recv(12) in (b"HTTP/1.1 431", b"HTTP/1.1 413", b"")
+        except OSError:
+            pass  # closed while we sent
+    assert hulld.answers()
+
+
+def test_more_waits_than_a_process_may_open_by_default(tmp_path, erofs):
+    hulld = Hulld(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        hulld.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    waits = []
+    try:
+        hulld.image("hello", erofs, command=["/bin/true"])
+        hulld.post("/v1/machines", {"name": "a", "image": "hello"})
+        waits = [open_wait(hulld) for _ in range(200)]
+        assert hulld.get("/v1/version", timeout=5).status == 200
+    finally:
+        for wait in waits:
+            wait.close()
+        hulld.stop()
 
 
 def test_tcp_wants_the_token_and_the_socket_does_not(tmp_path):
@@ -219,6 +285,7 @@ def test_an_image_needs_a_blob_that_is_a_file_system(hulld):
     ({"config": {"ports": "80"}}, "invalid_field", "config.ports"),
     ({"config": {"workdir": "srv"}}, "invalid_field", "config.workdir"),
     ({"config": {"env": {"A=B": "c"}}}, "invalid_field", "config.env.A=B"),
+    ({"config": {"command": [""]}}, "invalid_field", "config.command[0]"),
 ])
 def test_bad_images_are_refused_by_field(hulld, erofs, change, code, field):
     digest, _ = hulld.upload(erofs)
@@ -234,6 +301,18 @@ def test_an_image_in_use_is_kept_unless_forced(with_image, erofs):
     assert len(os.listdir(blobs)) == 1, "the machine keeps its blob"
     assert with_image.delete("/v1/machines/a").status == 204
     assert os.listdir(blobs) == []
+
+
+def test_a_blob_that_nobody_uses_is_removed_at_a_start_a_day_later(with_image, erofs):
+    """So does one whose last user's removal was cut short by a crash."""
+    blobs = with_image.state / "blobs" / "sha256"
+    used = os.listdir(blobs)
+    fresh, stray = (with_image.upload(erofs + bytes([n]))[0][7:] for n in (1, 2))
+    two_days_ago = (blobs / stray).stat().st_mtime - 2 * 86400
+    for name in [stray, *used]:
+        os.utime(blobs / name, (two_days_ago, two_days_ago))
+    with_image.restart()
+    assert sorted(os.listdir(blobs)) == sorted([fresh, *used])
 
 
 # Machines.
@@ -266,9 +345,15 @@ def test_names_are_made_up_and_unique(with_image):
     ({"name": "../../etc"}, 400, "invalid_field", "name"),
     ({"cpus": 0}, 400, "invalid_field", "cpus"),
     ({"cpus": 33}, 400, "invalid_field", "cpus"),
+    ({"cpus": 10000}, 400, "invalid_field", "cpus"),
+    ({"cpus": -1}, 400, "invalid_field", "cpus"),
+    ({"cpus": 1.5}, 400, "invalid_field", "cpus"),
     ({"cpus": "1"}, 400, "invalid_field", "cpus"),
+    ({"memory_mib": 1}, 400, "invalid_field", "memory_mib"),
     ({"memory_mib": 127}, 400, "invalid_field", "memory_mib"),
     ({"memory_mib": 1048576}, 400, "invalid_field", "memory_mib"),
+    ({"memory_mib": 1 << 30}, 400, "invalid_field", "memory_mib"),
+    ({"memory_mib": -(1 << 63)}, 400, "invalid_field", "memory_mib"),
     ({"disk_mib": 1}, 400, "invalid_field", "disk_mib"),
     ({"command": ["a", 1]}, 400, "invalid_field", "command[1]"),
     ({"command": [""]}, 400, "invalid_field", "command[0]"),
@@ -279,7 +364,10 @@ def test_names_are_made_up_and_unique(with_image):
     ({"ports": [{"host": 1, "guest": 1, "adress": "::"}]}, 400, "unknown_field", "ports[0].adress"),
     ({"ports": [{"host": 1, "guest": 1, "address": "localhost"}]}, 400, "invalid_field", "ports[0].address"),
     ({"ports": [{"host": 1, "guest": 1}, {"host": 1, "guest": 2}]}, 400, "invalid_field", "ports[1].host"),
+    ({"ports": [{"host": 1, "guest": 1, "address": "192.0.2.1"}]}, 400, "invalid_field", "ports[0].address"),
+    ({"ports": [{"host": 1, "guest": 1}] * 65}, 400, "invalid_field", "ports"),
     ({"network": "bridge"}, 400, "invalid_field", "network"),
+    ({"network": "b" * 39 + "\u00e9"}, 400, "invalid_field", "network"),
     ({"restart": {"policy": "sometimes"}}, 400, "invalid_field", "restart.policy"),
     ({"restart": {"max_retries": -1}}, 400, "invalid_field", "restart.max_retries"),
     ({"labels": {"a": 1}}, 400, "invalid_field", "labels.a"),
@@ -365,6 +453,41 @@ def test_a_monitor_that_refuses_makes_a_failed_machine(tmp_path, erofs):
         assert os.listdir(hulld.state / "machines") == os.listdir(hulld.run / "machines") == []
     finally:
         hulld.stop()
+
+
+@pytest.fixture
+def silent(tmp_path, erofs):
+    """A monitor that only waits: its machine is starting until somebody ends it."""
+    monitor = tmp_path / "monitor"
+    monitor.write_text("#!/bin/sh\nexec sleep 600\n")
+    monitor.chmod(0o755)
+    hulld = Hulld(tmp_path)
+    hulld.options["--vmm"] = monitor
+    hulld.options["--kernel"] = hulld.options["--initrd"] = "/etc/hostname"
+    hulld.start()
+    hulld.image("hello", erofs, command=["/bin/true"])
+    assert hulld.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16}).status == 201
+    assert hulld.post("/v1/machines/a/start").status == 200
+    wait_until(lambda: hulld.machine("a")["pid"], "its monitor runs")
+    yield hulld
+    hulld.stop()
+
+
+def test_a_forced_delete_that_the_database_refuses_can_be_repeated(silent):
+    with contextlib.closing(sqlite3.connect(silent.state / "hull.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused(silent.delete("/v1/machines/a?force=1"), 500, "internal")
+        other.execute("ROLLBACK")
+    assert silent.machine("a")["state"] == "starting"
+    assert silent.post("/v1/machines/a/kill").json["state"] == "stopped"
+    assert silent.delete("/v1/machines/a").status == 204
+
+
+def test_the_tail_of_a_log_without_lines_is_bounded(silent):
+    log = silent.state / "machines" / silent.machine("a")["id"] / "workload.log"
+    with log.open("r+b") as file:
+        file.truncate(1 << 40)
+    assert len(silent.get("/v1/machines/a/logs?tail=1", timeout=20).body) <= 16 << 20
 
 
 # Waiting.
@@ -491,6 +614,43 @@ def test_without_ingress_ports_are_refused_and_nothing_stays(tmp_path, erofs):
         hulld.stop()
 
 
+def test_a_port_of_a_machine_being_deleted_is_not_published_again(with_image):
+    """hull-ingress answers `list` only once it was asked to unpublish."""
+    path = with_image.run / "ingress.sock"
+    spec = publishes(free_port())
+    machine = with_image.post("/v1/machines", spec).json["id"]
+    with_image.kill()
+    os.kill(ingress_pid(with_image), signal.SIGKILL)
+    path.unlink()
+    ops = []
+
+    def serve(listener):
+        client = listener.accept()[0]
+        lines, lists = client.makefile(), 0
+        for line in lines:
+            request = json.loads(line)
+            ops.append((request["op"], request.get("machine")))
+            if request["op"] == "list":
+                lists += 1
+                continue
+            if request["op"] == "unpublish":
+                client.sendall(b'{"ok":true,"ports":[]}\n' * lists)
+                lists = 0
+            client.sendall(b'{"ok":true}\n')
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        with_image.start()
+        wait_until(lambda: ("list", None) in ops, "hulld asks what is published")
+        assert with_image.delete(f"/v1/machines/{machine}").status == 204
+        assert with_image.post("/v1/machines", spec).status == 201, "all before it has been sent"
+        assert ops.count(("unpublish", machine)) == 1 and ("publish", machine) not in ops
+        with_image.kill()
+    path.unlink()
+
+
 # Crashes.
 
 @pytest.mark.parametrize("signo", [signal.SIGKILL, signal.SIGTERM])
@@ -551,3 +711,64 @@ def test_sigkill_at_any_instant_loses_no_acknowledged_create_or_delete(with_imag
         assert with_image.delete(f"/v1/machines/{name}").status == 204
     wait_until(lambda: not listens(port), "the port is free")
     assert os.listdir(with_image.state / "machines") == []
+
+
+def processes_of(hulld):
+    """Command lines and environments of all that was started for the machines: {pid: bytes}."""
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = open(f"/proc/{entry}/cmdline", "rb").read() + open(f"/proc/{entry}/environ", "rb").read()
+            if f"{hulld.state}/machines/".encode() in words or f"{hulld.run}/machines/".encode() in words:
+                found[int(entry)] = words
+    return found
+
+
+def test_sigkill_at_any_instant_neither_loses_nor_doubles_a_monitor(tmp_path, erofs):
+    """A client starts, stops and restarts machines of a monitor that only waits, while hulld is killed again and again."""
+    monitor, stop = tmp_path / "monitor", threading.Event()
+    monitor.write_text("#!/bin/sh\nMONITOR_OF=$2 exec sleep 600\n")
+    monitor.chmod(0o755)
+    hulld = Hulld(tmp_path)
+    hulld.options["--vmm"] = monitor
+    hulld.options["--kernel"] = hulld.options["--initrd"] = "/etc/hostname"
+    hulld.start()
+    answered = [0]
+
+    def client(name):
+        verbs = ["start", "kill", "start", "restart", "stop", "start", "restart"]
+        while not stop.is_set():
+            for verb in verbs:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    assert hulld.post(f"/v1/machines/{name}/{verb}").status in (200, 409)
+                    answered[0] += 1
+
+    try:
+        hulld.image("hello", erofs, command=["/bin/true"])
+        for name, network in (("a", "none"), ("b", "default")):
+            spec = {"name": name, "image": "hello", "network": network, "disk_mib": 16}
+            assert hulld.post("/v1/machines", spec).status == 201
+        threads = [threading.Thread(target=client, args=(name,)) for name in "ab"]
+        for thread in threads:
+            thread.start()
+        try:
+            for round_number in range(12):
+                target = answered[0] + 1 + round_number % 5
+                wait_until(lambda: answered[0] >= target, "the clients get on")
+                hulld.restart()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        for name in "ab":
+            hulld.post(f"/v1/machines/{name}/kill")
+            assert hulld.post(f"/v1/machines/{name}/start").status == 200
+            machine = wait_until(lambda: (m := hulld.machine(name))["pid"] and m, "its monitor is started")
+            mark = f"MONITOR_OF={hulld.state}/machines/{machine['id']}/".encode()
+            wait_until(lambda: [pid for pid, words in processes_of(hulld).items() if mark in words] == [machine["pid"]],
+                       "the monitor hulld knows of is the only one")
+            assert hulld.delete(f"/v1/machines/{name}?force=1").status == 204
+        wait_until(lambda: not processes_of(hulld), "no process is left")
+        assert os.listdir(hulld.state / "machines") == os.listdir(hulld.run / "machines") == []
+    finally:
+        hulld.stop()
