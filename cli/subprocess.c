@@ -58,6 +58,8 @@ static void become(const char *const *argv, int out)
 	setpgid(0, 0);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
 		_exit(127);
+	/* What libraries left open stays ours. mmdebstrap even fails when its own descriptors get two digits. */
+	close_range(3, ~0u, 0);
 	execvp(argv[0], (char *const *)argv);
 	_exit(127);
 }

@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -276,6 +277,24 @@ def test_without_a_network_it_says_which_mirror_it_cannot_reach(recipe):
 
 def test_a_package_that_apt_does_not_know_is_named(recipe):
     assert recipe(packages=["hull-no-such-package"]) == "hull: packages: apt: Unable to locate package hull-no-such-package"
+
+
+def test_what_is_open_here_is_not_open_in_mmdebstrap(recipe):
+    """mmdebstrap hands a descriptor to a shell that knows only single digits: a few of ours before it, and it fails."""
+    fake = recipe.cli.home / "mmdebstrap"
+    fake.write_text("#!/bin/sh\necho \"E: open:\" $(ls /proc/$$/fd) >&2\nexit 1\n")
+    fake.chmod(0o755)
+    recipe.cli.env["PATH"] = f"{fake.parent}:{recipe.cli.env['PATH']}"
+    inherited = os.dup2(0, 77)
+    try:
+        done = subprocess.run([HULL, "image", "build", "x", "--package", "busybox", "--output", recipe.cli.home / "out"],
+                              env=recipe.cli.env, pass_fds=[inherited], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=300, check=False)
+    finally:
+        os.close(inherited)
+    assert done.returncode == 1
+    opened = re.search(r"open: (.*)", done.stderr)
+    assert opened and "77" not in opened.group(1).split(), done.stderr
 
 
 # Machines.
