@@ -101,7 +101,7 @@ def run_in_kvmhost(tests, folder, extra):
     the exit status, and what was printed."""
     folder.mkdir(parents=True, exist_ok=True)
     inner = PYTEST + ["-m", "kvm", "--junitxml=/out/report.xml", *extra, str(tests)]
-    command = [TOP / "tools" / "kvmhost", "run", "-c", 2, "-m", 7168, "-t", 1800, "--", *inner]
+    command = [TOP / "tools" / "kvmhost", "run", "-m", 7168, "-t", 1800, "--", *inner]
     return subprocess.run(list(map(str, command)), cwd=folder, stdin=subprocess.DEVNULL, text=True, errors="replace",
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -125,7 +125,8 @@ def kvm_file(tests, build, extra):
 
 
 def kvm_tests(build, count, extra):
-    """Those that need KVM, on hosts that have it: two at a time, since a guest mostly keeps one processor busy."""
+    """Those that need KVM, on hosts that have it: two at a time, since each is
+    emulated on one processor."""
     files = [f for f in sorted((TOP / "tests" / "system").glob("test_*.py")) if "mark.kvm" in f.read_text()]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         for one in pool.map(lambda f: kvm_file(f, build, extra), files):

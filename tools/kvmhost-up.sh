@@ -175,7 +175,8 @@ up() {
 	options "-c -m --state --hull --bare --share" "$@"
 	shift "$used"
 	[ $# -eq 0 ] || refuse "up takes no command"
-	cpus=${cpus:-2} memory=${memory:-3072} port='' run=$state/run
+	# One processor: several have been seen to trip over code that the kernel patches while they run it (QEMU 7.2).
+	cpus=${cpus:-1} memory=${memory:-3072} port='' run=$state/run
 	if [ -z "$hull" ]; then
 		if [ -d "${HULL_BUILD:-$here/../build}" ]; then
 			hull=$(realpath "${HULL_BUILD:-$here/../build}")
