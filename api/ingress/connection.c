@@ -26,6 +26,7 @@
 #define TRY_NS	      (5 * NS_PER_S)
 #define BACKOFF_MIN_NS (20 * NS_PER_MS)
 #define BACKOFF_MAX_NS (500 * NS_PER_MS)
+#define TICK_NS	      (10 * NS_PER_MS)
 
 /* "OK 4294967295\n" */
 #define OK_LINE_MAX 32
@@ -101,14 +102,18 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* Arms the common timer for the earliest of what is pending. */
-static void arm_retries(struct ingress *ingress)
+/* Brings the common timer forward for this one. A timer that fires for one that has gone meanwhile does no harm; looking
+ * at all that are pending each time a try of one of them fails would. */
+static void arm_retry(const struct connection *c)
 {
-	uint64_t now = monotonic_ns(), due = UINT64_MAX;
+	struct ingress *ingress = c->port->ingress;
+	uint64_t now, due = earlier(c->due_ns, c->deadline_ns);
 
-	for (struct connection *c = ingress->pending; c; c = c->next_pending)
-		due = earlier(due, earlier(c->due_ns, c->deadline_ns));
-	loop_timer_arm(ingress->retries, due == UINT64_MAX ? due : due > now ? due - now : 0);
+	if (due >= ingress->retries_ns)
+		return;
+	now = monotonic_ns();
+	ingress->retries_ns = due;
+	loop_timer_arm(ingress->retries, due > now ? due - now : 0);
 }
 
 static void drop_vsock(struct connection *c)
@@ -124,14 +129,15 @@ static void pause_tries(struct connection *c)
 {
 	drop_vsock(c);
 	c->step = STEP_PAUSE;
-	c->due_ns = monotonic_ns() + c->backoff_ns;
+	/* Rounded up, so that one look at all that are pending serves many. */
+	c->due_ns = (monotonic_ns() + c->backoff_ns + TICK_NS - 1) / TICK_NS * TICK_NS;
 	c->backoff_ns = earlier(2 * c->backoff_ns, BACKOFF_MAX_NS);
 }
 
 static void try_failed(struct connection *c)
 {
 	pause_tries(c);
-	arm_retries(c->port->ingress);
+	arm_retry(c);
 }
 
 static void begin_streaming(struct connection *c)
@@ -255,18 +261,19 @@ void connection_retry(void *ctx)
 	struct connection *c, *next;
 	uint64_t now = monotonic_ns();
 
+	ingress->retries_ns = UINT64_MAX;
 	for (c = ingress->pending; c; c = next) {
 		next = c->next_pending;
 		if (now >= c->deadline_ns) {
 			log_info("%s: port %d of the machine was not reached in time", c->port->spec.machine,
 				(int)c->port->spec.guest);
 			connection_end(c);
-		} else if (now >= c->due_ns) {
-			if (c->step != STEP_PAUSE || !try_machine(c))
-				pause_tries(c);
+			continue;
 		}
+		if (now >= c->due_ns && (c->step != STEP_PAUSE || !try_machine(c)))
+			pause_tries(c);
+		arm_retry(c);
 	}
-	arm_retries(ingress);
 }
 
 /* A client whose host or network has gone never says so: after two minutes without a sign of life it is asked. */
@@ -312,7 +319,7 @@ void connection_begin(struct port *port, int fd)
 	}
 	if (!try_machine(c))
 		pause_tries(c);
-	arm_retries(ingress);
+	arm_retry(c);
 }
 
 void connection_close_all(struct port *port)

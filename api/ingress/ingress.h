@@ -28,6 +28,7 @@ struct ingress {
 	size_t n_connections, connections_max;
 	struct connection *pending;  /* without a stream yet: between two tries or in one */
 	struct loop_source *retries; /* timer of `pending` */
+	uint64_t retries_ns;	     /* when that fires; UINT64_MAX: never */
 	size_t n_clients;
 	struct loop_source *idle; /* timer: ends the process */
 	uint64_t idle_ns;

@@ -200,6 +200,7 @@ static int server_begin(struct server *server, const struct options *options, st
 	ingress->idle_ns = options->idle_s * NS_PER_S;
 	ingress->connections_max = connections_by_rlimit();
 	ingress->idle = loop_add_timer(ingress->loop, on_idle, server);
+	ingress->retries_ns = UINT64_MAX;
 	ingress->retries = loop_add_timer(ingress->loop, connection_retry, ingress);
 	server->source = loop_add_fd(ingress->loop, server->fd, EPOLLIN, on_control, server);
 	if (!ingress->idle || !ingress->retries || !server->source ||

@@ -33,7 +33,14 @@ class Ingress:
         self.path = folder / "ingress.sock"
         self.process = subprocess.Popen([BUILD / "hull-ingress", "--socket", self.path, *arguments],
                                         stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: self.path.exists() or self.process.poll() is not None, "the control socket")
+        wait_for(lambda: self.listens() or self.process.poll() is not None, "the control socket")
+
+    def listens(self):
+        """The socket's file is there before anybody listens."""
+        with contextlib.suppress(OSError):
+            self.connect().close()
+            return True
+        return False
 
     def connect(self):
         client = socket.socket(socket.AF_UNIX)
