@@ -28,7 +28,7 @@ static const struct command commands[] = {
 
 #define PARSE(args, fail, ...)                                                                                \
 	({                                                                                                    \
-		char *argv_[] = {"hull", __VA_ARGS__};                                                        \
+		static char *argv_[] = {"hull", __VA_ARGS__};                                                   \
 		memset(fail, 0, sizeof(*(fail)));                                                             \
 		args_parse(args, commands, (int)(sizeof(argv_) / sizeof(argv_[0])), argv_, fail);             \
 	})
