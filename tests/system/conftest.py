@@ -67,7 +67,7 @@ def make_initramfs(path, script, modules_folder, modules=(), files=None):
     init = ["#!/bin/sh", "/bin/busybox --install -s /bin", "mount -t proc proc /proc", "mount -t sysfs sys /sys",
             "mount -t devtmpfs dev /dev", "for m in /modules/*; do [ -e $m ] && insmod $m; done", script]
     archive = Cpio()
-    for folder in ("bin", "dev", "proc", "sys", "modules", "mnt", "tmp"):
+    for folder in ("bin", "dev", "lib64", "proc", "sys", "modules", "mnt", "tmp"):
         archive.folder(folder)
     archive.file("bin/busybox", Path("/bin/busybox").read_bytes())
     archive.link("bin/sh", "busybox")
