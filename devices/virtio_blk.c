@@ -28,6 +28,14 @@
 #define SECTOR_SHIFT 9
 #define SERIAL_BYTES 20
 
+/* Header and status take a descriptor each. */
+#define SEGMENTS_MAX      (QUEUE_SIZE - 2)
+#define SEGMENT_BYTES_MAX (32u << 10)
+/* What a driver that keeps to both can ask for at most, 8 MiB: a reset, a save and a shutdown wait for what the kernel
+ * has begun, and indirect descriptors would otherwise allow gigabytes a request. A larger one fails as a whole, however
+ * it is cut; Linux sends 1.25 MiB unless told otherwise. */
+#define TRANSFER_BYTES_MAX ((uint64_t)SEGMENTS_MAX * SEGMENT_BYTES_MAX)
+
 /* One DISCARD or WRITE_ZEROES covers 2 GiB at most, so that none holds the disk for very long. */
 #define RANGE_SECTORS_MAX (1u << 22)
 
@@ -37,7 +45,8 @@
 #define RETRY_SUBMIT_NS 1000000u
 
 /* Section 5.2.3. */
-enum { F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10, F_DISCARD = 13, F_WRITE_ZEROES = 14 };
+enum { F_SIZE_MAX = 1, F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10 };
+enum { F_DISCARD = 13, F_WRITE_ZEROES = 14 };
 
 /* Section 5.2.4, up to the last field of a feature we offer. */
 struct config_space {
@@ -216,7 +225,7 @@ static uint8_t parse_transfer(struct virtio_blk *blk, struct request *req, bool 
 	}
 	if (write && blk->read_only)
 		return S_IOERR;
-	if (io->len == 0 || !on_disk(blk, req->sector, io->len))
+	if (io->len == 0 || io->len > TRANSFER_BYTES_MAX || !on_disk(blk, req->sector, io->len))
 		return S_IOERR;
 	io->offset = req->sector << SECTOR_SHIFT;
 	return S_OK;
@@ -413,7 +422,7 @@ static void on_again(void *ctx)
 static uint64_t blk_features(struct virtio_dev *dev)
 {
 	const struct virtio_blk *blk = to_blk(dev);
-	uint64_t features = 1ull << F_SEG_MAX | 1ull << F_BLK_SIZE | 1ull << F_TOPOLOGY;
+	uint64_t features = 1ull << F_SIZE_MAX | 1ull << F_SEG_MAX | 1ull << F_BLK_SIZE | 1ull << F_TOPOLOGY;
 
 	if (blk->read_only)
 		features |= 1ull << F_RO;
@@ -513,7 +522,8 @@ static void fill_config_space(struct virtio_blk *blk, const struct blk_geometry 
 
 	blk->config = (struct config_space){
 		.capacity = g->size_bytes >> SECTOR_SHIFT,
-		.seg_max = QUEUE_SIZE - 2, /* header and status take a descriptor each */
+		.size_max = SEGMENT_BYTES_MAX,
+		.seg_max = SEGMENTS_MAX,
 		.blk_size = g->logical_block_bytes,
 		.physical_block_exp = ratio > 1 ? (uint8_t)(31 - __builtin_clz(ratio)) : 0,
 		.min_io_size = ratio > 1 ? (uint16_t)ratio : 1,

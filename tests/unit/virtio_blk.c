@@ -26,6 +26,10 @@ enum { F_RO = 5, F_FLUSH = 9, F_DISCARD = 13 };
 #define DISK_SECTORS 2048u
 #define DISK_BYTES   (DISK_SECTORS * 512u)
 
+/* What the device states, and takes at most in one request. */
+#define SIZE_MAX_BYTES 32768u
+#define SEG_MAX	       254u
+
 struct fixture {
 	char dir[PATH_MAX], path[PATH_MAX + 8];
 	struct loop *loop;
@@ -289,14 +293,17 @@ static void the_configuration_space_tells_of_the_disk(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t capacity;
-	uint32_t seg_max, blk_size, word = 0xffffffff;
+	uint32_t size_max, seg_max, blk_size, word = 0xffffffff;
 
 	virtio_dev_enter(f->dev);
 	virtio_dev_config_read(f->dev, 0, &capacity, 8);
+	virtio_dev_config_read(f->dev, 8, &size_max, 4);
 	virtio_dev_config_read(f->dev, 12, &seg_max, 4);
 	virtio_dev_config_read(f->dev, 20, &blk_size, 4);
 	assert_int_equal(capacity, DISK_SECTORS);
-	assert_int_equal(seg_max, 254);
+	assert_int_equal(virtio_dev_features(f->dev) & 6, 6); /* SIZE_MAX and SEG_MAX: the two count */
+	assert_int_equal(size_max, SIZE_MAX_BYTES);
+	assert_int_equal(seg_max, SEG_MAX);
 	assert_int_equal(blk_size, 512);
 	virtio_dev_config_read(f->dev, 58, &word, 4); /* beyond its end: zeroes */
 	assert_int_equal(word, 0);
@@ -358,6 +365,52 @@ static void requests_off_the_disk_fail(void **state)
 	assert_int_equal(do_write(f, DISK_SECTORS - 2, data, 1024), S_OK);
 	free(all);
 	free(zero);
+}
+
+/* A transfer of SEG_MAX segments, the last of them `last_len` bytes; all but that lie in the same memory. */
+static uint8_t run_longest(struct fixture *f, uint32_t type, uint32_t last_len, uint32_t *ret_len)
+{
+	struct header header = {type, 0, 0};
+	struct driver_buf bufs[SEG_MAX + 2] = {{guest_put(&f->g, &header, sizeof(header)), sizeof(header), false}};
+	uint8_t none = S_NONE;
+	gpa_t data = guest_alloc(&f->g, 2 * SIZE_MAX_BYTES, 16);
+	struct made m = {.status = guest_put(&f->g, &none, 1)};
+
+	for (unsigned i = 1; i <= SEG_MAX; i++)
+		bufs[i] = (struct driver_buf){data, i < SEG_MAX ? SIZE_MAX_BYTES : last_len, type == T_IN};
+	memset(guest_ptr(&f->g, data), 1, last_len);
+	bufs[SEG_MAX + 1] = (struct driver_buf){m.status, 1, true};
+	m.head = driver_add(&f->q, bufs, SEG_MAX + 2);
+	return run(f, m, ret_len);
+}
+
+/* A reset waits for what is in flight, so that is bounded. */
+static void a_request_beyond_the_stated_limits_fails(void **state)
+{
+	struct fixture *f = *state;
+	const off_t longest = (off_t)SEG_MAX * SIZE_MAX_BYTES;
+	struct stat st;
+	uint32_t len;
+
+	stop_device(f);
+	assert_int_equal(truncate(f->path, 0), 0);
+	assert_int_equal(truncate(f->path, 2 * longest), 0);
+	f->dev = new_device(f, false, BLK_CACHE_WRITEBACK);
+	driver_init(&f->d, f->dev, f->loop);
+	driver_queue_init(&f->q, &f->g, SEG_MAX + 2);
+	driver_start(&f->d, 1ull << F_FLUSH, &f->q, 1); /* one that does not look at SIZE_MAX */
+
+	assert_int_equal(run_longest(f, T_OUT, SIZE_MAX_BYTES + 512, &len), S_IOERR);
+	assert_int_equal(len, 1);
+	assert_int_equal(run_longest(f, T_IN, SIZE_MAX_BYTES + 512, &len), S_IOERR);
+	assert_int_equal(len, 1);
+	assert_int_equal(stat(f->path, &st), 0);
+	assert_int_equal(st.st_blocks, 0);
+
+	assert_int_equal(run_longest(f, T_OUT, SIZE_MAX_BYTES, &len), S_OK);
+	assert_int_equal(run_longest(f, T_IN, SIZE_MAX_BYTES, &len), S_OK);
+	assert_int_equal(len, longest + 1);
+	assert_int_equal(driver_status(&f->d) & VIRTIO_STATUS_NEEDS_RESET, 0);
 }
 
 static void unknown_requests_are_unsupported(void **state)
@@ -816,6 +869,7 @@ int main(void)
 		BOTH(the_configuration_space_tells_of_the_disk),
 		BOTH(a_batch_takes_one_doorbell),
 		BOTH(requests_off_the_disk_fail),
+		BOTH(a_request_beyond_the_stated_limits_fails),
 		BOTH(unknown_requests_are_unsupported),
 		BOTH(a_request_without_status_byte_breaks_the_device),
 		BOTH(a_request_with_a_short_header_breaks_the_device),
