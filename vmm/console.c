@@ -1,9 +1,8 @@
 /* Console bytes, both ways.
  *
- * Theory of operation. A reader that is slow makes the writing vCPU wait, as a slow serial line would; that
- * wait must end when the machine shall end, so it is a poll() of the output and of stop_fd, and a write never
- * brings more than a pipe with room for anything takes at once. The output's descriptor is shared with
- * whoever started the monitor, so it cannot be made non-blocking. */
+ * Theory of operation. A write goes to the reader at once. What a slow one does not take becomes the backlog, which the
+ * loop sends on as the reader makes room; the writing vCPU waits for that, as it would for a slow serial line. But it
+ * does not wait while the vCPUs shall come to rest: they leave the rest of what they write in the backlog then. */
 #include "vmm/console.h"
 
 #include "common/io.h"
@@ -13,8 +12,10 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
+
+/* What vCPUs on their way to rest may still write is less: a page each, from one string instruction. */
+#define BACKLOG_MAX (1u << 20)
 
 static int open_file(const char *path, struct error *err)
 {
@@ -23,46 +24,143 @@ static int open_file(const char *path, struct error *err)
 	if (fd < 0)
 		return error_set_field(err, errno, "serial.serial_out_path", "%s: %s", path,
 			errno == ENXIO ? "nobody reads this FIFO" : strerror(errno));
-	fcntl(fd, F_SETFL, O_APPEND); /* O_NONBLOCK was for the opening only */
 	return fd;
+}
+
+/* Standard output once more, for ourselves alone: whoever started the monitor has the other, so that one cannot be made
+ * non-blocking. -1 for a file, whose offset they share, and for what cannot be opened again: a socket, a terminal
+ * of another user. */
+static int open_standard_output(void)
+{
+	struct stat st;
+
+	if (fstat(STDOUT_FILENO, &st) < 0 || S_ISREG(st.st_mode))
+		return -1;
+	return open("/proc/self/fd/1", O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+}
+
+/* ---- output ---- */
+
+/* True when a write of `at_once` bytes will not wait. */
+static bool has_room(const struct console *console)
+{
+	struct pollfd out = {.fd = console->out_fd, .events = POLLOUT};
+
+	return !console->out || poll(&out, 1, 0) > 0;
+}
+
+/* With the lock held: writes what the reader takes now. */
+static void drain(struct console *console)
+{
+	struct buf *backlog = &console->backlog;
+
+	while (backlog->len > 0 && has_room(console)) {
+		size_t chunk = backlog->len < console->at_once ? backlog->len : console->at_once;
+		ssize_t put = write(console->out_fd, backlog->data, chunk);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0 && errno == EAGAIN)
+			break;
+		/* What a full disk does not take is lost; a pipe without reader gets none ever again. */
+		if (put < 0)
+			console->out_broken = errno == EPIPE;
+		buf_consume(backlog, put < 0 ? backlog->len : (size_t)put);
+	}
+	if (backlog->len == 0)
+		pthread_cond_broadcast(&console->changed);
+}
+
+/* Loop thread: the reader has made room, or there is something to wait for. */
+static void send_backlog(void *ctx)
+{
+	struct console *console = ctx;
+
+	pthread_mutex_lock(&console->lock);
+	drain(console);
+	loop_set_events(console->out, console->backlog.len > 0 ? EPOLLOUT : 0);
+	pthread_mutex_unlock(&console->lock);
+}
+
+static void output_ready(void *ctx, uint32_t epoll_events)
+{
+	(void)epoll_events;
+	send_backlog(ctx);
+}
+
+void console_write(struct console *console, const void *data, size_t len)
+{
+	bool had_backlog;
+
+	pthread_mutex_lock(&console->lock);
+	if (!console->out_broken) {
+		had_backlog = console->backlog.len > 0;
+		(void)buf_append(&console->backlog, data, len); /* beyond its limit it is lost */
+		drain(console);
+		if (console->backlog.len > 0 && !had_backlog)
+			loop_post(console->loop, send_backlog, console);
+	}
+	while (console->backlog.len > 0 && console->may_wait)
+		pthread_cond_wait(&console->changed, &console->lock);
+	pthread_mutex_unlock(&console->lock);
+}
+
+void console_may_wait(struct console *console, bool may_wait)
+{
+	pthread_mutex_lock(&console->lock);
+	console->may_wait = may_wait;
+	pthread_cond_broadcast(&console->changed);
+	pthread_mutex_unlock(&console->lock);
+}
+
+/* Registers the output with the loop, parked. What epoll cannot wait for never makes a write wait. */
+static int watch_output(struct console *console, struct error *err)
+{
+	console->out = loop_add_fd(console->loop, console->out_fd, EPOLLOUT, output_ready, console);
+	if (console->out)
+		return loop_set_events(console->out, 0);
+	return errno == EPERM ? 0 : error_set_errno(err, errno, "the console's output cannot be waited for");
 }
 
 int console_init(struct console *console, struct loop *loop, const char *path, struct error *err)
 {
-	struct stat st;
-	int fd = STDOUT_FILENO;
+	int fd = path ? open_file(path, err) : open_standard_output(), r;
 
-	*console = (struct console){.loop = loop, .out_fd = -1, .stop_fd = -1};
-	if (path) {
-		fd = open_file(path, err);
-		if (fd < 0)
-			return fd;
-	}
-	console->out_fd = fd;
-	console->owns_out_fd = path != NULL;
-	console->out_is_file = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-	console->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (console->stop_fd < 0) {
-		int r = error_set_errno(err, errno, "no descriptor for the console");
-
+	*console = (struct console){0};
+	if (path && fd < 0)
+		return fd;
+	console->loop = loop;
+	console->out_fd = fd < 0 ? STDOUT_FILENO : fd;
+	console->owns_out_fd = fd >= 0;
+	/* A pipe with any room takes that much (pipe(7)). Of a terminal that blocks nothing is known. */
+	console->at_once = console->owns_out_fd || !isatty(console->out_fd) ? PIPE_BUF : 1;
+	buf_init(&console->backlog, BACKLOG_MAX);
+	pthread_mutex_init(&console->lock, NULL);
+	pthread_cond_init(&console->changed, NULL);
+	r = watch_output(console, err);
+	if (r < 0)
 		console_done(console);
-		return r;
-	}
-	return 0;
+	return r;
 }
 
 void console_done(struct console *console)
 {
 	if (!console->loop)
 		return;
+	drain(console);
 	if (console->raw)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &console->terminal);
 	loop_remove(console->in);
+	loop_remove(console->out);
 	if (console->owns_out_fd)
 		close_fd(console->out_fd);
-	close_fd(console->stop_fd);
+	buf_done(&console->backlog);
+	pthread_mutex_destroy(&console->lock);
+	pthread_cond_destroy(&console->changed);
 	*console = (struct console){0};
 }
+
+/* ---- input ---- */
 
 /* Offers what is pending; waits for more input only when all of it was taken. */
 static void feed(void *ctx)
@@ -123,44 +221,4 @@ void console_room(struct console *console)
 {
 	if (console->uart)
 		loop_post(console->loop, feed, console);
-}
-
-/* True when a write will not wait. */
-static bool wait_for_room(const struct console *console)
-{
-	struct pollfd fds[] = {
-		{.fd = console->out_fd, .events = POLLOUT},
-		{.fd = console->stop_fd, .events = POLLIN},
-	};
-	int n;
-
-	if (console->out_is_file)
-		return true;
-	do
-		n = poll(fds, 2, -1);
-	while ((n < 0 && errno == EINTR) || (n > 0 && !fds[0].revents && !fds[1].revents));
-	return n > 0 && fds[0].revents & (POLLOUT | POLLERR | POLLHUP);
-}
-
-void console_write(struct console *console, const void *data, size_t len)
-{
-	while (len > 0 && !console->out_broken && wait_for_room(console)) {
-		size_t chunk = len < PIPE_BUF ? len : PIPE_BUF;
-		ssize_t put = write(console->out_fd, data, chunk);
-
-		if (put < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (put < 0) { /* what a full disk does not take is lost; a pipe without reader gets none ever
-				  again */
-			console->out_broken = errno == EPIPE;
-			return;
-		}
-		data = (const char *)data + put;
-		len -= (size_t)put;
-	}
-}
-
-void console_stop(struct console *console)
-{
-	eventfd_write(console->stop_fd, 1);
 }

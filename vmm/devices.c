@@ -282,9 +282,9 @@ void devices_start(struct devices *devices)
 		console_read_input(&devices->console, devices->uart);
 }
 
-void devices_stop(struct devices *devices)
+void devices_may_wait(struct devices *devices, bool may_wait)
 {
-	console_stop(&devices->console);
+	console_may_wait(&devices->console, may_wait);
 }
 
 int devices_exit_status(const struct devices *devices)

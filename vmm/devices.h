@@ -58,8 +58,8 @@ void devices_done(struct devices *devices);
 
 /* The loop is about to run: input from the console is read from now on. */
 void devices_start(struct devices *devices);
-/* The machine is about to end: no device lets a vCPU wait for the outside any more. Any thread. */
-void devices_stop(struct devices *devices);
+/* Whether a device may let a vCPU wait for the outside; at first none does. False ends such waits. Any thread. */
+void devices_may_wait(struct devices *devices, bool may_wait);
 
 /* What the workload handed over, 0..255, or -1. Any thread. */
 int devices_exit_status(const struct devices *devices);

@@ -17,6 +17,7 @@ noinst_LIBRARIES += libhull-vmm.a
 libhull_vmm_a_SOURCES = \
 	vmm/bus.c vmm/bus.h \
 	vmm/config.c vmm/config.h \
+	vmm/console.c vmm/console.h \
 	vmm/options.c vmm/options.h \
 	vmm/outcome.c vmm/outcome.h
 libhull_vmm_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
@@ -25,7 +26,6 @@ libhull_vmm_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 bin_PROGRAMS += hull-vmm
 hull_vmm_SOURCES = \
 	vmm/main.c \
-	vmm/console.c vmm/console.h \
 	vmm/cpuid.c vmm/cpuid.h \
 	vmm/devices.c vmm/devices.h \
 	vmm/machine.c vmm/machine.h \

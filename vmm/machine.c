@@ -54,7 +54,6 @@ static void end(struct machine *machine, enum outcome_cause cause, const char *m
 	if (!first)
 		return;
 	vcpus_request_stop(&machine->vcpus);
-	devices_stop(&machine->devices);
 	loop_stop(machine->loop);
 }
 
@@ -169,6 +168,13 @@ static int make_tables(struct machine *machine, gpa_t *ret_rsdp, struct error *e
 	return acpi_build(&config, &machine->ram.mem, ret_rsdp, err);
 }
 
+static void vcpus_may_wait(void *ctx, bool may_wait)
+{
+	struct machine *machine = ctx;
+
+	devices_may_wait(&machine->devices, may_wait);
+}
+
 static int make_vcpus(struct machine *machine, struct error *err)
 {
 	struct vcpus_config config = {
@@ -177,6 +183,7 @@ static int make_vcpus(struct machine *machine, struct error *err)
 		.mmio = &machine->devices.mmio,
 		.topology = &machine->topology,
 		.entry = &machine->entry,
+		.may_wait = vcpus_may_wait,
 		.ended = vcpu_ended,
 		.ctx = machine,
 	};

@@ -320,6 +320,7 @@ static void want(struct vcpus *group, enum vcpus_wanted wanted)
 	if (group->wanted == VCPUS_STOP)
 		return;
 	group->wanted = wanted;
+	group->config.may_wait(group->config.ctx, wanted == VCPUS_RUN);
 	pthread_cond_broadcast(&group->changed);
 	if (wanted != VCPUS_RUN)
 		kick(group);

@@ -34,6 +34,9 @@ struct vcpus_config {
 	const struct bus *ports, *mmio;
 	const struct cpuid_topology *topology; /* n_vcpus says how many */
 	const struct boot_entry *entry;        /* of vCPU 0; the others wait for its start-up interrupt */
+	/* From now on a register access may wait for the outside (true: they run), or shall not, and one that does
+	 * comes back (false: they are wanted at rest). Any thread, under the group's lock. */
+	void (*may_wait)(void *ctx, bool may_wait);
 	/* A vCPU cannot or shall not go on; it is at rest afterwards. vCPU thread. */
 	void (*ended)(void *ctx, enum vcpu_end end, const char *message);
 	void *ctx;
