@@ -334,14 +334,9 @@ static void pump_tx(struct virtio_net *n)
 			loop_kick(&n->kick);
 			return;
 		}
-		r = virtq_pop(tx, &n->chain);
-		if (r == 0) {
-			virtq_enable_doorbell(tx);
-			if (!virtq_has_work(tx))
-				return;
-			virtq_disable_doorbell(tx);
-			continue;
-		}
+		r = virtq_pop_or_arm(tx, &n->chain);
+		if (r == 0)
+			return;
 		if (r > 0)
 			r = send_one(n);
 		if (r == -EAGAIN) {

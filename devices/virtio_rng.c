@@ -48,9 +48,9 @@ static void rng_doorbell(struct virtio_dev *dev, uint16_t q)
 	struct virtq_chain chain;
 	int r = 0;
 
-	virtq_enable_doorbell(vq);
+	virtq_disable_doorbell(vq);
 	for (unsigned budget = QUEUE_SIZE; budget > 0; budget--) {
-		r = virtq_pop(vq, &chain);
+		r = virtq_pop_or_arm(vq, &chain);
 		if (r <= 0)
 			break;
 		/* 5.4.6.1: the driver's buffers are all for the device to write, and not empty. */
@@ -59,7 +59,6 @@ static void rng_doorbell(struct virtio_dev *dev, uint16_t q)
 			break;
 		}
 		virtq_push(vq, chain.head, fill(&chain));
-		virtq_enable_doorbell(vq);
 	}
 	if (r < 0)
 		virtio_dev_broken(dev, "a request for entropy is malformed");

@@ -260,14 +260,9 @@ static void drain_tx(struct virtio_vsock *v)
 			loop_kick(&v->kick);
 			return;
 		}
-		r = virtq_pop(tx, &v->chain);
-		if (r == 0) {
-			virtq_enable_doorbell(tx);
-			if (!virtq_has_work(tx))
-				return;
-			virtq_disable_doorbell(tx);
-			continue;
-		}
+		r = virtq_pop_or_arm(tx, &v->chain);
+		if (r == 0)
+			return;
 		if (r < 0 || receive_packet(v) < 0 || virtq_push(tx, v->chain.head, 0) < 0) {
 			vsock_break(v, "malformed packet in the transmit queue");
 			return;
@@ -376,13 +371,9 @@ static void send_event(struct virtio_vsock *v)
 
 	if (!v->event_owed || !events->ready)
 		return;
-	r = virtq_pop(events, &v->chain);
-	if (r == 0) {
-		virtq_enable_doorbell(events);
-		r = virtq_pop(events, &v->chain);
-		if (r == 0)
-			return;
-	}
+	r = virtq_pop_or_arm(events, &v->chain);
+	if (r == 0)
+		return;
 	if (r < 0 || virtq_chain_write(&v->chain, 0, &id, sizeof(id)) < sizeof(id) ||
 	        virtq_push(events, v->chain.head, sizeof(id)) < 0) {
 		vsock_break(v, "malformed buffer in the event queue");

@@ -283,6 +283,19 @@ void virtq_disable_doorbell(struct virtq *vq)
 		store_u16(&vq->used_ring->flags, VRING_USED_F_NO_NOTIFY);
 }
 
+int virtq_pop_or_arm(struct virtq *vq, struct virtq_chain *ret)
+{
+	int r = virtq_pop(vq, ret);
+
+	if (r != 0)
+		return r;
+	virtq_enable_doorbell(vq);
+	r = virtq_pop(vq, ret);
+	if (r != 0)
+		virtq_disable_doorbell(vq);
+	return r;
+}
+
 /* Copies between flat memory and `n` buffers, from `offset` bytes into them. */
 static size_t copy_iov(const struct iovec *iov, size_t n, size_t offset, void *flat, size_t len, bool to_iov)
 {

@@ -57,6 +57,9 @@ int virtq_enable(struct virtq *vq);
 
 /* Next request into `ret`: 1 when there is one, 0 when the ring is empty, -errno when the driver broke the rules. */
 int virtq_pop(struct virtq *vq, struct virtq_chain *ret);
+/* The same for a device that has turned the doorbell off to work the ring empty: 0 with the doorbell on again, once
+ * nothing has come in between; else it stays off. */
+int virtq_pop_or_arm(struct virtq *vq, struct virtq_chain *ret);
 /* True when the avail ring holds something (or is broken: pop will say). */
 bool virtq_has_work(const struct virtq *vq);
 /* Gives back the last popped chains: the next pop returns them again. For a device that cannot serve them yet. */

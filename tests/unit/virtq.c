@@ -281,6 +281,23 @@ static void event_idx_asks_for_the_interrupt_at_one_index(void **state)
 	assert_int_equal(*avail_event, f->vq.next_avail);
 }
 
+static void the_doorbell_is_armed_when_the_ring_is_empty(void **state)
+{
+	struct fixture *f = *state;
+	uint16_t *avail_event = (uint16_t *)&f->dq.used_ring->ring[8];
+	struct driver_buf buf = {f->data, 1, false};
+
+	driver_add(&f->dq, &buf, 1);
+	virtq_disable_doorbell(&f->vq);
+	assert_int_equal(virtq_pop_or_arm(&f->vq, &f->chain), 1);
+	assert_int_equal(f->dq.used_ring->flags, VRING_USED_F_NO_NOTIFY);
+	assert_int_equal(virtq_pop_or_arm(&f->vq, &f->chain), 0);
+	assert_int_equal(f->dq.used_ring->flags, 0);
+	f->vq.event_idx = true;
+	assert_int_equal(virtq_pop_or_arm(&f->vq, &f->chain), 0);
+	assert_int_equal(*avail_event, 1);
+}
+
 /* ---- what a driver may not do ---- */
 
 static void expect_refused(struct fixture *f, int error)
@@ -550,6 +567,7 @@ int main(void)
 		QUEUE_TEST(a_buffer_across_regions_is_split),
 		QUEUE_TEST(flags_suppress_interrupts_and_doorbells),
 		QUEUE_TEST(event_idx_asks_for_the_interrupt_at_one_index),
+		QUEUE_TEST(the_doorbell_is_armed_when_the_ring_is_empty),
 		QUEUE_TEST(a_cyclic_chain_is_refused),
 		QUEUE_TEST(a_cyclic_indirect_table_is_refused),
 		QUEUE_TEST(indices_out_of_range_are_refused),
