@@ -11,12 +11,15 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-ssize_t read_full(int fd, void *data, size_t len)
+/* `offset` NULL: from where the descriptor stands. */
+static ssize_t read_all(int fd, void *data, size_t len, const uint64_t *offset)
 {
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t got = read(fd, (char *)data + done, len - done);
+		char *at = (char *)data + done;
+		ssize_t got = offset ? pread(fd, at, len - done, (off_t)(*offset + done)) :
+				       read(fd, at, len - done);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -27,6 +30,16 @@ ssize_t read_full(int fd, void *data, size_t len)
 		done += (size_t)got;
 	}
 	return (ssize_t)done;
+}
+
+ssize_t read_full(int fd, void *data, size_t len)
+{
+	return read_all(fd, data, len, NULL);
+}
+
+ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset)
+{
+	return read_all(fd, data, len, &offset);
 }
 
 int write_full(int fd, const void *data, size_t len)
@@ -35,40 +48,6 @@ int write_full(int fd, const void *data, size_t len)
 
 	while (done < len) {
 		ssize_t put = write(fd, (const char *)data + done, len - done);
-
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put < 0)
-			return -errno;
-		done += (size_t)put;
-	}
-	return 0;
-}
-
-ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t got = pread(fd, (char *)data + done, len - done, (off_t)(offset + done));
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		done += (size_t)got;
-	}
-	return (ssize_t)done;
-}
-
-int pwrite_full(int fd, const void *data, size_t len, uint64_t offset)
-{
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t put = pwrite(fd, (const char *)data + done, len - done, (off_t)(offset + done));
 
 		if (put < 0 && errno == EINTR)
 			continue;

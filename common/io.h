@@ -10,10 +10,9 @@
 
 /* Bytes read: less than `len` only at the end of the file. -errno. */
 ssize_t read_full(int fd, void *data, size_t len);
+ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset);
 /* 0 or -errno. */
 int write_full(int fd, const void *data, size_t len);
-ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset);
-int pwrite_full(int fd, const void *data, size_t len, uint64_t offset);
 
 /* Replaces `path` with `data` so that a reader, or a crash at any instant, sees the old file or the new one, never
  * a part: temporary file beside it, fsync, rename, fsync of the folder. 0 or -errno with `err` set. */
