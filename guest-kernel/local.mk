@@ -20,7 +20,7 @@ hull_init_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 hull_init_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_init_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 
-dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/make-initramfs
+dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/make-initramfs guest-kernel/kernel-files.sh
 
 # Not part of `all`: the kernel is downloaded. Leaves guest/vmlinux and guest/initramfs.cpio in the build folder.
 .PHONY: guest install-guest

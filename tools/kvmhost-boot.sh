@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # The emulated host's kernel and initramfs, made from Debian's kernel package and cached. Read by kvmhost, whose `kernel`,
-# `cache`, `libexec`, `need` and `fail` it uses; it sets `entry`.
+# `cache`, `libexec`, `kernel_files`, `need` and `fail` it uses; it sets `entry`.
 # shellcheck disable=SC2154
 
 # In the initramfs, loaded at once, before the root file system is there; in two groups because they load in parallel.
@@ -21,41 +21,6 @@ kernel_package() {
 			$1 == "Version:" { version = $2 }
 			$1 == "Depends:" && match($0, /linux-image-[^ ,]+/) { name = substr($0, RSTART, RLENGTH) }
 			END { if (version != "") print name, version }'
-}
-
-# An uncompressed copy of module FILE without its signature: checking one costs an emulated processor far more than
-# loading the module does.
-copy_module() { # FILE TARGET
-	case $1 in
-	*.xz) xz -dc "$1" >"$2" ;;
-	*.zst) zstd -qdc "$1" >"$2" ;;
-	*) cat "$1" >"$2" ;;
-	esac
-	# struct module_signature: its last field, big-endian, is the signature's length; then 28 bytes of magic.
-	case $(tail -c 28 "$2") in
-	'~Module signature appended~'*)
-		# shellcheck disable=SC2046 # four numbers
-		set -- "$2" $(tail -c 32 "$2" | od -An -tu1 -N4)
-		truncate -s "-$((40 + ($2 << 24) + ($3 << 16) + ($4 << 8) + $5))" "$1"
-		;;
-	esac
-}
-
-# The ELF kernel inside a bzImage, which QEMU starts by its PVH entry: the emulated processor need not decompress it.
-# Offsets are the x86 boot protocol's: setup_sects, payload_offset, payload_length.
-extract_kernel() { # BZIMAGE TARGET
-	sectors=$(od -An -tu1 -j497 -N1 "$1" | tr -d ' ')
-	# shellcheck disable=SC2046 # two numbers
-	set -- "$1" "$2" $(od -An -tu4 -j584 -N8 "$1")
-	tail -c "+$(((sectors + 1) * 512 + $3 + 1))" "$1" | head -c "$4" >"$2.packed"
-	# The payload ends in its unpacked size, which is no part of the stream.
-	case $(od -An -tx1 -N4 "$2.packed") in
-	' 28 b5 2f fd') need zstd zstd && truncate -s -4 "$2.packed" && zstd -qdc "$2.packed" >"$2" ;;
-	' fd 37 7a 58') truncate -s -4 "$2.packed" && xz -dc "$2.packed" >"$2" ;;
-	*) fail 125 "the kernel in $kernel is packed in a way that is not known" ;;
-	esac
-	rm "$2.packed"
-	[ "$(head -c 4 "$2" | od -An -tx1)" = ' 7f 45 4c 46' ] || fail 125 "the kernel in $kernel is no ELF file"
 }
 
 make_initramfs() { # TREE RELEASE STAGE TARGET
@@ -90,14 +55,13 @@ module_files() { # TREE RELEASE MODULE: it and what it needs, in load order
 
 # Fills ENTRY with vmlinux, initramfs.cpio and lib/modules.
 make_entry() { # ENTRY PACKAGE
-	need xz xz-utils
 	need dpkg-deb dpkg
 	mkdir "$1/deb"
 	(cd "$1/deb" && apt-get -qq -o APT::Sandbox::User=root download "$2" >&2) ||
 		fail 125 "cannot download $2: see above, or try apt-get update"
 	dpkg-deb -x "$1"/deb/*.deb "$1/deb/root"
 	release=$(ls "$1/deb/root/lib/modules")
-	extract_kernel "$1/deb/root/boot/vmlinuz-$release" "$1/vmlinux"
+	extract_vmlinux "$1/deb/root/boot/vmlinuz-$release" "$1/vmlinux" || fail 125 "cannot take $2 apart"
 	depmod -b "$1/deb/root" "$release"
 	# shellcheck disable=SC2086 # words
 	for module in $base_modules $kvm_modules $more_modules; do
@@ -107,7 +71,7 @@ make_entry() { # ENTRY PACKAGE
 			target=${target%.zst}
 			[ -e "$target" ] && continue
 			mkdir -p "${target%/*}"
-			copy_module "$file" "$target"
+			copy_module "$file" "$target" || fail 125 "cannot copy module $file"
 		done
 	done
 	cp "$1/deb/root/lib/modules/$release"/modules.builtin* "$1/deb/root/lib/modules/$release/modules.order" \
@@ -121,8 +85,8 @@ make_entry() { # ENTRY PACKAGE
 # Sets `entry`, the folder with the boot files, making it when it is not there. It is named after the kernel's version
 # and what makes them, made aside and renamed: nobody sees a half of one, and of two makers one wins.
 find_entry() {
-	own=$(cat "$libexec/kvmhost-boot.sh" "$libexec/kvmhost-init" "$libexec/kvmhost-stage-run" "$libexec/kvmhost-stage-up" |
-		sha256sum | cut -c1-16)
+	own=$(cat "$kernel_files" "$libexec/kvmhost-boot.sh" "$libexec/kvmhost-init" "$libexec/kvmhost-stage-run" \
+		"$libexec/kvmhost-stage-up" | sha256sum | cut -c1-16)
 	mkdir -p "$cache"
 	# Asking apt takes a second; while its lists are the same, so is the answer.
 	answer=$cache/package-$kernel package='' version='' asked=''
