@@ -3,6 +3,8 @@
  * honest driver.
  *
  *	byte 0: features  byte 1: n  n steps of 8 bytes  what guest memory begins with: queues, buffers */
+#include "tests/fuzz/fuzz.h"
+
 #include "common/log.h"
 #include "devices/net_backend.h"
 #include "devices/virtio_net.h"
@@ -12,7 +14,6 @@
 #include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,31 +44,16 @@ struct step {
 	uint32_t value;
 } __attribute__((packed));
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
 static struct gmem mem;
 static uint8_t *ram; /* at BASE */
 static struct loop *loop;
 static struct virtio_dev *dev;
 static int peer = -1;
 
-#define CHECK(condition)                                                                                     \
-	do {                                                                                                 \
-		if (!(condition))                                                                            \
-			abort();                                                                             \
-	} while (0)
-
 static void prepare(void)
 {
-	uint8_t *map = mmap(NULL, 5 * REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
 	log_open("fuzz", LOG_LEVEL_ERROR, 2);
-	CHECK(map != MAP_FAILED);
-	ram = map + REGION;
-	CHECK(mprotect(ram, REGION, PROT_READ | PROT_WRITE) == 0);
-	CHECK(mprotect(ram + 2 * REGION, REGION, PROT_READ | PROT_WRITE) == 0);
-	CHECK(gmem_add(&mem, BASE, REGION, ram) == 0);
-	CHECK(gmem_add(&mem, BASE + 2 * REGION, REGION, ram + 2 * REGION) == 0);
+	ram = fuzz_guest_memory(&mem, BASE, REGION, 2);
 	loop = loop_new();
 	CHECK(loop);
 }
@@ -82,22 +68,6 @@ static void new_device(void)
 	config.fd = fds[0];
 	dev = virtio_net_new(&config, loop, &mem, NULL);
 	CHECK(dev);
-}
-
-static void stop(void *ctx)
-{
-	loop_stop(ctx);
-}
-
-static void again(void *ctx)
-{
-	loop_post(ctx, stop, ctx);
-}
-
-static void run_loop(void)
-{
-	loop_post(loop, again, loop);
-	CHECK(loop_run(loop) == 0);
 }
 
 static void start(uint64_t features)
@@ -118,7 +88,7 @@ static void start(uint64_t features)
 	virtio_dev_set_status(dev, 15);
 	CHECK(dev->status == 15);
 	virtio_dev_leave(dev);
-	run_loop();
+	fuzz_run_loop(loop);
 }
 
 static void make_available(int q, uint16_t n)
@@ -179,7 +149,7 @@ static void take(const struct step *step)
 		peer_reads();
 		break;
 	case STEP_RUN:
-		run_loop();
+		fuzz_run_loop(loop);
 		break;
 	}
 }
@@ -223,7 +193,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		memcpy(&step, data + i * sizeof(step), sizeof(step));
 		take(&step);
 	}
-	run_loop();
+	fuzz_run_loop(loop);
 	honest_frame();
 	virtio_dev_free(dev);
 	close(peer);

@@ -2,6 +2,8 @@
  * the device touches no memory but the guest's, the disk keeps its size, and after a reset it serves an honest driver.
  *
  *	byte 0: features  byte 1: n  n steps of 8 bytes  what guest memory begins with: descriptors, rings, requests */
+#include "tests/fuzz/fuzz.h"
+
 #include "common/log.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_mmio.h"
@@ -31,19 +33,11 @@ struct step {
 	uint32_t value;
 } __attribute__((packed));
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
 static struct gmem mem;
 static uint8_t *ram; /* at BASE */
 static struct loop *loop;
 static struct virtio_mmio *mmio;
 static int disk = -1;
-
-#define CHECK(condition)                                                                                     \
-	do {                                                                                                 \
-		if (!(condition))                                                                            \
-			abort();                                                                             \
-	} while (0)
 
 static void new_device(void)
 {
@@ -61,15 +55,8 @@ static void new_device(void)
 
 static void prepare(void)
 {
-	uint8_t *map = mmap(NULL, 5 * REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
 	log_open("fuzz", LOG_LEVEL_ERROR, 2);
-	CHECK(map != MAP_FAILED);
-	ram = map + REGION;
-	CHECK(mprotect(ram, REGION, PROT_READ | PROT_WRITE) == 0);
-	CHECK(mprotect(ram + 2 * REGION, REGION, PROT_READ | PROT_WRITE) == 0);
-	CHECK(gmem_add(&mem, BASE, REGION, ram) == 0);
-	CHECK(gmem_add(&mem, BASE + 2 * REGION, REGION, ram + 2 * REGION) == 0);
+	ram = fuzz_guest_memory(&mem, BASE, REGION, 2);
 	disk = memfd_create("disk", MFD_CLOEXEC);
 	CHECK(disk >= 0 && ftruncate(disk, DISK_BYTES) == 0);
 	loop = loop_new();

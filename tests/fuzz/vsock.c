@@ -5,6 +5,8 @@
  *	steps, each: byte 0: kind  byte 1: pace of the loop  then, for a packet, 44 bytes of header as on the
  *ring What the input leaves out is zero; ports are folded onto few, so that packets meet their connections.
 */
+#include "tests/fuzz/fuzz.h"
+
 #include "common/checked.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -18,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,8 +34,6 @@
 #define CID         3
 #define SINK_PORT   5
 #define SOCKET_PORT 6
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 enum {
 	STEP_PACKET,
@@ -54,12 +53,6 @@ static int listener, peer = -1, null_fd;
 static char path[64], host_path[80];
 static uint16_t rx_idx, tx_idx;
 
-#define CHECK(condition)                                                                                     \
-	do {                                                                                                 \
-		if (!(condition))                                                                            \
-			abort();                                                                             \
-	} while (0)
-
 static void forget_files(void)
 {
 	unlink(host_path);
@@ -68,7 +61,6 @@ static void forget_files(void)
 
 static void prepare(void)
 {
-	uint8_t *map = mmap(NULL, 3 * REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct virtio_vsock_sink sink = {.port = SINK_PORT};
 	struct virtio_vsock_config config = {
 	        .guest_cid = CID, .uds_path = path, .sinks = &sink, .n_sinks = 1};
@@ -78,10 +70,7 @@ static void prepare(void)
 	snprintf(path, sizeof(path), "/tmp/hull-fuzz-vsock-%d", (int)getpid());
 	snprintf(host_path, sizeof(host_path), "%s_%d", path, SOCKET_PORT);
 	atexit(forget_files);
-	CHECK(map != MAP_FAILED);
-	ram = map + REGION;
-	CHECK(mprotect(ram, REGION, PROT_READ | PROT_WRITE) == 0);
-	CHECK(gmem_add(&mem, BASE, REGION, ram) == 0);
+	ram = fuzz_guest_memory(&mem, BASE, REGION, 1);
 	loop = loop_new();
 	CHECK(loop);
 	sink.fd = null_fd = open("/dev/null", O_WRONLY);
@@ -89,22 +78,6 @@ static void prepare(void)
 	CHECK(dev);
 	listener = unix_listen(host_path, 64, 0600, NULL);
 	CHECK(listener >= 0);
-}
-
-static void stop(void *ctx)
-{
-	loop_stop(ctx);
-}
-
-static void again(void *ctx)
-{
-	loop_post(ctx, stop, ctx);
-}
-
-static void run_loop(void)
-{
-	loop_post(loop, again, loop);
-	CHECK(loop_run(loop) == 0);
 }
 
 static struct vring_desc *desc_of(int q)
@@ -137,7 +110,7 @@ static void start(void)
 	CHECK(dev->status == 15);
 	virtio_dev_leave(dev);
 	rx_idx = tx_idx = 0;
-	run_loop();
+	fuzz_run_loop(loop);
 }
 
 static void add_buffers(void)
@@ -253,7 +226,7 @@ static void honest_connection(void)
 	add_buffers();
 	vsock_header_encode(&header, ram + TX_BUFFER);
 	send_chain(VSOCK_HEADER_BYTES);
-	run_loop();
+	fuzz_run_loop(loop);
 	vsock_header_decode(&header, ram + RX_BUFFERS);
 	CHECK(header.op == VSOCK_OP_RESPONSE && header.src_port == SINK_PORT && header.dst_port == 1);
 }
@@ -278,10 +251,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		len -= 2 + part;
 		take(kind, header);
 		if (pace & 1)
-			run_loop();
+			fuzz_run_loop(loop);
 		check_bounds();
 	}
-	run_loop();
+	fuzz_run_loop(loop);
 	peer = close_fd(peer);
 	for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;)
 		close(fd);

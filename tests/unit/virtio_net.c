@@ -44,31 +44,6 @@ struct world {
 
 static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
 
-struct rounds {
-	struct loop *loop;
-	int left;
-};
-
-static void on_round(void *ctx)
-{
-	struct rounds *rounds = ctx;
-
-	if (rounds->left-- > 0)
-		loop_post(rounds->loop, on_round, rounds);
-	else
-		loop_stop(rounds->loop);
-}
-
-/* Lets the loop deal `n` times with everything that is ready. */
-static void run_rounds(struct world *w, int n)
-{
-	struct rounds rounds = {w->loop, n};
-
-	loop_post(w->loop, on_round, &rounds);
-	while (rounds.left >= 0)
-		assert_int_equal(loop_run(w->loop), 0);
-}
-
 static void post_rx(struct world *w, gpa_t at, uint32_t len)
 {
 	driver_add(&w->q[RX], &(struct driver_buf){at, len, true}, 1);
@@ -84,7 +59,7 @@ static void world_start(struct world *w, uint64_t features, unsigned n_rx, uint3
 	if (!w->tx)
 		w->tx = guest_alloc(&w->guest, QSIZE * 4096, 16);
 	assert_int_equal(driver_start(&w->driver, features, w->q, 2) & VIRTIO_STATUS_NEEDS_RESET, 0);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 }
 
 static void world_make_device(struct world *w, enum net_backend_kind kind, int fd)
@@ -160,7 +135,7 @@ static void peer_sends(struct world *w, const uint8_t *frame, size_t len)
 		ssize_t n = write(w->peer, frame + at, len - at);
 
 		if (n < 0)
-			run_rounds(w, 1); /* full: let the device read */
+			driver_run_rounds(&w->driver, 1); /* full: let the device read */
 		else
 			at += (size_t)n;
 	}
@@ -178,7 +153,7 @@ static void peer_reads(struct world *w, void *ret, size_t len)
 		if (n > 0)
 			at += (size_t)n;
 		else
-			run_rounds(w, 1);
+			driver_run_rounds(&w->driver, 1);
 	}
 }
 
@@ -313,7 +288,7 @@ static void a_frame_may_come_byte_by_byte(void **state)
 	for (size_t i = 0; i < sizeof(bytes); i++) {
 		assert_false(driver_queue_has_used(&w->q[RX]));
 		assert_int_equal(write(w->peer, bytes + i, 1), 1);
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 	}
 	guest_expects(w, bytes + 4, 60);
 }
@@ -339,11 +314,11 @@ static void a_frame_waits_for_the_buffers_it_needs(void **state)
 	world_start(w, MERGED, 1, RX_BYTES);
 	fill_frame(frame, sizeof(frame), 9);
 	peer_sends(w, frame, sizeof(frame));
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	assert_false(driver_queue_has_used(&w->q[RX]));
 	post_rx(w, guest_alloc(&w->guest, RX_BYTES, 16), RX_BYTES);
 	driver_kick(&w->driver, RX);
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	assert_false(driver_queue_has_used(&w->q[RX]));
 	post_rx(w, guest_alloc(&w->guest, RX_BYTES, 16), RX_BYTES);
 	driver_kick(&w->driver, RX);
@@ -391,7 +366,7 @@ static void without_buffers_the_peer_waits_and_nothing_spins(void **state)
 	fill_frame(frame, sizeof(frame), 5);
 	while (writev(w->peer, iov, 2) == 4 + sizeof(frame)) {
 		sent++;
-		run_rounds(w, 1);
+		driver_run_rounds(&w->driver, 1);
 		assert_true(sent < 100000);
 	}
 	/* (The last one may be there in part.) Idle now: the loop sleeps until its deadline timer. */
@@ -419,14 +394,14 @@ static void impossible_lengths_take_the_link_down(void **state)
 		world_start(w, MERGED, QSIZE, RX_BYTES);
 		assert_int_equal(link_status(w), 1);
 		assert_int_equal(write(w->peer, &length, 4), 4);
-		run_rounds(w, 3);
+		driver_run_rounds(&w->driver, 3);
 		assert_int_equal(link_status(w), 0);
 		assert_int_equal(w->driver.config_interrupts, 1);
 		assert_int_equal(read(w->peer, &c, 1), 0); /* closed */
 		/* What the guest sends goes nowhere, and it is not stuck. */
 		fill_frame(frame, sizeof(frame), 1);
 		guest_sends(w, frame, sizeof(frame));
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 		assert_int_equal(tx_done(w), 1);
 		assert_int_equal(driver_status(&w->driver) & VIRTIO_STATUS_NEEDS_RESET, 0);
 		teardown(state);
@@ -440,7 +415,7 @@ static void a_peer_that_hangs_up_takes_the_link_down(void **state)
 
 	world_start(w, MERGED, QSIZE, RX_BYTES);
 	w->peer = close_fd(w->peer);
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	assert_int_equal(link_status(w), 0);
 }
 
@@ -456,13 +431,13 @@ static void frames_that_waited_for_a_lost_peer_are_dropped(void **state)
 	while (done == sent && sent < QSIZE / 3) {
 		guest_sends(w, frame, sizeof(frame));
 		sent++;
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 		done += tx_done(w);
 	}
 	assert_true(done < sent);
 	w->peer = close_fd(w->peer);
 	driver_kick(&w->driver, TX);
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	assert_int_equal(link_status(w), 0);
 	assert_int_equal(done + tx_done(w), sent);
 }
@@ -484,7 +459,7 @@ static void runts_do_not_hold_the_loop(void **state)
 	virtio_dev_doorbell(w->dev, RX);
 	assert_int_equal(ioctl(w->peer, SIOCOUTQ, &unread), 0);
 	assert_true(unread > 0);
-	run_rounds(w, 2 * sizeof(noise) / 5 / 64 + 8);
+	driver_run_rounds(&w->driver, 2 * sizeof(noise) / 5 / 64 + 8);
 	assert_int_equal(ioctl(w->peer, SIOCOUTQ, &unread), 0);
 	assert_int_equal(unread, 0);
 }
@@ -512,7 +487,7 @@ static void a_slow_peer_gets_every_frame_whole(void **state)
 	while (done == sent && sent < QSIZE / 3) {
 		fill_frame(frame, sizeof(frame), sent++);
 		guest_sends(w, frame, sizeof(frame));
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 		done += tx_done(w);
 	}
 	assert_true(done < sent);
@@ -524,7 +499,7 @@ static void a_slow_peer_gets_every_frame_whole(void **state)
 		fill_frame(frame, sizeof(frame), i);
 		peer_expects(w, frame, sizeof(frame));
 	}
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_int_equal(done + tx_done(w), sent);
 }
 
@@ -537,7 +512,7 @@ static void a_frame_without_a_header_breaks_the_device(void **state)
 	world_start(w, MERGED, QSIZE, RX_BYTES);
 	driver_add(&w->q[TX], &(struct driver_buf){w->tx, NET_HEADER_BYTES - 1, false}, 1);
 	driver_kick(&w->driver, TX);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_true(driver_status(&w->driver) & VIRTIO_STATUS_NEEDS_RESET);
 }
 
@@ -549,7 +524,7 @@ static void a_buffer_without_room_for_the_header_breaks_the_device(void **state)
 	world_start(w, MERGED, 1, NET_HEADER_BYTES - 1);
 	fill_frame(frame, sizeof(frame), 1);
 	peer_sends(w, frame, sizeof(frame));
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_true(driver_status(&w->driver) & VIRTIO_STATUS_NEEDS_RESET);
 }
 
@@ -566,7 +541,7 @@ static void offloads_not_negotiated_are_dropped(void **state)
 	for (unsigned type = 1; type < 256; type += 3) {
 		header = (struct net_header){.gso_type = (uint8_t)type};
 		guest_sends_with(w, &header, frame, sizeof(frame));
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 		tx_done(w);
 	}
 	guest_sends(w, last, sizeof(last));
@@ -598,11 +573,11 @@ static void a_reset_in_mid_frame_leaves_the_stream_whole(void **state)
 	while (done == sent) {
 		fill_frame(frame, sizeof(frame), sent++);
 		guest_sends(w, frame, sizeof(frame));
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 		done += tx_done(w);
 	}
 	driver_reset(&w->driver);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	world_start(w, MERGED, QSIZE, RX_BYTES);
 	fill_frame(small, sizeof(small), 77);
 	guest_sends(w, small, sizeof(small));
@@ -690,7 +665,7 @@ static void saved_in_mid_operation_it_goes_on_elsewhere(void **state)
 	virtio_dev_quiesce(w->dev);
 	peer_sends(w, frame, sizeof(frame));  /* waits in the socket, and is lost with it: as on a network */
 	guest_sends(w, frame, sizeof(frame)); /* is in the ring, and is sent by whoever goes on */
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	assert_false(driver_queue_has_used(&w->q[RX]));
 	state_writer_init(&writer);
 	virtio_dev_save(w->dev, &writer);
@@ -833,7 +808,7 @@ static void tap_frames_go_both_ways(void **state)
 		assert_memory_equal(got, frame, len);
 		guest_sends(w, frame, len);
 		do {
-			run_rounds(w, 1);
+			driver_run_rounds(&w->driver, 1);
 			n = recv(w->peer, got, sizeof(got), 0);
 			assert_true(monotonic_ns() < until);
 		} while (n < 0);

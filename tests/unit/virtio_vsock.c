@@ -73,31 +73,6 @@ static bool run_until_ready(struct world *w, int fd, uint32_t events)
 	return ready;
 }
 
-struct rounds {
-	struct loop *loop;
-	int left;
-};
-
-static void on_round(void *ctx)
-{
-	struct rounds *rounds = ctx;
-
-	if (rounds->left-- > 0)
-		loop_post(rounds->loop, on_round, rounds);
-	else
-		loop_stop(rounds->loop);
-}
-
-/* Lets the loop deal `n` times with everything that is ready. */
-static void run_rounds(struct world *w, int n)
-{
-	struct rounds rounds = {w->loop, n};
-
-	loop_post(w->loop, on_round, &rounds);
-	while (rounds.left >= 0) /* interrupts stop the loop too */
-		assert_int_equal(loop_run(w->loop), 0);
-}
-
 static void world_start(struct world *w, uint16_t rx_size, unsigned n_rx)
 {
 	w->driver.late = false;
@@ -110,7 +85,7 @@ static void world_start(struct world *w, uint16_t rx_size, unsigned n_rx)
 	for (unsigned i = 0; i < TX_SLOTS; i++)
 		w->tx[i] = guest_alloc(&w->guest, TX_BYTES, 16);
 	assert_int_equal(driver_start(&w->driver, 0, w->q, VSOCK_QUEUES) & VIRTIO_STATUS_NEEDS_RESET, 0);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_true(is_settled(vsock_of(w)));
 }
 
@@ -279,7 +254,7 @@ static struct vsock_header expect_op(struct world *w, uint32_t guest_port, uint3
 
 static void expect_silence(struct world *w)
 {
-	run_rounds(w, 4);
+	driver_run_rounds(&w->driver, 4);
 	assert_false(driver_queue_has_used(&w->q[VSOCK_QUEUE_RX]));
 }
 
@@ -457,7 +432,7 @@ static void connect_line_may_come_byte_by_byte(void **state)
 
 	for (; *line; line++) {
 		assert_int_equal(write(fd, line, 1), 1);
-		run_rounds(w, 2);
+		driver_run_rounds(&w->driver, 2);
 	}
 	expect_op(w, 4294967294u, 0x40000000u, VSOCK_OP_REQUEST);
 	close(fd);
@@ -489,7 +464,7 @@ static void silent_client_is_hung_up_on_and_blocks_nobody(void **state)
 
 	vsock_of(w)->handshake_ns = 50000000;
 	silent = host_dials(w, "CONN");
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	fd = host_connects(w, 1024, &port);
 	expect_end(w, silent);
 	/* The one that got on has no deadline any more. */
@@ -575,7 +550,7 @@ static void guest_that_stops_receiving_breaks_the_hosts_pipe(void **state)
 	int fd = guest_connects(w, 5000);
 
 	send_op(w, 5000, 80, VSOCK_OP_SHUTDOWN, VSOCK_SHUTDOWN_RECEIVE);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), -1);
 	assert_int_equal(errno, EPIPE);
 	send_data(w, 5000, 80, "but it sends", 12);
@@ -703,7 +678,7 @@ static void guest_that_ignores_our_credit_is_reset(void **state)
 
 	do {
 		send_data(w, 5000, 80, data, sizeof(data));
-		run_rounds(w, 1);
+		driver_run_rounds(&w->driver, 1);
 		header.op = 0;
 		while (driver_queue_has_used(&w->q[VSOCK_QUEUE_RX]))
 			assert_true(receive(w, &header, NULL));
@@ -782,7 +757,7 @@ static void bulk_from_guest_arrives_whole(void **state)
 			send_data(w, 5000, 80, data, sizeof(data));
 			sent += sizeof(data);
 		}
-		run_rounds(w, 1);
+		driver_run_rounds(&w->driver, 1);
 		while ((n = recv(fd, got, sizeof(got), MSG_DONTWAIT)) > 0) {
 			fill_pattern(want, (size_t)n, received);
 			assert_memory_equal(got, want, (size_t)n);
@@ -808,15 +783,15 @@ static void data_waits_for_receive_buffers(void **state)
 	int fd;
 
 	send_op(w, 5000, 80, VSOCK_OP_REQUEST, 0);
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	fd = accept4(w->listener, NULL, NULL, SOCK_CLOEXEC);
 	assert_int_equal(write(fd, "patience", 8), 8);
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	w->rx_held = true;
 	post_rx(w, at);
 	driver_kick(&w->driver, VSOCK_QUEUE_RX);
 	expect_op(w, 5000, 80, VSOCK_OP_RESPONSE);
-	run_rounds(w, 3);
+	driver_run_rounds(&w->driver, 3);
 	post_rx(w, at);
 	driver_kick(&w->driver, VSOCK_QUEUE_RX);
 	assert_true(receive(w, &header, data));
@@ -837,7 +812,7 @@ static void a_buffer_added_unheard_leaves_the_doorbell_on(void **state)
 	driver_queue_init(&w->q[VSOCK_QUEUE_TX], &w->guest, QSIZE);
 	driver_queue_init(&w->q[VSOCK_QUEUE_EVENT], &w->guest, QSIZE);
 	driver_start(&w->driver, 1ull << VIRTIO_RING_F_EVENT_IDX, w->q, VSOCK_QUEUES);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	w->rx_held = true;
 	send_op(w, 1, 99, VSOCK_OP_REQUEST, 0);
 	send_op(w, 2, 99, VSOCK_OP_REQUEST, 0);
@@ -860,7 +835,7 @@ static void storm_of_strays_is_bounded_and_answered_once_each(void **state)
 	/* Nothing is received: answers pile up, then the transmit ring rests. */
 	while (tx_in_flight(w) < TX_SLOTS && sent < 1000) {
 		send_data(w, 6000 + sent++, 80, "x", 1);
-		run_rounds(w, 1);
+		driver_run_rounds(&w->driver, 1);
 	}
 	assert_int_equal(sent, VSOCK_RSTS_MAX + TX_SLOTS);
 	w->rx_held = true;
@@ -898,7 +873,7 @@ static void connections_are_limited(void **state)
 	header = expect_op(w, 70000, 1025, VSOCK_OP_RESPONSE);
 	assert_int_equal(header.op, VSOCK_OP_RESPONSE);
 	driver_reset(&w->driver);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_int_equal(vsock_of(w)->n_conns, 0);
 }
 
@@ -975,7 +950,7 @@ static void length_beyond_the_buffer_breaks_the_device(void **state)
 
 	header.len = 6;
 	send_raw(w, &header, "short", 5);
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	assert_int_equal(driver_status(&w->driver) & VIRTIO_STATUS_NEEDS_RESET, VIRTIO_STATUS_NEEDS_RESET);
 	expect_end(w, fd);
 	close(fd);
@@ -1013,7 +988,7 @@ static void sink_gets_the_bytes_and_slows_the_guest_down(void **state)
 		send_data(w, 3000, 1025, data, sizeof(data));
 		sent += sizeof(data);
 	}
-	run_rounds(w, 2);
+	driver_run_rounds(&w->driver, 2);
 	while (received < sent) {
 		ssize_t n;
 

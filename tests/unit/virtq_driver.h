@@ -277,6 +277,31 @@ static inline bool driver_run_until(struct driver *d, bool (*done)(void *ctx), v
 	return !d->late;
 }
 
+struct driver_rounds {
+	struct loop *loop;
+	int left;
+};
+
+static inline void driver_on_round(void *ctx)
+{
+	struct driver_rounds *rounds = ctx;
+
+	if (rounds->left-- > 0)
+		loop_post(rounds->loop, driver_on_round, rounds);
+	else
+		loop_stop(rounds->loop);
+}
+
+/* Lets the loop deal `n` times with everything that is ready. */
+static inline void driver_run_rounds(struct driver *d, int n)
+{
+	struct driver_rounds rounds = {d->loop, n};
+
+	loop_post(d->loop, driver_on_round, &rounds);
+	while (rounds.left >= 0) /* interrupts stop the loop too */
+		assert_int_equal(loop_run(d->loop), 0);
+}
+
 static inline bool driver_queue_has_used(void *ctx)
 {
 	const struct driver_queue *q = ctx;
