@@ -20,12 +20,10 @@ libhull_api_a_SOURCES = \
 	api/spec.c api/spec.h \
 	api/store.c api/store.h \
 	api/supervisor.c api/supervisor.h
-libhull_api_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(MICROHTTPD_CFLAGS) $(SQLITE_CFLAGS) $(NETTLE_CFLAGS)
 
 HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(JANSSON_LIBS) -lpthread
 
 sbin_PROGRAMS += hulld
 hulld_SOURCES = api/main.c
 hulld_CPPFLAGS = $(AM_CPPFLAGS) -DHULL_LIBDIR='"$(pkglibdir)"' -DHULL_BINDIR='"$(bindir)"'
-hulld_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 hulld_LDADD = $(HULLD_LIBS)

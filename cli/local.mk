@@ -9,7 +9,6 @@ libhull_cli_a_SOURCES = \
 	cli/recipe.c cli/recipe.h \
 	cli/spec.c cli/spec.h \
 	cli/subprocess.c cli/subprocess.h
-libhull_cli_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 
 bin_PROGRAMS += hull
 hull_SOURCES = \
@@ -22,7 +21,6 @@ hull_SOURCES = \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
 	cli/run.c
-hull_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS) $(LIBCURL_CFLAGS) $(NETTLE_CFLAGS)
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS)
 
 # The script that ends both stages of an image build, as a string.

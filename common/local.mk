@@ -11,4 +11,3 @@ libhull_common_a_SOURCES = \
 	common/log.c common/log.h \
 	common/loop.c common/loop.h \
 	common/relay.c common/relay.h
-libhull_common_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)

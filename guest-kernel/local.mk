@@ -12,11 +12,9 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/passwd.c guest-kernel/passwd.h \
 	guest-kernel/root.c guest-kernel/root.h \
 	guest-kernel/workload.c guest-kernel/workload.h
-libhull_guest_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 
 pkglibexec_PROGRAMS += hull-init
 hull_init_SOURCES = guest-kernel/hull_init.c
-hull_init_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 hull_init_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_init_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 

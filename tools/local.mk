@@ -7,7 +7,6 @@ dist_pkglibexec_SCRIPTS += tools/kvmhost-boot.sh tools/kvmhost-up.sh
 dist_pkglibexec_SCRIPTS += tools/kvmhost-init tools/kvmhost-stage-run tools/kvmhost-stage-up
 pkglibexec_PROGRAMS += kvmhost-relay kvmhost-agent kvmhost-attach
 kvmhost_relay_SOURCES = tools/kvmhost-relay.c tools/forward.c tools/forward.h tools/session.h
-kvmhost_relay_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 kvmhost_relay_LDADD = libhull-common.a $(JANSSON_LIBS)
 kvmhost_agent_SOURCES = tools/kvmhost-agent.c tools/session.c tools/session.h
 kvmhost_agent_LDADD = libhull-common.a

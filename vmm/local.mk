@@ -10,7 +10,6 @@ libhull_vmm_boot_a_SOURCES = \
 	vmm/boot_elf.c \
 	vmm/boot_entry.c \
 	vmm/layout.h
-libhull_vmm_boot_a_CFLAGS = $(AM_CFLAGS)
 
 # What needs no KVM either, and is tested by itself.
 noinst_LIBRARIES += libhull-vmm.a
@@ -20,7 +19,6 @@ libhull_vmm_a_SOURCES = \
 	vmm/console.c vmm/console.h \
 	vmm/options.c vmm/options.h \
 	vmm/outcome.c vmm/outcome.h
-libhull_vmm_a_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 
 # The monitor. Statically linked: it starts without a dynamic linker, and runs in an empty root.
 bin_PROGRAMS += hull-vmm
@@ -32,6 +30,5 @@ hull_vmm_SOURCES = \
 	vmm/ram.c vmm/ram.h \
 	vmm/vcpu.c vmm/vcpu.h \
 	vmm/vm.c vmm/vm.h
-hull_vmm_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)

@@ -7,5 +7,4 @@ hull_ingress_SOURCES = \
 	api/ingress/ingress.h \
 	api/ingress/main.c \
 	api/ingress/port.c api/ingress/port.h
-hull_ingress_CFLAGS = $(AM_CFLAGS) $(JANSSON_CFLAGS)
 hull_ingress_LDADD = libhull-common.a $(JANSSON_LIBS)

@@ -1,0 +1,59 @@
+# Unit tests, included by tests/local.mk inside HAVE_CMOCKA. A test's source is tests/unit/NAME.c, where its stanza does
+# not say otherwise.
+EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h
+UNIT_TESTS =
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
+UNIT_LIBS = libhull-common.a $(CMOCKA_LIBS) $(JANSSON_LIBS)
+
+UNIT_TESTS += tests/unit/error tests/unit/json tests/unit/loop tests/unit/buf tests/unit/relay
+tests_unit_error_LDADD = $(UNIT_LIBS)
+tests_unit_json_LDADD = $(UNIT_LIBS)
+tests_unit_loop_LDADD = $(UNIT_LIBS)
+tests_unit_buf_LDADD = $(UNIT_LIBS)
+tests_unit_relay_LDADD = $(UNIT_LIBS)
+
+DEVICES_TEST_LIBS = libhull-devices.a $(UNIT_LIBS) $(LIBURING_LIBS)
+UNIT_TESTS += tests/unit/state tests/unit/uart16550 tests/unit/i8042 tests/unit/power
+tests_unit_state_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_uart16550_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_i8042_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_power_LDADD = $(DEVICES_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/virtq tests/unit/virtio_mmio tests/unit/virtio_blk tests/unit/blk_uring tests/unit/virtio_net
+tests_unit_virtq_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_mmio_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_net_LDADD = $(DEVICES_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/virtio_vsock
+tests_unit_virtio_vsock_LDADD = $(DEVICES_TEST_LIBS)
+# The test does something at the instant of this call.
+tests_unit_virtio_vsock_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
+
+# The monitor's parts that need no KVM.
+VMM_TEST_LIBS = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/boot tests/unit/acpi tests/unit/bus tests/unit/config tests/unit/console tests/unit/options
+tests_unit_boot_LDADD = $(VMM_TEST_LIBS)
+tests_unit_acpi_LDADD = $(VMM_TEST_LIBS)
+tests_unit_bus_LDADD = $(VMM_TEST_LIBS)
+tests_unit_config_LDADD = $(VMM_TEST_LIBS)
+tests_unit_console_LDADD = $(VMM_TEST_LIBS)
+tests_unit_options_LDADD = $(VMM_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent
+tests_unit_passwd_LDADD = libhull-guest.a $(UNIT_LIBS)
+tests_unit_guest_config_LDADD = libhull-guest.a $(UNIT_LIBS)
+tests_unit_agent_LDADD = libhull-guest.a $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli
+tests_unit_api_store_LDADD = libhull-api.a $(UNIT_LIBS) $(SQLITE_LIBS)
+tests_unit_api_spec_LDADD = libhull-api.a $(UNIT_LIBS)
+tests_unit_cli_LDADD = libhull-cli.a $(UNIT_LIBS)
+
+UNIT_TESTS += tests/unit/forward tests/unit/session
+tests_unit_forward_SOURCES = tests/unit/forward.c tools/forward.c
+tests_unit_forward_LDADD = $(UNIT_LIBS)
+tests_unit_session_SOURCES = tests/unit/session.c tools/session.c
+tests_unit_session_LDADD = $(UNIT_LIBS)
