@@ -1,6 +1,7 @@
 # Unit tests, included by tests/local.mk inside HAVE_CMOCKA. A test's source is tests/unit/NAME.c, where its stanza does
 # not say otherwise.
-EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h
+EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
+	tests/unit/vsock_world.h tests/unit/boot_fixture.h
 UNIT_TESTS =
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
@@ -20,22 +21,32 @@ tests_unit_uart16550_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_i8042_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_power_LDADD = $(DEVICES_TEST_LIBS)
 
-UNIT_TESTS += tests/unit/virtq tests/unit/virtio_mmio tests/unit/virtio_blk tests/unit/blk_uring tests/unit/virtio_net
+UNIT_TESTS += tests/unit/virtq tests/unit/virtio_mmio tests/unit/virtio_rng
 tests_unit_virtq_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_mmio_LDADD = $(DEVICES_TEST_LIBS)
-tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
-tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
-tests_unit_virtio_net_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_rng_LDADD = $(DEVICES_TEST_LIBS)
 
-UNIT_TESTS += tests/unit/virtio_vsock
+UNIT_TESTS += tests/unit/virtio_blk tests/unit/virtio_blk_life tests/unit/blk_uring
+tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_blk_life_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/virtio_net tests/unit/virtio_net_tap
+tests_unit_virtio_net_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_net_tap_LDADD = $(DEVICES_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/virtio_vsock tests/unit/virtio_vsock_flow
 tests_unit_virtio_vsock_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_vsock_flow_LDADD = $(DEVICES_TEST_LIBS)
 # The test does something at the instant of this call.
-tests_unit_virtio_vsock_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
+tests_unit_virtio_vsock_flow_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
 
 # The monitor's parts that need no KVM.
 VMM_TEST_LIBS = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a $(UNIT_LIBS)
-UNIT_TESTS += tests/unit/boot tests/unit/acpi tests/unit/bus tests/unit/config tests/unit/console tests/unit/options
+UNIT_TESTS += tests/unit/boot tests/unit/boot_elf tests/unit/acpi
+UNIT_TESTS += tests/unit/bus tests/unit/config tests/unit/console tests/unit/options
 tests_unit_boot_LDADD = $(VMM_TEST_LIBS)
+tests_unit_boot_elf_LDADD = $(VMM_TEST_LIBS)
 tests_unit_acpi_LDADD = $(VMM_TEST_LIBS)
 tests_unit_bus_LDADD = $(VMM_TEST_LIBS)
 tests_unit_config_LDADD = $(VMM_TEST_LIBS)

@@ -1,9 +1,8 @@
 /* The virtio core and its mmio transport, driven register by register, by a driver that keeps the rules and by one that
- * does not; with a device of the test's own, and the entropy device as a real one. */
+ * does not; with a device of the test's own. */
 #include "tests/unit/virtq_driver.h"
 
 #include "devices/virtio_mmio.h"
-#include "devices/virtio_rng.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -619,88 +618,6 @@ static void state_that_cannot_be_is_refused(void **state)
 	state_writer_done(&w);
 }
 
-/* ---- the entropy device ---- */
-
-static void entropy_fills_the_drivers_buffers(void **state)
-{
-	struct fixture *f = *state;
-	struct virtio_dev *dev = virtio_rng_new(f->loop, &f->g.mem, &f->err);
-	gpa_t data = guest_alloc(&f->g, 65536, 16);
-	struct driver_buf bufs[] = {{data, 40, true}, {data + 40, 24, true}},
-			  large = {data + 64, 65000, true};
-	uint8_t zero[64] = {0};
-	struct driver d;
-	uint32_t len;
-	uint16_t head;
-
-	driver_init(&d, dev, f->loop);
-	assert_int_equal(driver_start(&d, 1ull << VIRTIO_RING_F_EVENT_IDX, &f->q[0], 1), LIVE);
-	driver_add(&f->q[0], bufs, 2);
-	driver_add(&f->q[0], &large, 1);
-	driver_kick(&d, 0);
-	assert_true(driver_get_used(&f->q[0], &head, &len));
-	assert_int_equal(len, 64);
-	assert_memory_not_equal(guest_ptr(&f->g, data), zero, 64);
-	assert_true(driver_get_used(&f->q[0], &head, &len));
-	assert_int_equal(len, 4096); /* the rest is asked for again */
-	assert_memory_equal((uint8_t *)guest_ptr(&f->g, data + 64 + 4096), zero, 64);
-	assert_int_equal(d.interrupts[0], 1);
-	driver_done(&d);
-	virtio_dev_free(dev);
-}
-
-static void entropy_into_nothing_is_refused(void **state)
-{
-	struct fixture *f = *state;
-	struct virtio_dev *dev = virtio_rng_new(f->loop, &f->g.mem, &f->err);
-	gpa_t data = guest_alloc(&f->g, 64, 16);
-	struct driver_buf bad[] = {{data, 16, false}, {data, 0, true}};
-	struct driver d;
-
-	driver_init(&d, dev, f->loop);
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		driver_queue_init(&f->q[0], &f->g, 64);
-		driver_start(&d, 0, &f->q[0], 1);
-		driver_add(&f->q[0], &bad[i], 1);
-		driver_kick(&d, 0);
-		assert_int_equal(driver_status(&d), LIVE | VIRTIO_STATUS_NEEDS_RESET);
-		assert_int_equal(f->q[0].used_ring->idx, 0);
-	}
-	driver_done(&d);
-	virtio_dev_free(dev);
-}
-
-static void entropy_goes_on_after_a_load(void **state)
-{
-	struct fixture *f = *state;
-	struct virtio_dev *dev = virtio_rng_new(f->loop, &f->g.mem, &f->err);
-	struct driver_buf buf = {guest_alloc(&f->g, 64, 16), 64, true};
-	struct state_writer w;
-	struct state_reader r;
-	struct driver d;
-
-	driver_init(&d, dev, f->loop);
-	driver_start(&d, 0, &f->q[0], 1);
-	virtio_dev_quiesce(dev);
-	driver_add(&f->q[0], &buf, 1);
-	driver_kick(&d, 0);
-	state_writer_init(&w);
-	virtio_dev_save(dev, &w);
-	driver_done(&d);
-	virtio_dev_free(dev);
-	assert_int_equal(f->q[0].used_ring->idx, 0);
-	dev = virtio_rng_new(f->loop, &f->g.mem, &f->err);
-	driver_init(&d, dev, f->loop);
-	state_reader_init(&r, w.buf.data, w.buf.len);
-	assert_int_equal(virtio_dev_load(dev, &r, &f->err), 0);
-	virtio_dev_resume(dev); /* finds the request whose doorbell was lost */
-	assert_int_equal(f->q[0].used_ring->idx, 1);
-	assert_int_equal(d.interrupts[0], 1);
-	state_writer_done(&w);
-	driver_done(&d);
-	virtio_dev_free(dev);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -723,9 +640,6 @@ int main(void)
 		TEST(a_broken_device_hears_nothing_until_reset),
 		TEST(a_live_device_is_saved_and_loaded),
 		TEST(state_that_cannot_be_is_refused),
-		TEST(entropy_fills_the_drivers_buffers),
-		TEST(entropy_into_nothing_is_refused),
-		TEST(entropy_goes_on_after_a_load),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
