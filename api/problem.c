@@ -2,6 +2,7 @@
 #include "api/problem.h"
 
 #include "common/checked.h"
+#include "common/json.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -106,31 +107,16 @@ const char *problem_name(enum problem_code code)
 	return codes[code].name;
 }
 
-/* A detail may quote a client's bytes, cut in the middle of a character: only what is UTF-8 becomes JSON. */
-static json_t *text(const char *bytes)
-{
-	char ascii[ERROR_MESSAGE_MAX];
-	json_t *string = json_string(bytes);
-
-	if (string)
-		return string;
-	snprintf(ascii, sizeof(ascii), "%s", bytes);
-	for (char *c = ascii; *c; c++)
-		if (*c & 0x80)
-			*c = '?';
-	return json_string(ascii);
-}
-
 json_t *problem_dump(const struct problem *problem)
 {
 	json_t *dumped = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", codes[problem->code].title,
 		"status", codes[problem->code].status, "code", codes[problem->code].name);
 
 	if (problem->error.field[0])
-		json_object_set_new(dumped, "field", text(problem->error.field));
-	json_object_set_new(dumped, "detail", text(problem->error.message));
+		json_object_set_new(dumped, "field", json_lossy_string(problem->error.field));
+	json_object_set_new(dumped, "detail", json_lossy_string(problem->error.message));
 	if (problem->hint[0])
-		json_object_set_new(dumped, "hint", text(problem->hint));
+		json_object_set_new(dumped, "hint", json_lossy_string(problem->hint));
 	json_object_set_new(dumped, "retryable", json_boolean(codes[problem->code].retryable));
 	return dumped;
 }

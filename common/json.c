@@ -49,6 +49,22 @@ static int too_deep(const json_t *value, unsigned depth)
 	return 0;
 }
 
+json_t *json_lossy_string(const char *bytes)
+{
+	cleanup_free char *ascii = NULL;
+	json_t *string = json_string(bytes);
+
+	if (string)
+		return string;
+	ascii = strdup(bytes);
+	if (!ascii)
+		abort();
+	for (char *c = ascii; *c; c++)
+		if (*c & 0x80)
+			*c = '?';
+	return json_string(ascii);
+}
+
 json_t *json_parse(const char *text, size_t len, struct error *err)
 {
 	json_error_t why;

@@ -95,6 +95,10 @@ json_t *json_dump(const struct json_table *table, const void *object);
  * reaches, added to `schemas` by name. */
 void json_schema(const struct json_table *table, json_t *schemas);
 
+/* A string of bytes that may be somebody else's, cut anywhere: where they are not UTF-8, with `?` for all that is not
+ * ASCII. A new reference. */
+json_t *json_lossy_string(const char *bytes);
+
 /* The one of `names` (NULL-terminated) within two edits of `word`, or NULL: for "did you mean …?". */
 const char *nearest_name(const char *word, const char *const *names);
 

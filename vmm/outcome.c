@@ -3,9 +3,9 @@
 
 #include "common/cleanup.h"
 #include "common/io.h"
+#include "common/json.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <string.h>
 
 static const char *const cause_names[] = {
@@ -16,21 +16,6 @@ static const char *const cause_names[] = {
 	[OUTCOME_ERROR] = "error",
 };
 
-/* Messages may carry bytes of a guest or a path that are no UTF-8, which JSON cannot. */
-static json_t *text(const char *bytes)
-{
-	json_t *string = json_string(bytes);
-	char ascii[ERROR_MESSAGE_MAX];
-
-	if (string)
-		return string;
-	snprintf(ascii, sizeof(ascii), "%s", bytes);
-	for (char *c = ascii; *c; c++)
-		if (*c & 0x80)
-			*c = '?';
-	return json_string(ascii);
-}
-
 int outcome_write(const struct outcome *outcome, int fd)
 {
 	json_t *record = json_object();
@@ -39,9 +24,9 @@ int outcome_write(const struct outcome *outcome, int fd)
 	json_object_set_new(record, "cause", json_string(cause_names[outcome->cause]));
 	json_object_set_new(record, "exit_status",
 		outcome->exit_status == OUTCOME_NO_STATUS ? json_null() : json_integer(outcome->exit_status));
-	json_object_set_new(record, "message", text(outcome->reason.message));
+	json_object_set_new(record, "message", json_lossy_string(outcome->reason.message));
 	if (outcome->reason.field[0])
-		json_object_set_new(record, "field", text(outcome->reason.field));
+		json_object_set_new(record, "field", json_lossy_string(outcome->reason.field));
 	line = json_dumps(record, JSON_COMPACT);
 	json_decref(record);
 	/* With its newline in one write: who reads the pipe gets all of it or nothing. */

@@ -224,24 +224,25 @@ def test_a_blob_with_another_digest_leaves_nothing(hulld):
     assert os.listdir(hulld.state / "blobs" / "sha256") == []
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(hulld):
+def begin_upload(hulld):
+    """A thousandth of a blob: the connection, and the folder that its file is in."""
     blobs = hulld.state / "blobs" / "sha256"
     connection = Connection(hulld.socket)
     connection.putrequest("PUT", "/v1/blobs/sha256:" + "1" * 64)
     connection.putheader("Content-Length", "1000000")
     connection.endheaders(b"x" * 1000)
     wait_until(lambda: os.listdir(blobs), "the upload has begun")
+    return connection, blobs
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(hulld):
+    connection, blobs = begin_upload(hulld)
     connection.close()
     wait_until(lambda: not os.listdir(blobs), "its file is gone")
 
 
 def test_an_upload_cut_by_a_crash_leaves_nothing(hulld):
-    blobs = hulld.state / "blobs" / "sha256"
-    connection = Connection(hulld.socket)
-    connection.putrequest("PUT", "/v1/blobs/sha256:" + "1" * 64)
-    connection.putheader("Content-Length", "1000000")
-    connection.endheaders(b"x" * 1000)
-    wait_until(lambda: os.listdir(blobs), "the upload has begun")
+    connection, blobs = begin_upload(hulld)
     hulld.restart()
     assert os.listdir(blobs) == []
 

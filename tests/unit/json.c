@@ -215,6 +215,20 @@ static void the_schema_says_what_the_table_says(void **state)
 	json_decref(schemas);
 }
 
+static void bytes_that_are_no_text_become_text(void **state)
+{
+	static const char *const cases[][2] = {
+		{"na\xc3\xafve", "na\xc3\xafve"}, {"cut: na\xc3", "cut: na?"}, {"\xff\xfe.", "??."}, {"", ""}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *text = json_lossy_string(cases[i][0]);
+
+		assert_string_equal(json_string_value(text), cases[i][1]);
+		json_decref(text);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -224,6 +238,7 @@ int main(void)
 		cmocka_unit_test(depth_is_bounded),
 		cmocka_unit_test(the_nearest_name_is_near),
 		cmocka_unit_test(the_schema_says_what_the_table_says),
+		cmocka_unit_test(bytes_that_are_no_text_become_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
