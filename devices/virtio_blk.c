@@ -318,17 +318,19 @@ static int begin(struct virtio_blk *blk, struct request *req)
 	return 0;
 }
 
-/* 1 when a request was taken from the ring, 0 when there is none, -errno when the driver broke the rules. */
+/* 1 when a request was taken from the ring, 0 when there is none and the doorbell is on again, -errno when the driver broke the rules. */
 static int take_one(struct virtio_blk *blk)
 {
 	struct virtq *vq = &blk->dev.queues[0];
 	struct request *req;
 	int r;
 
-	if (in_flight(blk) >= vq->size)
+	if (in_flight(blk) >= vq->size) {
+		virtq_enable_doorbell(vq);
 		return virtq_has_work(vq) ? -ENOBUFS : 0;
+	}
 	req = &blk->requests[blk->free_slots[--blk->n_free]];
-	r = virtq_pop(vq, &req->chain);
+	r = virtq_pop_or_arm(vq, &req->chain);
 	if (r > 0)
 		r = begin(blk, req) < 0 ? -EINVAL : 1;
 	if (r <= 0)
@@ -362,24 +364,18 @@ static void submit(struct virtio_blk *blk)
  * loop after some. The doorbell is silent meanwhile. */
 static void process_queue(struct virtio_blk *blk)
 {
-	struct virtq *vq = &blk->dev.queues[0];
 	unsigned budget = 2 * QUEUE_SIZE;
 	int r;
 
+	virtq_disable_doorbell(&blk->dev.queues[0]);
 	do {
-		virtq_disable_doorbell(vq);
-		do {
-			r = take_one(blk);
-		} while (r > 0 && --budget > 0);
-		if (r < 0) {
-			virtio_dev_broken(&blk->dev,
-				r == -ENOBUFS ? "more requests are in flight than its queue holds" :
-						"a request is malformed");
-			break;
-		}
-		virtq_enable_doorbell(vq);
-	} while (budget > 0 && virtq_has_work(vq));
-	if (budget == 0)
+		r = take_one(blk);
+	} while (r > 0 && --budget > 0);
+	if (r < 0)
+		virtio_dev_broken(&blk->dev,
+			r == -ENOBUFS ? "more requests are in flight than its queue holds" :
+					"a request is malformed");
+	else if (r > 0)
 		loop_timer_arm(blk->again, 0);
 	submit(blk);
 }

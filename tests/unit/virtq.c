@@ -499,12 +499,30 @@ static void a_queue_that_is_not_ready_does_nothing(void **state)
 
 /* ---- save and load ---- */
 
+/* Saves the queue, as it is, and loads that into `copy`. What the load says. */
+static int save_and_load(struct fixture *f, struct virtq *copy)
+{
+	struct state_writer w;
+	struct state_reader r;
+	int result;
+
+	state_writer_init(&w);
+	state_begin(&w, "queue", 1);
+	virtq_save(&f->vq, &w);
+	state_end(&w);
+	state_reader_init(&r, w.buf.data, w.buf.len);
+	virtq_init(copy, &f->g.mem, VIRTQ_SIZE_MAX);
+	assert_int_equal(state_begin_section(&r, "queue", 1, NULL), 1);
+	result = virtq_load(copy, &r);
+	assert_int_equal(state_end_section(&r, NULL), 0);
+	state_writer_done(&w);
+	return result;
+}
+
 static void a_queue_goes_on_where_it_was_saved(void **state)
 {
 	struct fixture *f = *state;
 	struct driver_buf buf = {f->data, 4, true};
-	struct state_writer w;
-	struct state_reader r;
 	struct virtq copy;
 	uint16_t head;
 
@@ -512,42 +530,23 @@ static void a_queue_goes_on_where_it_was_saved(void **state)
 	for (int i = 0; i < 5; i++)
 		complete_one(f);
 	head = driver_add(&f->dq, &buf, 1);
-	state_writer_init(&w);
-	state_begin(&w, "queue", 1);
-	virtq_save(&f->vq, &w);
-	state_end(&w);
-	state_reader_init(&r, w.buf.data, w.buf.len);
-	virtq_init(&copy, &f->g.mem, VIRTQ_SIZE_MAX);
-	assert_int_equal(state_begin_section(&r, "queue", 1, NULL), 1);
-	assert_int_equal(virtq_load(&copy, &r), 0);
-	assert_int_equal(state_end_section(&r, NULL), 0);
+	assert_int_equal(save_and_load(f, &copy), 0);
 	assert_true(copy.event_idx && copy.indirect);
 	assert_int_equal(copy.signalled_used, f->vq.signalled_used);
 	assert_int_equal(virtq_pop(&copy, &f->chain), 1);
 	assert_int_equal(f->chain.head, head);
 	assert_int_equal(virtq_push(&copy, head, 0), 0);
 	assert_int_equal(f->dq.used_ring->idx, 6);
-	state_writer_done(&w);
 }
 
 static void a_saved_queue_outside_memory_is_refused(void **state)
 {
 	struct fixture *f = *state;
-	struct state_writer w;
-	struct state_reader r;
 	struct virtq copy;
 
 	f->vq.used = GUEST_BASE + f->g.size;
-	state_writer_init(&w);
-	state_begin(&w, "queue", 1);
-	virtq_save(&f->vq, &w);
-	state_end(&w);
-	state_reader_init(&r, w.buf.data, w.buf.len);
-	virtq_init(&copy, &f->g.mem, VIRTQ_SIZE_MAX);
-	assert_int_equal(state_begin_section(&r, "queue", 1, NULL), 1);
-	assert_int_equal(virtq_load(&copy, &r), -EINVAL);
+	assert_int_equal(save_and_load(f, &copy), -EINVAL);
 	assert_false(copy.ready);
-	state_writer_done(&w);
 }
 
 #define QUEUE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
