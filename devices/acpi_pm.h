@@ -1,5 +1,5 @@
-/* The ACPI registers of a hardware-reduced machine: how the guest powers itself off or resets itself, and the
- *event register behind the Generic Event Device.
+/* The ACPI registers of a hardware-reduced machine: how the guest powers itself off or resets itself, and the event
+ * register behind the Generic Event Device.
  *
  *	+0x00  SLEEP_CONTROL_REG (ACPI 6.5, 4.8.3.7)	SLP_EN with SLP_TYP 5 powers off
  *	+0x01  SLEEP_STATUS_REG

@@ -5,7 +5,7 @@
  *	                          keyboard ── queue ────┴──▶ output buffer ──▶ 0x60, IRQ 1
  *
  * The controller's replies come before the keyboard's bytes. Each byte that comes to the head of the output
- *buffer raises one edge, if the guest enabled it. */
+ * buffer raises one edge, if the guest enabled it. */
 #include "devices/i8042.h"
 
 #include "common/checked.h"

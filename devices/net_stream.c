@@ -4,8 +4,8 @@
  *	| length (be32)  | length bytes, frame | length (be32)  | …
  *	+----------------+---------------------+----------------+----
  *
- * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length
- *that no frame has is therefore the end of the link. */
+ * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length that no
+ * frame has is therefore the end of the link. */
 #include "devices/net_backend.h"
 
 #include "common/checked.h"

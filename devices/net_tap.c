@@ -1,6 +1,5 @@
 /* virtio-net over a tap interface. The kernel's virtio_net_hdr is the guest's, so checksum and segmentation
- * offloads pass through, and frames go between the guest's buffers and the kernel without a copy in between.
- */
+ * offloads pass through, and frames go between the guest's buffers and the kernel without a copy in between. */
 #include "devices/net_backend.h"
 #include "devices/virtio_net.h"
 

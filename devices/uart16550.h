@@ -18,8 +18,7 @@ struct uart16550_ops {
 	/* The guest sent `len` bytes. They are gathered: a call brings a line, what there was when the
 	 * transmitter fell idle, or a full buffer. It may block: register accesses wait, input does not. */
 	void (*transmit)(void *ctx, const uint8_t *data, size_t len);
-	/* The receive FIFO has room again after uart16550_receive() took less than it was given. May be NULL.
-	 */
+	/* The receive FIFO has room again after uart16550_receive() took less than it was given. May be NULL. */
 	void (*receive_ready)(void *ctx);
 };
 

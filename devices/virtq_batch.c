@@ -14,8 +14,7 @@ void virtq_batch_begin(struct virtq_batch *batch, struct virtq *vq, uint32_t hea
 	batch->bytes = 0;
 }
 
-/* Appends the writable part of batch->chain. False when there is no room: the chain is then not in the batch.
- */
+/* Appends the writable part of batch->chain. False when there is no room: the chain is then not in the batch. */
 static bool append(struct virtq_batch *batch)
 {
 	const struct virtq_chain *chain = &batch->chain;

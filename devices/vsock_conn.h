@@ -1,13 +1,12 @@
-/* One vsock stream connection as a protocol state machine (virtio 1.2, section 5.10.6): states, credit,
- *shutdown, and which control packets are owed to the guest. It does no I/O: virtio_vsock moves the bytes and
- *calls this.
+/* One vsock stream connection as a protocol state machine (virtio 1.2, section 5.10.6): states, credit, shutdown, and
+ * which control packets are owed to the guest. It does no I/O: virtio_vsock moves the bytes and calls this.
  *
  *	          accept()             "CONNECT P\n"             RESPONSE
  *	(host) ───────────▶ GREETING ───────────────▶ REQUESTED ─────────▶ ESTABLISHED
  *	(guest) REQUEST, connected or a sink ───────────────────────────▶ ESTABLISHED
  *	ESTABLISHED ── guest has shut both sides ──▶ CLOSING ── all flushed ──▶ CLOSED ── RST sent ──▶ gone
- *	any state ── the host side or the protocol fails ──▶ CLOSED (an RST is owed when the guest knows of
- *it) any state ── RST from the guest ──▶ gone; from CLOSING once what it sent is flushed
+ *	any state ── the host side or the protocol fails ──▶ CLOSED (an RST is owed when the guest knows of it)
+ *	any state ── RST from the guest ──▶ gone; from CLOSING once what it sent is flushed
  *
  *	GREETING     bytes from the host socket are the request line; unknown to the guest
  *	REQUESTED    REQUEST is owed or sent; nothing is read from the host socket
@@ -105,8 +104,7 @@ void vsock_conn_init(
         struct vsock_conn *conn, enum vsock_conn_state state, uint32_t guest_port, uint32_t host_port);
 void vsock_conn_done(struct vsock_conn *conn);
 
-/* A packet for this connection arrived from the guest: updates credit and state. CLOSED ignores all but RST.
- */
+/* A packet for this connection arrived from the guest: updates credit and state. CLOSED ignores all but RST. */
 enum vsock_verdict vsock_conn_packet(struct vsock_conn *conn, const struct vsock_header *header);
 
 /* The host side is done for, or the guest broke the rules: CLOSED, an RST owed if the guest knows of the

@@ -4,12 +4,13 @@
  *	vsock_host.c	the Unix sockets: listening, the CONNECT line, connecting, moving bytes
  *	vsock_sink.c	ports that end in a descriptor of the monitor
  *
- * Theory of operation. All work is done on the loop thread under the device's lock; what arrives on a vCPU
- *thread (a reset, a doorbell that came as an exit) only leaves a flag and a kick. Every entry from the loop
- *does its own bit, calls vsock_conn_settle() on each connection it touched, and ends with vsock_service(),
- *which moves the rings on and interrupts once. What a guest can make us hold is bounded: VSOCK_CONNS_MAX
- *connections, each with one queue and a set of owed packets, and VSOCK_RSTS_MAX refusals for connections that
- *never were. When those are used up, the transmit ring rests until the guest has taken some (5.10.6.1.2). */
+ * Theory of operation. All work is done on the loop thread under the device's lock; what arrives on a vCPU thread (a
+ * reset, a doorbell that came as an exit) only leaves a flag and a kick. Every entry from the loop does its own bit,
+ * calls vsock_conn_settle() on each connection it touched, and ends with vsock_service(), which moves the rings on and
+ * interrupts once.
+ * What a guest can make us hold is bounded: VSOCK_CONNS_MAX connections, each with one queue and a set of owed packets,
+ * and VSOCK_RSTS_MAX refusals for connections that never were. When those are used up, the transmit ring rests until
+ * the guest has taken some (5.10.6.1.2). */
 #ifndef HULL_DEVICES_VSOCK_DEVICE_H
 #define HULL_DEVICES_VSOCK_DEVICE_H
 

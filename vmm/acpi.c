@@ -167,8 +167,7 @@ static void init_header(struct acpi_header *header, const char *signature, uint8
 	memcpy(header->creator_id, CREATOR_ID, sizeof(header->creator_id));
 }
 
-/* Fills in length and checksum of the table that begins with `header`, writes it and returns where it lies.
- */
+/* Fills in length and checksum of the table that begins with `header`, writes it and returns where it lies. */
 static gpa_t write_table(struct table_writer *w, struct acpi_header *header, size_t len)
 {
 	gpa_t gpa = w->next;
@@ -334,8 +333,7 @@ static gpa_t write_fadt(struct table_writer *w, gpa_t dsdt)
 	return write_table(w, &fadt.header, sizeof(fadt));
 }
 
-/* ISA interrupts are wired as the architecture assumes (edge, active high, GSI = IRQ): no source overrides.
- */
+/* ISA interrupts are wired as the architecture assumes (edge, active high, GSI = IRQ): no source overrides. */
 static gpa_t write_madt(struct table_writer *w, unsigned n_vcpus)
 {
 	uint8_t table[MADT_BYTES_MAX], *p = table;

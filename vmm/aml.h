@@ -1,12 +1,11 @@
-/* Writes ACPI Machine Language (ACPI 6.5, chapter 20) into a buffer of the caller's. It is sticky: what does
- *not fit is dropped and `overflow` set, so a caller checks once, at its end.
+/* Writes ACPI Machine Language (ACPI 6.5, chapter 20) into a buffer of the caller's. It is sticky: what does not fit is
+ * dropped and `overflow` set, so a caller checks once, at its end.
  *
  *	size_t device = aml_begin_device(&aml, "COM1");
  *	aml_name_eisa_id(&aml, "_HID", "PNP0501");
  *	aml_end(&aml, device);
  *
- * Names are single segments of four characters, or a root path such as "\\_SB_"; they are the program's own.
-*/
+ * Names are single segments of four characters, or a root path such as "\\_SB_"; they are the program's own. */
 #ifndef HULL_VMM_AML_H
 #define HULL_VMM_AML_H
 

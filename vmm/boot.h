@@ -1,9 +1,9 @@
-/* Puts a Linux kernel, its initrd and its command line into guest memory, and says how its first instruction
- *is reached. Called once per machine, before the first vCPU runs. Three kinds of kernel are known:
+/* Puts a Linux kernel, its initrd and its command line into guest memory, and says how its first instruction is
+ * reached. Called once per machine, before the first vCPU runs. Three kinds of kernel are known:
  *
- *	bzImage			64-bit boot protocol (Documentation/arch/x86/boot.rst), entered at load
- *address + 0x200 ELF with a PVH note	32-bit entry with a hvm_start_info (Xen's docs/misc/pvh.pandoc) ELF
- *without one		64-bit entry at e_entry with a zero page
+ *	bzImage			64-bit boot protocol (Documentation/arch/x86/boot.rst), entered at load address + 0x200
+ *	ELF with a PVH note	32-bit entry with a hvm_start_info (Xen's docs/misc/pvh.pandoc)
+ *	ELF without one		64-bit entry at e_entry with a zero page
  *
  * Files are hostile: each size and offset is checked, and what is read goes straight into guest memory. */
 #ifndef HULL_VMM_BOOT_H
@@ -33,8 +33,7 @@ struct boot_entry {
 /* Loads everything, and writes what the entry needs: GDT, page tables, zero page or start info. `rsdp` is
  * what acpi_build() returned. 0, or -errno with `err` naming "kernel_image_path", "initrd_path",
  * "initrd_append_path" or "boot_args"; what guest memory then holds is unspecified. `mem` must have RAM at 0
- * and be all zero.
- */
+ * and be all zero. */
 int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rsdp, struct boot_entry *ret,
 	struct error *err);
 

@@ -89,8 +89,7 @@ static int write_gdt(enum boot_protocol protocol, const struct gmem *mem)
 	return gmem_write(mem, LAYOUT_GDT, gdt, sizeof(gdt));
 }
 
-/* The first 4 GiB, mapped to themselves: boot.rst wants the kernel, the zero page and the command line in it.
- */
+/* The first 4 GiB, mapped to themselves: boot.rst wants the kernel, the zero page and the command line in it. */
 static int write_page_tables(const struct gmem *mem)
 {
 	const uint64_t table_flags = PTE_PRESENT | PTE_WRITABLE;

@@ -191,8 +191,7 @@ static void input_ready(void *ctx, uint32_t epoll_events)
 	feed(console);
 }
 
-/* Every key is the guest's, Ctrl-C too. Not in the background: changing the terminal would stop the monitor.
- */
+/* Every key is the guest's, Ctrl-C too. Not in the background: changing the terminal would stop the monitor. */
 static void take_terminal(struct console *console)
 {
 	struct termios raw;

@@ -41,8 +41,7 @@ int console_init(struct console *console, struct loop *loop, const char *path, s
 /* Gives the terminal back. Also of a zeroed one. */
 void console_done(struct console *console);
 
-/* Starts to pass standard input on to `uart` (borrowed), if there is a standard input that can be waited for.
- */
+/* Starts to pass standard input on to `uart` (borrowed), if there is a standard input that can be waited for. */
 void console_read_input(struct console *console, struct uart16550 *uart);
 /* The UART has room again. Any thread. */
 void console_room(struct console *console);

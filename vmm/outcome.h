@@ -1,5 +1,4 @@
-/* How a machine ended, for whoever started the monitor: a line on the status descriptor, and the exit status.
- */
+/* How a machine ended, for whoever started the monitor: a line on the status descriptor, and the exit status. */
 #ifndef HULL_VMM_OUTCOME_H
 #define HULL_VMM_OUTCOME_H
 

@@ -29,8 +29,7 @@ static int map(struct ram *ram, enum ram_pages pages, struct error *err)
 		return error_set_errno(
 			err, errno, "the host cannot map %llu MiB%s", mib, huge ? " in 2 MiB pages" : "");
 	}
-	/* Where the host's policy for shared memory is "never", this has no effect, which is as documented.
-	 */
+	/* Where the host's policy for shared memory is "never", this has no effect, which is as documented. */
 	if (pages == RAM_PAGES_TRANSPARENT_HUGE)
 		madvise(ram->host, ram->size_bytes, MADV_HUGEPAGE);
 	/* A core dump of the monitor is no place for its guest's secrets. */

@@ -32,8 +32,7 @@ static void kicked(int signo)
 	(void)signo; /* its arrival is all that counts: KVM_RUN returns EINTR */
 }
 
-/* The state firmware would leave: registers for the boot protocol, memory write-back, fast string operations.
- */
+/* The state firmware would leave: registers for the boot protocol, memory write-back, fast string operations. */
 static int set_registers(const struct vcpu *vcpu, const struct boot_entry *entry, struct error *err)
 {
 	struct kvm_regs regs;

@@ -1,13 +1,14 @@
 /* The machine's processors: one thread each, which runs the guest and serves its register accesses.
  *
- * Theory of operation. A vCPU thread is in one of three places: in KVM_RUN, at a device's registers, or at
- *rest. The group's `wanted` says where all of them should be; whoever changes it kicks them out of KVM_RUN
- *(immediate_exit, then a signal: a thread that was on its way in comes back at once, one that is inside is
- *interrupted), and they look at it between two KVM_RUN.
+ * Theory of operation. A vCPU thread is in one of three places: in KVM_RUN, at a device's registers, or at rest. The
+ * group's `wanted` says where all of them should be; whoever changes it kicks them out of KVM_RUN (immediate_exit,
+ * then a signal: a thread that was on its way in comes back at once, one that is inside is interrupted), and they
+ * look at it between two KVM_RUN.
  *
  *	             vcpus_resume                    vcpus_request_stop
- *	 created ──▶ PAUSE ─────────────▶ RUN ──────────────────────────▶ STOP ──▶ threads end, vcpus_done
- *joins ▲                   │            (from PAUSE too) └── vcpus_pause ────┘
+ *	 created ──▶ PAUSE ─────────────▶ RUN ──────────────────────────▶ STOP ──▶ threads end, vcpus_done joins
+ *	               ▲                   │            (from PAUSE too)
+ *	               └── vcpus_pause ────┘
  */
 #ifndef HULL_VMM_VCPU_H
 #define HULL_VMM_VCPU_H
@@ -72,8 +73,7 @@ void vcpus_done(struct vcpus *group);
 /* vcpus_pause() returns when all are at rest. Not from a vCPU thread. No effect once a stop was requested. */
 void vcpus_resume(struct vcpus *group);
 void vcpus_pause(struct vcpus *group);
-/* Sends all threads to their end without waiting for them. Any thread, vCPUs and device callbacks included.
- */
+/* Sends all threads to their end without waiting for them. Any thread, vCPUs and device callbacks included. */
 void vcpus_request_stop(struct vcpus *group);
 
 #endif

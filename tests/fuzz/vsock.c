@@ -1,10 +1,10 @@
-/* A hostile guest of virtio-vsock: whatever packets it sends, to a sink, to a listening host socket or to
- *nobody, in whatever order, with receive buffers or without, the device touches no memory but the guest's and
- *keeps its bounds; and after a reset it serves an honest driver.
+/* A hostile guest of virtio-vsock: whatever packets it sends, to a sink, to a listening host socket or to nobody, in
+ * whatever order, with receive buffers or without, the device touches no memory but the guest's and keeps its bounds;
+ * and after a reset it serves an honest driver.
  *
- *	steps, each: byte 0: kind  byte 1: pace of the loop  then, for a packet, 44 bytes of header as on the
- *ring What the input leaves out is zero; ports are folded onto few, so that packets meet their connections.
-*/
+ *	steps, each: byte 0: kind  byte 1: pace of the loop  then, for a packet, 44 bytes of header as on the ring
+ *
+ * What the input leaves out is zero; ports are folded onto few, so that packets meet their connections. */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/checked.h"

@@ -1,5 +1,4 @@
-/* The configuration: what each key means when it is there, what it means when it is not, and what is refused.
- */
+/* The configuration: what each key means when it is there, what it means when it is not, and what is refused. */
 #include "tests/unit/test.h"
 #include "vmm/config.h"
 
