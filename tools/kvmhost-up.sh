@@ -137,7 +137,7 @@ up_emulated() {
 		qemu-system-x86_64 -M q35 -cpu max -accel tcg,thread=multi "$@" \
 		-smp "$cpus" -m "$memory" -display none -nodefaults -no-user-config -no-reboot \
 		-kernel "$entry/vmlinux" -initrd "$work/initramfs.cpio" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable kvmhost.mode=up $(tsc_known)" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable kvmhost.mode=up $unless_counted $(tsc_known)" \
 		-chardev "file,id=console,path=$state/console.log" -serial chardev:console \
 		-drive "if=none,id=state,file=$state/disk.img,format=raw,cache=writeback,discard=unmap" \
 		-device virtio-blk-pci,drive=state,serial=hull-state \
