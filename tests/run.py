@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Runs every test and closes with `N passed, N failed, N skipped`.
 
-Suites, in this order: the tree's own rules (tests/rules), the unit tests, the unit tests again under ASan and UBSan, the
-system tests that need no KVM, and those that do, inside tools/kvmhost. None is left out on a machine without /dev/kvm.
+Suites, in this order: the tree's own rules (tests/rules), the unit tests, the unit tests again under ASan and UBSan, and the
+system tests: those that need KVM, inside tools/kvmhost, and those that need none. None is left out on a machine without
+/dev/kvm.
 """
 import argparse
 import concurrent.futures
@@ -85,51 +86,56 @@ def pytest_results(report, status, count):
         count.add(0, 1)
 
 
-def system_tests(build, count, extra):
-    """Those that need no KVM, where we are."""
-    report = build / "system.xml"
-    report.unlink(missing_ok=True)
-    status = call(PYTEST + ["-m", "not kvm", f"--junitxml={report}", *extra, "tests/system"], cwd=TOP)
-    pytest_results(report, status, count)
-
-
 HOST_DIED = 125  # kvmhost: the emulated host did not come up, or fell over; not what a test found
 
 
-def run_in_kvmhost(tests, folder, extra):
-    """One file of tests on a host of its own. Its report lands in the host's /out, which is here afterwards. Returns
-    the exit status, and what was printed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    inner = PYTEST + ["-m", "kvm", "--junitxml=/out/report.xml", *extra, str(tests)]
-    command = [TOP / "tools" / "kvmhost", "run", "-m", 7168, "-t", 1800, "--", *inner]
+def captured(command, folder):
     return subprocess.run(list(map(str, command)), cwd=folder, stdin=subprocess.DEVNULL, text=True, errors="replace",
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def kvm_file(tests, build, extra):
-    """A host that died took its tests' results with it, so they run once more, and it is said."""
+def run_here(tests, folder, extra):
+    """What of a file of tests needs no KVM, where we are. Returns the exit status, and what was printed."""
+    return captured(PYTEST + ["-m", "not kvm", f"--junitxml={folder / 'report.xml'}", *extra, tests], TOP)
+
+
+def run_in_kvmhost(tests, folder, extra):
+    """What of it does, on a host of its own, whose /out is `folder` afterwards. A host that died took its tests' results
+    with it, so they run once more, and it is said."""
+    inner = PYTEST + ["-m", "kvm", "--junitxml=/out/report.xml", *extra, tests]
+    command = [TOP / "tools" / "kvmhost", "run", "-m", 7168, "-t", 1800, "--", *inner]
+    result = captured(command, folder.parent)
+    if result.returncode == HOST_DIED and not (folder / "report.xml").exists():
+        again = captured(command, folder.parent)
+        again.stdout = f"{result.stdout}\n{tests.name}: the emulated host died; once more\n{again.stdout}"
+        return again
+    return result
+
+
+def run_file(run, folder, tests, extra):
     count, start = Count(), time.monotonic()
-    folder = build / "kvm" / tests.stem
-    report = folder / "kvmhost-out" / "report.xml"
-    report.unlink(missing_ok=True)
-    result = run_in_kvmhost(tests, folder, extra)
-    said = result.stdout
-    if result.returncode == HOST_DIED and not report.exists():
-        said += f"\n{tests.name}: the emulated host died; once more\n"
-        result = run_in_kvmhost(tests, folder, extra)
-        said += result.stdout
-    print(f"\n-- {tests.name}, {time.monotonic() - start:.0f} s\n{said}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.xml").unlink(missing_ok=True)
+    result = run(tests, folder, extra)
+    print(f"\n-- {tests.name}, {time.monotonic() - start:.0f} s\n{result.stdout}", flush=True)
     if result.returncode != NO_TESTS:
-        pytest_results(report, result.returncode, count)
+        pytest_results(folder / "report.xml", result.returncode, count)
     return count
 
 
-def kvm_tests(build, count, extra):
-    """Those that need KVM, on hosts that have it: two at a time, since each is
-    emulated on one processor."""
-    files = [f for f in sorted((TOP / "tests" / "system").glob("test_*.py")) if "mark.kvm" in f.read_text()]
+def system_files(build, marked_kvm):
+    """(run, folder, file) for each file of tests that has some with KVM, or without."""
+    for tests in sorted((TOP / "tests" / "system").glob("test_*.py")):
+        if not marked_kvm:
+            yield run_here, build / "system" / tests.stem, tests
+        elif "mark.kvm" in tests.read_text():
+            yield run_in_kvmhost, build / "kvm" / tests.stem / "kvmhost-out", tests
+
+
+def run_files(files, count, extra):
+    """Two at a time: an emulated host is one processor, and whoever waits for one uses none."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        for one in pool.map(lambda f: kvm_file(f, build, extra), files):
+        for one in pool.map(lambda file: run_file(*file, extra), files):
             count.add(one.passed, one.failed, one.skipped)
 
 
@@ -147,10 +153,14 @@ def main():
         "rules": rules,
         "unit": lambda build, count, _: unit_tests(build, count),
         "sanitized": lambda build, count, _: sanitized_unit_tests(build, count),
-        "system": system_tests,
-        "kvm": kvm_tests,
+        "system": lambda build, count, extra: run_files([*system_files(build, True), *system_files(build, False)], count, extra),
     }
-    parser.add_argument("--only", choices=suites, action="append", help="run this suite; may be repeated")
+    parts = {
+        "kvm": lambda build, count, extra: run_files(system_files(build, True), count, extra),
+        "no-kvm": lambda build, count, extra: run_files(system_files(build, False), count, extra),
+    }
+    parser.add_argument("--only", choices=suites | parts, action="append",
+                        help="run this suite, or a part of the system tests; may be repeated")
     parser.add_argument("extra", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     os.environ["HULL_BUILD"] = str(options.build)
@@ -158,7 +168,7 @@ def main():
     for name in options.only or suites:
         count, start = Count(), time.monotonic()
         print(f"\n== {name}", flush=True)
-        suites[name](options.build, count, options.extra)
+        (suites | parts)[name](options.build, count, options.extra)
         print(f"== {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
               f"in {time.monotonic() - start:.0f} s", flush=True)
         total.add(count.passed, count.failed, count.skipped)

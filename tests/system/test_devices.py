@@ -1,9 +1,6 @@
 """The devices' data paths, with a stock guest at the other end: what went in comes out, byte for byte.
 
-Not collected by the suite: on an emulated host these have not been seen to pass yet. By hand:
-    tools/kvmhost run -t 1800 -- python3 -m pytest -m kvm tests/system/data_paths.py
-
-HULL_VSOCK_MIB   how much goes over vsock, each way (default: 256)
+HULL_VSOCK_MIB   how much goes over vsock, each way (default: 64)
 """
 import ctypes
 import http.server
@@ -34,7 +31,7 @@ pytestmark = pytest.mark.kvm
 def config(vmlinux):
     return {
         "boot-source": {"kernel_image_path": str(vmlinux), "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
-        "machine-config": {"vcpu_count": 2, "mem_size_mib": 256},
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": 256},
     }
 
 
@@ -225,6 +222,9 @@ class Server:
                 self.wfile.write(content)
 
             def do_POST(self):
+                # Debian 12's passt resets a connection of the guest's after some 24 s in which the server has said nothing.
+                self.send_response_only(100)
+                self.end_headers()
                 try:
                     server.received.append(self.rfile.read(int(self.headers["Content-Length"])))
                 except OSError as error:
@@ -367,7 +367,7 @@ def connect(path, port):
 
 
 def test_over_vsock_both_ways(boot, config, pump, tmp_path):
-    size = int(os.environ.get("HULL_VSOCK_MIB", "256")) * MIB
+    size = int(os.environ.get("HULL_VSOCK_MIB", "64")) * MIB
     path = tmp_path / "vsock.sock"
     config["vsock"] = {"guest_cid": 3, "uds_path": str(path)}
     machine = boot("pump listen 5000 & read line; poweroff -f", VSOCK, {"bin/pump": pump.read_bytes()})
