@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,14 +81,12 @@ def test_a_missing_package_is_named(tmp_path):
         for program in Path(folder).iterdir():
             if not program.name.startswith("qemu-system") and not (programs / program.name).exists():
                 (programs / program.name).symlink_to(program)
-    script = tmp_path / "tools"
-    script.mkdir()
-    for file in (TOP / "tools").glob("kvmhost*"):
-        # The script looks into /usr/sbin by itself; the test's folder takes its place.
-        text = file.read_text().replace("PATH=$PATH:/usr/sbin:/sbin", "PATH=$PATH")
-        (script / file.name).write_text(text)
-        (script / file.name).chmod(0o755)
-    result = subprocess.run([script / "kvmhost", "run", "--", "true"], cwd=tmp_path, capture_output=True, text=True,
+    shutil.copytree(TOP / "guest-kernel", tmp_path / "guest-kernel")
+    tools = shutil.copytree(TOP / "tools", tmp_path / "tools")
+    # The script looks into /usr/sbin by itself; the test's folder takes its place.
+    script = tools / "kvmhost"
+    script.write_text(script.read_text().replace("PATH=$PATH:/usr/sbin:/sbin", "PATH=$PATH"))
+    result = subprocess.run([script, "run", "--", "true"], cwd=tmp_path, capture_output=True, text=True,
                             env=environment(PATH=str(programs)), timeout=DEADLINE_S)
     assert result.returncode == 125
     assert result.stderr == "kvmhost: qemu-system-x86_64 is missing: apt-get install qemu-system-x86\n"

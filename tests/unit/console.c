@@ -41,7 +41,7 @@ static int setup(void **state)
 	assert_true(f->reader >= 0);
 	f->loop = loop_new();
 	assert_non_null(f->loop);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, &f->err), 0);
+	assert_int_equal(console_init(&f->console, f->loop, f->path, 0, &f->err), 0);
 	*state = f;
 	return 0;
 }
@@ -237,7 +237,7 @@ static void standard_output_is_not_made_non_blocking(void **state)
 	console_done(&f->console);
 	fflush(stdout);
 	dup2(fds[1], STDOUT_FILENO);
-	r = console_init(&f->console, f->loop, NULL, &f->err);
+	r = console_init(&f->console, f->loop, NULL, 0, &f->err);
 	dup2(saved, STDOUT_FILENO);
 	assert_int_equal(r, 0);
 	assert_int_equal(fcntl(fds[1], F_GETFL) & O_NONBLOCK, 0);
@@ -256,7 +256,7 @@ static void a_file_takes_everything(void **state)
 
 	console_done(&f->console);
 	assert_int_equal(unlink(f->path), 0);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, &f->err), 0);
+	assert_int_equal(console_init(&f->console, f->loop, f->path, 0, &f->err), 0);
 	console_may_wait(&f->console, true);
 	print_all(f);
 	assert_int_equal(stat(f->path, &st), 0);
@@ -269,7 +269,7 @@ static void a_fifo_without_reader_is_refused(void **state)
 
 	console_done(&f->console);
 	f->reader = close_fd(f->reader);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, &f->err), -ENXIO);
+	assert_int_equal(console_init(&f->console, f->loop, f->path, 0, &f->err), -ENXIO);
 	assert_string_equal(f->err.field, "serial.serial_out_path");
 	assert_non_null(strstr(f->err.message, "nobody reads this FIFO"));
 }
