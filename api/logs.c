@@ -3,6 +3,7 @@
 
 #include "api/hulld.h"
 #include "api/machine.h"
+#include "common/bounded_file.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 
@@ -83,6 +84,29 @@ void logs_wake(struct logs *logs, const char *machine_id)
 			request_wake(f->req);
 }
 
+/* Where the first whole line begins, at `pos` or after it. A line too long to be looked for begins where it is cut. */
+static off_t next_line(int fd, off_t pos)
+{
+	cleanup_free char *block = malloc(TAIL_BLOCK);
+	ssize_t n = block ? pread_full(fd, block, TAIL_BLOCK, (uint64_t)pos) : -1;
+	const char *end = n > 0 ? memchr(block, '\n', (size_t)n) : NULL;
+
+	return end ? pos + (end + 1 - block) : pos;
+}
+
+/* pread() of what the monitor may be cutting at its old end meanwhile: `*pos` goes to what is still there. */
+static ssize_t read_kept(int fd, char *buf, size_t max, off_t *pos)
+{
+	for (;;) {
+		ssize_t n = pread(fd, buf, max, *pos);
+		off_t kept = bounded_file_kept(fd, *pos);
+
+		if (n < 0 || kept == *pos)
+			return n;
+		*pos = kept == 0 ? 0 : next_line(fd, kept);
+	}
+}
+
 /* Where the last `lines` lines begin: counts newlines backwards, a final one not being the start of a line. At most
  * TAIL_MAX before the end. */
 static int find_tail(int fd, int64_t lines, off_t *ret)
@@ -93,7 +117,9 @@ static int find_tail(int fd, int64_t lines, off_t *ret)
 
 	if (!block || fstat(fd, &st) < 0)
 		return -errno;
-	first = st.st_size > TAIL_MAX ? st.st_size - TAIL_MAX : 0;
+	first = bounded_file_kept(fd, 0);
+	if (st.st_size - first > TAIL_MAX)
+		first = st.st_size - TAIL_MAX;
 	for (end = st.st_size; end > first;) {
 		off_t start = end - first > TAIL_BLOCK ? end - TAIL_BLOCK : first;
 		ssize_t n = pread_full(fd, block, (size_t)(end - start), (uint64_t)start);
@@ -107,7 +133,7 @@ static int find_tail(int fd, int64_t lines, off_t *ret)
 			}
 		end = start;
 	}
-	*ret = first;
+	*ret = first == 0 ? 0 : next_line(fd, first);
 	return 0;
 }
 
@@ -117,7 +143,7 @@ static ssize_t follower_read(void *ctx, char *buf, size_t max)
 	const struct machine *m = machine_find(f->logs->hulld, f->machine_id);
 	/* Asked before reading: what an active machine wrote last is then not missed. */
 	bool active = m && (machine_is_active(m) || machine_restarts(m));
-	ssize_t n = pread(f->fd, buf, max, f->pos);
+	ssize_t n = read_kept(f->fd, buf, max, &f->pos);
 
 	if (n > 0) {
 		f->pos += n;

@@ -26,6 +26,7 @@
 #define PING_EVERY_MS	50
 #define PING_TIMEOUT_MS 5000
 #define PASST_POLL_MS	5
+#define LOG_LIMIT_MIB	"16" /* of each: what a guest, or a client that makes it fail, can have written to this disk */
 #define STATUS_MAX	65536 /* bytes of status.json, and of a log's end */
 
 static void start_monitor(struct machine *m);
@@ -316,7 +317,7 @@ static void start_monitor(struct machine *m)
 	char config[512];
 	const char *argv[] = {m->hulld->options.vmm, "--config-file",
 		machine_state_path(m, "config.json", config, sizeof(config)), "--no-api", "--id", m->record.id, "--log-fd",
-		"3", "--status-fd", "4", NULL};
+		"3", "--status-fd", "4", "--output-limit", LOG_LIMIT_MIB, NULL};
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	cleanup_close int console = open_log(m, "console.log", 0), log = open_log(m, "vmm.log", 0);
 	cleanup_close int workload = open_log(m, "workload.log", 0), status = open_log(m, "status.json", O_TRUNC);

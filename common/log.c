@@ -1,6 +1,8 @@
 /* The log: composing a line on the stack and writing it at once. */
 #include "common/log.h"
 
+#include "common/bounded_file.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,13 +23,19 @@ static struct {
 	const char *name;
 	enum log_level level;
 	int fd;
-} log_state = {"hull", LOG_LEVEL_INFO, STDERR_FILENO};
+	struct bounded_file limit;
+} log_state = {.name = "hull", .level = LOG_LEVEL_INFO, .fd = STDERR_FILENO};
 
 void log_open(const char *name, enum log_level level, int fd)
 {
 	log_state.name = name;
 	log_state.level = level;
 	log_state.fd = fd;
+}
+
+void log_limit(uint64_t bytes)
+{
+	log_state.limit = bounded_file(bytes);
 }
 
 static size_t put_time(char *line, size_t size)
@@ -47,7 +55,6 @@ void log_at(enum log_level level, const char *fmt, ...)
 	char line[LINE_MAX_BYTES];
 	va_list args;
 	size_t len;
-	ssize_t ignored;
 
 	if (level > log_state.level)
 		return;
@@ -61,8 +68,8 @@ void log_at(enum log_level level, const char *fmt, ...)
 			line[len] = '?';
 	line[len++] = '\n';
 	/* A log that cannot be written has nobody to be told. */
-	ignored = write(log_state.fd, line, len);
-	(void)ignored;
+	if (write(log_state.fd, line, len) > 0)
+		bounded_file_wrote(&log_state.limit, log_state.fd, len);
 }
 
 void log_error_object(const struct error *err, const char *context)

@@ -5,11 +5,16 @@
 
 #include "common/error.h"
 
+#include <stdint.h>
+
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* Once, before the first thread: `name` (borrowed, for good) is the program or machine the lines speak of,
  * lines above `level` are dropped. Without it: "hull", LOG_LEVEL_INFO, descriptor 2. */
 void log_open(const char *name, enum log_level level, int fd);
+
+/* After log_open(): where that is a file, it keeps `bytes`, the newest (0: all). */
+void log_limit(uint64_t bytes);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* "context: field: message" at LOG_LEVEL_ERROR. */

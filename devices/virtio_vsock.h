@@ -13,6 +13,7 @@
 struct virtio_vsock_sink {
 	uint32_t port;
 	int fd; /* borrowed; a file or pipe; written with blocking semantics bounded by the connection's credit */
+	uint64_t limit_bytes; /* a file keeps so many, the newest; 0: all */
 };
 
 struct virtio_vsock_config {

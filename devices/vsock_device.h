@@ -14,6 +14,7 @@
 #ifndef HULL_DEVICES_VSOCK_DEVICE_H
 #define HULL_DEVICES_VSOCK_DEVICE_H
 
+#include "common/bounded_file.h"
 #include "devices/loop_kick.h"
 #include "devices/virtio_vsock.h"
 #include "devices/virtq_batch.h"
@@ -36,6 +37,7 @@ struct vsock_sink {
 	struct virtio_vsock *vsock;
 	uint32_t port;
 	int fd;                          /* borrowed */
+	struct bounded_file limit;       /* of what `fd` may grow to */
 	bool always_writable;            /* a regular file: it cannot be waited for and need not be */
 	bool nonblocking, failed;        /* failed: what comes is discarded */
 	struct loop_source *source;      /* NULL when always_writable */

@@ -101,6 +101,7 @@ size_t vsock_sink_write(struct vsock_sink *sink, const struct iovec *iov, int n)
 				sink->failed = true;
 				break;
 			}
+			bounded_file_wrote(&sink->limit, sink->fd, (uint64_t)written);
 			at += (size_t)written;
 			done += (size_t)written;
 		}
@@ -115,7 +116,8 @@ static int sink_open(struct vsock_sink *sink, struct virtio_vsock *v, const stru
 	if (flags < 0)
 		return -errno;
 	*sink = (struct vsock_sink){
-	        .vsock = v, .port = config->port, .fd = config->fd, .nonblocking = flags & O_NONBLOCK};
+	        .vsock = v, .port = config->port, .fd = config->fd, .nonblocking = flags & O_NONBLOCK,
+	        .limit = bounded_file(config->limit_bytes)};
 	TAILQ_INIT(&sink->waiting);
 	sink->source = loop_add_fd(v->loop, sink->fd, EPOLLOUT, on_sink, sink);
 	if (sink->source)

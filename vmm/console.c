@@ -65,6 +65,8 @@ static void drain(struct console *console)
 		/* What a full disk does not take is lost; a pipe without reader gets none ever again. */
 		if (put < 0)
 			console->out_broken = errno == EPIPE;
+		else
+			bounded_file_wrote(&console->limit, console->out_fd, (uint64_t)put);
 		buf_consume(backlog, put < 0 ? backlog->len : (size_t)put);
 	}
 	if (backlog->len == 0)
@@ -122,7 +124,8 @@ static int watch_output(struct console *console, struct error *err)
 	return errno == EPERM ? 0 : error_set_errno(err, errno, "the console's output cannot be waited for");
 }
 
-int console_init(struct console *console, struct loop *loop, const char *path, struct error *err)
+int console_init(
+	struct console *console, struct loop *loop, const char *path, uint64_t limit_bytes, struct error *err)
 {
 	int fd = path ? open_file(path, err) : open_standard_output(), r;
 
@@ -130,6 +133,7 @@ int console_init(struct console *console, struct loop *loop, const char *path, s
 	if (path && fd < 0)
 		return fd;
 	console->loop = loop;
+	console->limit = bounded_file(limit_bytes);
 	console->out_fd = fd < 0 ? STDOUT_FILENO : fd;
 	console->owns_out_fd = fd >= 0;
 	/* A pipe with any room takes that much (pipe(7)). Of a terminal that blocks nothing is known. */

@@ -5,6 +5,7 @@
 #ifndef HULL_VMM_CONSOLE_H
 #define HULL_VMM_CONSOLE_H
 
+#include "common/bounded_file.h"
 #include "common/buf.h"
 #include "common/error.h"
 #include "common/loop.h"
@@ -24,6 +25,7 @@ struct console {
 
 	pthread_mutex_t lock; /* guards what follows, up to the input; a leaf */
 	pthread_cond_t changed;
+	struct bounded_file limit; /* of what the output may grow to */
 	struct buf backlog; /* written by the guest, and not taken by the reader yet */
 	bool may_wait;
 	bool out_broken; /* nobody reads: what comes is dropped */
@@ -36,8 +38,10 @@ struct console {
 	struct termios terminal;
 };
 
-/* `path` NULL: standard output. 0, or -errno with `err` set and nothing to be undone. */
-int console_init(struct console *console, struct loop *loop, const char *path, struct error *err);
+/* `path` NULL: standard output. A file keeps `limit_bytes`, the newest; 0: all. 0, or -errno with `err` set and nothing to
+ * be undone. */
+int console_init(
+	struct console *console, struct loop *loop, const char *path, uint64_t limit_bytes, struct error *err);
 /* Gives the terminal back. Also of a zeroed one. */
 void console_done(struct console *console);
 

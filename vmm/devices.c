@@ -198,7 +198,8 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 
 static int make_vsock(struct devices *devices, const struct config_vsock *vsock, struct error *err)
 {
-	struct virtio_vsock_sink log = {.port = HULL_VSOCK_PORT_LOG, .fd = devices->config.log_fd};
+	struct virtio_vsock_sink log = {.port = HULL_VSOCK_PORT_LOG, .fd = devices->config.output.log_fd,
+		.limit_bytes = devices->config.output.limit_bytes};
 	struct virtio_vsock_config config = {
 		.guest_cid = (uint32_t)vsock->guest_cid,
 		.uds_path = vsock->uds_path,
@@ -251,7 +252,8 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 	int r;
 
 	*devices = (struct devices){.config = *config};
-	r = console_init(&devices->console, config->loop, serial ? serial->serial_out_path : NULL, err);
+	r = console_init(&devices->console, config->loop, serial ? serial->serial_out_path : NULL,
+		config->output.limit_bytes, err);
 	if (r < 0)
 		return r;
 	make_fixed(devices);

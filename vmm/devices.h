@@ -25,12 +25,18 @@ enum devices_event {
 	DEVICES_PANIC,
 };
 
+/* Where what the guest says goes. */
+struct devices_output {
+	int log_fd;           /* its workload's output; -1: nowhere */
+	uint64_t limit_bytes; /* log_fd's file and the console's each keep so many, the newest; 0: all */
+};
+
 struct devices_config {
 	const struct config *config; /* all borrowed; vm, loop and mem for the devices' life */
 	struct vm *vm;
 	struct loop *loop;
 	const struct gmem *mem;
-	int log_fd; /* for the guest's workload output, or -1 */
+	struct devices_output output;
 	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */
 	void (*event)(void *ctx, enum devices_event event);
 	void *ctx;

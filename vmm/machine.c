@@ -141,14 +141,14 @@ static int make_memory(struct machine *machine, struct error *err)
 	return r < 0 ? error_in_field(err, "machine-config.mem_size_mib") : 0;
 }
 
-static int make_devices(struct machine *machine, int log_fd, struct error *err)
+static int make_devices(struct machine *machine, const struct devices_output *output, struct error *err)
 {
 	struct devices_config config = {
 		.config = machine->config,
 		.vm = &machine->vm,
 		.loop = machine->loop,
 		.mem = &machine->ram.mem,
-		.log_fd = log_fd,
+		.output = *output,
 		.event = device_event,
 		.ctx = machine,
 	};
@@ -216,7 +216,7 @@ static int watch_signals(struct machine *machine, struct error *err)
 	return 0;
 }
 
-static int build(struct machine *machine, int log_fd, struct error *err)
+static int build(struct machine *machine, const struct devices_output *output, struct error *err)
 {
 	gpa_t rsdp;
 	int r = watch_signals(machine, err);
@@ -228,7 +228,7 @@ static int build(struct machine *machine, int log_fd, struct error *err)
 	if (r == 0)
 		r = make_memory(machine, err);
 	if (r == 0)
-		r = make_devices(machine, log_fd, err);
+		r = make_devices(machine, output, err);
 	if (r == 0)
 		r = make_tables(machine, &rsdp, err);
 	if (r == 0)
@@ -238,7 +238,8 @@ static int build(struct machine *machine, int log_fd, struct error *err)
 	return r;
 }
 
-struct machine *machine_new(const struct config *config, struct loop *loop, int log_fd, struct error *err)
+struct machine *machine_new(
+	const struct config *config, struct loop *loop, const struct devices_output *output, struct error *err)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
 
@@ -251,7 +252,7 @@ struct machine *machine_new(const struct config *config, struct loop *loop, int 
 	machine->vm = (struct vm){.kvm_fd = -1, .fd = -1};
 	machine->ram.fd = -1;
 	pthread_mutex_init(&machine->lock, NULL);
-	if (build(machine, log_fd, err) < 0) {
+	if (build(machine, output, err) < 0) {
 		machine_free(machine);
 		return NULL;
 	}

@@ -6,13 +6,15 @@
 #include "common/error.h"
 
 struct config;
+struct devices_output;
 struct loop;
 struct machine;
 struct outcome;
 
 /* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `config` and `loop` are borrowed
- * for the machine's life, `log_fd` (or -1) too. NULL with `err` set, and nothing left on the host. */
-struct machine *machine_new(const struct config *config, struct loop *loop, int log_fd, struct error *err);
+ * for the machine's life, `output->log_fd` too. NULL with `err` set, and nothing left on the host. */
+struct machine *machine_new(
+	const struct config *config, struct loop *loop, const struct devices_output *output, struct error *err);
 
 /* Runs it until the guest, or a signal (SIGTERM, SIGINT), ends it; its vCPUs are stopped then. */
 void machine_run(struct machine *machine, struct outcome *ret);

@@ -52,6 +52,7 @@ static int open_log(const struct options *options, const struct config *config, 
 				err, errno, "logger.log_path", "%s: %s", logger->log_path, strerror(errno));
 	}
 	log_open(options->id, level, fd);
+	log_limit(options->output.limit_bytes);
 	return 0;
 }
 
@@ -63,7 +64,7 @@ static int run(
 
 	if (!loop)
 		return error_set_errno(err, errno, "no event loop");
-	machine = machine_new(config, loop, options->log_fd, err);
+	machine = machine_new(config, loop, &options->output, err);
 	if (!machine)
 		return -err->errnum;
 	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->machine.vcpu_count,

@@ -12,7 +12,8 @@
 #include <string.h>
 
 const char options_usage[] =
-	"usage: hull-vmm --config-file FILE --no-api [--id ID] [--log-fd N] [--status-fd N] [--level LEVEL]\n"
+	"usage: hull-vmm --config-file FILE --no-api [--id ID] [--log-fd N] [--status-fd N]\n"
+	"                [--output-limit MIB] [--level LEVEL]\n"
 	"\n"
 	"Runs one virtual machine, described by FILE, until it ends.\n"
 	"\n"
@@ -22,10 +23,12 @@ const char options_usage[] =
 	"  --log-fd N          descriptor for what the guest sends to host vsock port 1025\n"
 	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit "
 	"status\n"
+	"  --output-limit MIB  the files of console, log descriptor and log keep this much, the newest\n"
 	"  --level LEVEL       Off, Error, Warning, Info (default), Debug or Trace\n"
 	"  --version, --help\n";
 
 #define ID_MAX 64
+#define OUTPUT_LIMIT_MAX_MIB (1 << 20)
 
 struct parsed {
 	struct options options;
@@ -82,12 +85,25 @@ static int parse_fd(const char *value, int *ret, struct error *err)
 
 static int set_log_fd(struct parsed *p, const char *value, struct error *err)
 {
-	return parse_fd(value, &p->options.log_fd, err);
+	return parse_fd(value, &p->options.output.log_fd, err);
 }
 
 static int set_status_fd(struct parsed *p, const char *value, struct error *err)
 {
 	return parse_fd(value, &p->options.status_fd, err);
+}
+
+static int set_output_limit(struct parsed *p, const char *value, struct error *err)
+{
+	char *end;
+	unsigned long mib;
+
+	errno = 0;
+	mib = strtoul(value, &end, 10);
+	if (errno || !isdigit((unsigned char)*value) || *end || mib < 1 || mib > OUTPUT_LIMIT_MAX_MIB)
+		return error_set(err, EINVAL, "must be from 1 to %d MiB, not \"%.40s\"", OUTPUT_LIMIT_MAX_MIB, value);
+	p->options.output.limit_bytes = (uint64_t)mib << 20;
+	return 0;
 }
 
 static int set_level(struct parsed *p, const char *value, struct error *err)
@@ -122,6 +138,7 @@ static const struct option_entry {
 	{"--id", true, set_id},
 	{"--log-fd", true, set_log_fd},
 	{"--status-fd", true, set_status_fd},
+	{"--output-limit", true, set_output_limit},
 	{"--level", true, set_level},
 	{"--help", false, set_help},
 	{"--version", false, set_version},
@@ -152,7 +169,7 @@ static const struct option_entry *find_option(const char *argument, const char *
 int options_parse(int argc, char *argv[], struct options *ret, struct error *err)
 {
 	struct parsed p = {
-		.options = {.id = "hull-vmm", .log_fd = -1, .status_fd = -1, .level = LOG_LEVEL_INFO}};
+		.options = {.id = "hull-vmm", .output.log_fd = -1, .status_fd = -1, .level = LOG_LEVEL_INFO}};
 
 	for (int i = 1; i < argc; i++) {
 		const char *value;

@@ -4,13 +4,15 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "vmm/devices.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct options {
 	const char *config_file; /* all strings are borrowed from argv */
 	const char *id;          /* "hull-vmm" by default: the name in the log */
-	int log_fd;              /* -1: none */
+	struct devices_output output;
 	int status_fd;           /* -1: none */
 	bool level_given;
 	enum log_level level;

@@ -26,9 +26,8 @@ static int open_kvm(struct error *err)
 	case ENODEV:
 	case ENXIO:
 		return error_set_field(err, errno, KVM_DEVICE,
-			"this host offers no virtualization: load kvm-intel or kvm-amd, or run under "
-			"kvmhost, which emulates a "
-			"host that does");
+			"this host offers no virtualization: load kvm-intel or kvm-amd, or run under kvmhost, which "
+			"emulates a host that does");
 	case EACCES:
 	case EPERM:
 		return error_set_field(err, errno, KVM_DEVICE,
@@ -55,6 +54,8 @@ static int check_capabilities(int kvm_fd, struct error *err)
 	};
 	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
 
+	if (version < 0)
+		return error_set_field(err, errno, KVM_DEVICE, "is not KVM: %s", strerror(errno));
 	if (version != KVM_API_VERSION)
 		return error_set_field(
 			err, ENOTSUP, KVM_DEVICE, "API version %d, not %d", version, KVM_API_VERSION);

@@ -83,7 +83,7 @@ def make_initramfs(path, script, modules_folder, modules=(), files=None):
 class Vmm:
     """One hull-vmm process: its console, its status record, its log."""
 
-    def __init__(self, config, folder, arguments=(), stdin=None, pass_fds=()):
+    def __init__(self, config, folder, arguments=(), stdin=None, pass_fds=(), wrapper=()):
         self.folder = folder
         self.config_path = folder / "config.json"
         self.config_path.write_text(config if isinstance(config, str) else json.dumps(config))
@@ -95,7 +95,7 @@ class Vmm:
         self._status = os.fdopen(status_read)
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
-                [BUILD / "hull-vmm", "--config-file", self.config_path, "--no-api", "--status-fd", str(status_write), *arguments],
+                [*wrapper, BUILD / "hull-vmm", "--config-file", self.config_path, "--no-api", "--status-fd", str(status_write), *arguments],
                 stdin=subprocess.PIPE if stdin is None else stdin, stdout=subprocess.PIPE, stderr=log,
                 pass_fds=[status_write, *pass_fds])
         os.close(status_write)

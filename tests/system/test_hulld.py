@@ -484,11 +484,50 @@ def test_a_forced_delete_that_the_database_refuses_can_be_repeated(silent):
     assert silent.delete("/v1/machines/a").status == 204
 
 
-def test_the_tail_of_a_log_without_lines_is_bounded(silent):
-    log = silent.state / "machines" / silent.machine("a")["id"] / "workload.log"
-    with log.open("r+b") as file:
-        file.truncate(1 << 40)
-    assert len(silent.get("/v1/machines/a/logs?tail=1", timeout=20).body) <= 16 << 20
+@pytest.fixture
+def log(silent):
+    return silent.state / "machines" / silent.machine("a")["id"] / "workload.log"
+
+
+def test_a_log_that_is_one_hole_is_empty(silent, log):
+    os.truncate(log, 1 << 40)
+    for query in "", "?tail=1":
+        assert silent.get(f"/v1/machines/a/logs{query}", timeout=20).body == b""
+
+
+def test_the_tail_of_a_log_without_lines_is_bounded(silent, log):
+    log.write_bytes(b"x" * (20 << 20))
+    assert len(silent.get("/v1/machines/a/logs?tail=1", timeout=20).body) == 16 << 20
+
+
+def cut(log):
+    """As the monitor does it: what is older becomes a hole."""
+    subprocess.run(["fallocate", "--punch-hole", "--offset", "0", "--length", "4096", log], check=True)
+
+
+LINES = [b"line %d\n" % n for n in range(10000)]
+
+
+@pytest.mark.parametrize("query", ["", "?tail=100000"])
+def test_a_log_that_was_cut_begins_with_a_whole_line(silent, log, query):
+    log.write_bytes(b"".join(LINES))
+    cut(log)
+    kept = silent.get(f"/v1/machines/a/logs{query}").body
+    assert kept == b"".join(LINES)[-len(kept):] and kept.startswith(b"line ")
+    assert len(b"".join(LINES)) - len(kept) in range(4096, 4096 + 10)
+
+
+def test_who_follows_a_log_that_is_emptied_goes_on_at_its_start(silent, log):
+    log.write_bytes(b"".join(LINES))
+    connection = Connection(silent.socket)
+    connection.request("GET", "/v1/machines/a/logs?follow=1&tail=1")
+    response = connection.getresponse()
+    assert response.readline() == LINES[-1]
+    os.truncate(log, 0)
+    with log.open("ab") as file:
+        file.write(b"new\n")
+    assert response.readline() == b"new\n"
+    connection.close()
 
 
 # Waiting.

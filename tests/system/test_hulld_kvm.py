@@ -166,6 +166,17 @@ def test_follow_sends_lines_as_they_come_and_ends_with_the_machine(hulld):
     hulld.delete("/v1/machines/count")
 
 
+def test_a_workload_that_says_too_much_is_heard_to_the_end(hulld):
+    say = "yes 'something to say' | head -c 25500000; echo the end"
+    machine = start(hulld, "loud", ["/bin/sh", "-c", say], "stopped")
+    log = hulld.state / "machines" / machine["id"] / "workload.log"
+    assert log.stat().st_size > 24 << 20
+    assert log.stat().st_blocks * 512 <= 18 << 20
+    kept = logs(hulld, "loud").splitlines()
+    assert set(kept[:-1]) == {"something to say"} and kept[-1] == "the end"
+    hulld.delete("/v1/machines/loud")
+
+
 def test_a_published_port_reaches_the_workload(hulld):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -316,10 +316,11 @@ def test_a_wrong_command_line_is_refused(arguments, line):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"hull-vmm: {line}\n")
 
 
-def test_a_host_without_kvm_is_told_what_to_do(vmm, config):
-    if os.path.exists("/dev/kvm"):
-        pytest.skip("this host has /dev/kvm")
-    refused(vmm(config), "/dev/kvm", "kvmhost")
+@pytest.mark.parametrize("hide, reason", [("mount -t tmpfs none /dev", "kvmhost"),
+                                          ("mount -t tmpfs none /dev && touch /dev/kvm", "is not KVM")], ids=["none", "no-device"])
+def test_a_host_without_kvm_is_told_what_to_do(vmm, config, hide, reason):
+    wrapper = ["unshare", "--map-root-user", "--mount", "sh", "-c", f'{hide} && exec "$@"', "sh"]
+    refused(vmm(config, wrapper=wrapper), "/dev/kvm", reason)
 
 
 @pytest.mark.kvm

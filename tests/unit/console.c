@@ -263,6 +263,20 @@ static void a_file_takes_everything(void **state)
 	assert_int_equal(st.st_size, TOTAL);
 }
 
+static void a_file_keeps_what_is_newest(void **state)
+{
+	struct fixture *f = *state;
+	struct stat st;
+
+	console_done(&f->console);
+	assert_int_equal(unlink(f->path), 0);
+	assert_int_equal(console_init(&f->console, f->loop, f->path, TOTAL / 4, &f->err), 0);
+	print_all(f);
+	assert_int_equal(stat(f->path, &st), 0);
+	assert_int_equal(st.st_size, TOTAL);
+	assert_in_range(st.st_blocks * 512, TOTAL / 4, TOTAL / 4 + TOTAL / 32 + 65536);
+}
+
 static void a_fifo_without_reader_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -287,6 +301,7 @@ int main(void)
 		TEST(the_end_sends_what_is_taken_without_waiting),
 		TEST(standard_output_is_not_made_non_blocking),
 		TEST(a_file_takes_everything),
+		TEST(a_file_keeps_what_is_newest),
 		TEST(a_fifo_without_reader_is_refused),
 	};
 

@@ -32,8 +32,9 @@ static void test_defaults(void **state)
 	assert_int_equal(parse(ARGV("--config-file", "f", "--no-api"), &options, &err), 0);
 	assert_string_equal(options.config_file, "f");
 	assert_string_equal(options.id, "hull-vmm");
-	assert_int_equal(options.log_fd, -1);
+	assert_int_equal(options.output.log_fd, -1);
 	assert_int_equal(options.status_fd, -1);
+	assert_int_equal(options.output.limit_bytes, 0);
 	assert_false(options.level_given);
 }
 
@@ -48,13 +49,14 @@ static void test_all_of_them(void **state)
 	snprintf(number, sizeof(number), "%d", fd);
 	snprintf(with_equals, sizeof(with_equals), "--log-fd=%d", fd);
 	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals,
-				       "--status-fd", number, "--level=Debug"),
+				       "--status-fd", number, "--output-limit=16", "--level=Debug"),
 				 &options, &err),
 		0);
 	assert_string_equal(options.config_file, "a=b");
 	assert_string_equal(options.id, "web-1_x");
-	assert_int_equal(options.log_fd, fd);
+	assert_int_equal(options.output.log_fd, fd);
 	assert_int_equal(options.status_fd, fd);
+	assert_int_equal(options.output.limit_bytes, 16 << 20);
 	assert_true(options.level_given);
 	assert_int_equal(options.level, LOG_LEVEL_DEBUG);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
@@ -91,6 +93,10 @@ static void test_refusals(void **state)
 		{"--id=../x", "--id"},
 		{"--level=loud", "--level"},
 		{"--log-fd", "--log-fd"},
+		{"--output-limit=0", "--output-limit"},
+		{"--output-limit=1048577", "--output-limit"},
+		{"--output-limit=-1", "--output-limit"},
+		{"--output-limit=16M", "--output-limit"},
 	};
 
 	(void)state;
