@@ -9,7 +9,6 @@
 
 #define STRING_MAX_DEFAULT 4096
 #define ITEMS_MAX_DEFAULT  1024
-#define MAP_MAX		   1024
 #define EDITS_MAX	   2
 
 static void *at(const struct json_field *field, void *object)
@@ -262,12 +261,13 @@ static int read_map(const struct json_field *field, const json_t *value, json_t 
 {
 	const char *key;
 	json_t *item;
+	size_t max = field->max ? (size_t)field->max : ITEMS_MAX_DEFAULT;
 	int r;
 
 	if (!json_is_object(value))
 		return wrong_type(value, "an object of strings", err);
-	if (json_object_size(value) > MAP_MAX)
-		return error_set(err, EINVAL, "must have at most %d keys", MAP_MAX);
+	if (json_object_size(value) > max)
+		return error_set(err, EINVAL, "must have at most %zu keys", max);
 	json_object_foreach((json_t *)value, key, item) {
 		r = field->check ? field->check(key, err) : 0;
 		if (r == 0 && !json_is_string(item))

@@ -29,7 +29,8 @@ enum json_field_type {
 	JSON_FIELD_OPTIONAL, /* a pointer to an owned struct, by `table`; NULL when absent */
 	JSON_FIELD_ARRAY,    /* struct json_array of structs, by `table`; min..max items (max 0: 1024) */
 	JSON_FIELD_STRINGS,  /* struct json_strings; min..max items (max 0: 1024); `check` on each */
-	JSON_FIELD_MAP,	     /* json_t *, owned: an object of string values ({} when absent); `check` on each key */
+	/* json_t *, owned: an object of at most `max` string values (0: 1024; {} when absent); `check` on each key */
+	JSON_FIELD_MAP,
 	JSON_FIELD_ANY,	     /* json_t *, owned: anything; NULL when absent */
 };
 

@@ -54,6 +54,13 @@ static int lock(int fd, const char *path, bool read_only, struct error *err)
 	return refuse(err, errno, path, strerror(errno));
 }
 
+/* A block device is written by its claimant only: one that is mounted, swapped to or part of another device is refused, as
+ * two writers destroy a file system (open(2), O_EXCL without O_CREAT). */
+static int claim_flags(const struct stat *st, bool read_only)
+{
+	return S_ISBLK(st->st_mode) && !read_only ? O_EXCL : 0;
+}
+
 int virtio_blk_open(const char *path, bool read_only, struct error *err)
 {
 	struct blk_geometry geometry;
@@ -67,7 +74,9 @@ int virtio_blk_open(const char *path, bool read_only, struct error *err)
 	r = check_kind(&st, path, err);
 	if (r < 0)
 		return r;
-	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | claim_flags(&st, read_only) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0 && errno == EBUSY)
+		return refuse(err, EBUSY, path, "is in use: mounted, or claimed by another program");
 	if (fd < 0)
 		return error_set_field(err, errno, FIELD, "%s: cannot be opened for %s: %s", path,
 			read_only ? "reading" : "writing", strerror(errno));

@@ -12,6 +12,9 @@
 
 #define CONFIG_BYTES_MAX (4 << 20)
 
+/* An image has up to 1024 variables, and the machine as many of its own. */
+#define ENV_MAX 2048
+
 /* HOST_NAME_MAX; what the kernel takes. */
 #define HOSTNAME_BYTES_MAX 64
 
@@ -85,7 +88,7 @@ static const struct json_field config_fields[] = {
 		.def_string = "hull", .check = check_hostname, .help = "the machine's name"},
 	{"command", JSON_FIELD_STRINGS, offsetof(struct guest_config, command), .required = true, .min = 1,
 		.max = 4096, .help = "the workload: program and arguments"},
-	{"env", JSON_FIELD_MAP, offsetof(struct guest_config, env), .check = check_env_name,
+	{"env", JSON_FIELD_MAP, offsetof(struct guest_config, env), .max = ENV_MAX, .check = check_env_name,
 		.help = "the workload's environment"},
 	{"user", JSON_FIELD_STRING, offsetof(struct guest_config, user), .min = 1, .max = 256, .def_string = "root",
 		.help = "name or number, optionally with :group"},

@@ -182,6 +182,63 @@ def test_discard_frees_and_read_only_refuses(boot, config, tmp_path_factory):
     assert (folder / "fixed").read_bytes() == content
 
 
+@pytest.fixture
+def block_device(tmp_path):
+    """block_device(content, sector bytes): a block device with that content; its path, and the path of the file below."""
+    subprocess.run(["modprobe", "loop"], check=True)
+    made = []
+
+    def make(content, sector):
+        file = tmp_path / f"backing{len(made)}"
+        file.write_bytes(content)
+        made.append(subprocess.run(["losetup", "--find", "--show", "--sector-size", str(sector), file],
+                                   check=True, capture_output=True, text=True).stdout.strip())
+        return made[-1], file
+
+    yield make
+    for device in made:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_block_devices_are_disks(boot, config, block_device):
+    content = random.Random(4).randbytes(16 * MIB)
+    (small, small_file), (large, large_file) = block_device(content, 512), block_device(content, 4096)
+    config["drives"] = [drive("small", small), drive("large", large, io_engine="Sync"), drive("same", large, is_read_only=True)]
+    refused = boot("poweroff -f", BLK)
+    assert refused.wait(DEADLINE) == 1 and "drives[2].path_on_host: " in refused.log and "in use" in refused.log
+    config["drives"].pop()
+    script = "".join(f"""
+        echo guest: {disk} $(blockdev --getss /dev/{disk}) $(blockdev --getsize64 /dev/{disk}) $(crc32 < /dev/{disk})
+        dd if=/dev/{disk} of=/tmp/piece bs=1M count=2 2>/dev/null
+        dd if=/tmp/piece of=/dev/{disk} bs=1M seek=8 conv=fsync,notrunc 2>/dev/null; echo guest: {disk} write $?
+        blkdiscard -o {4 * MIB} -l {2 * MIB} /dev/{disk}; echo guest: {disk} discard $?
+        """ for disk in ("vda", "vdb"))
+    machine = boot(script + "poweroff -f", BLK)
+    finish(machine)
+    expected = bytearray(content)
+    expected[8 * MIB:10 * MIB] = content[:2 * MIB]
+    expected[4 * MIB:6 * MIB] = bytes(2 * MIB)
+    for disk, sector, device, file in (("vda", 512, small, small_file), ("vdb", 4096, large, large_file)):
+        assert f"guest: {disk} {sector} {16 * MIB} {zlib.crc32(content):08x}" in machine.console
+        assert f"guest: {disk} write 0" in machine.console and f"guest: {disk} discard 0" in machine.console
+        assert Path(device).read_bytes() == expected
+        assert file.stat().st_blocks * 512 <= 14 * MIB + 65536
+
+
+def test_a_mounted_block_device_is_refused(boot, config, block_device, tmp_path):
+    device, _ = block_device(bytes(16 * MIB), 512)
+    subprocess.run(["mkfs.ext4", "-q", device], check=True)
+    (tmp_path / "mnt").mkdir()
+    subprocess.run(["mount", device, tmp_path / "mnt"], check=True)
+    try:
+        config["drives"] = [drive("data", device)]
+        machine = boot("poweroff -f", BLK)
+        assert machine.wait(DEADLINE) == 1
+        assert machine.log == f"hull-vmm: drives[0].path_on_host: {device}: is in use: mounted, or claimed by another program\n"
+    finally:
+        subprocess.run(["umount", tmp_path / "mnt"], check=True)
+
+
 # Networks.
 
 CLONE_NEWNET = 0x40000000

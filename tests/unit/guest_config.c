@@ -39,6 +39,25 @@ static void refused(const char *text, const char *field)
 	assert_string_equal(err.field, field);
 }
 
+/* A configuration with that many variables; static storage. */
+static const char *with_variables(int n)
+{
+	static char text[65536];
+	int len = snprintf(text, sizeof(text), "{" MINIMAL ",\"env\":{");
+
+	for (int i = 0; i < n; i++)
+		len += snprintf(text + len, sizeof(text) - (size_t)len, "%s\"V%d\":\"\"", i ? "," : "", i);
+	snprintf(text + len, sizeof(text) - (size_t)len, "}}");
+	return text;
+}
+
+static void an_images_variables_and_a_machines_fit_together(void **state)
+{
+	(void)state;
+	accepted(with_variables(1024 + 1024));
+	refused(with_variables(1024 + 1024 + 1), "env");
+}
+
 static void the_documented_example_is_read(void **state)
 {
 	static const char text[] =
@@ -117,6 +136,7 @@ int main(void)
 		cmocka_unit_test(the_documented_example_is_read),
 		cmocka_unit_test(absent_keys_have_defaults),
 		cmocka_unit_test(each_key_has_its_rules),
+		cmocka_unit_test(an_images_variables_and_a_machines_fit_together),
 		cmocka_unit_test(each_key_of_the_network_has_its_rules),
 	};
 
