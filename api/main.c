@@ -26,7 +26,7 @@
 #define RUN_PATH_MAX	    64 /* bytes: "/machines/<id>/net/passt.sock" still has to fit in a socket's address */
 #define STATE_PATH_MAX	    256
 #define TOKEN_MIN	    16
-#define LISTEN_BACKLOG	    128
+#define LISTEN_BACKLOG	    4096 /* a client that does not wait is refused beyond (EAGAIN, unix(7)); we may be at fsync */
 #define LISTEN_WAIT_NS	    1000000000ull
 #define START_TIMEOUT_S	    60
 #define START_TIMEOUT_S_MAX 3600

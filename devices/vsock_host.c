@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define LISTEN_BACKLOG 128
+#define LISTEN_BACKLOG 4096 /* the kernel has a limit of its own (somaxconn) */
 /* Connections taken in one go. */
 #define ACCEPT_BUDGET 16
 /* How long to leave connections waiting when there are no descriptors for them. */

@@ -3,6 +3,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -51,9 +52,21 @@ def url(environment):
     return f"http://127.0.0.1:{environment['HULL_QUICKSTART_PORT']}"
 
 
-def hull(environment, *arguments):
-    return subprocess.run([TOP / "build" / "hull", *arguments], env=environment, stdin=subprocess.DEVNULL, text=True,
-                          capture_output=True, timeout=120)
+def hull(environment, *arguments, timeout=120):
+    return subprocess.run([TOP / "build" / "hull", *arguments], cwd=TOP, env=environment, stdin=subprocess.DEVNULL, text=True,
+                          capture_output=True, timeout=timeout)
+
+
+def must(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def put_and_get(url, note):
+    request = urllib.request.Request(url, data=note, method="PUT")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 201
+    assert get(url) == (200, note.decode())
 
 
 def test_it_prints_the_url_and_what_to_try(running, url):
@@ -69,10 +82,7 @@ def test_the_backend_answers_from_its_own_kernel(running, url):
 
 
 def test_it_writes_and_reads_a_file(running, url):
-    request = urllib.request.Request(url + "/notes/first", data=b"remember me", method="PUT")
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        assert answer.status in (200, 201, 204)
-    assert get(url + "/notes/first") == (200, "remember me")
+    put_and_get(url + "/notes/first", b"remember me")
 
 
 def test_a_second_quickstart_finds_everything_running(running, environment, url):
@@ -90,6 +100,24 @@ def test_the_readmes_next_commands_work(running, environment):
     one_off = hull(environment, "run", "--rm", "python-hello", "--", "uname", "-r")
     assert one_off.returncode == 0, one_off.stderr
     assert "6.12" in one_off.stdout
+
+
+def test_the_readmes_second_image_answers_too(running, environment):
+    port = free_port()
+    must(hull(environment, "image", "build", "node-hello", "--file", "examples/node-hello/IMAGE.json", timeout=400))
+    must(hull(environment, "run", "-d", "--name", "web", "-p", f"{port}:8080", "node-hello"))
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    while True:
+        try:
+            assert get(url + "/healthz") == (200, "ok\n")
+            break
+        except OSError:  # refused, or closed again, while Node.js starts
+            assert time.monotonic() < deadline, hull(environment, "logs", "web").stdout
+    status, body = get(url + "/")
+    assert status == 200 and "6.12" in json.loads(body)["kernel"]
+    put_and_get(url + "/notes/second", b"me too")
+    must(hull(environment, "stop", "web"))
+    must(hull(environment, "rm", "web"))
 
 
 def test_a_taken_port_is_said_before_anything_starts(running, environment):
