@@ -134,7 +134,7 @@ up_emulated() {
 	done
 	# cache=writeback: what the inside flushes is flushed; what it does not may sit in this machine's page cache.
 	"$relay" start --run "$run" --log "$state/relay.log" -- \
-		qemu-system-x86_64 -M q35 -cpu max -accel tcg,thread=multi "$@" \
+		qemu-system-x86_64 -M q35 -cpu $emulated_cpu -accel tcg,thread=multi "$@" \
 		-smp "$cpus" -m "$memory" -display none -nodefaults -no-user-config -no-reboot \
 		-kernel "$entry/vmlinux" -initrd "$work/initramfs.cpio" \
 		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable kvmhost.mode=up $unless_counted $(tsc_known)" \
