@@ -58,3 +58,25 @@ copy_module() { # FILE TARGET
 		;;
 	esac
 }
+
+# Debian's kernel NAME, or the one that NAME, a meta-package that follows its updates, stands for: sets `package` and `version`.
+# Asking apt takes a second; while its lists are the same so is the answer, which is kept in the folder CACHE. False: apt
+# knows none. Needs: apt.
+find_kernel_package() { # NAME CACHE
+	package='' version='' asked=''
+	lists=$(stat -c %Y /var/lib/apt/lists 2>/dev/null || echo none)
+	[ ! -s "$2/package-$1" ] || read -r package version asked <"$2/package-$1"
+	[ "$asked" != "$lists" ] || return 0
+	asked=$(apt-cache show --no-all-versions "$1" 2>/dev/null |
+		awk -v name="$1" '
+			$1 == "Version:" { version = $2 }
+			$1 == "Depends:" && match($0, /linux-image-[0-9][^ ,]*/) { name = substr($0, RSTART, RLENGTH) }
+			END { if (version != "") print name, version }')
+	if [ -n "$asked" ]; then
+		mkdir -p "$2"
+		echo "$asked $lists" >"$2/package-$1.$$"
+		mv "$2/package-$1.$$" "$2/package-$1"
+		package=${asked% *} version=${asked#* }
+	fi
+	[ -n "$package" ]
+}

@@ -14,15 +14,6 @@ more_modules="tun tap bridge veth dummy macvlan vhost_net vhost_vsock vsock_loop
 	xt_MASQUERADE xt_addrtype xt_comment xt_mark xt_nat xt_tcpudp ip_tables iptable_filter iptable_nat ip6_tables
 	ip6table_filter ip6table_nat br_netfilter sch_tbf sch_ingress sch_fq_codel cls_u32 act_police act_mirred msr"
 
-# The kernel image's own package and version, through the meta-package that follows Debian's updates: "NAME VERSION".
-kernel_package() {
-	apt-cache show --no-all-versions "$kernel" 2>/dev/null |
-		awk -v name="$kernel" '
-			$1 == "Version:" { version = $2 }
-			$1 == "Depends:" && match($0, /linux-image-[^ ,]+/) { name = substr($0, RSTART, RLENGTH) }
-			END { if (version != "") print name, version }'
-}
-
 make_initramfs() { # TREE RELEASE STAGE TARGET
 	mkdir -p "$3/bin" "$3/modules/base" "$3/modules/kvm"
 	cp "$(command -v busybox)" "$3/bin/busybox"
@@ -88,21 +79,8 @@ find_entry() {
 	own=$(cat "$kernel_files" "$libexec/kvmhost-boot.sh" "$libexec/kvmhost-init" "$libexec/kvmhost-stage-run" \
 		"$libexec/kvmhost-stage-up" | sha256sum | cut -c1-16)
 	mkdir -p "$cache"
-	# Asking apt takes a second; while its lists are the same, so is the answer.
-	answer=$cache/package-$kernel package='' version='' asked=''
-	lists=$(stat -c %Y /var/lib/apt/lists 2>/dev/null || echo none)
-	[ ! -s "$answer" ] || read -r package version asked <"$answer"
-	[ "$asked" = "$lists" ] || {
-		need apt-cache apt
-		asked=$(kernel_package)
-		if [ -n "$asked" ]; then
-			echo "$asked $lists" >"$answer.$$"
-			mv "$answer.$$" "$answer"
-			package=${asked% *} version=${asked#* }
-		elif [ -z "$package" ]; then
-			fail 125 "Debian's package $kernel is not in apt's lists: apt-get update"
-		fi
-	}
+	need apt-cache apt
+	find_kernel_package "$kernel" "$cache" || fail 125 "Debian's package $kernel is not in apt's lists: apt-get update"
 	entry=$cache/$version-$own
 	[ -d "$entry" ] && touch -c "$entry" && return
 	need cpio cpio

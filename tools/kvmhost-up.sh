@@ -103,13 +103,13 @@ make_up_files() { # FOLDER
 	for name in hulld hull-vmm hull-ingress; do
 		copy_hull "$name" "$1/root-files/opt/hull/$name"
 	done
-	for name in vmlinuz initramfs.cpio; do
+	for name in vmlinux initramfs.cpio; do
 		copy_hull "guest/$name" "$1/root-files/opt/hull/$name"
 	done
 	cp "$state/token" "$1/root-files/opt/hull/token"
 	chmod 600 "$1/root-files/opt/hull/token"
 	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
-		--token-file /opt/hull/token --kernel /opt/hull/vmlinuz --initrd /opt/hull/initramfs.cpio \
+		--token-file /opt/hull/token --kernel /opt/hull/vmlinux --initrd /opt/hull/initramfs.cpio \
 		--vmm /opt/hull/hull-vmm --ingress /opt/hull/hull-ingress \
 		--ingress-forwarder /dev/virtio-ports/hull.forward >"$1/files/hulld"
 }
@@ -158,12 +158,12 @@ up_here() {
 	done
 	guest=$hull/guest
 	for dir in "$hull/lib/hull/guest" "$hull"/lib/*/hull/guest; do
-		[ ! -e "$dir/vmlinuz" ] || guest=$dir
+		[ ! -e "$dir/vmlinux" ] || guest=$dir
 	done
 	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
 		"$1" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
-		--kernel "$guest/vmlinuz" --initrd "$guest/initramfs.cpio" --vmm "$2" --ingress "$3" ||
+		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$2" --ingress "$3" ||
 		fail 125 "hulld did not come up: see $state/relay.log"
 }
 

@@ -120,6 +120,19 @@ def test_the_readmes_second_image_answers_too(running, environment):
     must(hull(environment, "rm", "web"))
 
 
+def test_an_image_is_the_same_each_time_and_its_bytecode_is_good(running, environment, tmp_path):
+    first, second, tree = tmp_path / "first", tmp_path / "second", tmp_path / "tree"
+    for output in first, second:
+        must(hull(environment, "image", "build", "again", "--file", "examples/python-hello/IMAGE.json", "--output", str(output)))
+    assert first.read_bytes() == second.read_bytes()
+    subprocess.run(["fsck.erofs", f"--extract={tree}", "--preserve", first], check=True, capture_output=True)
+    compiled = list(tree.glob("usr/lib/python3.11/**/*.pyc"))
+    assert len(compiled) > 100
+    for path in compiled:  # Python takes a compiled file that names its source's time (PEP 552), and compiles anew otherwise
+        source = path.parent.parent / (path.name.split(".")[0] + ".py")
+        assert int.from_bytes(path.read_bytes()[8:12], "little") == int(source.stat().st_mtime), path
+
+
 def test_a_taken_port_is_said_before_anything_starts(running, environment):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
