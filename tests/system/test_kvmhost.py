@@ -192,16 +192,16 @@ def wait_until(condition, what, seconds=60):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_no_emulated_host_outlives_its_script(tmp_path, how):
-    run = subprocess.Popen([KVMHOST, "run", "--", "sleep", "1000"], cwd=tmp_path, env=environment(),
+    mark = str(tmp_path / "kvmhost-")  # what it makes and names on the command lines of all its processes
+    run = subprocess.Popen([KVMHOST, "run", "--", "sleep", "1000"], cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)),
                            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    mark = f"path={tmp_path}/kvmhost-out"
     try:
-        wait_until(lambda: processes_with(mark), "QEMU does not start", seconds=DEADLINE_S)
+        wait_until(lambda: len(processes_with(mark)) > 2, "QEMU and its readers do not start", seconds=DEADLINE_S)
         run.send_signal(how)
         run.wait(timeout=60)
     finally:
         run.kill()
-    wait_until(lambda: not processes_with(mark), "QEMU is still there")
+    wait_until(lambda: not processes_with(mark), "something is still there")
 
 
 # ---- up, shell, down, status
