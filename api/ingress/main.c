@@ -21,6 +21,9 @@
 /* Descriptors for anything but connections: ports, clients, the loop's own. */
 #define OTHER_FILES (INGRESS_PORTS_MAX + INGRESS_CLIENTS_MAX + 64)
 
+/* Who connects from outside writes lines there. */
+#define LOG_FILE_LIMIT_BYTES (16u << 20)
+
 struct options {
 	const char *socket, *forwarder, *log_file;
 	unsigned idle_s;
@@ -93,6 +96,7 @@ static int detach(const struct options *options, struct error *err)
 		log = open(options->log_file, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0640);
 		if (log < 0 || dup2(log, STDERR_FILENO) < 0)
 			return error_set_errno(err, errno, "log file %s", options->log_file);
+		log_limit(LOG_FILE_LIMIT_BYTES);
 	}
 	if (dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
 		return error_set_errno(err, errno, "redirect standard input and output");
