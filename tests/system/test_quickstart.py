@@ -130,6 +130,8 @@ def test_an_image_is_the_same_each_time_and_its_bytecode_is_good(running, enviro
     assert len(compiled) > 100
     for path in compiled:  # Python takes a compiled file that names its source's time (PEP 552), and compiles anew otherwise
         source = path.parent.parent / (path.name.split(".")[0] + ".py")
+        if source.is_symlink():  # one of them is, and absolute
+            source = tree / os.readlink(source).lstrip("/")
         assert int.from_bytes(path.read_bytes()[8:12], "little") == int(source.stat().st_mtime), path
 
 
