@@ -62,8 +62,8 @@ static void make_mac(const struct machine *m, char ret[18])
 
 static json_t *drive(const char *id, const char *path, bool read_only)
 {
-	return json_pack("{s:s, s:s, s:b, s:b, s:s}", "drive_id", id, "path_on_host", path, "is_root_device", 0,
-		"is_read_only", read_only, "cache_type", read_only ? "Unsafe" : "Writeback");
+	return json_pack("{s:s, s:s, s:b, s:b, s:s, s:s}", "drive_id", id, "path_on_host", path, "is_root_device", 0,
+		"is_read_only", read_only, "cache_type", read_only ? "Unsafe" : "Writeback", "io_engine", "Async");
 }
 
 static json_t *monitor_config(const struct machine *m)

@@ -350,7 +350,7 @@ static int read_default(const struct json_field *field, void *object, struct err
 	return r;
 }
 
-static const struct json_field *find_field(const struct json_table *table, const char *name)
+const struct json_field *json_find_field(const struct json_table *table, const char *name)
 {
 	for (size_t i = 0; i < table->n_fields; i++)
 		if (strcmp(table->fields[i].name, name) == 0)
@@ -380,7 +380,7 @@ static int read_fields(const struct json_table *table, const json_t *object, voi
 	int r;
 
 	json_object_foreach((json_t *)object, key, value) {
-		const struct json_field *field = find_field(table, key);
+		const struct json_field *field = json_find_field(table, key);
 
 		if (!field)
 			return unknown_key(table, key, err);
@@ -519,16 +519,55 @@ static json_t *dump_value(const struct json_field *field, const void *place)
 	return NULL;
 }
 
+/* Whether the field holds what an absent one reads as. */
+static bool is_default(const struct json_field *field, const void *place)
+{
+	const char *string;
+
+	switch (field->type) {
+	case JSON_FIELD_BOOL:
+		return *(const bool *)place == (field->def != 0);
+	case JSON_FIELD_INT:
+		return *(const int64_t *)place == field->def;
+	case JSON_FIELD_ENUM:
+		return *(const int *)place == (int)field->def;
+	case JSON_FIELD_STRING:
+		string = *(char *const *)place;
+		return string && field->def_string ? strcmp(string, field->def_string) == 0 :
+						     !string && !field->def_string;
+	case JSON_FIELD_OBJECT:
+		return false;
+	case JSON_FIELD_OPTIONAL:
+	case JSON_FIELD_ANY:
+		return !*(void *const *)place;
+	case JSON_FIELD_ARRAY:
+		return ((const struct json_array *)place)->len == 0;
+	case JSON_FIELD_STRINGS:
+		return ((const struct json_strings *)place)->len == 0;
+	case JSON_FIELD_MAP:
+		return json_object_size(*(json_t *const *)place) == 0;
+	}
+	return false;
+}
+
+json_t *json_dump_field(const struct json_field *field, const void *object)
+{
+	json_t *value = dump_value(field, at_const(field, object));
+
+	return value || !field->nullable ? value : json_null();
+}
+
 json_t *json_dump(const struct json_table *table, const void *object)
 {
 	json_t *dumped = must(json_object());
 
 	for (size_t i = 0; i < table->n_fields; i++) {
 		const struct json_field *field = &table->fields[i];
-		json_t *value = field->secret ? NULL : dump_value(field, at_const(field, object));
+		json_t *value;
 
-		if (!value && field->nullable && !field->secret)
-			value = json_null();
+		if (field->secret || (field->sparse && is_default(field, at_const(field, object))))
+			continue;
+		value = json_dump_field(field, object);
 		if (value)
 			json_object_set_new(dumped, field->name, value);
 	}

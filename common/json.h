@@ -54,6 +54,7 @@ struct json_field {
 	bool read_only; /* written by json_dump, refused by json_read: the service's own */
 	bool nullable;	/* `null` reads as absent. json_dump writes null for an absent string, optional or any */
 	bool secret;	/* json_dump leaves it out */
+	bool sparse;	/* json_dump leaves it out while it reads as if it were absent */
 	int64_t min, max;
 	int64_t def;		     /* what an absent BOOL, INT or ENUM reads as */
 	const char *def_string;	     /* what an absent STRING reads as; NULL: NULL */
@@ -91,6 +92,11 @@ void json_done(const struct json_table *table, void *object);
 /* A new object with every field that is not `secret`; absent optional ones are left out (or null if nullable).
  * Never NULL (allocation failure aborts). */
 json_t *json_dump(const struct json_table *table, const void *object);
+
+/* One field of it, also one that json_dump() would leave out: NULL when it is absent and not nullable. */
+json_t *json_dump_field(const struct json_field *field, const void *object);
+/* The field of that name, or NULL. */
+const struct json_field *json_find_field(const struct json_table *table, const char *name);
 
 /* The table as JSON Schema (draft 2020-12), nested tables as {"$ref": "#/components/schemas/NAME"}; and every table it
  * reaches, added to `schemas` by name. */

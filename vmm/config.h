@@ -11,6 +11,7 @@
 #define CONFIG_FILE_MAX   (1u << 20) /* bytes */
 #define CONFIG_VCPUS_MAX  32
 #define CONFIG_MEMORY_MIN 16                 /* MiB: less holds no kernel with its initrd */
+#define CONFIG_MEMORY_DEFAULT 128
 #define CONFIG_MEMORY_MAX (INT64_C(8) << 20) /* MiB: what one KVM memory slot describes */
 #define CONFIG_CID_MAX    INT64_C(0xfffffffe)
 
@@ -79,6 +80,31 @@ struct config {
 	struct config_logger *logger;
 	json_t *unsupported[6]; /* keys of Firecracker's that this monitor does not serve yet */
 };
+
+extern const struct json_table config_table; /* of struct config: what all the rest is told by */
+
+/* "06:00:ac:10:00:02", exactly. */
+bool config_parse_mac(const char *text, uint8_t ret[6]);
+
+/* A machine of one vCPU and 128 MiB, with no kernel yet: what a client finds who has put nothing. */
+void config_init(struct config *ret);
+/* Puts what is under `key` of the configuration ("boot-source", "drives" …) in place of what was there; of an array the
+ * item whose id (its table's first field) is `id`, or one more. All rules hold afterwards, or nothing has changed.
+ * 0, or -errno with `err` naming the field. */
+int config_put(struct config *config, const char *key, const char *id, const json_t *value, struct error *err);
+/* The same for some of the object's fields: the others stay. */
+int config_patch(struct config *config, const char *key, const json_t *fields, struct error *err);
+/* Takes the item out of an array; false when it has none of that id. */
+bool config_remove(struct config *config, const char *key, const char *id);
+/* What is there, as a client would put it: null for what was not given. A new reference. */
+json_t *config_get(const struct config *config, const char *key);
+json_t *config_get_all(const struct config *config);
+
+/* Puts everything in its place once the last piece is there: MAC addresses, the root device first. */
+void config_settle(struct config *config);
+
+/* The rules that concern more than one field. */
+int config_check(const struct config *config, struct error *err);
 
 /* `*ret` is filled on success only, and then to be freed by config_done(). 0, or -errno with `err` naming the
  * field. */

@@ -16,6 +16,7 @@ noinst_LIBRARIES += libhull-vmm.a
 libhull_vmm_a_SOURCES = \
 	vmm/bus.c vmm/bus.h \
 	vmm/config.c vmm/config.h \
+	vmm/config_edit.c vmm/config_tables.c \
 	vmm/console.c vmm/console.h \
 	vmm/options.c vmm/options.h \
 	vmm/outcome.c vmm/outcome.h

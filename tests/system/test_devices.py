@@ -125,7 +125,8 @@ fio_on() { DISK=$1 LD_LIBRARY_PATH=/lib64 LD_PRELOAD=libabsent.so fio --output=/
 
 
 def drive(name, path, **more):
-    return {"drive_id": name, "path_on_host": str(path), "is_root_device": False, **more}
+    return {"drive_id": name, "path_on_host": str(path), "is_root_device": False, "cache_type": "Writeback",
+            "io_engine": "Async", **more}
 
 
 def test_what_a_disk_was_given_it_has_after_a_boot(boot, config, fio, tmp_path_factory):

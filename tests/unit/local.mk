@@ -46,6 +46,8 @@ tests_unit_virtio_vsock_flow_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
 # The monitor's parts that need no KVM.
 VMM_TEST_LIBS = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/boot tests/unit/boot_elf tests/unit/acpi
+UNIT_TESTS += tests/unit/config_edit
+tests_unit_config_edit_LDADD = $(VMM_TEST_LIBS)
 UNIT_TESTS += tests/unit/bus tests/unit/config tests/unit/console tests/unit/options
 tests_unit_boot_LDADD = $(VMM_TEST_LIBS)
 tests_unit_boot_elf_LDADD = $(VMM_TEST_LIBS)

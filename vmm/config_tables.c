@@ -1,0 +1,188 @@
+/* The configuration's field tables: one an object, which reads it, refuses what does not belong, describes it and writes
+ * it again (GET /vm/config). Keys, defaults and ranges are Firecracker's; what is Hull's own is `sparse`, so that a client
+ * who knows only Firecracker's schema never meets it. */
+#include "vmm/config.h"
+
+#include "vmm/layout.h"
+
+#include <ctype.h>
+#include <string.h>
+
+static int check_id(const char *value, struct error *err)
+{
+	for (const char *c = value; *c; c++)
+		if (!isalnum((unsigned char)*c) && *c != '_')
+			return error_set(err, EINVAL, "may hold letters, digits and '_' only");
+	return 0;
+}
+
+bool config_parse_mac(const char *text, uint8_t ret[6])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	if (strlen(text) != 17)
+		return false;
+	for (unsigned i = 0; i < 6; i++) {
+		const char *high = strchr(digits, tolower((unsigned char)text[3 * i]));
+		const char *low = strchr(digits, tolower((unsigned char)text[3 * i + 1]));
+
+		if (!high || !low || (i < 5 && text[3 * i + 2] != ':'))
+			return false;
+		ret[i] = (uint8_t)((high - digits) << 4 | (low - digits));
+	}
+	return true;
+}
+
+static int check_mac(const char *value, struct error *err)
+{
+	uint8_t mac[6];
+
+	if (!config_parse_mac(value, mac))
+		return error_set(err, EINVAL, "must be six bytes in hexadecimal, as 06:00:ac:10:00:02");
+	if (mac[0] & 1)
+		return error_set(err, EINVAL, "is a multicast address");
+	return 0;
+}
+
+static int check_template(const char *value, struct error *err)
+{
+	if (strcmp(value, "None") != 0)
+		return error_set(err, ENOTSUP, "CPU templates are not supported yet");
+	return 0;
+}
+
+static int check_level(const char *value, struct error *err)
+{
+	enum log_level ignored;
+
+	return config_parse_level(value, &ignored, err);
+}
+
+static const char *const huge_page_names[] = {
+	[CONFIG_HUGE_PAGES_NONE] = "None",
+	[CONFIG_HUGE_PAGES_TRANSPARENT] = "Transparent",
+	[CONFIG_HUGE_PAGES_2M] = "2M",
+	NULL,
+};
+static const char *const cache_names[] = {
+	[CONFIG_CACHE_UNSAFE] = "Unsafe", [CONFIG_CACHE_WRITEBACK] = "Writeback", NULL};
+static const char *const engine_names[] = {
+	[CONFIG_ENGINE_SYNC] = "Sync", [CONFIG_ENGINE_ASYNC] = "Async", NULL};
+
+/* Firecracker's own configurations say null for what they do without, so everything that may be absent may be
+ * null. */
+#define BOOT(member) offsetof(struct config_boot, member)
+static const struct json_field boot_fields[] = {
+	{"kernel_image_path", JSON_FIELD_STRING, BOOT(kernel_image_path), .required = true, .min = 1,
+		.help = "bzImage or ELF vmlinux"},
+	{"initrd_path", JSON_FIELD_STRING, BOOT(initrd_path), .nullable = true, .min = 1},
+	{"initrd_append_path", JSON_FIELD_STRING, BOOT(initrd_append_path), .nullable = true, .min = 1,
+		.sparse = true, .help = "cpio archive put behind the initrd"},
+	{"boot_args", JSON_FIELD_STRING, BOOT(boot_args), .nullable = true, .max = LAYOUT_CMDLINE_MAX - 1,
+		.def_string = "console=ttyS0 reboot=k panic=-1", .help = "kernel command line"},
+};
+static const struct json_table boot_table = JSON_TABLE("BootSource", struct config_boot, boot_fields);
+
+#define MACHINE(member) offsetof(struct config_machine, member)
+static const struct json_field machine_fields[] = {
+	{"vcpu_count", JSON_FIELD_INT, MACHINE(vcpu_count), .required = true, .min = 1,
+		.max = CONFIG_VCPUS_MAX},
+	{"mem_size_mib", JSON_FIELD_INT, MACHINE(mem_size_mib), .required = true, .min = CONFIG_MEMORY_MIN,
+		.max = CONFIG_MEMORY_MAX},
+	{"smt", JSON_FIELD_BOOL, MACHINE(smt), .nullable = true, .help = "two threads a core"},
+	{"track_dirty_pages", JSON_FIELD_BOOL, MACHINE(track_dirty_pages), .nullable = true},
+	{"huge_pages", JSON_FIELD_ENUM, MACHINE(huge_pages), .nullable = true, .names = huge_page_names},
+	{"cpu_template", JSON_FIELD_STRING, MACHINE(cpu_template), .nullable = true, .sparse = true,
+		.check = check_template},
+};
+static const struct json_table machine_table =
+	JSON_TABLE("MachineConfig", struct config_machine, machine_fields);
+
+#define DRIVE(member) offsetof(struct config_drive, member)
+static const struct json_field drive_fields[] = {
+	{"drive_id", JSON_FIELD_STRING, DRIVE(drive_id), .required = true, .min = 1, .max = 64,
+		.check = check_id},
+	{"path_on_host", JSON_FIELD_STRING, DRIVE(path_on_host), .required = true, .min = 1,
+		.help = "raw file or block device"},
+	{"is_root_device", JSON_FIELD_BOOL, DRIVE(is_root_device), .required = true},
+	{"is_read_only", JSON_FIELD_BOOL, DRIVE(is_read_only), .nullable = true},
+	{"partuuid", JSON_FIELD_STRING, DRIVE(partuuid), .nullable = true, .min = 1, .max = 64},
+	{"cache_type", JSON_FIELD_ENUM, DRIVE(cache_type), .nullable = true, .names = cache_names,
+		.def = CONFIG_CACHE_UNSAFE},
+	{"io_engine", JSON_FIELD_ENUM, DRIVE(io_engine), .nullable = true, .names = engine_names,
+		.def = CONFIG_ENGINE_SYNC},
+	{"rate_limiter", JSON_FIELD_ANY, DRIVE(rate_limiter), .nullable = true},
+	{"socket", JSON_FIELD_ANY, DRIVE(socket), .nullable = true},
+};
+static const struct json_table drive_table = JSON_TABLE("Drive", struct config_drive, drive_fields);
+
+#define NET(member) offsetof(struct config_net, member)
+static const struct json_field net_fields[] = {
+	{"iface_id", JSON_FIELD_STRING, NET(iface_id), .required = true, .min = 1, .max = 64,
+		.check = check_id},
+	{"host_dev_name", JSON_FIELD_STRING, NET(host_dev_name), .nullable = true, .min = 1, .max = 15,
+		.help = "name of a tap interface"},
+	{"stream_socket_path", JSON_FIELD_STRING, NET(stream_socket_path), .nullable = true, .min = 1,
+		.sparse = true, .help = "Unix socket of passt"},
+	{"guest_mac", JSON_FIELD_STRING, NET(guest_mac), .nullable = true, .check = check_mac},
+	{"mtu", JSON_FIELD_INT, NET(mtu), .nullable = true, .sparse = true, .min = 68, .max = 65535},
+	{"rx_rate_limiter", JSON_FIELD_ANY, NET(rx_rate_limiter), .nullable = true},
+	{"tx_rate_limiter", JSON_FIELD_ANY, NET(tx_rate_limiter), .nullable = true},
+};
+static const struct json_table net_table = JSON_TABLE("NetworkInterface", struct config_net, net_fields);
+
+#define VSOCK(member) offsetof(struct config_vsock, member)
+static const struct json_field vsock_fields[] = {
+	{"guest_cid", JSON_FIELD_INT, VSOCK(guest_cid), .required = true, .min = 3, .max = CONFIG_CID_MAX},
+	{"uds_path", JSON_FIELD_STRING, VSOCK(uds_path), .required = true, .min = 1},
+	{"vsock_id", JSON_FIELD_STRING, VSOCK(vsock_id), .nullable = true, .check = check_id},
+};
+static const struct json_table vsock_table = JSON_TABLE("Vsock", struct config_vsock, vsock_fields);
+
+static const struct json_field entropy_fields[] = {
+	{"rate_limiter", JSON_FIELD_ANY, offsetof(struct config_entropy, rate_limiter), .nullable = true},
+};
+static const struct json_table entropy_table = JSON_TABLE("Entropy", struct config_entropy, entropy_fields);
+
+static const struct json_field serial_fields[] = {
+	{"serial_out_path", JSON_FIELD_STRING, offsetof(struct config_serial, serial_out_path),
+		.nullable = true, .min = 1},
+	{"rate_limiter", JSON_FIELD_ANY, offsetof(struct config_serial, rate_limiter), .nullable = true},
+};
+static const struct json_table serial_table = JSON_TABLE("Serial", struct config_serial, serial_fields);
+
+#define LOGGER(member) offsetof(struct config_logger, member)
+static const struct json_field logger_fields[] = {
+	{"log_path", JSON_FIELD_STRING, LOGGER(log_path), .nullable = true, .min = 1},
+	{"level", JSON_FIELD_STRING, LOGGER(level), .nullable = true, .check = check_level},
+	{"show_level", JSON_FIELD_BOOL, LOGGER(show_level), .nullable = true},
+	{"show_log_origin", JSON_FIELD_BOOL, LOGGER(show_log_origin), .nullable = true},
+	{"module", JSON_FIELD_ANY, LOGGER(module), .nullable = true},
+};
+static const struct json_table logger_table = JSON_TABLE("Logger", struct config_logger, logger_fields);
+
+#define CONFIG(member) offsetof(struct config, member)
+#define UNSUPPORTED(n, name)                                                                                 \
+	{                                                                                                    \
+		name, JSON_FIELD_ANY, CONFIG(unsupported[n]), .nullable = true                               \
+	}
+static const struct json_field config_fields[] = {
+	{"boot-source", JSON_FIELD_OBJECT, CONFIG(boot), .required = true, .table = &boot_table},
+	{"machine-config", JSON_FIELD_OBJECT, CONFIG(machine), .required = true, .table = &machine_table},
+	{"drives", JSON_FIELD_ARRAY, CONFIG(drives), .nullable = true, .max = LAYOUT_VIRTIO_MAX,
+		.table = &drive_table},
+	{"network-interfaces", JSON_FIELD_ARRAY, CONFIG(nets), .nullable = true, .max = LAYOUT_VIRTIO_MAX,
+		.table = &net_table},
+	{"vsock", JSON_FIELD_OPTIONAL, CONFIG(vsock), .nullable = true, .table = &vsock_table},
+	{"entropy", JSON_FIELD_OPTIONAL, CONFIG(entropy), .nullable = true, .table = &entropy_table},
+	{"serial", JSON_FIELD_OPTIONAL, CONFIG(serial), .nullable = true, .sparse = true,
+		.table = &serial_table},
+	{"logger", JSON_FIELD_OPTIONAL, CONFIG(logger), .nullable = true, .table = &logger_table},
+	UNSUPPORTED(0, "balloon"),
+	UNSUPPORTED(1, "cpu-config"),
+	UNSUPPORTED(2, "memory-hotplug"),
+	UNSUPPORTED(3, "metrics"),
+	UNSUPPORTED(4, "mmds-config"),
+	UNSUPPORTED(5, "pmem"),
+};
+const struct json_table config_table = JSON_TABLE("Configuration", struct config, config_fields);
