@@ -11,4 +11,5 @@ libhull_common_a_SOURCES = \
 	common/json_schema.c \
 	common/log.c common/log.h \
 	common/loop.c common/loop.h \
+	common/http.c common/http.h \
 	common/relay.c common/relay.h
