@@ -4,6 +4,7 @@ libhull_devices_a_SOURCES =
 
 libhull_devices_a_SOURCES += \
 	devices/gmem.c devices/gmem.h \
+	devices/metrics.h \
 	devices/state.c devices/state.h \
 	devices/virtio.c devices/virtio.h \
 	devices/virtio_mmio.c devices/virtio_mmio.h \
