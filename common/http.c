@@ -214,7 +214,7 @@ const char *http_reason(int status)
 	}
 }
 
-int http_put_answer(struct buf *out, int status, bool keep_alive, const char *fields, const char *type,
+static int put_answer(struct buf *out, int status, bool keep_alive, const char *fields, const char *type,
 	const void *body, size_t len)
 {
 	int r = buf_printf(out, "HTTP/1.1 %d %s\r\nConnection: %s\r\n%s", status, http_reason(status),
@@ -228,4 +228,15 @@ int http_put_answer(struct buf *out, int status, bool keep_alive, const char *fi
 	if (r == 0)
 		r = buf_printf(out, "Content-Length: %zu\r\n\r\n", len);
 	return r == 0 ? buf_append(out, body, len) : r;
+}
+
+int http_put_answer(struct buf *out, int status, bool keep_alive, const char *fields, const char *type,
+	const void *body, size_t len)
+{
+	size_t before = out->len;
+	int r = put_answer(out, status, keep_alive, fields, type, body, len);
+
+	if (r < 0)
+		out->len = before;
+	return r;
 }

@@ -49,7 +49,8 @@ bool http_text_is(const struct http_text *text, const char *string);
 
 /* "OK", "Bad Request" …; "" for a status that nobody here sends. */
 const char *http_reason(int status);
-/* An answer's head and body. `fields`: whole lines, each with CRLF, or "". 0 or as buf_append(). */
+/* An answer's head and body. `fields`: whole lines, each with CRLF, or "". 0, or as buf_append() with
+ * `out` as it was. */
 int http_put_answer(struct buf *out, int status, bool keep_alive, const char *fields, const char *type,
 	const void *body, size_t len);
 

@@ -4,12 +4,14 @@
 #include "vmm/boot.h"
 
 #include "common/checked.h"
+#include "common/cleanup.h"
 #include "common/io.h"
 #include "vmm/boot_image.h"
 #include "vmm/layout.h"
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -311,6 +313,25 @@ static int write_pvh_info(
 
 	memcpy(page.memory, map->entries, map->n * sizeof(page.memory[0]));
 	return gmem_write(mem, LAYOUT_PVH_INFO, &page, sizeof(page));
+}
+
+int boot_open_file(const char *path, const char *field, int *ret, struct error *err)
+{
+	cleanup_close int fd = -1;
+	struct stat st;
+
+	*ret = -1;
+	if (!path)
+		return 0;
+	/* O_NONBLOCK: a FIFO is refused below, not waited for. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_set_field(err, errno, field, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return error_set_field(
+			err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, field, "%s: not a regular file", path);
+	*ret = steal_fd(&fd);
+	return 0;
 }
 
 int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rsdp, struct boot_entry *ret,

@@ -30,6 +30,10 @@ struct boot_entry {
 	gpa_t info; /* LINUX64: boot_params, in RSI; PVH: hvm_start_info, in EBX */
 };
 
+/* A file to boot from: `*ret` is its descriptor, to be closed, or -1 with 0 when `path` is NULL. -errno with `err` naming
+ * `field`. */
+int boot_open_file(const char *path, const char *field, int *ret, struct error *err);
+
 /* Loads everything, and writes what the entry needs: GDT, page tables, zero page or start info. `rsdp` is
  * what acpi_build() returned. 0, or -errno with `err` naming "kernel_image_path", "initrd_path",
  * "initrd_append_path" or "boot_args"; what guest memory then holds is unspecified. `mem` must have RAM at 0

@@ -14,6 +14,8 @@ libhull_vmm_boot_a_SOURCES = \
 # What needs no KVM either, and is tested by itself.
 noinst_LIBRARIES += libhull-vmm.a
 libhull_vmm_a_SOURCES = \
+	vmm/api.c vmm/api.h \
+	vmm/api_server.c vmm/api_server.h \
 	vmm/bus.c vmm/bus.h \
 	vmm/config.c vmm/config.h \
 	vmm/config_edit.c vmm/config_tables.c \
@@ -25,11 +27,26 @@ libhull_vmm_a_SOURCES = \
 bin_PROGRAMS += hull-vmm
 hull_vmm_SOURCES = \
 	vmm/main.c \
+	vmm/api_routes.c \
 	vmm/cpuid.c vmm/cpuid.h \
 	vmm/devices.c vmm/devices.h \
 	vmm/machine.c vmm/machine.h \
+	vmm/monitor.c vmm/monitor.h \
 	vmm/ram.c vmm/ram.h \
 	vmm/vcpu.c vmm/vcpu.h \
 	vmm/vm.c vmm/vm.h
 hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)
+
+# Under this name it takes Firecracker's command line.
+all-local: firecracker
+firecracker: hull-vmm$(EXEEXT)
+	ln -sf hull-vmm$(EXEEXT) $@
+CLEANFILES += firecracker
+install-exec-hook: install-firecracker
+install-firecracker:
+	cd $(DESTDIR)$(bindir) && ln -sf hull-vmm$(EXEEXT) firecracker
+uninstall-hook: uninstall-firecracker
+uninstall-firecracker:
+	rm -f $(DESTDIR)$(bindir)/firecracker
+.PHONY: install-firecracker uninstall-firecracker

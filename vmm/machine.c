@@ -2,8 +2,8 @@
  *
  * Theory of operation. Whatever ends a machine - the guest by a device, a vCPU that cannot go on, a signal -
  * calls end(): the first cause counts. end() only requests: it sends the vCPUs to their end and stops the
- * loop, so it can be called on any thread and under a device's lock. machine_run() then comes out of the loop
- * and joins the vCPUs; machine_free() takes the devices apart, when nobody can be inside them any more. */
+ * loop, so it can be called on any thread and under a device's lock. machine_finish(), called when the
+ * loop has come to its end, joins the vCPUs; machine_free() takes the devices apart, when nobody can be inside them any more. */
 #include "vmm/machine.h"
 
 #include "common/log.h"
@@ -18,10 +18,8 @@
 #include "vmm/vm.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct machine {
 	const struct config *config;
@@ -83,38 +81,18 @@ static void signalled(void *ctx, uint32_t signo)
 	end(ctx, OUTCOME_SIGNAL, signo == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
-/* A file to boot from. NULL is none: -1 then, and 0 is returned. */
-static int open_boot_file(const char *path, const char *field, int *ret, struct error *err)
-{
-	cleanup_close int fd = -1;
-	struct stat st;
-
-	*ret = -1;
-	if (!path)
-		return 0;
-	/* O_NONBLOCK: a FIFO is refused below, not waited for. */
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return error_set_field(err, errno, field, "%s: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return error_set_field(
-			err, S_ISDIR(st.st_mode) ? EISDIR : EINVAL, field, "%s: not a regular file", path);
-	*ret = steal_fd(&fd);
-	return 0;
-}
-
 static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
 {
 	const struct config_boot *source = &machine->config->boot;
 	cleanup_close int kernel = -1, initrd = -1, append = -1;
 	cleanup_free char *command_line = config_command_line(machine->config);
 	struct boot_config boot;
-	int r = open_boot_file(source->kernel_image_path, "kernel_image_path", &kernel, err);
+	int r = boot_open_file(source->kernel_image_path, "kernel_image_path", &kernel, err);
 
 	if (r == 0)
-		r = open_boot_file(source->initrd_path, "initrd_path", &initrd, err);
+		r = boot_open_file(source->initrd_path, "initrd_path", &initrd, err);
 	if (r == 0)
-		r = open_boot_file(source->initrd_append_path, "initrd_append_path", &append, err);
+		r = boot_open_file(source->initrd_append_path, "initrd_append_path", &append, err);
 	if (r == 0) {
 		boot = (struct boot_config){kernel, initrd, append, command_line};
 		r = boot_load(&boot, &machine->ram.mem, rsdp, &machine->entry, err);
@@ -259,15 +237,25 @@ struct machine *machine_new(
 	return machine;
 }
 
-void machine_run(struct machine *machine, struct outcome *ret)
+void machine_start(struct machine *machine)
 {
-	int r;
-
 	devices_start(&machine->devices);
 	vcpus_resume(&machine->vcpus);
-	r = loop_run(machine->loop);
-	if (r < 0)
-		end(machine, OUTCOME_ERROR, "the event loop failed");
+}
+
+void machine_pause(struct machine *machine)
+{
+	vcpus_pause(&machine->vcpus);
+}
+
+void machine_resume(struct machine *machine)
+{
+	vcpus_resume(&machine->vcpus);
+}
+
+void machine_finish(struct machine *machine, struct outcome *ret)
+{
+	end(machine, OUTCOME_ERROR, "the event loop failed"); /* what came first counts */
 	vcpus_done(&machine->vcpus);
 	*ret = machine->outcome;
 	ret->exit_status = devices_exit_status(&machine->devices);

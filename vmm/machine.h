@@ -16,8 +16,14 @@ struct outcome;
 struct machine *machine_new(
 	const struct config *config, struct loop *loop, const struct devices_output *output, struct error *err);
 
-/* Runs it until the guest, or a signal (SIGTERM, SIGINT), ends it; its vCPUs are stopped then. */
-void machine_run(struct machine *machine, struct outcome *ret);
+/* Lets its vCPUs run. Once. */
+void machine_start(struct machine *machine);
+/* All vCPUs at rest, and running on. The guest's clocks go on meanwhile. No effect once the machine has ended. */
+void machine_pause(struct machine *machine);
+void machine_resume(struct machine *machine);
+/* When the guest, or a signal (SIGTERM, SIGINT), has ended it, the loop is stopped. This stops its vCPUs in any case, and says
+ * how it ended: by an error, when nothing has ended it. */
+void machine_finish(struct machine *machine, struct outcome *ret);
 
 /* Finishes disk requests in flight and removes what was created on the host. NULL is fine. */
 void machine_free(struct machine *machine);

@@ -1,8 +1,7 @@
 /* hull-vmm: runs one virtual machine until it ends, and tells how. */
 #include "common/log.h"
-#include "common/loop.h"
 #include "vmm/config.h"
-#include "vmm/machine.h"
+#include "vmm/monitor.h"
 #include "vmm/options.h"
 #include "vmm/outcome.h"
 
@@ -56,21 +55,27 @@ static int open_log(const struct options *options, const struct config *config, 
 	return 0;
 }
 
-static int run(
-	const struct options *options, const struct config *config, struct outcome *ret, struct error *err)
+/* The machine as the file says, started at once; or none, which clients of the API will describe and start. */
+static int read_config(const struct options *options, struct config *ret, struct error *err)
 {
-	cleanup(loop_free_p) struct loop *loop = loop_new();
-	cleanup(machine_free_p) struct machine *machine = NULL;
-
-	if (!loop)
-		return error_set_errno(err, errno, "no event loop");
-	machine = machine_new(config, loop, &options->output, err);
-	if (!machine)
-		return -err->errnum;
-	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->machine.vcpu_count,
-		(long long)config->machine.mem_size_mib);
-	machine_run(machine, ret);
+	if (options->config_file)
+		return config_read_file(options->config_file, ret, err);
+	config_init(ret);
 	return 0;
+}
+
+/* Takes `config` over. */
+static int run(const struct options *options, struct config *config, struct outcome *ret, struct error *err)
+{
+	struct monitor monitor;
+	int r = monitor_init(&monitor, options, config, err);
+
+	if (r == 0 && options->config_file)
+		r = monitor_start(&monitor, err);
+	if (r == 0)
+		monitor_run(&monitor, ret);
+	monitor_done(&monitor);
+	return r;
 }
 
 /* A machine that never ran: one line for the person who tried. One that ended: a line in the log. */
@@ -91,6 +96,11 @@ static void report(const struct options *options, const struct outcome *outcome,
 		log_error("the status record cannot be written: %s", strerror(-r));
 }
 
+static const char *version_line(const struct options *options)
+{
+	return options->as_firecracker ? "Firecracker v" OPTIONS_FIRECRACKER_VERSION "\n" : "hull-vmm " HULL_VERSION "\n";
+}
+
 int main(int argc, char *argv[])
 {
 	struct outcome outcome = {.cause = OUTCOME_ERROR, .exit_status = OUTCOME_NO_STATUS};
@@ -107,16 +117,16 @@ int main(int argc, char *argv[])
 	if (options_parse(argc, argv, &options, &err) < 0)
 		return fail_usage(&err);
 	if (options.help || options.version) {
-		fputs(options.help ? options_usage : "hull-vmm " HULL_VERSION "\n", stdout);
+		fputs(options.help ? options_usage : version_line(&options), stdout);
 		return 0;
 	}
 
 	/* 3. The machine's description, and the log it names. */
-	r = config_read_file(options.config_file, &config, &err);
+	r = read_config(&options, &config, &err);
 	if (r == 0)
 		r = open_log(&options, &config, &err);
 
-	/* 4. The machine: made, run to its end, taken apart. */
+	/* 4. The API's socket, and the machine: made, run to its end, taken apart. */
 	if (r == 0)
 		r = run(&options, &config, &outcome, &err);
 

@@ -3,6 +3,7 @@
 
 #include "common/checked.h"
 #include "common/json.h"
+#include "vmm/api_server.h"
 #include "vmm/config.h"
 
 #include <ctype.h>
@@ -12,14 +13,17 @@
 #include <string.h>
 
 const char options_usage[] =
-	"usage: hull-vmm --config-file FILE --no-api [--id ID] [--log-fd N] [--status-fd N]\n"
-	"                [--output-limit MIB] [--level LEVEL]\n"
+	"usage: hull-vmm --api-sock PATH [--config-file FILE] [OPTION]...\n"
+	"       hull-vmm --no-api --config-file FILE [OPTION]...\n"
 	"\n"
-	"Runs one virtual machine, described by FILE, until it ends.\n"
+	"Runs one virtual machine until it ends: described by FILE, and started at once; or put together and started by\n"
+	"requests to the socket PATH. Under the name firecracker it takes Firecracker's command line.\n"
 	"\n"
+	"  --api-sock PATH     Unix socket for Firecracker's REST API (firecracker: /run/firecracker.socket)\n"
+	"  --http-api-max-payload-size BYTES  of a request's body (51200)\n"
 	"  --config-file FILE  the machine, in Firecracker's configuration format\n"
-	"  --no-api            without a socket to control it (required: there is none yet)\n"
-	"  --id ID             its name in the log: letters, digits, '-' and '_'\n"
+	"  --no-api            without a socket\n"
+	"  --id ID             its name: letters, digits, '-' and '_'\n"
 	"  --log-fd N          descriptor for what the guest sends to host vsock port 1025\n"
 	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit "
 	"status\n"
@@ -29,6 +33,8 @@ const char options_usage[] =
 
 #define ID_MAX 64
 #define OUTPUT_LIMIT_MAX_MIB (1 << 20)
+#define BODY_BYTES_MAX	     (64 << 20)
+#define FIRECRACKER_SOCKET   "/run/firecracker.socket"
 
 struct parsed {
 	struct options options;
@@ -47,6 +53,14 @@ static int set_no_api(struct parsed *p, const char *value, struct error *err)
 	(void)value;
 	(void)err;
 	p->no_api = true;
+	return 0;
+}
+
+static int set_api_socket(struct parsed *p, const char *value, struct error *err)
+{
+	if (!*value)
+		return error_set(err, EINVAL, "must be a path");
+	p->options.api_socket = value;
 	return 0;
 }
 
@@ -93,17 +107,63 @@ static int set_status_fd(struct parsed *p, const char *value, struct error *err)
 	return parse_fd(value, &p->options.status_fd, err);
 }
 
-static int set_output_limit(struct parsed *p, const char *value, struct error *err)
+static int parse_number(const char *value, const char *unit, uint64_t max, uint64_t *ret, struct error *err)
 {
 	char *end;
-	unsigned long mib;
+	unsigned long number;
 
 	errno = 0;
-	mib = strtoul(value, &end, 10);
-	if (errno || !isdigit((unsigned char)*value) || *end || mib < 1 || mib > OUTPUT_LIMIT_MAX_MIB)
-		return error_set(err, EINVAL, "must be from 1 to %d MiB, not \"%.40s\"", OUTPUT_LIMIT_MAX_MIB, value);
-	p->options.output.limit_bytes = (uint64_t)mib << 20;
+	number = strtoul(value, &end, 10);
+	if (errno || !isdigit((unsigned char)*value) || *end || number < 1 || number > max)
+		return error_set(err, EINVAL, "must be from 1 to %llu%s, not \"%.40s\"", (unsigned long long)max, unit, value);
+	*ret = number;
 	return 0;
+}
+
+static int set_output_limit(struct parsed *p, const char *value, struct error *err)
+{
+	uint64_t mib;
+	int r = parse_number(value, " MiB", OUTPUT_LIMIT_MAX_MIB, &mib, err);
+
+	if (r == 0)
+		p->options.output.limit_bytes = mib << 20;
+	return r;
+}
+
+static int set_body_bytes(struct parsed *p, const char *value, struct error *err)
+{
+	uint64_t bytes;
+	int r = parse_number(value, " bytes", BODY_BYTES_MAX, &bytes, err);
+
+	if (r == 0)
+		p->options.api_body_bytes_max = bytes;
+	return r;
+}
+
+/* When, and with what processor time, the launcher began: kept by Firecracker for its own measurements. A number, and no more is
+ * made of it. */
+static int check_microseconds(struct parsed *p, const char *value, struct error *err)
+{
+	uint64_t ignored;
+
+	(void)p;
+	return strcmp(value, "0") == 0 ? 0 : parse_number(value, " microseconds", INT64_MAX, &ignored, err);
+}
+
+/* There is none to be left out. */
+static int set_no_seccomp(struct parsed *p, const char *value, struct error *err)
+{
+	(void)p;
+	(void)value;
+	(void)err;
+	return 0;
+}
+
+static int refuse_seccomp_filter(struct parsed *p, const char *value, struct error *err)
+{
+	(void)p;
+	(void)value;
+	return error_set(err, ENOTSUP, "filters compiled for Firecracker fit no other program");
 }
 
 static int set_level(struct parsed *p, const char *value, struct error *err)
@@ -135,11 +195,18 @@ static const struct option_entry {
 } option_table[] = {
 	{"--config-file", true, set_config_file},
 	{"--no-api", false, set_no_api},
+	{"--api-sock", true, set_api_socket},
+	{"--http-api-max-payload-size", true, set_body_bytes},
 	{"--id", true, set_id},
 	{"--log-fd", true, set_log_fd},
 	{"--status-fd", true, set_status_fd},
 	{"--output-limit", true, set_output_limit},
 	{"--level", true, set_level},
+	{"--no-seccomp", false, set_no_seccomp},
+	{"--seccomp-filter", true, refuse_seccomp_filter},
+	{"--start-time-us", true, check_microseconds},
+	{"--start-time-cpu-us", true, check_microseconds},
+	{"--parent-cpu-time-us", true, check_microseconds},
 	{"--help", false, set_help},
 	{"--version", false, set_version},
 };
@@ -166,12 +233,43 @@ static const struct option_entry *find_option(const char *argument, const char *
 	return NULL;
 }
 
+/* Firecracker's binary by name: a link to this one, or a copy. */
+static bool is_firecracker(const char *program)
+{
+	const char *slash = program ? strrchr(program, '/') : NULL;
+
+	return program && strcmp(slash ? slash + 1 : program, "firecracker") == 0;
+}
+
+/* What to serve, and what to run, must be said by one of them at least. */
+static int settle(struct parsed *p, struct error *err)
+{
+	struct options *options = &p->options;
+
+	if (p->no_api && options->api_socket)
+		return error_set_field(err, EINVAL, "--no-api", "and --api-sock exclude one another");
+	if (p->no_api && !options->config_file)
+		return error_set_field(err, EINVAL, "--config-file", "is required with --no-api");
+	if (!p->no_api && !options->api_socket && options->as_firecracker)
+		options->api_socket = FIRECRACKER_SOCKET;
+	if (!p->no_api && !options->api_socket)
+		return error_set_field(err, EINVAL, "--api-sock", "is required, or --no-api with --config-file");
+	return 0;
+}
+
 int options_parse(int argc, char *argv[], struct options *ret, struct error *err)
 {
-	struct parsed p = {
-		.options = {.id = "hull-vmm", .output.log_fd = -1, .status_fd = -1, .level = LOG_LEVEL_INFO}};
+	struct parsed p = {.options = {.as_firecracker = is_firecracker(argv[0]),
+				   .id = "hull-vmm",
+				   .api_body_bytes_max = API_BODY_BYTES_DEFAULT,
+				   .output.log_fd = -1,
+				   .status_fd = -1,
+				   .level = LOG_LEVEL_INFO}};
+	int r = 0;
 
-	for (int i = 1; i < argc; i++) {
+	if (p.options.as_firecracker)
+		p.options.id = "anonymous-instance";
+	for (int i = 1; i < argc && !p.options.help && !p.options.version; i++) {
 		const char *value;
 		const struct option_entry *option = find_option(argv[i], &value, err);
 
@@ -185,16 +283,10 @@ int options_parse(int argc, char *argv[], struct options *ret, struct error *err
 			return error_set_field(err, EINVAL, option->name, "needs a value");
 		if (option->set(&p, value, err) < 0)
 			return error_in_field(err, "%s", option->name);
-		if (p.options.help || p.options.version)
-			break;
 	}
-	if (!p.options.help && !p.options.version) {
-		if (!p.options.config_file)
-			return error_set_field(err, EINVAL, "--config-file", "is required");
-		if (!p.no_api)
-			return error_set_field(
-				err, EINVAL, "--no-api", "is required: there is no API socket yet");
-	}
-	*ret = p.options;
-	return 0;
+	if (!p.options.help && !p.options.version)
+		r = settle(&p, err);
+	if (r == 0)
+		*ret = p.options;
+	return r;
 }

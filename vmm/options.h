@@ -7,11 +7,18 @@
 #include "vmm/devices.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+/* Of the API that is served: what its clients ask for. */
+#define OPTIONS_FIRECRACKER_VERSION "1.17.0"
+
 struct options {
-	const char *config_file; /* all strings are borrowed from argv */
-	const char *id;          /* "hull-vmm" by default: the name in the log */
+	bool as_firecracker;     /* it was started under that name, and keeps its conventions */
+	const char *config_file; /* NULL: none; all strings are borrowed from argv */
+	const char *api_socket;  /* NULL: no API */
+	size_t api_body_bytes_max;
+	const char *id; /* "hull-vmm", or Firecracker's "anonymous-instance", by default: the name in the log */
 	struct devices_output output;
 	int status_fd;           /* -1: none */
 	bool level_given;

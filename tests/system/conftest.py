@@ -4,12 +4,14 @@ HULL_BUILD    the build folder (default: build)
 HULL_KERNEL   the guest's kernel, a bzImage (default: guest/vmlinuz in the build folder, made by `make guest`)
 HULL_MODULES  the folder of that kernel's modules (default: guest/lib/modules in the build folder)
 """
+import http.client
 import json
 import lzma
 import os
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -80,13 +82,33 @@ def make_initramfs(path, script, modules_folder, modules=(), files=None):
     return path
 
 
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path, timeout=DEADLINE):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
 class Vmm:
-    """One hull-vmm process: its console, its status record, its log."""
+    """One hull-vmm process: its console, its status record, its log. Without a configuration it is given an API's socket, and
+    a client may `call`, `must` or be `refused`."""
 
     def __init__(self, config, folder, arguments=(), stdin=None, pass_fds=(), wrapper=()):
         self.folder = folder
-        self.config_path = folder / "config.json"
-        self.config_path.write_text(config if isinstance(config, str) else json.dumps(config))
+        self.socket_path = folder / "api.sock"
+        self.client = None
+        if config is None:
+            arguments = ["--api-sock", self.socket_path, *arguments]
+        else:
+            self.config_path = folder / "config.json"
+            self.config_path.write_text(config if isinstance(config, str) else json.dumps(config))
+            arguments = ["--config-file", self.config_path, "--no-api", *arguments]
         self.log_path = folder / "log"
         self.before = set(folder.iterdir()) | {self.log_path}
         self.output = b""
@@ -95,7 +117,7 @@ class Vmm:
         self._status = os.fdopen(status_read)
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
-                [*wrapper, BUILD / "hull-vmm", "--config-file", self.config_path, "--no-api", "--status-fd", str(status_write), *arguments],
+                [*wrapper, BUILD / "hull-vmm", "--status-fd", str(status_write), *arguments],
                 stdin=subprocess.PIPE if stdin is None else stdin, stdout=subprocess.PIPE, stderr=log,
                 pass_fds=[status_write, *pass_fds])
         os.close(status_write)
@@ -126,6 +148,41 @@ class Vmm:
             assert self._read(deadline), self._describe(f"the console ended without {pattern!r}")
         return match
 
+    def _connect(self):
+        """Once the socket is there: it is listened on from the instant it has its mode."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            try:
+                connection = UnixConnection(self.socket_path)
+                connection.connect()
+                return connection
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert self.process.poll() is None and time.monotonic() < deadline, self._describe("no API socket")
+                select.select([], [], [], 0.005)
+
+    def call(self, method, path, body=None):
+        """(status, the answer's JSON or None)"""
+        self.client = self.client or self._connect()
+        self.client.request(method, path, None if body is None else body if isinstance(body, (str, bytes)) else json.dumps(body))
+        answer = self.client.getresponse()
+        text = answer.read()
+        if answer.getheader("Connection") == "close":
+            self.client.close()
+            self.client = None
+        return answer.status, json.loads(text) if text else None
+
+    def must(self, method, path, body=None):
+        """The answer's JSON, or None where there is nothing to say."""
+        status, answer = self.call(method, path, body)
+        assert status == (200 if answer is not None else 204), self._describe(f"{method} {path}: {status} {answer}")
+        return answer
+
+    def refused(self, method, path, body, reason, status=400):
+        """It is, with a message that holds `reason`."""
+        got, answer = self.call(method, path, body)
+        assert got == status and list(answer) == ["fault_message"] and reason in answer["fault_message"], \
+            self._describe(f"{method} {path}: {got} {answer}")
+
     def send(self, text):
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
@@ -153,6 +210,8 @@ class Vmm:
         assert not left, f"left behind: {left}"
 
     def close(self):
+        if self.client:
+            self.client.close()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

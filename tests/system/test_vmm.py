@@ -301,8 +301,12 @@ def test_a_file_that_is_no_configuration_is_refused(vmm, text, reason):
 
 
 @pytest.mark.parametrize("arguments, line", [
-    ([], "--config-file: is required"),
-    (["--config-file", "x"], "--no-api: is required: there is no API socket yet"),
+    ([], "--api-sock: is required, or --no-api with --config-file"),
+    (["--config-file", "x"], "--api-sock: is required, or --no-api with --config-file"),
+    (["--no-api"], "--config-file: is required with --no-api"),
+    (["--no-api", "--config-file", "x", "--api-sock", "y"], "--no-api: and --api-sock exclude one another"),
+    (["--seccomp-filter", "x"], "--seccomp-filter: filters compiled for Firecracker fit no other program"),
+    (["--http-api-max-payload-size", "0"], '--http-api-max-payload-size: must be from 1 to 67108864 bytes, not "0"'),
     (["--config-file"], "--config-file: needs a value"),
     (["--config-fill", "x"], "--config-fill: unknown option; did you mean --config-file?"),
     (["--status-fd", "99"], "--status-fd: descriptor 99 is not open"),

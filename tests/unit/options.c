@@ -75,6 +75,30 @@ static void test_help_and_version_ask_for_nothing_else(void **state)
 	assert_true(options.version);
 }
 
+static void test_firecracker_by_name(void **state)
+{
+	struct options options;
+	struct error err;
+	char *bare[] = {"/usr/bin/firecracker", NULL};
+	char *full[] = {"firecracker", "--id", "vm1", "--api-sock=/a", "--no-seccomp", "--start-time-us", "5", "--start-time-cpu-us=0",
+		"--parent-cpu-time-us=7", "--http-api-max-payload-size", "1024", NULL};
+
+	(void)state;
+	assert_int_equal(parse(bare, &options, &err), 0);
+	assert_true(options.as_firecracker);
+	assert_string_equal(options.api_socket, "/run/firecracker.socket");
+	assert_string_equal(options.id, "anonymous-instance");
+	assert_int_equal(options.api_body_bytes_max, 51200);
+	assert_null(options.config_file);
+	assert_int_equal(parse(full, &options, &err), 0);
+	assert_string_equal(options.api_socket, "/a");
+	assert_int_equal(options.api_body_bytes_max, 1024);
+	assert_int_equal(parse(ARGV("--api-sock=/a", "--config-file=f"), &options, &err), 0);
+	assert_false(options.as_firecracker);
+	assert_true(parse(ARGV("--config-file=f"), &options, &err) < 0);
+	assert_string_equal(err.field, "--api-sock");
+}
+
 static void test_refusals(void **state)
 {
 	static const struct {
@@ -97,6 +121,11 @@ static void test_refusals(void **state)
 		{"--output-limit=1048577", "--output-limit"},
 		{"--output-limit=-1", "--output-limit"},
 		{"--output-limit=16M", "--output-limit"},
+		{"--api-sock=/a", "--no-api"},
+		{"--api-sock=", "--api-sock"},
+		{"--http-api-max-payload-size=0", "--http-api-max-payload-size"},
+		{"--seccomp-filter=f", "--seccomp-filter"},
+		{"--start-time-us=now", "--start-time-us"},
 	};
 
 	(void)state;
@@ -117,6 +146,7 @@ int main(void)
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_all_of_them),
 		cmocka_unit_test(test_help_and_version_ask_for_nothing_else),
+		cmocka_unit_test(test_firecracker_by_name),
 		cmocka_unit_test(test_refusals),
 	};
 

@@ -1,0 +1,250 @@
+/* The API's routes: Firecracker's, and how each is served. */
+#include "vmm/machine.h"
+#include "vmm/monitor.h"
+
+#include "common/checked.h"
+#include "devices/blk_io.h"
+#include "devices/virtio_blk.h"
+#include "devices/virtio_net.h"
+#include "vmm/boot.h"
+#include "vmm/options.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* GET */
+
+static int get_instance(void *ctx, struct api_call *call, struct error *err)
+{
+	static const char *const states[] = {
+		[API_NOT_STARTED] = "Not started", [API_RUNNING] = "Running", [API_PAUSED] = "Paused"};
+	const struct monitor *monitor = ctx;
+	bool as_firecracker = monitor->options->as_firecracker;
+
+	(void)err;
+	call->answer = json_pack("{s:s, s:s, s:s, s:s}", "app_name", as_firecracker ? "Firecracker" : "Hull", "id",
+		monitor->options->id, "state", states[monitor->state], "vmm_version",
+		as_firecracker ? OPTIONS_FIRECRACKER_VERSION : HULL_VERSION);
+	return 0;
+}
+
+static int get_version(void *ctx, struct api_call *call, struct error *err)
+{
+	(void)ctx;
+	(void)err;
+	call->answer = json_pack("{s:s}", "firecracker_version", OPTIONS_FIRECRACKER_VERSION);
+	return 0;
+}
+
+static int get_config(void *ctx, struct api_call *call, struct error *err)
+{
+	(void)err;
+	call->answer = config_get_all(&((struct monitor *)ctx)->config);
+	return 0;
+}
+
+static int get_machine_config(void *ctx, struct api_call *call, struct error *err)
+{
+	(void)err;
+	call->answer = config_get(&((struct monitor *)ctx)->config, "machine-config");
+	return 0;
+}
+
+/* PUT before the start: a piece of the configuration. */
+
+static int put(void *ctx, struct api_call *call, const char *key, struct error *err)
+{
+	return config_put(&((struct monitor *)ctx)->config, key, call->id, call->body, err);
+}
+
+/* What a client names is looked for when it is named, not only at the start: `look` says what is wrong with it. The piece is
+ * put back as it was then. */
+static int put_and_look(void *ctx, struct api_call *call, const char *key,
+	int (*look)(const struct config *config, const char *id, struct error *err), struct error *err)
+{
+	struct monitor *monitor = ctx;
+	struct config trial;
+	int r;
+
+	config_init(&trial);
+	r = config_put(&trial, key, call->id, call->body, err);
+	if (r == 0)
+		r = look(&trial, call->id, err);
+	config_done(&trial);
+	return r == 0 ? config_put(&monitor->config, key, call->id, call->body, err) : r;
+}
+
+static int look_for_boot_files(const struct config *config, const char *id, struct error *err)
+{
+	const struct config_boot *boot = &config->boot;
+	cleanup_close int kernel = -1, initrd = -1, append = -1;
+	int r = boot_open_file(boot->kernel_image_path, "kernel_image_path", &kernel, err);
+
+	(void)id;
+	if (r == 0)
+		r = boot_open_file(boot->initrd_path, "initrd_path", &initrd, err);
+	if (r == 0)
+		r = boot_open_file(boot->initrd_append_path, "initrd_append_path", &append, err);
+	return r;
+}
+
+static int look_for_drive(const struct config *config, const char *id, struct error *err)
+{
+	const struct config_drive *drive = config_drive(config, 0);
+	cleanup_close int fd = virtio_blk_open(drive->path_on_host, drive->is_read_only, err);
+	struct blk_geometry geometry;
+
+	(void)id;
+	return fd < 0 ? fd : blk_geometry_read(fd, drive->path_on_host, drive->is_read_only, &geometry, err);
+}
+
+static int look_for_tap(const struct config *config, const char *id, struct error *err)
+{
+	const struct config_net *net = config_net(config, 0);
+	cleanup_close int fd = -1;
+
+	(void)id;
+	if (!net->host_dev_name)
+		return 0;
+	fd = virtio_net_open_tap(net->host_dev_name, err);
+	if (fd < 0 && !err->field[0])
+		error_in_field(err, "host_dev_name");
+	return fd < 0 ? fd : 0;
+}
+
+static int put_boot_source(void *ctx, struct api_call *call, struct error *err)
+{
+	return put_and_look(ctx, call, "boot-source", look_for_boot_files, err);
+}
+
+static int put_machine_config(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "machine-config", err);
+}
+
+static int patch_machine_config(void *ctx, struct api_call *call, struct error *err)
+{
+	if (json_object_size(call->body) == 0)
+		return error_set(err, EINVAL, "Empty PATCH request.");
+	return config_patch(&((struct monitor *)ctx)->config, "machine-config", call->body, err);
+}
+
+static int put_drive(void *ctx, struct api_call *call, struct error *err)
+{
+	return put_and_look(ctx, call, "drives", look_for_drive, err);
+}
+
+static int put_net(void *ctx, struct api_call *call, struct error *err)
+{
+	return put_and_look(ctx, call, "network-interfaces", look_for_tap, err);
+}
+
+static int put_vsock(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "vsock", err);
+}
+
+static int put_entropy(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "entropy", err);
+}
+
+static int put_serial(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "serial", err);
+}
+
+/* DELETE before the start takes the piece out again. */
+
+static int remove_item(void *ctx, struct api_call *call, const char *key, struct error *err)
+{
+	if (!config_remove(&((struct monitor *)ctx)->config, key, call->id))
+		return error_set(err, ENOENT, "%s has no \"%s\"", key, call->id);
+	return 0;
+}
+
+static int delete_drive(void *ctx, struct api_call *call, struct error *err)
+{
+	return remove_item(ctx, call, "drives", err);
+}
+
+static int delete_net(void *ctx, struct api_call *call, struct error *err)
+{
+	return remove_item(ctx, call, "network-interfaces", err);
+}
+
+/* The machine's life. */
+
+struct action {
+	int type;
+};
+
+enum action_type { ACTION_INSTANCE_START };
+
+static const char *const action_names[] = {[ACTION_INSTANCE_START] = "InstanceStart", NULL};
+static const struct json_field action_fields[] = {
+	{"action_type", JSON_FIELD_ENUM, offsetof(struct action, type), .required = true, .names = action_names},
+};
+static const struct json_table action_table = JSON_TABLE("InstanceActionInfo", struct action, action_fields);
+
+static int put_action(void *ctx, struct api_call *call, struct error *err)
+{
+	struct monitor *monitor = ctx;
+	struct action action;
+	int r = json_read(&action_table, call->body, &action, err);
+
+	if (r < 0)
+		return r;
+	switch (action.type) {
+	case ACTION_INSTANCE_START:
+	default:
+		r = api_check_state(API_NOT_STARTED, monitor->state, err);
+		return r == 0 ? monitor_start(monitor, err) : r;
+	}
+}
+
+struct vm_state {
+	int state;
+};
+
+enum { VM_PAUSED, VM_RESUMED };
+
+static const char *const vm_state_names[] = {[VM_PAUSED] = "Paused", [VM_RESUMED] = "Resumed", NULL};
+static const struct json_field vm_state_fields[] = {
+	{"state", JSON_FIELD_ENUM, offsetof(struct vm_state, state), .required = true, .names = vm_state_names},
+};
+static const struct json_table vm_state_table = JSON_TABLE("Vm", struct vm_state, vm_state_fields);
+
+static int patch_vm(void *ctx, struct api_call *call, struct error *err)
+{
+	struct vm_state wanted;
+	int r = json_read(&vm_state_table, call->body, &wanted, err);
+
+	if (r < 0)
+		return r;
+	if (wanted.state == VM_PAUSED)
+		monitor_pause(ctx);
+	else
+		monitor_resume(ctx);
+	return 0;
+}
+
+const struct api_route monitor_routes[] = {
+	{HTTP_GET, "/", API_ALWAYS, API_BODY_NONE, get_instance},
+	{HTTP_GET, "/version", API_ALWAYS, API_BODY_NONE, get_version},
+	{HTTP_GET, "/vm/config", API_ALWAYS, API_BODY_NONE, get_config},
+	{HTTP_PATCH, "/vm", API_STARTED, API_BODY_JSON, patch_vm},
+	{HTTP_PUT, "/actions", API_ALWAYS, API_BODY_JSON, put_action},
+	{HTTP_PUT, "/boot-source", API_NOT_STARTED, API_BODY_JSON, put_boot_source},
+	{HTTP_GET, "/machine-config", API_ALWAYS, API_BODY_NONE, get_machine_config},
+	{HTTP_PUT, "/machine-config", API_NOT_STARTED, API_BODY_JSON, put_machine_config},
+	{HTTP_PATCH, "/machine-config", API_NOT_STARTED, API_BODY_JSON, patch_machine_config},
+	{HTTP_PUT, "/drives/{id}", API_NOT_STARTED, API_BODY_JSON, put_drive},
+	{HTTP_DELETE, "/drives/{id}", API_NOT_STARTED, API_BODY_NONE, delete_drive},
+	{HTTP_PUT, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_JSON, put_net},
+	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
+	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
+	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},
+	{HTTP_PUT, "/serial", API_NOT_STARTED, API_BODY_JSON, put_serial},
+	{.path = NULL},
+};

@@ -1,0 +1,123 @@
+/* The process's life: configured, started, paused and resumed, ended. */
+#include "vmm/monitor.h"
+
+#include "common/log.h"
+#include "common/loop.h"
+#include "vmm/api_server.h"
+#include "vmm/machine.h"
+#include "vmm/options.h"
+#include "vmm/outcome.h"
+
+#include <errno.h>
+#include <signal.h>
+
+static enum api_state monitor_state(void *ctx)
+{
+	return ((struct monitor *)ctx)->state;
+}
+
+/* Before there is a machine, a signal has nothing to end but the waiting for one. */
+static void signalled(void *ctx, uint32_t signo)
+{
+	(void)signo;
+	loop_stop(((struct monitor *)ctx)->loop);
+}
+
+static int watch_signals(struct monitor *monitor, struct error *err)
+{
+	monitor->sigterm = loop_add_signal(monitor->loop, SIGTERM, signalled, monitor);
+	monitor->sigint = loop_add_signal(monitor->loop, SIGINT, signalled, monitor);
+	if (!monitor->sigterm || !monitor->sigint)
+		return error_set_errno(err, errno, "signals cannot be waited for");
+	return 0;
+}
+
+static void ignore_signals(struct monitor *monitor)
+{
+	loop_remove(monitor->sigterm);
+	loop_remove(monitor->sigint);
+	monitor->sigterm = monitor->sigint = NULL;
+}
+
+static int open_server(struct monitor *monitor, struct error *err)
+{
+	const struct options *options = monitor->options;
+
+	if (!options->api_socket)
+		return 0;
+	monitor->server = api_server_new(
+		monitor->loop, options->api_socket, options->api_body_bytes_max, &monitor->api, err);
+	if (!monitor->server)
+		return error_in_field(err, "--api-sock");
+	return 0;
+}
+
+int monitor_init(struct monitor *monitor, const struct options *options, struct config *config, struct error *err)
+{
+	int r;
+
+	*monitor = (struct monitor){.options = options, .config = *config, .state = API_NOT_STARTED};
+	*config = (struct config){0};
+	monitor->api = (struct api){monitor_routes, monitor_state, monitor};
+	monitor->loop = loop_new();
+	if (!monitor->loop)
+		return error_set_errno(err, errno, "no event loop");
+	r = watch_signals(monitor, err);
+	return r == 0 ? open_server(monitor, err) : r;
+}
+
+void monitor_done(struct monitor *monitor)
+{
+	api_server_free(monitor->server);
+	machine_free(monitor->machine);
+	ignore_signals(monitor);
+	loop_free(monitor->loop);
+	config_done(&monitor->config);
+}
+
+int monitor_start(struct monitor *monitor, struct error *err)
+{
+	const struct config_machine *config = &monitor->config.machine;
+	int r = 0;
+
+	if (!monitor->config.boot.kernel_image_path)
+		return error_set_field(err, EINVAL, "boot-source", "no kernel has been named to boot");
+	config_settle(&monitor->config);
+	ignore_signals(monitor); /* those that come meanwhile wait, blocked, for the machine */
+	monitor->machine = machine_new(&monitor->config, monitor->loop, &monitor->options->output, err);
+	if (!monitor->machine) {
+		r = -err->errnum;
+		watch_signals(monitor, NULL);
+		return r;
+	}
+	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->vcpu_count, (long long)config->mem_size_mib);
+	machine_start(monitor->machine);
+	monitor->state = API_RUNNING;
+	return 0;
+}
+
+void monitor_pause(struct monitor *monitor)
+{
+	if (monitor->state == API_RUNNING)
+		machine_pause(monitor->machine);
+	monitor->state = API_PAUSED;
+}
+
+void monitor_resume(struct monitor *monitor)
+{
+	if (monitor->state == API_PAUSED)
+		machine_resume(monitor->machine);
+	monitor->state = API_RUNNING;
+}
+
+void monitor_run(struct monitor *monitor, struct outcome *ret)
+{
+	int r = loop_run(monitor->loop);
+
+	if (monitor->machine) {
+		machine_finish(monitor->machine, ret);
+		return;
+	}
+	ret->cause = r < 0 ? OUTCOME_ERROR : OUTCOME_SIGNAL;
+	error_set(&ret->reason, r < 0 ? -r : 0, r < 0 ? "the event loop failed" : "a signal, before a machine was started");
+}

@@ -1,0 +1,44 @@
+/* The process: a configuration that clients put together, the machine that is made of it once, and the API's socket before
+ * and after. Loop thread. */
+#ifndef HULL_VMM_MONITOR_H
+#define HULL_VMM_MONITOR_H
+
+#include "vmm/api.h"
+#include "vmm/config.h"
+
+struct api_server;
+struct loop;
+struct loop_source;
+struct machine;
+struct options;
+struct outcome;
+
+struct monitor {
+	const struct options *options; /* borrowed */
+	struct loop *loop;	       /* owned, as all that follows */
+	struct config config;
+	enum api_state state;
+	struct machine *machine; /* NULL before the start */
+	struct api api;
+	struct api_server *server;		 /* NULL without one */
+	struct loop_source *sigterm, *sigint; /* until the machine takes them over */
+};
+
+/* Takes `config` over, also on failure. With a socket, when the options name one. 0, or -errno with `err` set and
+ * `monitor` to be freed all the same. */
+int monitor_init(struct monitor *monitor, const struct options *options, struct config *config, struct error *err);
+void monitor_done(struct monitor *monitor);
+
+/* Makes the machine and lets it run. 0; or -errno with `err` naming the field, and another try may be made. */
+int monitor_start(struct monitor *monitor, struct error *err);
+/* No effect when it is in that state already. */
+void monitor_pause(struct monitor *monitor);
+void monitor_resume(struct monitor *monitor);
+
+/* Serves clients and the machine until the machine, or before there is one a signal, ends it. */
+void monitor_run(struct monitor *monitor, struct outcome *ret);
+
+/* The routes, handlers of a struct monitor; ended by a NULL path. */
+extern const struct api_route monitor_routes[];
+
+#endif
