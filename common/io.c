@@ -83,6 +83,22 @@ static int sync_folder(const char *path)
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
+int open_append(const char *path, unsigned mode)
+{
+	const int flags = O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int fd = open(path, O_WRONLY | O_CREAT | flags, mode);
+	struct stat st;
+
+	/* Reading it too, one is there when the FIFO's readers are not: opening it works, and so does writing. */
+	if (fd < 0 && errno != ENXIO)
+		return -errno;
+	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode)))
+		return fd;
+	close_fd(fd);
+	fd = open(path, O_RDWR | flags);
+	return fd < 0 ? -errno : fd;
+}
+
 int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err)
 {
 	char temporary[4096];

@@ -14,6 +14,10 @@ ssize_t pread_full(int fd, void *data, size_t len, uint64_t offset);
 /* 0 or -errno. */
 int write_full(int fd, const void *data, size_t len);
 
+/* Opens `path` to append to: a file, made with `mode` if there is none, or a FIFO, which needs no reader. Writes never
+ * wait: what a FIFO has no room for fails with EAGAIN. Descriptor or -errno. */
+int open_append(const char *path, unsigned mode);
+
 /* Replaces `path` with `data` so that a reader, or a crash at any instant, sees the old file or the new one, never
  * a part: temporary file beside it, fsync, rename, fsync of the folder. 0 or -errno with `err` set. */
 int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err);

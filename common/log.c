@@ -24,6 +24,7 @@ static struct {
 	enum log_level level;
 	int fd;
 	struct bounded_file limit;
+	struct log_metrics metrics;
 } log_state = {.name = "hull", .level = LOG_LEVEL_INFO, .fd = STDERR_FILENO};
 
 void log_open(const char *name, enum log_level level, int fd)
@@ -67,9 +68,16 @@ void log_at(enum log_level level, const char *fmt, ...)
 		if ((unsigned char)line[len] < 0x20)
 			line[len] = '?';
 	line[len++] = '\n';
-	/* A log that cannot be written has nobody to be told. */
+	/* A log that cannot be written has nobody to be told. A line fits a pipe as a whole or not at all. */
 	if (write(log_state.fd, line, len) > 0)
 		bounded_file_wrote(&log_state.limit, log_state.fd, len);
+	else
+		__atomic_fetch_add(&log_state.metrics.missed_log_count, 1, __ATOMIC_RELAXED);
+}
+
+const struct log_metrics *log_metrics(void)
+{
+	return &log_state.metrics;
 }
 
 void log_error_object(const struct error *err, const char *context)

@@ -17,6 +17,12 @@ void log_open(const char *name, enum log_level level, int fd);
 void log_limit(uint64_t bytes);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What was logged and reached nobody: a reader that is slow or not there, a full disk. Counts on; any thread. */
+struct log_metrics {
+	uint64_t missed_log_count;
+};
+const struct log_metrics *log_metrics(void);
+
 /* "context: field: message" at LOG_LEVEL_ERROR. */
 void log_error_object(const struct error *err, const char *context);
 

@@ -9,6 +9,7 @@
 #include "devices/i8042.h"
 
 #include "common/checked.h"
+#include "devices/metrics.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -84,6 +85,7 @@ struct i8042 {
 	uint8_t reply; /* of the controller */
 	uint8_t queue[KBD_QUEUE];
 	size_t queue_head, queue_len;
+	struct i8042_metrics metrics;
 };
 
 struct i8042 *i8042_new(const struct i8042_ops *ops, void *ctx)
@@ -163,6 +165,12 @@ static uint8_t read_status(const struct i8042 *dev)
 	       (dev->ctr & CTR_SYSTEM ? STATUS_SYSTEM : 0) | (dev->last_was_command ? STATUS_COMMAND : 0);
 }
 
+static void pulse_reset(struct i8042 *dev)
+{
+	metric_inc(&dev->metrics.reset_count);
+	dev->ops->reset(dev->ctx);
+}
+
 static void run_command(struct i8042 *dev, uint8_t command)
 {
 	dev->command = 0;
@@ -203,7 +211,7 @@ static void run_command(struct i8042 *dev, uint8_t command)
 		break;
 	default:
 		if (command >= CMD_PULSE && !(command & OUTPUT_PORT_NO_RESET))
-			dev->ops->reset(dev->ctx);
+			pulse_reset(dev);
 		break;
 	}
 }
@@ -216,7 +224,7 @@ static void run_parameter(struct i8042 *dev, uint8_t command, uint8_t value)
 		break;
 	case CMD_WRITE_OUTPUT_PORT:
 		if (!(value & OUTPUT_PORT_NO_RESET))
-			dev->ops->reset(dev->ctx);
+			pulse_reset(dev);
 		break;
 	case CMD_WRITE_KBD_BUFFER:
 	case CMD_WRITE_AUX_BUFFER: /* comes back without the mouse's status bit, by which a driver knows: no
@@ -285,6 +293,11 @@ static void write_data(struct i8042 *dev, uint8_t value)
 		run_keyboard(dev, value);
 }
 
+static bool is_ours(uint64_t offset)
+{
+	return offset == I8042_OFFSET_DATA || offset == I8042_OFFSET_COMMAND;
+}
+
 /* A wide access is, as on the ISA bus, one of each byte; the ports between the two are nobody's. */
 void i8042_read(struct i8042 *dev, uint64_t offset, void *data, uint32_t len)
 {
@@ -292,6 +305,7 @@ void i8042_read(struct i8042 *dev, uint64_t offset, void *data, uint32_t len)
 
 	pthread_mutex_lock(&dev->lock);
 	for (uint32_t i = 0; i < len; i++) {
+		metric_inc(is_ours(offset + i) ? &dev->metrics.read_count : &dev->metrics.missed_read_count);
 		if (offset + i == I8042_OFFSET_DATA)
 			bytes[i] = read_data(dev);
 		else if (offset + i == I8042_OFFSET_COMMAND)
@@ -309,6 +323,7 @@ void i8042_write(struct i8042 *dev, uint64_t offset, const void *data, uint32_t 
 
 	pthread_mutex_lock(&dev->lock);
 	for (uint32_t i = 0; i < len; i++) {
+		metric_inc(is_ours(offset + i) ? &dev->metrics.write_count : &dev->metrics.missed_write_count);
 		if (offset + i == I8042_OFFSET_DATA) {
 			write_data(dev, bytes[i]);
 		} else if (offset + i == I8042_OFFSET_COMMAND) {
@@ -318,6 +333,11 @@ void i8042_write(struct i8042 *dev, uint64_t offset, const void *data, uint32_t 
 	}
 	update_interrupt(dev);
 	pthread_mutex_unlock(&dev->lock);
+}
+
+const struct i8042_metrics *i8042_metrics(const struct i8042 *dev)
+{
+	return &dev->metrics;
 }
 
 int i8042_press_ctrl_alt_del(struct i8042 *dev)

@@ -18,6 +18,12 @@ struct i8042_ops {
 
 struct i8042;
 
+struct i8042_metrics {
+	uint64_t read_count, write_count;	       /* of bytes, at one of the two ports */
+	uint64_t missed_read_count, missed_write_count; /* at the ports between */
+	uint64_t reset_count;			       /* the reset line was pulsed */
+};
+
 /* `ops` and `ctx` are borrowed. Never NULL (allocation failure aborts). */
 struct i8042 *i8042_new(const struct i8042_ops *ops, void *ctx);
 void i8042_free(struct i8042 *dev); /* NULL is fine */
@@ -34,5 +40,7 @@ int i8042_press_ctrl_alt_del(struct i8042 *dev);
 /* vCPUs stopped. Section "i8042". */
 void i8042_save(struct i8042 *dev, struct state_writer *w);
 int i8042_load(struct i8042 *dev, struct state_reader *r, struct error *err);
+
+const struct i8042_metrics *i8042_metrics(const struct i8042 *dev);
 
 #endif

@@ -7,6 +7,7 @@
 #include "devices/uart16550.h"
 
 #include "common/checked.h"
+#include "devices/metrics.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -81,6 +82,7 @@ struct uart16550 {
 	size_t rx_head, rx_len;
 	uint8_t tx[TRANSMIT_BUFFER];
 	size_t tx_len;
+	struct uart16550_metrics metrics;
 };
 
 struct uart16550 *uart16550_new(const struct uart16550_ops *ops, void *ctx)
@@ -115,6 +117,7 @@ static void flush(struct uart16550 *uart)
 {
 	if (!uart->tx_len)
 		return;
+	metric_inc(&uart->metrics.flush_count);
 	pthread_mutex_unlock(&uart->lock);
 	uart->ops->transmit(uart->ctx, uart->tx, uart->tx_len);
 	uart->tx_len = 0;
@@ -329,16 +332,26 @@ static void write_register(struct uart16550 *uart, enum uart_register reg, uint8
 	}
 }
 
+/* An access of `len` bytes: how many of them are registers. */
+static uint32_t registers_of(uint64_t offset, uint32_t len, uint64_t *count, uint64_t *missed)
+{
+	uint32_t n = offset + len > UART16550_PORTS ? (uint32_t)(UART16550_PORTS - offset) : len;
+
+	metric_add(count, n);
+	metric_add(missed, len - n);
+	return n;
+}
+
 /* A wide access is, as on the ISA bus, one of each byte. */
 void uart16550_read(struct uart16550 *uart, uint64_t offset, void *data, uint32_t len)
 {
 	uint8_t *bytes = data;
+	uint32_t n = registers_of(offset, len, &uart->metrics.read_count, &uart->metrics.missed_read_count);
 
+	memset(bytes, 0xff, len);
 	begin_access(uart);
-	for (uint32_t i = 0; i < len; i++)
-		bytes[i] = offset + i < UART16550_PORTS
-				   ? read_register(uart, (enum uart_register)(offset + i))
-				   : 0xff;
+	for (uint32_t i = 0; i < n; i++)
+		bytes[i] = read_register(uart, (enum uart_register)(offset + i));
 	update_interrupt(uart);
 	end_access(uart);
 }
@@ -346,12 +359,18 @@ void uart16550_read(struct uart16550 *uart, uint64_t offset, void *data, uint32_
 void uart16550_write(struct uart16550 *uart, uint64_t offset, const void *data, uint32_t len)
 {
 	const uint8_t *bytes = data;
+	uint32_t n = registers_of(offset, len, &uart->metrics.write_count, &uart->metrics.missed_write_count);
 
 	begin_access(uart);
-	for (uint32_t i = 0; i < len && offset + i < UART16550_PORTS; i++)
+	for (uint32_t i = 0; i < n; i++)
 		write_register(uart, (enum uart_register)(offset + i), bytes[i]);
 	update_interrupt(uart);
 	end_access(uart);
+}
+
+const struct uart16550_metrics *uart16550_metrics(const struct uart16550 *uart)
+{
+	return &uart->metrics;
 }
 
 size_t uart16550_receive(struct uart16550 *uart, const void *data, size_t len)

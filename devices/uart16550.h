@@ -24,6 +24,12 @@ struct uart16550_ops {
 
 struct uart16550;
 
+struct uart16550_metrics {
+	uint64_t read_count, write_count;	       /* of registers */
+	uint64_t missed_read_count, missed_write_count; /* of wide accesses, what lay beyond them */
+	uint64_t flush_count;			       /* what was gathered was passed on */
+};
+
 /* `ops` and `ctx` are borrowed. Never NULL (allocation failure aborts). */
 struct uart16550 *uart16550_new(const struct uart16550_ops *ops, void *ctx);
 /* Passes on what was not transmitted yet. NULL is fine. */
@@ -43,5 +49,7 @@ void uart16550_flush(struct uart16550 *uart);
 /* vCPUs stopped. Section "uart16550". save() flushes first. */
 void uart16550_save(struct uart16550 *uart, struct state_writer *w);
 int uart16550_load(struct uart16550 *uart, struct state_reader *r, struct error *err);
+
+const struct uart16550_metrics *uart16550_metrics(const struct uart16550 *uart);
 
 #endif

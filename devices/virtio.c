@@ -83,6 +83,7 @@ static void activate(struct virtio_dev *dev)
 	}
 	r = dev->ops->activate(dev);
 	if (r < 0) {
+		metric_inc(&dev->metrics.activate_fails);
 		virtio_dev_broken(dev, strerror(-r));
 		return;
 	}
@@ -125,12 +126,16 @@ void virtio_dev_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, 
 	memset(ret, 0, len);
 	if (range_fits(offset, len, dev->ops->config_size))
 		dev->ops->config_read(dev, offset, ret, len);
+	else
+		metric_inc(&dev->metrics.cfg_fails);
 }
 
 void virtio_dev_config_write(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len)
 {
 	if (dev->ops->config_write && range_fits(offset, len, dev->ops->config_size))
 		dev->ops->config_write(dev, offset, data, len);
+	else
+		metric_inc(&dev->metrics.cfg_fails);
 }
 
 void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q)
@@ -144,15 +149,19 @@ void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q)
 
 void virtio_dev_notify(struct virtio_dev *dev, uint16_t q)
 {
-	if (virtq_wants_interrupt(&dev->queues[q]) && dev->interrupt)
-		dev->interrupt(dev->interrupt_ctx, q);
+	if (!virtq_wants_interrupt(&dev->queues[q]) || !dev->interrupt)
+		return;
+	metric_inc(&dev->metrics.triggers);
+	dev->interrupt(dev->interrupt_ctx, q);
 }
 
 void virtio_dev_config_changed(struct virtio_dev *dev)
 {
 	dev->config_generation++;
-	if ((dev->status & VIRTIO_STATUS_DRIVER_OK) && dev->interrupt)
-		dev->interrupt(dev->interrupt_ctx, VIRTIO_INTERRUPT_CONFIG);
+	if (!(dev->status & VIRTIO_STATUS_DRIVER_OK) || !dev->interrupt)
+		return;
+	metric_inc(&dev->metrics.config_updates);
+	dev->interrupt(dev->interrupt_ctx, VIRTIO_INTERRUPT_CONFIG);
 }
 
 void virtio_dev_broken(struct virtio_dev *dev, const char *why)

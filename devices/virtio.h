@@ -12,6 +12,7 @@
 #ifndef HULL_DEVICES_VIRTIO_H
 #define HULL_DEVICES_VIRTIO_H
 
+#include "devices/metrics.h"
 #include "devices/virtq.h"
 
 #include <pthread.h>
@@ -69,6 +70,13 @@ struct virtio_ops {
 #define VIRTIO_INTERRUPT_CONFIG 0xffff
 typedef void (*virtio_interrupt_fn)(void *ctx, uint16_t q);
 
+/* What the core counts for every device. */
+struct virtio_metrics {
+	uint64_t activate_fails;
+	uint64_t cfg_fails; /* accesses beyond the configuration space */
+	uint64_t triggers, config_updates; /* interrupts of queues, and of the configuration */
+};
+
 struct virtio_dev {
 	const struct virtio_ops *ops;
 	const struct gmem *mem;
@@ -83,6 +91,7 @@ struct virtio_dev {
 	uint32_t times_broken; /* bounds the log */
 	struct virtq queues[VIRTIO_QUEUES_MAX];
 
+	struct virtio_metrics metrics;
 	virtio_interrupt_fn interrupt; /* set by the transport */
 	void *interrupt_ctx;
 };

@@ -90,6 +90,7 @@ struct request {
 	uint8_t *status; /* guest memory */
 	uint64_t sector; /* for messages */
 	uint32_t in_bytes; /* what a success writes for the driver, the status byte included */
+	uint64_t data_bytes, begun_ns;
 	struct virtq_chain chain;
 };
 
@@ -109,6 +110,7 @@ struct virtio_blk {
 	uint16_t free_slots[QUEUE_SIZE]; /* a stack, so that few slots are touched */
 	uint16_t n_free;
 	uint32_t errors_logged;
+	struct blk_metrics metrics;
 };
 
 static struct virtio_blk *to_blk(struct virtio_dev *dev)
@@ -152,6 +154,30 @@ static void log_failure(struct virtio_blk *blk, const struct request *req)
 			(unsigned long long)req->sector, strerror(-req->io.result));
 }
 
+static void count_success(struct virtio_blk *blk, const struct request *req)
+{
+	struct blk_metrics *metrics = &blk->metrics;
+	uint64_t us = (monotonic_ns() - req->begun_ns) / 1000;
+
+	switch (req->io.op) {
+	case BLK_OP_READ:
+		metric_inc(&metrics->read_count);
+		metric_add(&metrics->read_bytes, req->data_bytes);
+		metric_record_latency(&metrics->read_agg, us);
+		break;
+	case BLK_OP_WRITE:
+		metric_inc(&metrics->write_count);
+		metric_add(&metrics->write_bytes, req->data_bytes);
+		metric_record_latency(&metrics->write_agg, us);
+		break;
+	case BLK_OP_FLUSH:
+		metric_inc(&metrics->flush_count);
+		break;
+	default:
+		break;
+	}
+}
+
 /* The engine has finished with the request. */
 static void complete_io(struct virtio_blk *blk, struct request *req)
 {
@@ -159,10 +185,12 @@ static void complete_io(struct virtio_blk *blk, struct request *req)
 		       req->io.op == BLK_OP_UNMAP_ZEROES;
 
 	if (req->io.result == 0) {
+		count_success(blk, req);
 		complete(blk, req, S_OK);
 	} else if (zeroing && req->io.result == -EOPNOTSUPP) {
 		complete(blk, req, S_UNSUPP); /* drivers then do without */
 	} else {
+		metric_inc(&blk->metrics.execute_fails);
 		log_failure(blk, req);
 		complete(blk, req, S_IOERR);
 	}
@@ -311,9 +339,14 @@ static int begin(struct virtio_blk *blk, struct request *req)
 		return 0;
 	}
 	status = parse(blk, req, &header);
-	if (status != S_OK)
+	if (status != S_OK) {
+		metric_inc(&blk->metrics.invalid_reqs_count);
 		complete(blk, req, status);
-	else if (blk->engine->ops->start(blk->engine, &req->io))
+		return 0;
+	}
+	req->data_bytes = req->io.len;
+	req->begun_ns = monotonic_ns();
+	if (blk->engine->ops->start(blk->engine, &req->io))
 		complete_io(blk, req);
 	return 0;
 }
@@ -356,8 +389,10 @@ static void submit(struct virtio_blk *blk)
 		n = blk->engine->ops->submit(blk->engine);
 		reap(blk, false); /* may start again what was done in part */
 	} while (n > 0);
-	if (n < 0)
+	if (n < 0) {
+		metric_inc(&blk->metrics.io_engine_throttled_events);
 		loop_timer_arm(blk->again, RETRY_SUBMIT_NS);
+	}
 }
 
 /* Pops all requests there are; a driver that adds them as fast as they are answered waits for the next round of the
@@ -382,7 +417,12 @@ static void process_queue(struct virtio_blk *blk)
 
 static void blk_doorbell(struct virtio_dev *dev, uint16_t q)
 {
-	process_queue(to_blk(dev));
+	struct virtio_blk *blk = to_blk(dev);
+
+	metric_inc(&blk->metrics.queue_event_count);
+	if (!virtq_has_work(&dev->queues[q]))
+		metric_inc(&blk->metrics.no_avail_buffer);
+	process_queue(blk);
 	virtio_dev_notify(dev, q);
 }
 
@@ -511,6 +551,11 @@ static const struct virtio_ops blk_ops = {
 	.load = blk_load,
 	.free = blk_free,
 };
+
+const struct blk_metrics *virtio_blk_metrics(const struct virtio_dev *dev)
+{
+	return &container_of(dev, const struct virtio_blk, dev)->metrics;
+}
 
 static void fill_config_space(struct virtio_blk *blk, const struct blk_geometry *g)
 {

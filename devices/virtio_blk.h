@@ -20,11 +20,22 @@ struct virtio_blk_config {
 	enum blk_engine engine; /* ASYNC falls back to SYNC, with a log line, where io_uring is forbidden */
 };
 
+struct blk_metrics {
+	uint64_t queue_event_count, no_avail_buffer; /* doorbells; those with nothing behind them */
+	uint64_t invalid_reqs_count;		     /* answered without asking the disk */
+	uint64_t execute_fails;			     /* the disk failed */
+	uint64_t io_engine_throttled_events;	     /* the kernel had no room for a request */
+	uint64_t flush_count, read_count, write_count, read_bytes, write_bytes;
+	struct metric_latency read_agg, write_agg; /* from the ring to the answer */
+};
+
 /* Opens `path` as `read_only` says, with the refusals a user needs: missing, a folder, a socket, empty, in use for
  * writing by another machine (an OFD lock). Descriptor, or -errno with `err` set (field "path_on_host"). */
 int virtio_blk_open(const char *path, bool read_only, struct error *err);
 /* NULL with `err` set. `loop` and `mem` are borrowed. */
 struct virtio_dev *virtio_blk_new(
 	const struct virtio_blk_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
+
+const struct blk_metrics *virtio_blk_metrics(const struct virtio_dev *dev);
 
 #endif

@@ -56,6 +56,7 @@ struct virtio_net {
 	bool rx_starved;       /* there is no buffer for the next frame: until the driver rings */
 	bool tx_blocked;       /* the back-end is full: until it is writable */
 	bool rx_used, tx_used; /* pushed to since the last interrupt */
+	struct net_metrics metrics;
 
 	size_t rx_expected; /* bytes of buffers to have at hand */
 	size_t pending;     /* bytes of a frame in `spare` that waits for buffers; 0: none */
@@ -146,6 +147,9 @@ static int complete_frame(struct virtio_net *n, size_t len)
 			return -EFAULT;
 	}
 	n->rx_used = true;
+	metric_inc(&n->metrics.rx_count);
+	metric_inc(&n->metrics.rx_packets_count);
+	metric_add(&n->metrics.rx_bytes_count, len - NET_HEADER_BYTES);
 	return 0;
 }
 
@@ -198,6 +202,7 @@ static int receive_one(struct virtio_net *n)
 	if (r < 0)
 		return r;
 	if (n->batch.n == n->batch.taken) {
+		metric_inc(&n->metrics.no_rx_avail_buffer);
 		n->rx_starved = true;
 		return 0;
 	}
@@ -206,6 +211,7 @@ static int receive_one(struct virtio_net *n)
 		if (got == -EAGAIN)
 			return 0;
 		if (got < 0) {
+			metric_inc(&n->metrics.tap_read_fails);
 			link_lost(n, (int)-got);
 			return 0;
 		}
@@ -228,9 +234,11 @@ static int receive_one(struct virtio_net *n)
 		return complete_frame(n, len) < 0 ? -EFAULT : 1;
 	}
 	if (can_get_more(n)) {
+		metric_inc(&n->metrics.no_rx_avail_buffer);
 		n->rx_starved = true;
 		return 0;
 	}
+	metric_inc(&n->metrics.rx_fails);
 	n->pending = 0; /* larger than all the driver can hold: dropped */
 	return 1;
 }
@@ -307,16 +315,28 @@ static int send_one(struct virtio_net *n)
 	struct iovec iov[1 + VIRTQ_IOV_MAX];
 	int r = read_header(n, &header), pieces;
 
+	if (r <= 0)
+		metric_inc(&n->metrics.tx_malformed_frames);
 	if (r < 0)
 		return r;
-	if (r == 0 || !n->backend)
+	if (r == 0)
 		return 0;
+	if (!n->backend) {
+		metric_inc(&n->metrics.tx_fails);
+		return 0;
+	}
 	iov[0] = (struct iovec){&header, sizeof(header)};
 	pieces = virtq_chain_slice(&n->chain, sizeof(header), n->chain.out_bytes - sizeof(header), iov + 1);
 	r = n->backend->ops->send(n->backend, iov, 1 + pieces);
 	if (r < 0 && r != -EAGAIN) {
+		metric_inc(&n->metrics.tap_write_fails);
 		link_lost(n, -r);
 		return 0;
+	}
+	if (r == 0) {
+		metric_inc(&n->metrics.tx_count);
+		metric_inc(&n->metrics.tx_packets_count);
+		metric_add(&n->metrics.tx_bytes_count, n->chain.out_bytes - sizeof(header));
 	}
 	return r;
 }
@@ -401,6 +421,8 @@ static void on_backend(void *ctx, uint32_t epoll_events)
 	struct virtio_net *n = ctx;
 
 	virtio_dev_enter(&n->dev);
+	if (epoll_events & EPOLLIN)
+		metric_inc(&n->metrics.rx_tap_event_count);
 	if (epoll_events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
 		n->tx_blocked = false;
 	service(n);
@@ -456,6 +478,7 @@ static void net_doorbell(struct virtio_dev *dev, uint16_t q)
 {
 	struct virtio_net *n = from_dev(dev);
 
+	metric_inc(q == NET_QUEUE_RX ? &n->metrics.rx_queue_event_count : &n->metrics.tx_queue_event_count);
 	if (q == NET_QUEUE_RX)
 		n->rx_starved = false;
 	if (loop_kick_is_loop_thread(&n->kick))
@@ -532,6 +555,11 @@ static const struct virtio_ops net_ops = {
         .load = net_load,
         .free = net_free,
 };
+
+const struct net_metrics *virtio_net_metrics(const struct virtio_dev *dev)
+{
+	return &container_of(dev, const struct virtio_net, dev)->metrics;
+}
 
 static int check_config(const struct virtio_net_config *config, struct error *err)
 {

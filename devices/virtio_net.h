@@ -18,10 +18,25 @@ struct virtio_net_config {
 	uint16_t mtu; /* 0: not offered */
 };
 
+/* As Firecracker counts: rx is towards the guest. A frame is a packet; its bytes are Ethernet's. */
+struct net_metrics {
+	uint64_t rx_queue_event_count, tx_queue_event_count; /* doorbells */
+	uint64_t rx_tap_event_count;
+	uint64_t no_rx_avail_buffer; /* frames had to wait for the driver */
+	uint64_t rx_count, rx_packets_count, rx_bytes_count;
+	uint64_t rx_fails; /* larger than all buffers: dropped */
+	uint64_t tx_count, tx_packets_count, tx_bytes_count;
+	uint64_t tx_malformed_frames;
+	uint64_t tx_fails; /* the link was down: dropped */
+	uint64_t tap_read_fails, tap_write_fails;
+};
+
 /* Attaches to the tap interface `name` (created when absent and permitted). Descriptor, or -errno with `err` set. */
 int virtio_net_open_tap(const char *name, struct error *err);
 /* NULL with `err` set. */
 struct virtio_dev *virtio_net_new(
 	const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
+
+const struct net_metrics *virtio_net_metrics(const struct virtio_dev *dev);
 
 #endif

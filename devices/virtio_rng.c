@@ -18,6 +18,7 @@
 struct virtio_rng {
 	struct virtio_dev dev;
 	struct loop_source *again; /* a timer: the driver added requests as fast as they were served */
+	struct rng_metrics metrics;
 };
 
 static struct virtio_rng *to_rng(struct virtio_dev *dev)
@@ -26,28 +27,33 @@ static struct virtio_rng *to_rng(struct virtio_dev *dev)
 }
 
 /* Bytes written. getrandom() blocks only until the host's generator is first seeded, long before us. */
-static uint32_t fill(const struct virtq_chain *chain)
+static uint32_t fill(struct virtio_rng *rng, const struct virtq_chain *chain)
 {
 	uint32_t done = 0;
 	uint8_t bytes[256]; /* up to this many, getrandom() is neither short nor interrupted */
 	size_t n;
 
 	while (done < BYTES_PER_REQUEST && done < chain->in_bytes) {
-		if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes)) {
+			metric_inc(&rng->metrics.host_rng_fails);
 			break;
+		}
 		n = virtq_chain_write(chain, done, bytes, sizeof(bytes));
 		done += (uint32_t)n;
 	}
 	explicit_bzero(bytes, sizeof(bytes));
+	metric_add(&rng->metrics.entropy_bytes, done);
 	return done;
 }
 
 static void rng_doorbell(struct virtio_dev *dev, uint16_t q)
 {
+	struct virtio_rng *rng = to_rng(dev);
 	struct virtq *vq = &dev->queues[q];
 	struct virtq_chain chain;
 	int r = 0;
 
+	metric_inc(&rng->metrics.entropy_event_count);
 	virtq_disable_doorbell(vq);
 	for (unsigned budget = QUEUE_SIZE; budget > 0; budget--) {
 		r = virtq_pop_or_arm(vq, &chain);
@@ -58,12 +64,14 @@ static void rng_doorbell(struct virtio_dev *dev, uint16_t q)
 			r = -EINVAL;
 			break;
 		}
-		virtq_push(vq, chain.head, fill(&chain));
+		virtq_push(vq, chain.head, fill(rng, &chain));
 	}
-	if (r < 0)
+	if (r < 0) {
+		metric_inc(&rng->metrics.entropy_event_fails);
 		virtio_dev_broken(dev, "a request for entropy is malformed");
-	else if (r > 0)
-		loop_timer_arm(to_rng(dev)->again, 0);
+	} else if (r > 0) {
+		loop_timer_arm(rng->again, 0);
+	}
 	virtio_dev_notify(dev, q);
 }
 
@@ -135,6 +143,11 @@ static const struct virtio_ops rng_ops = {
 	.load = rng_load,
 	.free = rng_free,
 };
+
+const struct rng_metrics *virtio_rng_metrics(const struct virtio_dev *dev)
+{
+	return &container_of(dev, const struct virtio_rng, dev)->metrics;
+}
 
 struct virtio_dev *virtio_rng_new(struct loop *loop, const struct gmem *mem, struct error *err)
 {

@@ -60,6 +60,7 @@ struct vsock_conn *vsock_conn_add(
 	conn->guest_cid = v->guest_cid;
 	LIST_INSERT_HEAD(&v->all, conn, all);
 	v->n_conns++;
+	metric_inc(&v->metrics.conns_added);
 	return conn;
 }
 
@@ -115,6 +116,7 @@ static void free_conn(struct vsock_conn *conn)
 		TAILQ_REMOVE(&v->ring_wait, conn, ring_wait);
 	LIST_REMOVE(conn, all);
 	v->n_conns--;
+	metric_inc(&v->metrics.conns_removed);
 	vsock_conn_done(conn);
 	free(conn);
 }
@@ -228,6 +230,7 @@ static int receive_packet(struct virtio_vsock *v)
 	if (virtq_chain_read(&v->chain, 0, bytes, sizeof(bytes)) < sizeof(bytes))
 		return -EINVAL;
 	vsock_header_decode(&header, bytes);
+	metric_inc(&v->metrics.tx_packets_count);
 	if (header.len > v->chain.out_bytes - VSOCK_HEADER_BYTES)
 		return -EINVAL;
 	if (header.src_cid != v->guest_cid)
@@ -325,6 +328,7 @@ static void speak(struct virtio_vsock *v)
 			vsock_break(v, "receive queue outside memory");
 			return;
 		}
+		metric_inc(&v->metrics.rx_packets_count);
 		v->rx_used = true;
 	}
 }
@@ -462,7 +466,9 @@ static void vsock_doorbell(struct virtio_dev *dev, uint16_t q)
 {
 	struct virtio_vsock *v = from_dev(dev);
 
-	(void)q;
+	if (q != VSOCK_QUEUE_EVENT)
+		metric_inc(q == VSOCK_QUEUE_RX ? &v->metrics.rx_queue_event_count
+					       : &v->metrics.tx_queue_event_count);
 	if (loop_kick_is_loop_thread(&v->kick))
 		vsock_service(v);
 	else
@@ -533,6 +539,11 @@ static const struct virtio_ops vsock_ops = {
         .load = vsock_load,
         .free = vsock_free,
 };
+
+const struct vsock_metrics *virtio_vsock_metrics(const struct virtio_dev *dev)
+{
+	return &container_of(dev, const struct virtio_vsock, dev)->metrics;
+}
 
 struct virtio_dev *virtio_vsock_new(const struct virtio_vsock_config *config, struct loop *loop,
         const struct gmem *mem, struct error *err)

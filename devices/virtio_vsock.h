@@ -23,8 +23,20 @@ struct virtio_vsock_config {
 	size_t n_sinks;
 };
 
+/* As Firecracker counts: rx is towards the guest. */
+struct vsock_metrics {
+	uint64_t rx_queue_event_count, tx_queue_event_count; /* doorbells */
+	uint64_t rx_packets_count, tx_packets_count;
+	uint64_t rx_bytes_count, tx_bytes_count; /* of the streams, headers not counted */
+	uint64_t conns_added, conns_removed;
+	uint64_t conns_killed; /* removed as their opening took too long */
+	uint64_t rx_read_fails, tx_write_fails; /* the host's socket, or a sink */
+};
+
 /* NULL with `err` set ("uds_path" taken by a living socket, too long, …). */
 struct virtio_dev *virtio_vsock_new(
 	const struct virtio_vsock_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
+
+const struct vsock_metrics *virtio_vsock_metrics(const struct virtio_dev *dev);
 
 #endif

@@ -54,6 +54,7 @@ struct virtio_vsock {
 	bool reset_pending; /* connections are of a driver that is gone: drop them first of all */
 	bool event_owed;    /* TRANSPORT_RESET, after a restore (5.10.6.7) */
 	bool rx_used, tx_used, event_used; /* pushed to since the last interrupt */
+	struct vsock_metrics metrics;
 
 	/* Host side. */
 	char *uds_path; /* owned; NULL until the socket is ours to remove */

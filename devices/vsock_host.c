@@ -105,8 +105,10 @@ static size_t host_write(struct vsock_conn *conn, struct iovec *iov, int n)
 	while (sent < 0 && errno == EINTR);
 	if (sent >= 0)
 		return (size_t)sent;
-	if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM)
+	if (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM) {
+		metric_inc(&conn->vsock->metrics.tx_write_fails);
 		host_is_gone(conn);
+	}
 	return 0;
 }
 
@@ -116,6 +118,7 @@ void vsock_host_deliver(
 	struct iovec iov[VIRTQ_IOV_MAX];
 	uint32_t written = 0;
 
+	metric_add(&conn->vsock->metrics.tx_bytes_count, len);
 	/* Straight from the guest's buffers, unless something is waiting before it. */
 	if (!conn->host_gone && !conn->queue.len) {
 		int n = virtq_chain_slice(chain, offset, len, iov);
@@ -191,6 +194,8 @@ static int send_data(struct virtio_vsock *v, struct vsock_conn *conn, size_t got
 		virtq_batch_write_head(&v->batch, v->batch.taken, 0, bytes, sizeof(bytes));
 		if (virtq_batch_take(&v->batch, len, false) < 0)
 			return -EFAULT;
+		metric_inc(&v->metrics.rx_packets_count);
+		metric_add(&v->metrics.rx_bytes_count, len);
 		v->rx_used = true;
 		got -= len;
 	}
@@ -243,6 +248,8 @@ static void host_read(struct virtio_vsock *v, struct vsock_conn *conn)
 		return;
 	}
 	virtq_batch_return(&v->batch);
+	if (got < 0 && errno != EAGAIN && errno != EINTR)
+		metric_inc(&v->metrics.rx_read_fails);
 	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
 		/* ECONNRESET: it closed without reading all that the guest sent. The guest has had all it
 		 * sent. */
@@ -448,6 +455,7 @@ static void on_deadline(void *ctx)
 
 	virtio_dev_enter(&v->dev);
 	while ((conn = TAILQ_FIRST(&v->deadlines)) && conn->deadline_ns <= now) {
+		metric_inc(&v->metrics.conns_killed);
 		vsock_conn_close(conn);
 		vsock_conn_settle(conn);
 	}

@@ -96,6 +96,7 @@ size_t vsock_sink_write(struct vsock_sink *sink, const struct iovec *iov, int n)
 			if (written < 0 && errno == EAGAIN)
 				return done;
 			if (written <= 0) {
+				metric_inc(&sink->vsock->metrics.tx_write_fails);
 				log_warn("output of the guest to port %u is lost from here on: %s",
 				        sink->port, strerror(errno));
 				sink->failed = true;

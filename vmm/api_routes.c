@@ -1,5 +1,6 @@
 /* The API's routes: Firecracker's, and how each is served. */
 #include "vmm/machine.h"
+#include "vmm/metrics.h"
 #include "vmm/monitor.h"
 
 #include "common/checked.h"
@@ -154,6 +155,21 @@ static int put_serial(void *ctx, struct api_call *call, struct error *err)
 	return put(ctx, call, "serial", err);
 }
 
+/* It opens its file at once, and can do so once. */
+static int put_metrics(void *ctx, struct api_call *call, struct error *err)
+{
+	struct monitor *monitor = ctx;
+	struct config trial;
+	int r;
+
+	config_init(&trial);
+	r = config_put(&trial, "metrics", call->id, call->body, err);
+	if (r == 0)
+		r = monitor_open_metrics(monitor, trial.metrics, err);
+	config_done(&trial);
+	return r == 0 ? put(ctx, call, "metrics", err) : r;
+}
+
 /* DELETE before the start takes the piece out again. */
 
 static int remove_item(void *ctx, struct api_call *call, const char *key, struct error *err)
@@ -179,9 +195,13 @@ struct action {
 	int type;
 };
 
-enum action_type { ACTION_INSTANCE_START };
+enum action_type { ACTION_INSTANCE_START, ACTION_FLUSH_METRICS };
 
-static const char *const action_names[] = {[ACTION_INSTANCE_START] = "InstanceStart", NULL};
+static const char *const action_names[] = {
+	[ACTION_INSTANCE_START] = "InstanceStart",
+	[ACTION_FLUSH_METRICS] = "FlushMetrics",
+	NULL,
+};
 static const struct json_field action_fields[] = {
 	{"action_type", JSON_FIELD_ENUM, offsetof(struct action, type), .required = true, .names = action_names},
 };
@@ -196,6 +216,9 @@ static int put_action(void *ctx, struct api_call *call, struct error *err)
 	if (r < 0)
 		return r;
 	switch (action.type) {
+	case ACTION_FLUSH_METRICS:
+		r = api_check_state(API_STARTED, monitor->state, err);
+		return r == 0 ? metrics_flush(monitor->metrics, err) : r;
 	case ACTION_INSTANCE_START:
 	default:
 		r = api_check_state(API_NOT_STARTED, monitor->state, err);
@@ -245,6 +268,7 @@ const struct api_route monitor_routes[] = {
 	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
 	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},
+	{HTTP_PUT, "/metrics", API_NOT_STARTED, API_BODY_JSON, put_metrics},
 	{HTTP_PUT, "/serial", API_NOT_STARTED, API_BODY_JSON, put_serial},
 	{.path = NULL},
 };

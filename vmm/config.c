@@ -9,7 +9,7 @@
 #include <strings.h>
 
 static const char *const unsupported_names[] = {
-	"balloon", "cpu-config", "memory-hotplug", "metrics", "mmds-config", "pmem"};
+	"balloon", "cpu-config", "memory-hotplug", "mmds-config", "pmem"};
 static_assert(
 	ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
 

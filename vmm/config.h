@@ -69,6 +69,12 @@ struct config_logger {
 	json_t *module;
 };
 
+struct config_metrics {
+	char *metrics_path;
+	bool emit_id;	     /* the machine's id is in each line */
+	json_t *properties; /* an object of strings, in each line; empty: none */
+};
+
 struct config {
 	struct config_boot boot;
 	struct config_machine machine;
@@ -78,7 +84,8 @@ struct config {
 	struct config_entropy *entropy;
 	struct config_serial *serial;
 	struct config_logger *logger;
-	json_t *unsupported[6]; /* keys of Firecracker's that this monitor does not serve yet */
+	struct config_metrics *metrics;
+	json_t *unsupported[5]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
 extern const struct json_table config_table; /* of struct config: what all the rest is told by */

@@ -161,6 +161,15 @@ static const struct json_field logger_fields[] = {
 };
 static const struct json_table logger_table = JSON_TABLE("Logger", struct config_logger, logger_fields);
 
+#define METRICS(member) offsetof(struct config_metrics, member)
+static const struct json_field metrics_fields[] = {
+	{"metrics_path", JSON_FIELD_STRING, METRICS(metrics_path), .required = true, .min = 1,
+		.help = "file or FIFO"},
+	{"emit_id", JSON_FIELD_BOOL, METRICS(emit_id), .nullable = true, .sparse = true},
+	{"properties", JSON_FIELD_MAP, METRICS(properties), .nullable = true, .sparse = true, .max = 64},
+};
+static const struct json_table metrics_table = JSON_TABLE("Metrics", struct config_metrics, metrics_fields);
+
 #define CONFIG(member) offsetof(struct config, member)
 #define UNSUPPORTED(n, name)                                                                                 \
 	{                                                                                                    \
@@ -178,11 +187,11 @@ static const struct json_field config_fields[] = {
 	{"serial", JSON_FIELD_OPTIONAL, CONFIG(serial), .nullable = true, .sparse = true,
 		.table = &serial_table},
 	{"logger", JSON_FIELD_OPTIONAL, CONFIG(logger), .nullable = true, .table = &logger_table},
+	{"metrics", JSON_FIELD_OPTIONAL, CONFIG(metrics), .nullable = true, .table = &metrics_table},
 	UNSUPPORTED(0, "balloon"),
 	UNSUPPORTED(1, "cpu-config"),
 	UNSUPPORTED(2, "memory-hotplug"),
-	UNSUPPORTED(3, "metrics"),
-	UNSUPPORTED(4, "mmds-config"),
-	UNSUPPORTED(5, "pmem"),
+	UNSUPPORTED(3, "mmds-config"),
+	UNSUPPORTED(4, "pmem"),
 };
 const struct json_table config_table = JSON_TABLE("Configuration", struct config, config_fields);

@@ -14,6 +14,7 @@
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "guest-kernel/hull_guest.h"
+#include "vmm/metrics.h"
 #include "vmm/vm.h"
 
 #include <assert.h>
@@ -125,10 +126,12 @@ static void make_fixed(struct devices *d)
 	add_ports(d, LAYOUT_PORT_PVPANIC, PVPANIC_PORTS, &pvpanic_bus_ops, d->pvpanic);
 	add_ports(d, LAYOUT_PORT_ACPI_SLEEP, ACPI_PM_PORTS, &acpi_pm_bus_ops, d->acpi_pm);
 	add_ports(d, HULL_EXIT_PORT, EXIT_PORT_PORTS, &exit_port_bus_ops, d->exit_port);
+	metrics_add(d->config.metrics, METRICS_UART, NULL, d, uart16550_metrics(d->uart));
+	metrics_add(d->config.metrics, METRICS_I8042, NULL, d, i8042_metrics(d->i8042));
 }
 
 /* Puts `dev` (taken over, also on failure) behind the next mmio page and interrupt. */
-static int add_virtio(struct devices *devices, struct virtio_dev *dev, struct error *err)
+static int place_virtio(struct devices *devices, struct virtio_dev *dev, struct error *err)
 {
 	unsigned n = devices->n_virtio;
 	struct acpi_virtio place = {
@@ -144,6 +147,7 @@ static int add_virtio(struct devices *devices, struct virtio_dev *dev, struct er
 	if (!mmio)
 		return -EIO;
 	devices->virtio[n] = mmio;
+	devices->devs[n] = dev;
 	devices->places[n] = place;
 	devices->n_virtio++;
 	r = bus_add(&devices->mmio, place.base, VIRTIO_MMIO_SIZE, &virtio_mmio_bus_ops, mmio);
@@ -153,6 +157,17 @@ static int add_virtio(struct devices *devices, struct virtio_dev *dev, struct er
 			virtio_mmio_doorbell_fd(mmio, q), err);
 	if (r == 0)
 		r = vm_add_interrupt(devices->config.vm, place.gsi, virtio_mmio_interrupt_fd(mmio), err);
+	return r;
+}
+
+/* The same, and reports what it counts, in `counted`, as the source's, under `id`. */
+static int add_virtio(struct devices *devices, struct virtio_dev *dev, enum metrics_source source,
+	const char *id, const void *counted, struct error *err)
+{
+	int r = place_virtio(devices, dev, err);
+
+	if (r == 0)
+		metrics_add_device(devices->config.metrics, source, id, dev, counted);
 	return r;
 }
 
@@ -171,7 +186,7 @@ static int make_drive(struct devices *devices, const struct config_drive *drive,
 	if (blk.fd < 0)
 		return blk.fd;
 	dev = virtio_blk_new(&blk, devices->config.loop, devices->config.mem, err);
-	return dev ? add_virtio(devices, dev, err) : -EIO;
+	return dev ? add_virtio(devices, dev, METRICS_BLOCK, blk.id, virtio_blk_metrics(dev), err) : -EIO;
 }
 
 static int make_net(struct devices *devices, const struct config_net *net, struct error *err)
@@ -193,7 +208,7 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 		return config.fd;
 	}
 	dev = virtio_net_new(&config, devices->config.loop, devices->config.mem, err);
-	return dev ? add_virtio(devices, dev, err) : -EIO;
+	return dev ? add_virtio(devices, dev, METRICS_NET, config.id, virtio_net_metrics(dev), err) : -EIO;
 }
 
 static int make_vsock(struct devices *devices, const struct config_vsock *vsock, struct error *err)
@@ -208,14 +223,14 @@ static int make_vsock(struct devices *devices, const struct config_vsock *vsock,
 	};
 	struct virtio_dev *dev = virtio_vsock_new(&config, devices->config.loop, devices->config.mem, err);
 
-	return dev ? add_virtio(devices, dev, err) : -EIO;
+	return dev ? add_virtio(devices, dev, METRICS_VSOCK, NULL, virtio_vsock_metrics(dev), err) : -EIO;
 }
 
 static int make_entropy(struct devices *devices, struct error *err)
 {
 	struct virtio_dev *dev = virtio_rng_new(devices->config.loop, devices->config.mem, err);
 
-	return dev ? add_virtio(devices, dev, err) : -EIO;
+	return dev ? add_virtio(devices, dev, METRICS_ENTROPY, NULL, virtio_rng_metrics(dev), err) : -EIO;
 }
 
 static int make_virtio(struct devices *devices, struct error *err)
@@ -265,8 +280,11 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 
 void devices_done(struct devices *devices)
 {
-	for (unsigned i = 0; i < devices->n_virtio; i++)
+	for (unsigned i = 0; i < devices->n_virtio; i++) {
+		metrics_remove(devices->config.metrics, devices->devs[i]);
 		virtio_mmio_free(devices->virtio[i]);
+	}
+	metrics_remove(devices->config.metrics, devices);
 	exit_port_free(devices->exit_port);
 	acpi_pm_free(devices->acpi_pm);
 	pvpanic_free(devices->pvpanic);

@@ -13,6 +13,7 @@
 struct acpi_pm;
 struct exit_port;
 struct i8042;
+struct metrics;
 struct pvpanic;
 struct virtio_dev;
 struct virtio_mmio;
@@ -36,6 +37,7 @@ struct devices_config {
 	struct vm *vm;
 	struct loop *loop;
 	const struct gmem *mem;
+	struct metrics *metrics;
 	struct devices_output output;
 	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */
 	void (*event)(void *ctx, enum devices_event event);
@@ -52,6 +54,7 @@ struct devices {
 	struct acpi_pm *acpi_pm;
 	struct exit_port *exit_port;
 	struct virtio_mmio *virtio[LAYOUT_VIRTIO_MAX];
+	struct virtio_dev *devs[LAYOUT_VIRTIO_MAX]; /* behind virtio[i], which owns it */
 	struct acpi_virtio places[LAYOUT_VIRTIO_MAX]; /* of virtio[i], for the ACPI tables */
 	unsigned n_virtio;
 };

@@ -12,6 +12,7 @@
 #include "vmm/config.h"
 #include "vmm/cpuid.h"
 #include "vmm/devices.h"
+#include "vmm/metrics.h"
 #include "vmm/outcome.h"
 #include "vmm/ram.h"
 #include "vmm/vcpu.h"
@@ -24,6 +25,7 @@
 struct machine {
 	const struct config *config;
 	struct loop *loop;
+	struct metrics *metrics;
 	struct loop_source *sigterm, *sigint;
 	struct vm vm;
 	struct ram ram;
@@ -126,6 +128,7 @@ static int make_devices(struct machine *machine, const struct devices_output *ou
 		.vm = &machine->vm,
 		.loop = machine->loop,
 		.mem = &machine->ram.mem,
+		.metrics = machine->metrics,
 		.output = *output,
 		.event = device_event,
 		.ctx = machine,
@@ -166,7 +169,18 @@ static int make_vcpus(struct machine *machine, struct error *err)
 		.ctx = machine,
 	};
 
-	return vcpus_init(&machine->vcpus, &config, err);
+	int r = vcpus_init(&machine->vcpus, &config, err);
+
+	for (unsigned i = 0; r == 0 && i < machine->vcpus.n; i++)
+		metrics_add(machine->metrics, METRICS_VCPU, NULL, &machine->vcpus, &machine->vcpus.items[i].metrics);
+	return r;
+}
+
+/* Stops them for good. */
+static void end_vcpus(struct machine *machine)
+{
+	metrics_remove(machine->metrics, &machine->vcpus);
+	vcpus_done(&machine->vcpus);
 }
 
 static int set_topology(struct machine *machine, struct error *err)
@@ -216,8 +230,8 @@ static int build(struct machine *machine, const struct devices_output *output, s
 	return r;
 }
 
-struct machine *machine_new(
-	const struct config *config, struct loop *loop, const struct devices_output *output, struct error *err)
+struct machine *machine_new(const struct config *config, struct loop *loop, struct metrics *metrics,
+	const struct devices_output *output, struct error *err)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
 
@@ -227,6 +241,7 @@ struct machine *machine_new(
 	}
 	machine->config = config;
 	machine->loop = loop;
+	machine->metrics = metrics;
 	machine->vm = (struct vm){.kvm_fd = -1, .fd = -1};
 	machine->ram.fd = -1;
 	pthread_mutex_init(&machine->lock, NULL);
@@ -256,7 +271,7 @@ void machine_resume(struct machine *machine)
 void machine_finish(struct machine *machine, struct outcome *ret)
 {
 	end(machine, OUTCOME_ERROR, "the event loop failed"); /* what came first counts */
-	vcpus_done(&machine->vcpus);
+	end_vcpus(machine);
 	*ret = machine->outcome;
 	ret->exit_status = devices_exit_status(&machine->devices);
 }
@@ -265,7 +280,7 @@ void machine_free(struct machine *machine)
 {
 	if (!machine)
 		return;
-	vcpus_done(&machine->vcpus);
+	end_vcpus(machine);
 	devices_done(&machine->devices);
 	vm_done(&machine->vm);
 	ram_done(&machine->ram);

@@ -9,12 +9,13 @@ struct config;
 struct devices_output;
 struct loop;
 struct machine;
+struct metrics;
 struct outcome;
 
-/* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `config` and `loop` are borrowed
+/* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `config`, `loop` and `metrics` are borrowed
  * for the machine's life, `output->log_fd` too. NULL with `err` set, and nothing left on the host. */
-struct machine *machine_new(
-	const struct config *config, struct loop *loop, const struct devices_output *output, struct error *err);
+struct machine *machine_new(const struct config *config, struct loop *loop, struct metrics *metrics,
+	const struct devices_output *output, struct error *err);
 
 /* Lets its vCPUs run. Once. */
 void machine_start(struct machine *machine);

@@ -5,6 +5,7 @@
 #include "common/loop.h"
 #include "vmm/api_server.h"
 #include "vmm/machine.h"
+#include "vmm/metrics.h"
 #include "vmm/options.h"
 #include "vmm/outcome.h"
 
@@ -52,6 +53,26 @@ static int open_server(struct monitor *monitor, struct error *err)
 	return 0;
 }
 
+int monitor_open_metrics(struct monitor *monitor, const struct config_metrics *metrics, struct error *err)
+{
+	const char *id = metrics->emit_id ? monitor->options->id : NULL;
+	int r = metrics_open(monitor->metrics, metrics->metrics_path, id, metrics->properties, err);
+
+	return r < 0 ? error_in_field(err, "metrics_path") : 0;
+}
+
+/* Where the command line says, or else the configuration. */
+static int open_metrics(struct monitor *monitor, struct error *err)
+{
+	const char *path = monitor->options->metrics_path;
+
+	if (path && metrics_open(monitor->metrics, path, NULL, NULL, err) < 0)
+		return error_in_field(err, "--metrics-path");
+	if (!path && monitor->config.metrics && monitor_open_metrics(monitor, monitor->config.metrics, err) < 0)
+		return error_in_field(err, "metrics");
+	return 0;
+}
+
 int monitor_init(struct monitor *monitor, const struct options *options, struct config *config, struct error *err)
 {
 	int r;
@@ -62,7 +83,10 @@ int monitor_init(struct monitor *monitor, const struct options *options, struct 
 	monitor->loop = loop_new();
 	if (!monitor->loop)
 		return error_set_errno(err, errno, "no event loop");
-	r = watch_signals(monitor, err);
+	monitor->metrics = metrics_new(monitor->loop);
+	r = open_metrics(monitor, err);
+	if (r == 0)
+		r = watch_signals(monitor, err);
 	return r == 0 ? open_server(monitor, err) : r;
 }
 
@@ -70,6 +94,7 @@ void monitor_done(struct monitor *monitor)
 {
 	api_server_free(monitor->server);
 	machine_free(monitor->machine);
+	metrics_free(monitor->metrics);
 	ignore_signals(monitor);
 	loop_free(monitor->loop);
 	config_done(&monitor->config);
@@ -84,7 +109,8 @@ int monitor_start(struct monitor *monitor, struct error *err)
 		return error_set_field(err, EINVAL, "boot-source", "no kernel has been named to boot");
 	config_settle(&monitor->config);
 	ignore_signals(monitor); /* those that come meanwhile wait, blocked, for the machine */
-	monitor->machine = machine_new(&monitor->config, monitor->loop, &monitor->options->output, err);
+	monitor->machine = machine_new(
+		&monitor->config, monitor->loop, monitor->metrics, &monitor->options->output, err);
 	if (!monitor->machine) {
 		r = -err->errnum;
 		watch_signals(monitor, NULL);

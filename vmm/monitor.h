@@ -10,6 +10,7 @@ struct api_server;
 struct loop;
 struct loop_source;
 struct machine;
+struct metrics;
 struct options;
 struct outcome;
 
@@ -18,6 +19,7 @@ struct monitor {
 	struct loop *loop;	       /* owned, as all that follows */
 	struct config config;
 	enum api_state state;
+	struct metrics *metrics;
 	struct machine *machine; /* NULL before the start */
 	struct api api;
 	struct api_server *server;		 /* NULL without one */
@@ -28,6 +30,9 @@ struct monitor {
  * `monitor` to be freed all the same. */
 int monitor_init(struct monitor *monitor, const struct options *options, struct config *config, struct error *err);
 void monitor_done(struct monitor *monitor);
+
+/* Metrics go where `metrics` says from now on. 0, or -errno with `err` set (field "metrics_path"): once is enough. */
+int monitor_open_metrics(struct monitor *monitor, const struct config_metrics *metrics, struct error *err);
 
 /* Makes the machine and lets it run. 0; or -errno with `err` naming the field, and another try may be made. */
 int monitor_start(struct monitor *monitor, struct error *err);

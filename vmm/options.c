@@ -29,6 +29,7 @@ const char options_usage[] =
 	"status\n"
 	"  --output-limit MIB  the files of console, log descriptor and log keep this much, the newest\n"
 	"  --level LEVEL       Off, Error, Warning, Info (default), Debug or Trace\n"
+	"  --metrics-path PATH  file or FIFO for metrics, a line of JSON each minute and at the end\n"
 	"  --version, --help\n";
 
 #define ID_MAX 64
@@ -172,6 +173,13 @@ static int set_level(struct parsed *p, const char *value, struct error *err)
 	return config_parse_level(value, &p->options.level, err);
 }
 
+static int set_metrics_path(struct parsed *p, const char *value, struct error *err)
+{
+	(void)err;
+	p->options.metrics_path = value;
+	return 0;
+}
+
 static int set_help(struct parsed *p, const char *value, struct error *err)
 {
 	(void)value;
@@ -207,6 +215,7 @@ static const struct option_entry {
 	{"--start-time-us", true, check_microseconds},
 	{"--start-time-cpu-us", true, check_microseconds},
 	{"--parent-cpu-time-us", true, check_microseconds},
+	{"--metrics-path", true, set_metrics_path},
 	{"--help", false, set_help},
 	{"--version", false, set_version},
 };

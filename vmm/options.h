@@ -20,6 +20,7 @@ struct options {
 	size_t api_body_bytes_max;
 	const char *id; /* "hull-vmm", or Firecracker's "anonymous-instance", by default: the name in the log */
 	struct devices_output output;
+	const char *metrics_path; /* NULL: as the configuration says */
 	int status_fd;           /* -1: none */
 	bool level_given;
 	enum log_level level;

@@ -3,6 +3,7 @@
 
 #include "common/checked.h"
 #include "common/cleanup.h"
+#include "devices/metrics.h"
 #include "vmm/boot.h"
 #include "vmm/cpuid.h"
 #include "vmm/vm.h"
@@ -99,10 +100,13 @@ static int vcpu_init(struct vcpu *vcpu, struct error *err)
 	return r;
 }
 
-static void serve_port(const struct vcpus_config *config, struct kvm_run *run)
+static void serve_port(struct vcpu *vcpu)
 {
+	const struct vcpus_config *config = &vcpu->group->config;
+	struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
+	metric_inc(run->io.direction == KVM_EXIT_IO_OUT ? &vcpu->metrics.exit_io_out : &vcpu->metrics.exit_io_in);
 	/* A string instruction brings `count` accesses to the same port at once. */
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
 		if (run->io.direction == KVM_EXIT_IO_OUT)
@@ -112,8 +116,12 @@ static void serve_port(const struct vcpus_config *config, struct kvm_run *run)
 	}
 }
 
-static void serve_mmio(const struct vcpus_config *config, struct kvm_run *run)
+static void serve_mmio(struct vcpu *vcpu)
 {
+	const struct vcpus_config *config = &vcpu->group->config;
+	struct kvm_run *run = vcpu->run;
+
+	metric_inc(run->mmio.is_write ? &vcpu->metrics.exit_mmio_write : &vcpu->metrics.exit_mmio_read);
 	if (run->mmio.is_write)
 		bus_write(config->mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
 	else
@@ -129,13 +137,14 @@ static bool end(const struct vcpu *vcpu, enum vcpu_end end, const char *message)
 }
 
 static bool __attribute__((format(printf, 2, 3)))
-end_with_error(const struct vcpu *vcpu, const char *fmt, ...)
+end_with_error(struct vcpu *vcpu, const char *fmt, ...)
 {
 	struct kvm_regs regs = {0};
 	char message[ERROR_MESSAGE_MAX];
 	va_list args;
 	size_t len;
 
+	metric_inc(&vcpu->metrics.failures);
 	len = (size_t)snprintf(message, sizeof(message), "vCPU %u: ", vcpu->index);
 	va_start(args, fmt);
 	len += (size_t)vsnprintf(message + len, sizeof(message) - len, fmt, args);
@@ -162,16 +171,16 @@ static const char *internal_error_name(uint32_t suberror)
 }
 
 /* False when this vCPU is not to run again. */
-static bool serve_exit(const struct vcpu *vcpu)
+static bool serve_exit(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
-		serve_port(&vcpu->group->config, run);
+		serve_port(vcpu);
 		return true;
 	case KVM_EXIT_MMIO:
-		serve_mmio(&vcpu->group->config, run);
+		serve_mmio(vcpu);
 		return true;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_HLT: /* not with an interrupt controller in KVM */

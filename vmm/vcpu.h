@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct vm;
 struct boot_entry;
@@ -45,6 +46,11 @@ struct vcpus_config {
 
 enum vcpus_wanted { VCPUS_PAUSE, VCPUS_RUN, VCPUS_STOP };
 
+struct vcpu_metrics {
+	uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write; /* register accesses */
+	uint64_t failures; /* it ended by an error */
+};
+
 struct vcpu {
 	struct vcpus *group;
 	unsigned index;
@@ -52,6 +58,7 @@ struct vcpu {
 	struct kvm_run *run; /* owned mapping */
 	pthread_t thread;
 	bool has_thread;
+	struct vcpu_metrics metrics;
 };
 
 struct vcpus {

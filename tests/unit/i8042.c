@@ -244,6 +244,7 @@ static void other_ports_and_widths_are_harmless(void **state)
 	assert_int_equal(bytes[7], 0xff);
 	memset(bytes, 0, sizeof(bytes));
 	i8042_write(f->dev, 2, bytes, 2);
+	assert_int_equal(i8042_metrics(f->dev)->missed_write_count, 2);
 	assert_int_equal(status(f), 0x14);
 }
 

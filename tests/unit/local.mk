@@ -74,3 +74,5 @@ tests_unit_forward_SOURCES = tests/unit/forward.c tools/forward.c
 tests_unit_forward_LDADD = $(UNIT_LIBS)
 tests_unit_session_SOURCES = tests/unit/session.c tools/session.c
 tests_unit_session_LDADD = $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/metrics
+tests_unit_metrics_LDADD = $(VMM_TEST_LIBS)

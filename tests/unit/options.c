@@ -49,7 +49,8 @@ static void test_all_of_them(void **state)
 	snprintf(number, sizeof(number), "%d", fd);
 	snprintf(with_equals, sizeof(with_equals), "--log-fd=%d", fd);
 	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals,
-				       "--status-fd", number, "--output-limit=16", "--level=Debug"),
+				       "--status-fd", number, "--output-limit=16", "--level=Debug",
+				       "--metrics-path", "/m"),
 				 &options, &err),
 		0);
 	assert_string_equal(options.config_file, "a=b");
@@ -57,6 +58,7 @@ static void test_all_of_them(void **state)
 	assert_int_equal(options.output.log_fd, fd);
 	assert_int_equal(options.status_fd, fd);
 	assert_int_equal(options.output.limit_bytes, 16 << 20);
+	assert_string_equal(options.metrics_path, "/m");
 	assert_true(options.level_given);
 	assert_int_equal(options.level, LOG_LEVEL_DEBUG);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);

@@ -13,6 +13,7 @@ static void what_is_written_is_read(void **state)
 {
 	struct fixture *f = *state;
 	uint8_t data[4096], file[4096];
+	const struct blk_metrics *counts;
 	struct made m;
 	uint32_t len;
 
@@ -27,6 +28,15 @@ static void what_is_written_is_read(void **state)
 	assert_memory_equal(guest_ptr(&f->g, m.data), data, sizeof(data));
 	assert_int_equal(run(f, add(f, T_FLUSH, 0, NULL, 0, 0), &len), S_OK);
 	assert_int_equal(len, 1);
+	counts = virtio_blk_metrics(f->dev);
+	assert_int_equal(counts->write_count, 1);
+	assert_int_equal(counts->write_bytes, sizeof(data));
+	assert_int_equal(counts->read_count, 1);
+	assert_int_equal(counts->read_bytes, sizeof(data));
+	assert_int_equal(counts->flush_count, 1);
+	assert_int_equal(counts->queue_event_count, 3);
+	assert_int_equal(counts->invalid_reqs_count + counts->execute_fails + counts->no_avail_buffer, 0);
+	assert_in_range(counts->read_agg.max_us, counts->read_agg.min_us, counts->read_agg.sum_us);
 }
 
 /* 2.7.4.1: the device must not assume how a request is cut into descriptors. */
@@ -167,6 +177,7 @@ static void requests_off_the_disk_fail(void **state)
 	assert_int_equal(do_range(f, T_WRITE_ZEROES, 0, 0, 0), S_IOERR);
 	read_file(f, all, DISK_BYTES, 0);
 	assert_memory_equal(all, zero, DISK_BYTES);
+	assert_int_equal(virtio_blk_metrics(f->dev)->invalid_reqs_count, 11);
 	assert_int_equal(do_write(f, DISK_SECTORS - 2, data, 1024), S_OK);
 	free(all);
 	free(zero);

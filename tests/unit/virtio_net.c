@@ -12,11 +12,15 @@
 static void frames_go_both_ways(void **state)
 {
 	struct world *w = *state;
+	const struct net_metrics *counts;
+	uint64_t bytes = 0;
 	uint8_t frame[1514];
 
 	world_start(w, MERGED, QSIZE, RX_BYTES);
 	for (unsigned i = 0; i < 300; i++) {
 		size_t len = 14 + i * 5;
+
+		bytes += len;
 
 		fill_frame(frame, len, i);
 		peer_sends(w, frame, len);
@@ -24,6 +28,11 @@ static void frames_go_both_ways(void **state)
 		guest_sends(w, frame, len + (len == 14));
 		peer_expects(w, frame, len + (len == 14));
 	}
+	counts = virtio_net_metrics(w->dev);
+	assert_int_equal(counts->rx_count, 300);
+	assert_int_equal(counts->rx_bytes_count, bytes);
+	assert_int_equal(counts->tx_count, 300);
+	assert_int_equal(counts->tx_bytes_count, bytes + 1); /* the shortest went with a byte more */
 }
 
 static void configuration_space_says_what_there_is(void **state)

@@ -71,6 +71,9 @@ static void entropy_fills_the_drivers_buffers(void **state)
 	assert_int_equal(len, 4096); /* the rest is asked for again */
 	assert_memory_equal((uint8_t *)guest_ptr(&f->g, data + 64 + 4096), zero, 64);
 	assert_int_equal(f->d.interrupts[0], 1);
+	assert_int_equal(virtio_rng_metrics(f->dev)->entropy_bytes, 64 + 4096);
+	assert_int_equal(virtio_rng_metrics(f->dev)->entropy_event_count, 1);
+	assert_int_equal(f->dev->metrics.triggers, 1);
 }
 
 static void entropy_into_nothing_is_refused(void **state)
@@ -86,6 +89,8 @@ static void entropy_into_nothing_is_refused(void **state)
 		driver_kick(&f->d, 0);
 		assert_int_equal(driver_status(&f->d), LIVE | VIRTIO_STATUS_NEEDS_RESET);
 		assert_int_equal(f->q.used_ring->idx, 0);
+		assert_int_equal(virtio_rng_metrics(f->dev)->entropy_event_fails, i + 1);
+		assert_int_equal(f->dev->metrics.config_updates, i + 1);
 	}
 }
 

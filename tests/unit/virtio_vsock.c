@@ -6,6 +6,7 @@
 static void guest_connects_talks_and_closes(void **state)
 {
 	struct world *w = *state;
+	const struct vsock_metrics *counts;
 	struct vsock_header header;
 	uint8_t data[RX_BYTES];
 	int fd = guest_connects(w, 5000);
@@ -24,6 +25,12 @@ static void guest_connects_talks_and_closes(void **state)
 	expect_end(w, fd);
 	expect_silence(w);
 	assert_int_equal(vsock_of(w)->n_conns, 0);
+	counts = virtio_vsock_metrics(w->dev);
+	assert_int_equal(counts->tx_bytes_count, 5);
+	assert_int_equal(counts->rx_bytes_count, 5);
+	assert_int_equal(counts->tx_packets_count, 3); /* request, data, shutdown */
+	assert_int_equal(counts->conns_added, 1);
+	assert_int_equal(counts->conns_removed, 1);
 	close(fd);
 }
 
