@@ -2,6 +2,7 @@
 #include "vmm/api.h"
 
 #include "common/checked.h"
+#include "vmm/api_metrics.h"
 #include "common/log.h"
 
 #include <ctype.h>
@@ -174,6 +175,8 @@ int api_serve(const struct api *api, const struct http_head *head, const char *b
 		r = api_check_state(route->states, api->state(api->ctx), &err);
 	if (r == 0)
 		r = route->handle(api->ctx, &call, &err);
+	if (route)
+		api_metrics_count(api->metrics, route, r < 0);
 	if (r < 0) {
 		log_call(head, call.refusal, &err);
 		r = api_refuse(call.refusal, head->keep_alive, &err, out);

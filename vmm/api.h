@@ -29,10 +29,13 @@ struct api_route {
 	int (*handle)(void *ctx, struct api_call *call, struct error *err);
 };
 
+struct api_metrics;
+
 struct api {
 	const struct api_route *routes; /* ended by a NULL path */
 	enum api_state (*state)(void *ctx);
 	void *ctx; /* of `state` and of every handler */
+	struct api_metrics *metrics;
 };
 
 /* For a handler whose body says in which of the states it is served: 0, or -errno with `err` set. */

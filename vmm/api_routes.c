@@ -4,6 +4,7 @@
 #include "vmm/monitor.h"
 
 #include "common/checked.h"
+#include "common/loop.h"
 #include "devices/blk_io.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
@@ -240,15 +241,21 @@ static const struct json_table vm_state_table = JSON_TABLE("Vm", struct vm_state
 
 static int patch_vm(void *ctx, struct api_call *call, struct error *err)
 {
+	struct monitor *monitor = ctx;
+	__typeof__(monitor->api_metrics.latencies) *latencies = &monitor->api_metrics.latencies;
 	struct vm_state wanted;
+	uint64_t begun_ns;
 	int r = json_read(&vm_state_table, call->body, &wanted, err);
 
 	if (r < 0)
 		return r;
+	begun_ns = monotonic_ns();
 	if (wanted.state == VM_PAUSED)
-		monitor_pause(ctx);
+		monitor_pause(monitor);
 	else
-		monitor_resume(ctx);
+		monitor_resume(monitor);
+	metric_store(wanted.state == VM_PAUSED ? &latencies->pause_vm : &latencies->resume_vm,
+		(monotonic_ns() - begun_ns) / 1000);
 	return 0;
 }
 

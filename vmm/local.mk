@@ -15,6 +15,7 @@ libhull_vmm_boot_a_SOURCES = \
 noinst_LIBRARIES += libhull-vmm.a
 libhull_vmm_a_SOURCES = \
 	vmm/api.c vmm/api.h \
+	vmm/api_metrics.c vmm/api_metrics.h \
 	vmm/api_server.c vmm/api_server.h \
 	vmm/bus.c vmm/bus.h \
 	vmm/config.c vmm/config.h \

@@ -40,6 +40,11 @@ enum metrics_source {
 	METRICS_UART,	    /* struct uart16550_metrics */
 	METRICS_I8042,	    /* struct i8042_metrics */
 	METRICS_VCPU,	    /* struct vcpu_metrics, of each vCPU */
+	METRICS_API_GET,    /* parts of struct api_metrics */
+	METRICS_API_PUT,
+	METRICS_API_PATCH,
+	METRICS_API_LATENCIES,
+	METRICS_API_SERVER,
 	METRICS_LOG,	    /* struct log_metrics */
 	METRICS_LOGGER,	    /* our own */
 	METRICS_SOURCES

@@ -10,6 +10,7 @@
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
+#include "vmm/api_metrics.h"
 #include "vmm/vcpu.h"
 
 #define COUNT(type, field)   {#field, METRIC_COUNT, offsetof(struct type, field)}
@@ -105,6 +106,55 @@ static const struct metric_field vcpu_fields[] = {
 	COUNT(vcpu_metrics, failures),
 };
 
+#define API_AT(part, member) \
+	(offsetof(struct api_metrics, part.member) - offsetof(struct api_metrics, part))
+#define API_COUNT(part, name) {#name "_count", METRIC_COUNT, API_AT(part, name.count)}
+#define API_BOTH(part, name)  API_COUNT(part, name), {#name "_fails", METRIC_COUNT, API_AT(part, name.fails)}
+#define API_VALUE(part, name) {#name, METRIC_VALUE, API_AT(part, name)}
+
+static const struct metric_field api_get_fields[] = {
+	API_COUNT(get, instance_info),
+	API_COUNT(get, machine_cfg),
+	API_COUNT(get, mmds),
+	API_COUNT(get, vmm_version),
+	API_COUNT(get, hotplug_memory),
+};
+
+static const struct metric_field api_put_fields[] = {
+	API_BOTH(put, actions),
+	API_BOTH(put, boot_source),
+	API_BOTH(put, drive),
+	API_BOTH(put, logger),
+	API_BOTH(put, machine_cfg),
+	API_BOTH(put, cpu_cfg),
+	API_BOTH(put, metrics),
+	API_BOTH(put, network),
+	API_BOTH(put, mmds),
+	API_BOTH(put, vsock),
+	API_BOTH(put, pmem),
+	API_BOTH(put, serial),
+	API_BOTH(put, hotplug_memory),
+};
+
+static const struct metric_field api_patch_fields[] = {
+	API_BOTH(patch, drive),
+	API_BOTH(patch, network),
+	API_BOTH(patch, machine_cfg),
+	API_BOTH(patch, mmds),
+	API_BOTH(patch, hotplug_memory),
+	API_BOTH(patch, pmem),
+};
+
+static const struct metric_field api_latency_fields[] = {
+	API_VALUE(latencies, pause_vm),
+	API_VALUE(latencies, resume_vm),
+};
+
+static const struct metric_field api_server_fields[] = {
+	API_VALUE(server, process_startup_time_us),
+	API_VALUE(server, process_startup_time_cpu_us),
+};
+
 static const struct metric_field log_fields[] = {
 	COUNT(log_metrics, missed_log_count),
 };
@@ -115,6 +165,8 @@ static const struct metric_field logger_fields[] = {
 };
 
 #define TABLE(group, fields, type)	  {group, fields, ARRAY_SIZE(fields), sizeof(struct type), false}
+#define API_TABLE(group, fields, part) \
+	{group, fields, ARRAY_SIZE(fields), sizeof(((struct api_metrics *)0)->part), false}
 #define DEVICE_TABLE(group, fields, type) {group, fields, ARRAY_SIZE(fields), sizeof(struct type), true}
 
 const struct metric_table metric_tables[METRICS_SOURCES] = {
@@ -126,6 +178,11 @@ const struct metric_table metric_tables[METRICS_SOURCES] = {
 	[METRICS_UART] = TABLE("uart", uart_fields, uart16550_metrics),
 	[METRICS_I8042] = TABLE("i8042", i8042_fields, i8042_metrics),
 	[METRICS_VCPU] = TABLE("vcpu", vcpu_fields, vcpu_metrics),
+	[METRICS_API_GET] = API_TABLE("get_api_requests", api_get_fields, get),
+	[METRICS_API_PUT] = API_TABLE("put_api_requests", api_put_fields, put),
+	[METRICS_API_PATCH] = API_TABLE("patch_api_requests", api_patch_fields, patch),
+	[METRICS_API_LATENCIES] = API_TABLE("latencies_us", api_latency_fields, latencies),
+	[METRICS_API_SERVER] = API_TABLE("api_server", api_server_fields, server),
 	[METRICS_LOG] = TABLE("logger", log_fields, log_metrics),
 	[METRICS_LOGGER] = TABLE("logger", logger_fields, logger_metrics),
 };

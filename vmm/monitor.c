@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <time.h>
 
 static enum api_state monitor_state(void *ctx)
 {
@@ -40,6 +41,40 @@ static void ignore_signals(struct monitor *monitor)
 	monitor->sigterm = monitor->sigint = NULL;
 }
 
+static void count_requests(struct monitor *monitor)
+{
+	struct api_metrics *counts = &monitor->api_metrics;
+
+	metrics_add(monitor->metrics, METRICS_API_GET, NULL, monitor, &counts->get);
+	metrics_add(monitor->metrics, METRICS_API_PUT, NULL, monitor, &counts->put);
+	metrics_add(monitor->metrics, METRICS_API_PATCH, NULL, monitor, &counts->patch);
+	metrics_add(monitor->metrics, METRICS_API_LATENCIES, NULL, monitor, &counts->latencies);
+	metrics_add(monitor->metrics, METRICS_API_SERVER, NULL, monitor, &counts->server);
+}
+
+/* Who starts us may lie. */
+static uint64_t since(uint64_t then_us, uint64_t now_us)
+{
+	return now_us > then_us ? now_us - then_us : 0;
+}
+
+/* How long it took to come this far, since whoever started us began to. */
+static void measure_startup(struct monitor *monitor)
+{
+	const struct options *options = monitor->options;
+	struct timespec cpu;
+	uint64_t now_us;
+
+	if (options->start_time_us)
+		metric_store(&monitor->api_metrics.server.process_startup_time_us,
+			since(options->start_time_us, monotonic_ns() / 1000));
+	if (!options->start_time_cpu_us || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) < 0)
+		return;
+	now_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+	metric_store(&monitor->api_metrics.server.process_startup_time_cpu_us,
+		since(options->start_time_cpu_us, now_us) + options->parent_cpu_time_us);
+}
+
 static int open_server(struct monitor *monitor, struct error *err)
 {
 	const struct options *options = monitor->options;
@@ -50,6 +85,7 @@ static int open_server(struct monitor *monitor, struct error *err)
 		monitor->loop, options->api_socket, options->api_body_bytes_max, &monitor->api, err);
 	if (!monitor->server)
 		return error_in_field(err, "--api-sock");
+	measure_startup(monitor);
 	return 0;
 }
 
@@ -79,11 +115,12 @@ int monitor_init(struct monitor *monitor, const struct options *options, struct 
 
 	*monitor = (struct monitor){.options = options, .config = *config, .state = API_NOT_STARTED};
 	*config = (struct config){0};
-	monitor->api = (struct api){monitor_routes, monitor_state, monitor};
+	monitor->api = (struct api){monitor_routes, monitor_state, monitor, &monitor->api_metrics};
 	monitor->loop = loop_new();
 	if (!monitor->loop)
 		return error_set_errno(err, errno, "no event loop");
 	monitor->metrics = metrics_new(monitor->loop);
+	count_requests(monitor);
 	r = open_metrics(monitor, err);
 	if (r == 0)
 		r = watch_signals(monitor, err);

@@ -4,6 +4,7 @@
 #define HULL_VMM_MONITOR_H
 
 #include "vmm/api.h"
+#include "vmm/api_metrics.h"
 #include "vmm/config.h"
 
 struct api_server;
@@ -22,6 +23,7 @@ struct monitor {
 	struct metrics *metrics;
 	struct machine *machine; /* NULL before the start */
 	struct api api;
+	struct api_metrics api_metrics;
 	struct api_server *server;		 /* NULL without one */
 	struct loop_source *sigterm, *sigint; /* until the machine takes them over */
 };

@@ -141,14 +141,28 @@ static int set_body_bytes(struct parsed *p, const char *value, struct error *err
 	return r;
 }
 
-/* When, and with what processor time, the launcher began: kept by Firecracker for its own measurements. A number, and no more is
- * made of it. */
-static int check_microseconds(struct parsed *p, const char *value, struct error *err)
+/* 0 is "not told", as Firecracker's jailer says it. */
+static int parse_microseconds(const char *value, uint64_t *ret, struct error *err)
 {
-	uint64_t ignored;
+	if (strcmp(value, "0") != 0)
+		return parse_number(value, " microseconds", INT64_MAX, ret, err);
+	*ret = 0;
+	return 0;
+}
 
-	(void)p;
-	return strcmp(value, "0") == 0 ? 0 : parse_number(value, " microseconds", INT64_MAX, &ignored, err);
+static int set_start_time(struct parsed *p, const char *value, struct error *err)
+{
+	return parse_microseconds(value, &p->options.start_time_us, err);
+}
+
+static int set_start_time_cpu(struct parsed *p, const char *value, struct error *err)
+{
+	return parse_microseconds(value, &p->options.start_time_cpu_us, err);
+}
+
+static int set_parent_cpu_time(struct parsed *p, const char *value, struct error *err)
+{
+	return parse_microseconds(value, &p->options.parent_cpu_time_us, err);
 }
 
 /* There is none to be left out. */
@@ -212,9 +226,9 @@ static const struct option_entry {
 	{"--level", true, set_level},
 	{"--no-seccomp", false, set_no_seccomp},
 	{"--seccomp-filter", true, refuse_seccomp_filter},
-	{"--start-time-us", true, check_microseconds},
-	{"--start-time-cpu-us", true, check_microseconds},
-	{"--parent-cpu-time-us", true, check_microseconds},
+	{"--start-time-us", true, set_start_time},
+	{"--start-time-cpu-us", true, set_start_time_cpu},
+	{"--parent-cpu-time-us", true, set_parent_cpu_time},
 	{"--metrics-path", true, set_metrics_path},
 	{"--help", false, set_help},
 	{"--version", false, set_version},

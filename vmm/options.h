@@ -18,6 +18,8 @@ struct options {
 	const char *config_file; /* NULL: none; all strings are borrowed from argv */
 	const char *api_socket;  /* NULL: no API */
 	size_t api_body_bytes_max;
+	/* When the launcher began, and with what processor time, microseconds on CLOCK_MONOTONIC and of processes; 0: not told. */
+	uint64_t start_time_us, start_time_cpu_us, parent_cpu_time_us;
 	const char *id; /* "hull-vmm", or Firecracker's "anonymous-instance", by default: the name in the log */
 	struct devices_output output;
 	const char *metrics_path; /* NULL: as the configuration says */

@@ -2,6 +2,7 @@
 import json
 import os
 import select
+import time
 
 import pytest
 
@@ -57,6 +58,8 @@ def test_metrics_tell_what_the_guest_did(boot, config, tmp_path_factory):
         head -c 4096 /dev/hwrng > /dev/null
         echo guest: ready; read line; echo guest: bye; poweroff -f""", ["virtio_mmio", "virtio_blk", "virtio_rng"], ["--id", "web-1"])
     machine.wait_for("guest: ready")
+    machine.must("PATCH", "/vm", {"state": "Paused"})
+    machine.must("PATCH", "/vm", {"state": "Resumed"})
     machine.must("PUT", "/actions", {"action_type": "FlushMetrics"})
     lines = Lines(fifo)
     line = lines.next()
@@ -72,6 +75,7 @@ def test_metrics_tell_what_the_guest_did(boot, config, tmp_path_factory):
     assert line["vcpu"]["exit_io_out"] >= line["uart"]["write_count"] and line["vcpu"]["exit_mmio_read"] > 0
     assert line["vcpu"]["failures"] == 0
     assert line["interrupts"]["triggers"] > 0
+    assert line["latencies_us"]["pause_vm"] > 0 and line["latencies_us"]["resume_vm"] > 0
     assert line["vsock"]["conns_added"] == line["net"]["rx_count"] == 0
     # What comes next is what was added: the last line comes by itself.
     machine.send("\n")
@@ -84,7 +88,7 @@ def test_metrics_tell_what_the_guest_did(boot, config, tmp_path_factory):
 
 def test_metrics_are_set_up_once_and_before_the_start(vmm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("metrics")
-    api = vmm(None)
+    api = vmm(None, "--start-time-us", str(time.monotonic_ns() // 1000), "--start-time-cpu-us=1", "--parent-cpu-time-us=1000")
     api.refused("PUT", "/actions", {"action_type": "FlushMetrics"}, "not supported before starting the microVM")
     api.refused("PUT", "/metrics", {}, "metrics_path: is required")
     api.refused("PUT", "/metrics", {"metrics_path": "/nonexistent/m"}, "metrics_path: /nonexistent/m: No such file")
@@ -94,5 +98,11 @@ def test_metrics_are_set_up_once_and_before_the_start(vmm, tmp_path_factory):
     assert api.must("GET", "/vm/config")["metrics"] == {"metrics_path": str(folder / "m"), "emit_id": True}
     api.terminate()
     assert api.wait() == 0
-    assert json.loads((folder / "m").read_text())["id"] == "hull-vmm"
+    line = json.loads((folder / "m").read_text())
+    assert line["id"] == "hull-vmm"
+    assert line["put_api_requests"]["metrics_count"] == 5 and line["put_api_requests"]["metrics_fails"] == 4
+    assert line["put_api_requests"]["actions_count"] == line["put_api_requests"]["actions_fails"] == 1
+    assert line["get_api_requests"]["instance_info_count"] == line["put_api_requests"]["vsock_count"] == 0
+    assert 0 < line["api_server"]["process_startup_time_us"] < DEADLINE * 1e6
+    assert line["api_server"]["process_startup_time_cpu_us"] >= 1000
     assert not (folder / "n").exists()
