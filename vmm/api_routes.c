@@ -9,6 +9,7 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "vmm/boot.h"
+#include "vmm/logger.h"
 #include "vmm/options.h"
 
 #include <errno.h>
@@ -156,6 +157,20 @@ static int put_serial(void *ctx, struct api_call *call, struct error *err)
 	return put(ctx, call, "serial", err);
 }
 
+/* What it speaks of changes at once. */
+static int put_logger(void *ctx, struct api_call *call, struct error *err)
+{
+	struct config trial;
+	int r;
+
+	config_init(&trial);
+	r = config_put(&trial, "logger", call->id, call->body, err);
+	if (r == 0)
+		r = logger_change(trial.logger, err);
+	config_done(&trial);
+	return r == 0 ? put(ctx, call, "logger", err) : r;
+}
+
 /* It opens its file at once, and can do so once. */
 static int put_metrics(void *ctx, struct api_call *call, struct error *err)
 {
@@ -275,6 +290,7 @@ const struct api_route monitor_routes[] = {
 	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
 	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},
+	{HTTP_PUT, "/logger", API_NOT_STARTED, API_BODY_JSON, put_logger},
 	{HTTP_PUT, "/metrics", API_NOT_STARTED, API_BODY_JSON, put_metrics},
 	{HTTP_PUT, "/serial", API_NOT_STARTED, API_BODY_JSON, put_serial},
 	{.path = NULL},

@@ -96,8 +96,6 @@ int config_check(const struct config *config, struct error *err)
 		r = refuse_if_given(config->entropy->rate_limiter, "entropy.rate_limiter", err);
 	if (r == 0 && config->serial)
 		r = refuse_if_given(config->serial->rate_limiter, "serial.rate_limiter", err);
-	if (r == 0 && config->logger)
-		r = refuse_if_given(config->logger->module, "logger.module", err);
 	if (r == 0 && n_virtio > LAYOUT_VIRTIO_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, LAYOUT_VIRTIO_MAX);

@@ -64,9 +64,9 @@ struct config_serial {
 };
 
 struct config_logger {
-	char *log_path, *level; /* may be NULL */
+	char *log_path, *level, *module; /* may be NULL, as what follows may not have been given */
 	bool show_level, show_log_origin;
-	json_t *module;
+	bool has_show_level, has_show_log_origin;
 };
 
 struct config_metrics {

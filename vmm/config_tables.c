@@ -155,9 +155,12 @@ static const struct json_table serial_table = JSON_TABLE("Serial", struct config
 static const struct json_field logger_fields[] = {
 	{"log_path", JSON_FIELD_STRING, LOGGER(log_path), .nullable = true, .min = 1},
 	{"level", JSON_FIELD_STRING, LOGGER(level), .nullable = true, .check = check_level},
-	{"show_level", JSON_FIELD_BOOL, LOGGER(show_level), .nullable = true},
-	{"show_log_origin", JSON_FIELD_BOOL, LOGGER(show_log_origin), .nullable = true},
-	{"module", JSON_FIELD_ANY, LOGGER(module), .nullable = true},
+	{"show_level", JSON_FIELD_BOOL, LOGGER(show_level), .nullable = true,
+		.present_offset = LOGGER(has_show_level)},
+	{"show_log_origin", JSON_FIELD_BOOL, LOGGER(show_log_origin), .nullable = true,
+		.present_offset = LOGGER(has_show_log_origin)},
+	{"module", JSON_FIELD_STRING, LOGGER(module), .nullable = true, .max = LOG_MODULE_MAX - 1,
+		.help = "only what source files of this prefix say"},
 };
 static const struct json_table logger_table = JSON_TABLE("Logger", struct config_logger, logger_fields);
 

@@ -21,6 +21,7 @@ libhull_vmm_a_SOURCES = \
 	vmm/config.c vmm/config.h \
 	vmm/config_edit.c vmm/config_tables.c \
 	vmm/console.c vmm/console.h \
+	vmm/logger.c vmm/logger.h \
 	vmm/metrics.c vmm/metrics.h \
 	vmm/metrics_tables.c \
 	vmm/options.c vmm/options.h \

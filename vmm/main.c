@@ -1,6 +1,7 @@
 /* hull-vmm: runs one virtual machine until it ends, and tells how. */
 #include "common/log.h"
 #include "vmm/config.h"
+#include "vmm/logger.h"
 #include "vmm/monitor.h"
 #include "vmm/options.h"
 #include "vmm/outcome.h"
@@ -31,28 +32,6 @@ static int fail_usage(const struct error *err)
 
 	fprintf(stderr, "hull-vmm: %s\n", error_line(err, line, sizeof(line)));
 	return EXIT_USAGE;
-}
-
-/* The log goes where the configuration and the command line, which has the last word, say. */
-static int open_log(const struct options *options, const struct config *config, struct error *err)
-{
-	const struct config_logger *logger = config->logger;
-	enum log_level level = options->level;
-	int fd = STDERR_FILENO;
-
-	if (logger && logger->level && !options->level_given)
-		config_parse_level(
-			logger->level, &level, NULL); /* the configuration's reader has seen it succeed */
-	if (logger && logger->log_path) {
-		fd = open(logger->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-			0600);
-		if (fd < 0)
-			return error_set_field(
-				err, errno, "logger.log_path", "%s: %s", logger->log_path, strerror(errno));
-	}
-	log_open(options->id, level, fd);
-	log_limit(options->output.limit_bytes);
-	return 0;
 }
 
 /* The machine as the file says, started at once; or none, which clients of the API will describe and start. */
@@ -124,7 +103,10 @@ int main(int argc, char *argv[])
 	/* 3. The machine's description, and the log it names. */
 	r = read_config(&options, &config, &err);
 	if (r == 0)
-		r = open_log(&options, &config, &err);
+		r = logger_open(&options, config.logger, &err);
+
+	if (r == 0 && options.as_firecracker)
+		log_info("Running Firecracker v" OPTIONS_FIRECRACKER_VERSION);
 
 	/* 4. The API's socket, and the machine: made, run to its end, taken apart. */
 	if (r == 0)

@@ -28,7 +28,10 @@ const char options_usage[] =
 	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit "
 	"status\n"
 	"  --output-limit MIB  the files of console, log descriptor and log keep this much, the newest\n"
+	"  --log-path PATH     file or FIFO for the log, instead of standard error\n"
 	"  --level LEVEL       Off, Error, Warning, Info (default), Debug or Trace\n"
+	"  --module PREFIX     only what source files whose path begins so have to say: devices, vmm/api ...\n"
+	"  --show-level, --show-log-origin  in each line of the log\n"
 	"  --metrics-path PATH  file or FIFO for metrics, a line of JSON each minute and at the end\n"
 	"  --version, --help\n";
 
@@ -183,8 +186,41 @@ static int refuse_seccomp_filter(struct parsed *p, const char *value, struct err
 
 static int set_level(struct parsed *p, const char *value, struct error *err)
 {
-	p->options.level_given = true;
-	return config_parse_level(value, &p->options.level, err);
+	enum log_level ignored;
+
+	p->options.logger.level = (char *)value; /* nobody frees it */
+	return config_parse_level(value, &ignored, err);
+}
+
+static int set_log_path(struct parsed *p, const char *value, struct error *err)
+{
+	(void)err;
+	p->options.logger.log_path = (char *)value;
+	return 0;
+}
+
+static int set_module(struct parsed *p, const char *value, struct error *err)
+{
+	if (strlen(value) >= LOG_MODULE_MAX)
+		return error_set(err, EINVAL, "must have %d characters at most", LOG_MODULE_MAX - 1);
+	p->options.logger.module = (char *)value;
+	return 0;
+}
+
+static int set_show_level(struct parsed *p, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	p->options.logger.has_show_level = p->options.logger.show_level = true;
+	return 0;
+}
+
+static int set_show_log_origin(struct parsed *p, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	p->options.logger.has_show_log_origin = p->options.logger.show_log_origin = true;
+	return 0;
 }
 
 static int set_metrics_path(struct parsed *p, const char *value, struct error *err)
@@ -223,7 +259,11 @@ static const struct option_entry {
 	{"--log-fd", true, set_log_fd},
 	{"--status-fd", true, set_status_fd},
 	{"--output-limit", true, set_output_limit},
+	{"--log-path", true, set_log_path},
 	{"--level", true, set_level},
+	{"--module", true, set_module},
+	{"--show-level", false, set_show_level},
+	{"--show-log-origin", false, set_show_log_origin},
 	{"--no-seccomp", false, set_no_seccomp},
 	{"--seccomp-filter", true, refuse_seccomp_filter},
 	{"--start-time-us", true, set_start_time},
@@ -286,8 +326,7 @@ int options_parse(int argc, char *argv[], struct options *ret, struct error *err
 				   .id = "hull-vmm",
 				   .api_body_bytes_max = API_BODY_BYTES_DEFAULT,
 				   .output.log_fd = -1,
-				   .status_fd = -1,
-				   .level = LOG_LEVEL_INFO}};
+				   .status_fd = -1}};
 	int r = 0;
 
 	if (p.options.as_firecracker)

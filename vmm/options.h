@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "vmm/config.h"
 #include "vmm/devices.h"
 
 #include <stdbool.h>
@@ -24,8 +25,7 @@ struct options {
 	struct devices_output output;
 	const char *metrics_path; /* NULL: as the configuration says */
 	int status_fd;           /* -1: none */
-	bool level_given;
-	enum log_level level;
+	struct config_logger logger; /* as the configuration has it */
 	bool help, version; /* then nothing else was looked at */
 };
 

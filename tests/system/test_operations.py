@@ -1,12 +1,14 @@
 """How a machine is operated: metrics, logs, an orderly end."""
 import json
 import os
+import re
 import select
+import subprocess
 import time
 
 import pytest
 
-from conftest import DEADLINE
+from conftest import BUILD, DEADLINE
 
 from test_vmm import config  # noqa: F401 (a fixture)
 
@@ -106,3 +108,58 @@ def test_metrics_are_set_up_once_and_before_the_start(vmm, tmp_path_factory):
     assert 0 < line["api_server"]["process_startup_time_us"] < DEADLINE * 1e6
     assert line["api_server"]["process_startup_time_cpu_us"] >= 1000
     assert not (folder / "n").exists()
+
+
+@pytest.fixture
+def firecracker(tmp_path_factory):
+    """The monitor under Firecracker's name."""
+    path = tmp_path_factory.mktemp("bin") / "firecracker"
+    path.symlink_to(BUILD / "hull-vmm")
+    return path
+
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}"
+
+
+def test_the_log_is_firecrackers_under_its_name(firecracker, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    done = subprocess.run([firecracker, "--no-api", "--config-file", "/dev/null", "--log-path", folder / "log", "--id", "vm-1"],
+                          capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 1 and "line 1" in done.stderr
+    (folder / "config.json").write_text(json.dumps({"boot-source": {"kernel_image_path": "/nonexistent"},
+                                                    "logger": {"log_path": "/nonexistent/x", "level": "Error"}}))
+    for shown, inner in (([], ""), (["--show-level", "--show-log-origin"], r":INFO:vmm/main\.c:\d+")):
+        (folder / "log").unlink(missing_ok=True)
+        # The command line has the last word.
+        subprocess.run([firecracker, "--no-api", "--config-file", folder / "config.json", "--log-path", folder / "log", "--id", "vm-1",
+                        "--level", "info", *shown], capture_output=True, timeout=DEADLINE)
+        assert re.match(rf"{STAMP} \[vm-1:main{inner}\] Running Firecracker v1\.17\.0\n", (folder / "log").read_text())
+
+
+def all_of(reader):
+    """What lies in the FIFO now."""
+    return (reader.read(1 << 20) or b"").decode()
+
+
+def test_a_client_moves_the_log_and_narrows_it(vmm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("log")
+    fifo = folder / "log.fifo"
+    os.mkfifo(fifo)
+    api = vmm(None)
+    api.must("PUT", "/logger", {"log_path": str(fifo), "level": "Info", "show_log_origin": True})  # nobody reads it
+    with os.fdopen(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
+        api.must("GET", "/version")
+        assert re.fullmatch(r"(\S+ INFO  hull-vmm: vmm/api\.c:\d+: API: \w+ /\w+: 20\d\n)+", all_of(reader))
+        api.must("PUT", "/logger", {"module": "devices"})
+        all_of(reader)
+        api.must("GET", "/version")
+        assert all_of(reader) == ""
+        api.must("PUT", "/logger", {"module": "vmm", "show_log_origin": False})  # the file stays
+        api.must("GET", "/version")
+        assert "hull-vmm: API: GET /version: 200" in all_of(reader)
+        # What the reader does not take is lost, and holds nothing up.
+        for _ in range(1000):
+            api.must("GET", "/version")
+    for body, reason in (({"log_path": "/nonexistent/l"}, "log_path: /nonexistent/l: No such file"), ({"level": "loud"}, "must be one of"),
+                         ({"module": "x" * 64}, "module"), ({"show_level": 1}, "show_level"), ({"colour": True}, "colour: unknown field")):
+        api.refused("PUT", "/logger", body, reason)

@@ -76,3 +76,5 @@ tests_unit_session_SOURCES = tests/unit/session.c tools/session.c
 tests_unit_session_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/metrics
 tests_unit_metrics_LDADD = $(VMM_TEST_LIBS)
+UNIT_TESTS += tests/unit/log
+tests_unit_log_LDADD = $(UNIT_LIBS)

@@ -35,7 +35,9 @@ static void test_defaults(void **state)
 	assert_int_equal(options.output.log_fd, -1);
 	assert_int_equal(options.status_fd, -1);
 	assert_int_equal(options.output.limit_bytes, 0);
-	assert_false(options.level_given);
+	assert_null(options.logger.level);
+	assert_null(options.logger.log_path);
+	assert_false(options.logger.has_show_level);
 }
 
 static void test_all_of_them(void **state)
@@ -50,7 +52,8 @@ static void test_all_of_them(void **state)
 	snprintf(with_equals, sizeof(with_equals), "--log-fd=%d", fd);
 	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals,
 				       "--status-fd", number, "--output-limit=16", "--level=Debug",
-				       "--metrics-path", "/m"),
+				       "--metrics-path", "/m", "--log-path", "/l", "--module=vmm", "--show-level",
+				       "--show-log-origin"),
 				 &options, &err),
 		0);
 	assert_string_equal(options.config_file, "a=b");
@@ -59,8 +62,10 @@ static void test_all_of_them(void **state)
 	assert_int_equal(options.status_fd, fd);
 	assert_int_equal(options.output.limit_bytes, 16 << 20);
 	assert_string_equal(options.metrics_path, "/m");
-	assert_true(options.level_given);
-	assert_int_equal(options.level, LOG_LEVEL_DEBUG);
+	assert_string_equal(options.logger.level, "Debug");
+	assert_string_equal(options.logger.log_path, "/l");
+	assert_string_equal(options.logger.module, "vmm");
+	assert_true(options.logger.show_level && options.logger.show_log_origin);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	close(fd);
 }
