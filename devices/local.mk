@@ -24,7 +24,8 @@ libhull_devices_a_SOURCES += \
 libhull_devices_a_SOURCES += \
 	devices/blk_file.c devices/blk_io.h \
 	devices/blk_sync.c devices/blk_uring.c \
-	devices/virtio_blk.c devices/virtio_blk.h
+	devices/virtio_blk.c devices/virtio_blk.h devices/virtio_blk_device.h \
+	devices/virtio_blk_request.c
 
 # What virtio-net and virtio-vsock share: work brought to the loop thread, many receive buffers in one read.
 libhull_devices_a_SOURCES += \
@@ -45,3 +46,6 @@ libhull_devices_a_SOURCES += \
 	devices/net_stream.c \
 	devices/net_tap.c \
 	devices/virtio_net.c devices/virtio_net.h
+
+libhull_devices_a_SOURCES += \
+	devices/rate_limiter.c devices/rate_limiter.h

@@ -6,6 +6,7 @@
 #define HULL_DEVICES_VIRTIO_BLK_H
 
 #include "common/loop.h"
+#include "devices/rate_limiter.h"
 #include "devices/virtio.h"
 
 enum blk_engine { BLK_ENGINE_ASYNC /* io_uring */, BLK_ENGINE_SYNC };
@@ -17,6 +18,7 @@ struct virtio_blk_config {
 	int fd; /* of a regular file or a block device, opened O_RDWR or O_RDONLY; taken over, also on failure */
 	bool read_only;
 	enum blk_cache cache;
+	const struct rate_limiter_config *limiter; /* borrowed for the call; NULL: none */
 	enum blk_engine engine; /* ASYNC falls back to SYNC, with a log line, where io_uring is forbidden */
 };
 
@@ -25,6 +27,7 @@ struct blk_metrics {
 	uint64_t invalid_reqs_count;		     /* answered without asking the disk */
 	uint64_t execute_fails;			     /* the disk failed */
 	uint64_t io_engine_throttled_events;	     /* the kernel had no room for a request */
+	uint64_t rate_limiter_throttled_events;	     /* requests had to wait for a limit */
 	uint64_t flush_count, read_count, write_count, read_bytes, write_bytes;
 	struct metric_latency read_agg, write_agg; /* from the ring to the answer */
 };
@@ -37,5 +40,13 @@ struct virtio_dev *virtio_blk_new(
 	const struct virtio_blk_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
 
 const struct blk_metrics *virtio_blk_metrics(const struct virtio_dev *dev);
+
+/* Loop thread, both; they take the device's lock. */
+
+/* As rate_limiter_update(). */
+void virtio_blk_set_limiter(struct virtio_dev *dev, const struct rate_limiter_config *limiter);
+/* Puts the file at `path` in the disk's place, and tells the driver its size. What was begun ends on the old one; when the new
+ * one cannot be had, the old one goes on. 0, or -errno with `err` set (field "path_on_host"). */
+int virtio_blk_set_file(struct virtio_dev *dev, const char *path, struct error *err);
 
 #endif

@@ -55,6 +55,10 @@ struct virtio_net {
 	bool quiet;            /* between quiesce() and resume() */
 	bool rx_starved;       /* there is no buffer for the next frame: until the driver rings */
 	bool tx_blocked;       /* the back-end is full: until it is writable */
+	bool rx_limited;       /* what the host has is left there: until the limiter's delay is over */
+	struct rate_limiter rx_limiter, tx_limiter;
+	struct loop_source *limit_timer; /* the first of their delays is over */
+	uint64_t limit_delay_ns;         /* of this round; UINT64_MAX: none */
 	bool rx_used, tx_used; /* pushed to since the last interrupt */
 	struct net_metrics metrics;
 
@@ -86,6 +90,28 @@ static void link_lost(struct virtio_net *n, int errnum)
 	n->tx_blocked = false;
 	loop_kick(&n->kick); /* frames that wait in the transmit ring are dropped now */
 	virtio_dev_config_changed(&n->dev);
+}
+
+/* Whether a limit forbids the next frame; then the device is called again when it does not. */
+static bool is_limited(struct virtio_net *n, struct rate_limiter *limiter, uint64_t *throttled)
+{
+	uint64_t delay_ns;
+
+	if (!rate_limiter_is_on(limiter))
+		return false;
+	delay_ns = rate_limiter_delay_ns(limiter, monotonic_ns());
+	if (!delay_ns)
+		return false;
+	metric_inc(throttled);
+	if (delay_ns < n->limit_delay_ns)
+		n->limit_delay_ns = delay_ns;
+	return true;
+}
+
+static void charge(struct rate_limiter *limiter, size_t frame_bytes)
+{
+	if (rate_limiter_is_on(limiter))
+		rate_limiter_charge(limiter, frame_bytes, monotonic_ns());
 }
 
 /* From the back-end to the driver. */
@@ -207,6 +233,9 @@ static int receive_one(struct virtio_net *n)
 		return 0;
 	}
 	if (!n->pending) {
+		n->rx_limited = is_limited(n, &n->rx_limiter, &n->metrics.rx_rate_limiter_throttled);
+		if (n->rx_limited)
+			return 0;
 		got = receive(n);
 		if (got == -EAGAIN)
 			return 0;
@@ -219,6 +248,7 @@ static int receive_one(struct virtio_net *n)
 			n->rx_expected = NET_PACKET_MAX;
 		if ((size_t)got <= NET_HEADER_BYTES)
 			return 1;
+		charge(&n->rx_limiter, (size_t)got - NET_HEADER_BYTES);
 		if ((size_t)got <= n->batch.bytes)
 			return complete_frame(n, (size_t)got) < 0 ? -EFAULT : 1;
 		keep_pending(n, (size_t)got);
@@ -354,11 +384,15 @@ static void pump_tx(struct virtio_net *n)
 			loop_kick(&n->kick);
 			return;
 		}
+		if (virtq_has_work(tx) && is_limited(n, &n->tx_limiter, &n->metrics.tx_rate_limiter_throttled))
+			return; /* the doorbell stays silent until then */
 		r = virtq_pop_or_arm(tx, &n->chain);
 		if (r == 0)
 			return;
 		if (r > 0)
 			r = send_one(n);
+		if (r == 0)
+			charge(&n->tx_limiter, n->chain.out_bytes - NET_HEADER_BYTES);
 		if (r == -EAGAIN) {
 			virtq_unpop(tx, 1);
 			n->tx_blocked = true;
@@ -386,7 +420,7 @@ static void watch(struct virtio_net *n)
 			link_lost(n, -r);
 		else if (r == -EAGAIN || n->tx_blocked)
 			events |= EPOLLOUT;
-		if (!n->rx_starved && n->dev.queues[NET_QUEUE_RX].ready)
+		if (!n->rx_starved && !n->rx_limited && n->dev.queues[NET_QUEUE_RX].ready)
 			events |= EPOLLIN;
 	}
 	if (n->source)
@@ -395,11 +429,15 @@ static void watch(struct virtio_net *n)
 
 static void service(struct virtio_net *n)
 {
+	n->limit_delay_ns = UINT64_MAX;
+	n->rx_limited = false;
 	if (is_running(n) && n->backend)
 		pump_rx(n);
 	if (is_running(n))
 		pump_tx(n);
 	watch(n);
+	if (n->limit_delay_ns != UINT64_MAX)
+		loop_timer_arm(n->limit_timer, n->limit_delay_ns);
 	if (n->rx_used)
 		virtio_dev_notify(&n->dev, NET_QUEUE_RX);
 	if (n->tx_used)
@@ -531,6 +569,7 @@ static void net_free(struct virtio_dev *dev)
 	struct virtio_net *n = from_dev(dev);
 
 	loop_remove(n->source);
+	loop_remove(n->limit_timer);
 	if (n->backend)
 		n->backend->ops->free(n->backend);
 	loop_kick_done(&n->kick);
@@ -597,7 +636,10 @@ struct virtio_dev *virtio_net_new(
 	if (!n->backend)
 		goto fail;
 	n->offloads = n->backend->ops->features;
-	if (n->id && loop_kick_init(&n->kick, loop, on_kick, n) == 0)
+	rate_limiter_init(&n->rx_limiter, config->rx_limiter, monotonic_ns());
+	rate_limiter_init(&n->tx_limiter, config->tx_limiter, monotonic_ns());
+	n->limit_timer = loop_add_timer(loop, on_kick, n);
+	if (n->id && n->limit_timer && loop_kick_init(&n->kick, loop, on_kick, n) == 0)
 		n->source = loop_add_fd(loop, n->backend->fd, EPOLLIN, on_backend, n);
 	if (!n->source) {
 		error_set_errno(
@@ -609,4 +651,19 @@ struct virtio_dev *virtio_net_new(
 fail:
 	virtio_dev_free(&n->dev);
 	return NULL;
+}
+
+void virtio_net_set_limiters(
+        struct virtio_dev *dev, const struct rate_limiter_config *rx, const struct rate_limiter_config *tx)
+{
+	struct virtio_net *n = from_dev(dev);
+	uint64_t now = monotonic_ns();
+
+	virtio_dev_enter(dev);
+	if (rx)
+		rate_limiter_update(&n->rx_limiter, rx, now);
+	if (tx)
+		rate_limiter_update(&n->tx_limiter, tx, now);
+	virtio_dev_leave(dev);
+	loop_kick(&n->kick); /* what waited for the old limits looks again */
 }

@@ -3,6 +3,7 @@
 #define HULL_DEVICES_VIRTIO_NET_H
 
 #include "common/loop.h"
+#include "devices/rate_limiter.h"
 #include "devices/virtio.h"
 
 enum net_backend_kind {
@@ -16,6 +17,7 @@ struct virtio_net_config {
 	int fd; /* taken over, also on failure */
 	uint8_t mac[6];
 	uint16_t mtu; /* 0: not offered */
+	const struct rate_limiter_config *rx_limiter, *tx_limiter; /* borrowed for the call; NULL: none. Of frames' bytes */
 };
 
 /* As Firecracker counts: rx is towards the guest. A frame is a packet; its bytes are Ethernet's. */
@@ -29,6 +31,7 @@ struct net_metrics {
 	uint64_t tx_malformed_frames;
 	uint64_t tx_fails; /* the link was down: dropped */
 	uint64_t tap_read_fails, tap_write_fails;
+	uint64_t rx_rate_limiter_throttled, tx_rate_limiter_throttled; /* a frame had to wait for a limit */
 };
 
 /* Attaches to the tap interface `name` (created when absent and permitted). Descriptor, or -errno with `err` set. */
@@ -38,5 +41,9 @@ struct virtio_dev *virtio_net_new(
 	const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err);
 
 const struct net_metrics *virtio_net_metrics(const struct virtio_dev *dev);
+
+/* As rate_limiter_update(); NULL leaves one as it is. Loop thread; takes the device's lock. */
+void virtio_net_set_limiters(
+	struct virtio_dev *dev, const struct rate_limiter_config *rx, const struct rate_limiter_config *tx);
 
 #endif

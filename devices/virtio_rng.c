@@ -17,7 +17,8 @@
 
 struct virtio_rng {
 	struct virtio_dev dev;
-	struct loop_source *again; /* a timer: the driver added requests as fast as they were served */
+	struct loop_source *again; /* a timer: the driver added requests as fast as they were served, or a limit is reached */
+	struct rate_limiter limiter;
 	struct rng_metrics metrics;
 };
 
@@ -46,17 +47,33 @@ static uint32_t fill(struct virtio_rng *rng, const struct virtq_chain *chain)
 	return done;
 }
 
+/* Whether a limit forbids to serve what the driver has made available, if it has; then the timer goes on. */
+static bool is_throttled(struct virtio_rng *rng)
+{
+	uint64_t delay_ns;
+
+	if (!rate_limiter_is_on(&rng->limiter) || !virtq_has_work(&rng->dev.queues[0]))
+		return false;
+	delay_ns = rate_limiter_delay_ns(&rng->limiter, monotonic_ns());
+	if (!delay_ns)
+		return false;
+	metric_inc(&rng->metrics.entropy_rate_limiter_throttled);
+	loop_timer_arm(rng->again, delay_ns);
+	return true;
+}
+
 static void rng_doorbell(struct virtio_dev *dev, uint16_t q)
 {
 	struct virtio_rng *rng = to_rng(dev);
 	struct virtq *vq = &dev->queues[q];
 	struct virtq_chain chain;
+	uint32_t filled;
 	int r = 0;
 
 	metric_inc(&rng->metrics.entropy_event_count);
 	virtq_disable_doorbell(vq);
 	for (unsigned budget = QUEUE_SIZE; budget > 0; budget--) {
-		r = virtq_pop_or_arm(vq, &chain);
+		r = is_throttled(rng) ? 0 : virtq_pop_or_arm(vq, &chain);
 		if (r <= 0)
 			break;
 		/* 5.4.6.1: the driver's buffers are all for the device to write, and not empty. */
@@ -64,7 +81,9 @@ static void rng_doorbell(struct virtio_dev *dev, uint16_t q)
 			r = -EINVAL;
 			break;
 		}
-		virtq_push(vq, chain.head, fill(rng, &chain));
+		filled = fill(rng, &chain);
+		rate_limiter_charge(&rng->limiter, filled, monotonic_ns());
+		virtq_push(vq, chain.head, filled);
 	}
 	if (r < 0) {
 		metric_inc(&rng->metrics.entropy_event_fails);
@@ -149,7 +168,8 @@ const struct rng_metrics *virtio_rng_metrics(const struct virtio_dev *dev)
 	return &container_of(dev, const struct virtio_rng, dev)->metrics;
 }
 
-struct virtio_dev *virtio_rng_new(struct loop *loop, const struct gmem *mem, struct error *err)
+struct virtio_dev *virtio_rng_new(const struct rate_limiter_config *limiter, struct loop *loop, const struct gmem *mem,
+	struct error *err)
 {
 	struct virtio_rng *rng = calloc(1, sizeof(*rng));
 
@@ -158,6 +178,7 @@ struct virtio_dev *virtio_rng_new(struct loop *loop, const struct gmem *mem, str
 		return NULL;
 	}
 	virtio_dev_init(&rng->dev, &rng_ops, mem);
+	rate_limiter_init(&rng->limiter, limiter, monotonic_ns());
 	rng->again = loop_add_timer(loop, on_again, rng);
 	if (!rng->again) {
 		error_set_errno(err, errno, "cannot create the entropy device");

@@ -8,6 +8,7 @@
 #include "devices/blk_io.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
+#include "vmm/api_live.h"
 #include "vmm/boot.h"
 #include "vmm/logger.h"
 #include "vmm/options.h"
@@ -285,8 +286,10 @@ const struct api_route monitor_routes[] = {
 	{HTTP_PUT, "/machine-config", API_NOT_STARTED, API_BODY_JSON, put_machine_config},
 	{HTTP_PATCH, "/machine-config", API_NOT_STARTED, API_BODY_JSON, patch_machine_config},
 	{HTTP_PUT, "/drives/{id}", API_NOT_STARTED, API_BODY_JSON, put_drive},
+	{HTTP_PATCH, "/drives/{id}", API_STARTED, API_BODY_JSON, live_patch_drive},
 	{HTTP_DELETE, "/drives/{id}", API_NOT_STARTED, API_BODY_NONE, delete_drive},
 	{HTTP_PUT, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_JSON, put_net},
+	{HTTP_PATCH, "/network-interfaces/{id}", API_STARTED, API_BODY_JSON, live_patch_net},
 	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
 	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},

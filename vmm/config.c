@@ -47,10 +47,8 @@ static int check_machine(const struct config_machine *machine, struct error *err
 static int check_drive(const struct config *config, size_t index, struct error *err)
 {
 	const struct config_drive *drive = config_drive(config, index);
-	int r = refuse_if_given(drive->rate_limiter, "rate_limiter", err);
+	int r = refuse_if_given(drive->socket, "socket", err);
 
-	if (r == 0)
-		r = refuse_if_given(drive->socket, "socket", err);
 	for (size_t i = 0; i < index && r == 0; i++) {
 		if (strcmp(config_drive(config, i)->drive_id, drive->drive_id) == 0)
 			r = error_set_field(err, EEXIST, "drive_id", "\"%s\" is taken by drives[%zu]",
@@ -65,11 +63,9 @@ static int check_drive(const struct config *config, size_t index, struct error *
 static int check_net(const struct config *config, size_t index, struct error *err)
 {
 	const struct config_net *net = config_net(config, index);
-	int r = refuse_if_given(net->rx_rate_limiter, "rx_rate_limiter", err);
+	int r = 0;
 
-	if (r == 0)
-		r = refuse_if_given(net->tx_rate_limiter, "tx_rate_limiter", err);
-	if (r == 0 && !net->host_dev_name && !net->stream_socket_path)
+	if (!net->host_dev_name && !net->stream_socket_path)
 		r = error_set_field(err, EINVAL, "host_dev_name", "is required (or stream_socket_path)");
 	if (r == 0 && net->host_dev_name && net->stream_socket_path)
 		r = error_set_field(
@@ -92,10 +88,6 @@ int config_check(const struct config *config, struct error *err)
 		r = check_drive(config, i, err);
 	for (size_t i = 0; i < config->nets.len && r == 0; i++)
 		r = check_net(config, i, err);
-	if (r == 0 && config->entropy)
-		r = refuse_if_given(config->entropy->rate_limiter, "entropy.rate_limiter", err);
-	if (r == 0 && config->serial)
-		r = refuse_if_given(config->serial->rate_limiter, "serial.rate_limiter", err);
 	if (r == 0 && n_virtio > LAYOUT_VIRTIO_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, LAYOUT_VIRTIO_MAX);

@@ -7,6 +7,7 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "devices/rate_limiter.h"
 
 #define CONFIG_FILE_MAX   (1u << 20) /* bytes */
 #define CONFIG_VCPUS_MAX  32
@@ -36,7 +37,8 @@ struct config_drive {
 	bool is_root_device, is_read_only;
 	int cache_type; /* enum config_cache */
 	int io_engine;  /* enum config_engine */
-	json_t *rate_limiter, *socket;
+	struct rate_limiter_config *rate_limiter; /* NULL: none, as below */
+	json_t *socket;
 	size_t position; /* in the file: config_parse() may move a root device */
 };
 
@@ -45,7 +47,7 @@ struct config_net {
 	char *host_dev_name, *stream_socket_path; /* exactly one is set */
 	char *guest_mac;                          /* may be NULL */
 	int64_t mtu;                              /* 0: not given */
-	json_t *rx_rate_limiter, *tx_rate_limiter;
+	struct rate_limiter_config *rx_rate_limiter, *tx_rate_limiter;
 	uint8_t mac[6]; /* guest_mac, or one made from the interface's id */
 };
 
@@ -55,12 +57,12 @@ struct config_vsock {
 };
 
 struct config_entropy {
-	json_t *rate_limiter;
+	struct rate_limiter_config *rate_limiter;
 };
 
 struct config_serial {
 	char *serial_out_path; /* may be NULL */
-	json_t *rate_limiter;
+	struct token_bucket_config *rate_limiter; /* of bytes; NULL: none */
 };
 
 struct config_logger {
@@ -88,6 +90,7 @@ struct config {
 	json_t *unsupported[5]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
+extern const struct json_table config_rate_limiter_table; /* of struct rate_limiter_config */
 extern const struct json_table config_table; /* of struct config: what all the rest is told by */
 
 /* "06:00:ac:10:00:02", exactly. */
@@ -101,10 +104,14 @@ void config_init(struct config *ret);
 int config_put(struct config *config, const char *key, const char *id, const json_t *value, struct error *err);
 /* The same for some of the object's fields: the others stay. */
 int config_patch(struct config *config, const char *key, const json_t *fields, struct error *err);
+/* The same for an item of an array; what is an object is changed in part, too. */
+int config_patch_item(
+	struct config *config, const char *key, const char *id, const json_t *fields, struct error *err);
 /* Takes the item out of an array; false when it has none of that id. */
 bool config_remove(struct config *config, const char *key, const char *id);
 /* What is there, as a client would put it: null for what was not given. A new reference. */
 json_t *config_get(const struct config *config, const char *key);
+json_t *config_get_item(const struct config *config, const char *key, const char *id); /* NULL: there is none */
 json_t *config_get_all(const struct config *config);
 
 /* Puts everything in its place once the last piece is there: MAC addresses, the root device first. */

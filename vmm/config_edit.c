@@ -160,6 +160,18 @@ int config_patch(struct config *config, const char *key, const json_t *fields, s
 	return config_put(config, key, NULL, whole, err);
 }
 
+int config_patch_item(
+	struct config *config, const char *key, const char *id, const json_t *fields, struct error *err)
+{
+	cleanup(json_decrefp) json_t *whole = config_get_item(config, key, id);
+
+	if (!whole)
+		return error_set(err, ENOENT, "%s has no \"%s\"", key, id);
+	if (json_object_update_recursive(whole, (json_t *)fields) < 0)
+		return error_set(err, ENOMEM, "out of memory");
+	return config_put(config, key, id, whole, err);
+}
+
 bool config_remove(struct config *config, const char *key, const char *id)
 {
 	const struct json_field *field = piece_field(key);
@@ -177,6 +189,15 @@ bool config_remove(struct config *config, const char *key, const char *id)
 json_t *config_get(const struct config *config, const char *key)
 {
 	return json_dump_field(piece_field(key), config);
+}
+
+json_t *config_get_item(const struct config *config, const char *key, const char *id)
+{
+	const struct json_field *field = piece_field(key);
+	const struct json_array *array = piece_place(config, field);
+	size_t index = find_item(field, array, id);
+
+	return index < array->len ? json_dump(field->table, item_at(field, array, index)) : NULL;
 }
 
 json_t *config_get_all(const struct config *config)

@@ -69,6 +69,26 @@ static const char *const cache_names[] = {
 static const char *const engine_names[] = {
 	[CONFIG_ENGINE_SYNC] = "Sync", [CONFIG_ENGINE_ASYNC] = "Async", NULL};
 
+#define BUCKET(member) offsetof(struct token_bucket_config, member)
+static const struct json_field bucket_fields[] = {
+	{"size", JSON_FIELD_INT, BUCKET(size), .required = true, .max = TOKEN_BUCKET_SIZE_MAX,
+		.help = "tokens: bytes, or operations; 0 is no limit"},
+	{"refill_time", JSON_FIELD_INT, BUCKET(refill_time), .required = true, .max = TOKEN_BUCKET_REFILL_MS_MAX,
+		.help = "milliseconds in which an empty bucket is full again; 0 is no limit"},
+	{"one_time_burst", JSON_FIELD_INT, BUCKET(one_time_burst), .nullable = true, .sparse = true,
+		.max = TOKEN_BUCKET_SIZE_MAX, .help = "tokens beside the bucket, which do not come back"},
+};
+static const struct json_table bucket_table = JSON_TABLE("TokenBucket", struct token_bucket_config, bucket_fields);
+
+static const struct json_field limiter_fields[] = {
+	{"bandwidth", JSON_FIELD_OPTIONAL, offsetof(struct rate_limiter_config, bandwidth), .nullable = true,
+		.sparse = true, .table = &bucket_table},
+	{"ops", JSON_FIELD_OPTIONAL, offsetof(struct rate_limiter_config, ops), .nullable = true,
+		.sparse = true, .table = &bucket_table},
+};
+const struct json_table config_rate_limiter_table =
+	JSON_TABLE("RateLimiter", struct rate_limiter_config, limiter_fields);
+
 /* Firecracker's own configurations say null for what they do without, so everything that may be absent may be
  * null. */
 #define BOOT(member) offsetof(struct config_boot, member)
@@ -111,7 +131,8 @@ static const struct json_field drive_fields[] = {
 		.def = CONFIG_CACHE_UNSAFE},
 	{"io_engine", JSON_FIELD_ENUM, DRIVE(io_engine), .nullable = true, .names = engine_names,
 		.def = CONFIG_ENGINE_SYNC},
-	{"rate_limiter", JSON_FIELD_ANY, DRIVE(rate_limiter), .nullable = true},
+	{"rate_limiter", JSON_FIELD_OPTIONAL, DRIVE(rate_limiter), .nullable = true,
+		.table = &config_rate_limiter_table},
 	{"socket", JSON_FIELD_ANY, DRIVE(socket), .nullable = true},
 };
 static const struct json_table drive_table = JSON_TABLE("Drive", struct config_drive, drive_fields);
@@ -126,8 +147,10 @@ static const struct json_field net_fields[] = {
 		.sparse = true, .help = "Unix socket of passt"},
 	{"guest_mac", JSON_FIELD_STRING, NET(guest_mac), .nullable = true, .check = check_mac},
 	{"mtu", JSON_FIELD_INT, NET(mtu), .nullable = true, .sparse = true, .min = 68, .max = 65535},
-	{"rx_rate_limiter", JSON_FIELD_ANY, NET(rx_rate_limiter), .nullable = true},
-	{"tx_rate_limiter", JSON_FIELD_ANY, NET(tx_rate_limiter), .nullable = true},
+	{"rx_rate_limiter", JSON_FIELD_OPTIONAL, NET(rx_rate_limiter), .nullable = true,
+		.table = &config_rate_limiter_table},
+	{"tx_rate_limiter", JSON_FIELD_OPTIONAL, NET(tx_rate_limiter), .nullable = true,
+		.table = &config_rate_limiter_table},
 };
 static const struct json_table net_table = JSON_TABLE("NetworkInterface", struct config_net, net_fields);
 
@@ -140,14 +163,16 @@ static const struct json_field vsock_fields[] = {
 static const struct json_table vsock_table = JSON_TABLE("Vsock", struct config_vsock, vsock_fields);
 
 static const struct json_field entropy_fields[] = {
-	{"rate_limiter", JSON_FIELD_ANY, offsetof(struct config_entropy, rate_limiter), .nullable = true},
+	{"rate_limiter", JSON_FIELD_OPTIONAL, offsetof(struct config_entropy, rate_limiter), .nullable = true,
+		.table = &config_rate_limiter_table},
 };
 static const struct json_table entropy_table = JSON_TABLE("Entropy", struct config_entropy, entropy_fields);
 
 static const struct json_field serial_fields[] = {
 	{"serial_out_path", JSON_FIELD_STRING, offsetof(struct config_serial, serial_out_path),
 		.nullable = true, .min = 1},
-	{"rate_limiter", JSON_FIELD_ANY, offsetof(struct config_serial, rate_limiter), .nullable = true},
+	{"rate_limiter", JSON_FIELD_OPTIONAL, offsetof(struct config_serial, rate_limiter), .nullable = true,
+		.table = &bucket_table, .help = "output beyond it is dropped"},
 };
 static const struct json_table serial_table = JSON_TABLE("Serial", struct config_serial, serial_fields);
 

@@ -53,7 +53,11 @@ static void uart_interrupt(void *ctx)
 
 static void uart_transmit(void *ctx, const uint8_t *data, size_t len)
 {
-	console_write(&((struct devices *)ctx)->console, data, len);
+	struct devices *devices = ctx;
+
+	/* A guest that says more than it may is not slowed down: what is too much is lost. */
+	len = token_bucket_take(&devices->console_bucket, len, monotonic_ns());
+	console_write(&devices->console, data, len);
 }
 
 static void uart_receive_ready(void *ctx)
@@ -166,9 +170,13 @@ static int add_virtio(struct devices *devices, struct virtio_dev *dev, enum metr
 {
 	int r = place_virtio(devices, dev, err);
 
-	if (r == 0)
-		metrics_add_device(devices->config.metrics, source, id, dev, counted);
-	return r;
+	if (r < 0)
+		return r;
+	devices->ids[devices->n_virtio - 1] = id ? strdup(id) : NULL;
+	if (id && !devices->ids[devices->n_virtio - 1])
+		return error_set(err, ENOMEM, "out of memory");
+	metrics_add_device(devices->config.metrics, source, id, dev, counted);
+	return 0;
 }
 
 static int make_drive(struct devices *devices, const struct config_drive *drive, struct error *err)
@@ -179,6 +187,7 @@ static int make_drive(struct devices *devices, const struct config_drive *drive,
 		.read_only = drive->is_read_only,
 		.cache = drive->cache_type == CONFIG_CACHE_UNSAFE ? BLK_CACHE_UNSAFE : BLK_CACHE_WRITEBACK,
 		.engine = drive->io_engine == CONFIG_ENGINE_SYNC ? BLK_ENGINE_SYNC : BLK_ENGINE_ASYNC,
+		.limiter = drive->rate_limiter,
 	};
 	struct virtio_dev *dev;
 
@@ -195,6 +204,8 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 		.id = net->iface_id,
 		.kind = net->host_dev_name ? NET_BACKEND_TAP : NET_BACKEND_STREAM,
 		.mtu = (uint16_t)net->mtu,
+		.rx_limiter = net->rx_rate_limiter,
+		.tx_limiter = net->tx_rate_limiter,
 	};
 	const char *field = net->host_dev_name ? "host_dev_name" : "stream_socket_path";
 	struct virtio_dev *dev;
@@ -226,9 +237,10 @@ static int make_vsock(struct devices *devices, const struct config_vsock *vsock,
 	return dev ? add_virtio(devices, dev, METRICS_VSOCK, NULL, virtio_vsock_metrics(dev), err) : -EIO;
 }
 
-static int make_entropy(struct devices *devices, struct error *err)
+static int make_entropy(struct devices *devices, const struct config_entropy *entropy, struct error *err)
 {
-	struct virtio_dev *dev = virtio_rng_new(devices->config.loop, devices->config.mem, err);
+	struct virtio_dev *dev =
+		virtio_rng_new(entropy->rate_limiter, devices->config.loop, devices->config.mem, err);
 
 	return dev ? add_virtio(devices, dev, METRICS_ENTROPY, NULL, virtio_rng_metrics(dev), err) : -EIO;
 }
@@ -254,7 +266,7 @@ static int make_virtio(struct devices *devices, struct error *err)
 			error_in_field(err, "vsock");
 	}
 	if (config->entropy && r >= 0) {
-		r = make_entropy(devices, err);
+		r = make_entropy(devices, config->entropy, err);
 		if (r < 0)
 			error_in_field(err, "entropy");
 	}
@@ -271,6 +283,7 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 		config->output.limit_bytes, err);
 	if (r < 0)
 		return r;
+	token_bucket_init(&devices->console_bucket, serial ? serial->rate_limiter : NULL, monotonic_ns());
 	make_fixed(devices);
 	r = make_virtio(devices, err);
 	if (r < 0)
@@ -278,11 +291,24 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 	return r;
 }
 
+struct virtio_dev *devices_find(const struct devices *devices, uint32_t device_id, const char *id)
+{
+	for (unsigned i = 0; i < devices->n_virtio; i++) {
+		struct virtio_dev *dev = devices->devs[i];
+		const char *has = devices->ids[i];
+
+		if (dev->ops->device_id == device_id && (id && has ? strcmp(id, has) == 0 : id == has))
+			return dev;
+	}
+	return NULL;
+}
+
 void devices_done(struct devices *devices)
 {
 	for (unsigned i = 0; i < devices->n_virtio; i++) {
 		metrics_remove(devices->config.metrics, devices->devs[i]);
 		virtio_mmio_free(devices->virtio[i]);
+		free(devices->ids[i]);
 	}
 	metrics_remove(devices->config.metrics, devices);
 	exit_port_free(devices->exit_port);

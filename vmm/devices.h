@@ -48,6 +48,7 @@ struct devices {
 	struct devices_config config;
 	struct bus ports, mmio; /* for the vCPUs */
 	struct console console;
+	struct token_bucket console_bucket; /* under the UART's lock, as its output */
 	struct uart16550 *uart; /* all owned */
 	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
@@ -56,6 +57,7 @@ struct devices {
 	struct virtio_mmio *virtio[LAYOUT_VIRTIO_MAX];
 	struct virtio_dev *devs[LAYOUT_VIRTIO_MAX]; /* behind virtio[i], which owns it */
 	struct acpi_virtio places[LAYOUT_VIRTIO_MAX]; /* of virtio[i], for the ACPI tables */
+	char *ids[LAYOUT_VIRTIO_MAX];		      /* of virtio[i], owned; NULL: there is only one of its kind */
 	unsigned n_virtio;
 };
 
@@ -69,6 +71,9 @@ void devices_done(struct devices *devices);
 void devices_start(struct devices *devices);
 /* Whether a device may let a vCPU wait for the outside; at first none does. False ends such waits. Any thread. */
 void devices_may_wait(struct devices *devices, bool may_wait);
+
+/* The device of that kind (VIRTIO_ID_*, virtio 1.2, section 5) and id, NULL being that of an only one; or NULL. Loop thread. */
+struct virtio_dev *devices_find(const struct devices *devices, uint32_t device_id, const char *id);
 
 /* What the workload handed over, 0..255, or -1. Any thread. */
 int devices_exit_status(const struct devices *devices);

@@ -276,6 +276,11 @@ void machine_finish(struct machine *machine, struct outcome *ret)
 	ret->exit_status = devices_exit_status(&machine->devices);
 }
 
+struct devices *machine_devices(struct machine *machine)
+{
+	return &machine->devices;
+}
+
 void machine_free(struct machine *machine)
 {
 	if (!machine)

@@ -6,6 +6,7 @@
 #include "common/error.h"
 
 struct config;
+struct devices;
 struct devices_output;
 struct loop;
 struct machine;
@@ -25,6 +26,9 @@ void machine_resume(struct machine *machine);
 /* When the guest, or a signal (SIGTERM, SIGINT), has ended it, the loop is stopped. This stops its vCPUs in any case, and says
  * how it ended: by an error, when nothing has ended it. */
 void machine_finish(struct machine *machine, struct outcome *ret);
+
+/* Its devices, for changes while it runs; borrowed. Loop thread. */
+struct devices *machine_devices(struct machine *machine);
 
 /* Finishes disk requests in flight and removes what was created on the host. NULL is fine. */
 void machine_free(struct machine *machine);

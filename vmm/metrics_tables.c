@@ -36,6 +36,7 @@ static const struct metric_field block_fields[] = {
 	LATENCY(blk_metrics, read_agg),
 	LATENCY(blk_metrics, write_agg),
 	COUNT(blk_metrics, io_engine_throttled_events),
+	COUNT(blk_metrics, rate_limiter_throttled_events),
 };
 
 static const struct metric_field net_fields[] = {
@@ -54,6 +55,8 @@ static const struct metric_field net_fields[] = {
 	COUNT(net_metrics, tx_count),
 	COUNT(net_metrics, tx_packets_count),
 	COUNT(net_metrics, tx_queue_event_count),
+	COUNT(net_metrics, rx_rate_limiter_throttled),
+	COUNT(net_metrics, tx_rate_limiter_throttled),
 };
 
 static const struct metric_field vsock_fields[] = {
@@ -75,6 +78,7 @@ static const struct metric_field entropy_fields[] = {
 	COUNT(rng_metrics, entropy_event_count),
 	COUNT(rng_metrics, entropy_bytes),
 	COUNT(rng_metrics, host_rng_fails),
+	COUNT(rng_metrics, entropy_rate_limiter_throttled),
 };
 
 static const struct metric_field interrupts_fields[] = {

@@ -16,7 +16,7 @@ struct fixture {
 
 static void start_device(struct fixture *f)
 {
-	f->dev = virtio_rng_new(f->loop, &f->g.mem, &f->err);
+	f->dev = virtio_rng_new(NULL, f->loop, &f->g.mem, &f->err);
 	assert_non_null(f->dev);
 	driver_init(&f->d, f->dev, f->loop);
 }
