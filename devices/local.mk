@@ -8,6 +8,7 @@ libhull_devices_a_SOURCES += \
 	devices/state.c devices/state.h \
 	devices/virtio.c devices/virtio.h \
 	devices/virtio_mmio.c devices/virtio_mmio.h \
+	devices/virtio_transport.c devices/virtio_transport.h \
 	devices/virtq.c devices/virtq.h
 
 # The legacy devices of a PC that a stock kernel wants to meet.

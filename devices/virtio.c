@@ -147,21 +147,27 @@ void virtio_dev_doorbell(struct virtio_dev *dev, uint16_t q)
 	virtio_dev_leave(dev);
 }
 
-void virtio_dev_notify(struct virtio_dev *dev, uint16_t q)
+void virtio_dev_interrupt(struct virtio_dev *dev, uint16_t q)
 {
-	if (!virtq_wants_interrupt(&dev->queues[q]) || !dev->interrupt)
+	if (!dev->transport)
 		return;
 	metric_inc(&dev->metrics.triggers);
-	dev->interrupt(dev->interrupt_ctx, q);
+	dev->transport->interrupt(dev->transport_ctx, q);
+}
+
+void virtio_dev_notify(struct virtio_dev *dev, uint16_t q)
+{
+	if (virtq_wants_interrupt(&dev->queues[q]))
+		virtio_dev_interrupt(dev, q);
 }
 
 void virtio_dev_config_changed(struct virtio_dev *dev)
 {
 	dev->config_generation++;
-	if (!(dev->status & VIRTIO_STATUS_DRIVER_OK) || !dev->interrupt)
+	if (!(dev->status & VIRTIO_STATUS_DRIVER_OK) || !dev->transport)
 		return;
 	metric_inc(&dev->metrics.config_updates);
-	dev->interrupt(dev->interrupt_ctx, VIRTIO_INTERRUPT_CONFIG);
+	dev->transport->interrupt(dev->transport_ctx, VIRTIO_INTERRUPT_CONFIG);
 }
 
 void virtio_dev_broken(struct virtio_dev *dev, const char *why)

@@ -1,8 +1,8 @@
 /* The virtio device core (virtio 1.2, section 2): status, features, queues, configuration space. It knows neither the
  * transport before it nor the device behind it; both are tables of functions.
  *
- *	transport (virtio_mmio, later PCI) ──▶ virtio_dev ──▶ device (blk, net, vsock, rng) by struct virtio_ops
- *	                                  ◀── interrupt()
+ *	transport (virtio_mmio, virtio_pci) ──▶ virtio_dev ──▶ device (blk, net, vsock, rng) by struct virtio_ops
+ *	                                    ◀── struct virtio_transport
  *
  * Threads: vCPU threads come in by the transport's registers, the loop thread by doorbells (ioeventfd) and back-ends.
  * `lock` guards all of struct virtio_dev and the device's own state behind it; every function below that does not say
@@ -65,10 +65,24 @@ struct virtio_ops {
 	void (*free)(struct virtio_dev *dev);
 };
 
-/* The transport's side of an interrupt: called with the lock held, must not call back. `q` is the queue, or
- * VIRTIO_INTERRUPT_CONFIG for a configuration change (NEEDS_RESET included). */
+/* What a device asks of the transport before it. None of it calls back. */
 #define VIRTIO_INTERRUPT_CONFIG 0xffff
-typedef void (*virtio_interrupt_fn)(void *ctx, uint16_t q);
+struct virtio_transport {
+	/* Interrupts the guest for queue `q`, or for a configuration change (NEEDS_RESET included) with
+	 * VIRTIO_INTERRUPT_CONFIG. With the lock held, by any thread. */
+	void (*interrupt)(void *ctx, uint16_t q);
+
+	/* For a device whose rings are worked by somebody else: vhost, another thread. `q` < ops->n_queues. */
+
+	/* The eventfd that the driver's doorbell makes readable. Borrowed; it stays the same for the device's life. */
+	int (*kick_fd)(void *ctx, uint16_t q);
+	/* Whether the loop listens to it and calls ops->doorbell(), as at first. Loop thread. */
+	void (*listen)(void *ctx, uint16_t q, bool listen);
+	/* An eventfd each write to which interrupts the guest for the queue, with no help of the device's: borrowed, the same
+	 * from the queue's enabling until a reset. Or -1 where there is none: then interrupts are told by virtio_dev_interrupt().
+	 * With the lock held. */
+	int (*call_fd)(void *ctx, uint16_t q);
+};
 
 /* What the core counts for every device. */
 struct virtio_metrics {
@@ -92,8 +106,8 @@ struct virtio_dev {
 	struct virtq queues[VIRTIO_QUEUES_MAX];
 
 	struct virtio_metrics metrics;
-	virtio_interrupt_fn interrupt; /* set by the transport */
-	void *interrupt_ctx;
+	const struct virtio_transport *transport; /* borrowed, set by the transport itself; NULL: there is none */
+	void *transport_ctx;
 };
 
 /* Called by the device's own constructor; `mem` is borrowed and outlives it. */
@@ -132,6 +146,8 @@ static inline bool virtio_dev_running(const struct virtio_dev *dev)
 }
 /* Interrupts for queue `q` if the driver wants that. */
 void virtio_dev_notify(struct virtio_dev *dev, uint16_t q);
+/* The same without a look at the ring: for rings worked by somebody else, who has looked. */
+void virtio_dev_interrupt(struct virtio_dev *dev, uint16_t q);
 void virtio_dev_config_changed(struct virtio_dev *dev);
 /* The driver broke the rules: NEEDS_RESET, configuration interrupt, one log line, no more queue work until reset. */
 void virtio_dev_broken(struct virtio_dev *dev, const char *why) __attribute__((nonnull));

@@ -7,13 +7,11 @@
  *   for the device. The line is an edge, so every interrupt is a write to the eventfd, also while the bit is still set:
  *   one that came while the guest had the line masked would otherwise be the last. The driver acknowledges before it
  *   looks into the rings, so what was completed before the bit was set is seen (4.2.2.2: bits are cleared by
- *   acknowledgement only, or by reset).
- * - A doorbell is an eventfd that KVM writes without an exit. It is watched edge-triggered, so it need not be read:
- *   each write is one event. A QueueNotify that does come as an exit is passed on to the same eventfd, so that devices
- *   are rung on the loop thread only. */
+ *   acknowledgement only, or by reset). */
 #include "devices/virtio_mmio.h"
 
 #include "common/checked.h"
+#include "devices/virtio_transport.h"
 
 #include <errno.h>
 #include <linux/virtio_mmio.h>
@@ -29,58 +27,42 @@
 
 _Static_assert(VIRTIO_MMIO_QUEUE_NOTIFY == 0x050, "as the specification and linux/virtio_mmio.h have it");
 
-struct doorbell {
-	struct virtio_mmio *mmio;
-	uint16_t queue;
-	int fd;
-	struct loop_source *source;
-};
-
 struct virtio_mmio {
 	struct virtio_dev *dev; /* owned */
 	uint32_t interrupt_status; /* atomic */
 	int interrupt_fd;
-	struct doorbell doorbells[VIRTIO_QUEUES_MAX];
+	struct virtio_doorbells doorbells;
 };
 
-static void signal_fd(int fd)
-{
-	const uint64_t one = 1;
-	ssize_t n = write(fd, &one, sizeof(one));
-
-	(void)n; /* fails only when the counter is full, and then the event is pending already */
-}
-
-/* virtio_interrupt_fn. Release: who reads the bit sees the used ring that it speaks of. */
+/* Release: who reads the bit sees the used ring that it speaks of. */
 static void raise_interrupt(void *ctx, uint16_t q)
 {
 	struct virtio_mmio *mmio = ctx;
 	uint32_t bit = q == VIRTIO_INTERRUPT_CONFIG ? VIRTIO_MMIO_INT_CONFIG : VIRTIO_MMIO_INT_VRING;
 
 	__atomic_fetch_or(&mmio->interrupt_status, bit, __ATOMIC_SEQ_CST);
-	signal_fd(mmio->interrupt_fd);
+	virtio_signal_fd(mmio->interrupt_fd);
 }
 
-static void on_doorbell(void *ctx, uint32_t epoll_events)
+static int kick_fd(void *ctx, uint16_t q)
 {
-	struct doorbell *bell = ctx;
-
-	(void)epoll_events;
-	virtio_dev_doorbell(bell->mmio->dev, bell->queue);
+	return ((struct virtio_mmio *)ctx)->doorbells.items[q].fd;
 }
 
-static int open_doorbell(struct virtio_mmio *mmio, uint16_t q, struct loop *loop)
+static void listen_to(void *ctx, uint16_t q, bool listen)
 {
-	struct doorbell *bell = &mmio->doorbells[q];
-
-	bell->mmio = mmio;
-	bell->queue = q;
-	bell->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (bell->fd < 0)
-		return -errno;
-	bell->source = loop_add_fd(loop, bell->fd, EPOLLIN | EPOLLET, on_doorbell, bell);
-	return bell->source ? 0 : -errno;
+	virtio_doorbells_listen(&((struct virtio_mmio *)ctx)->doorbells, q, listen);
 }
+
+/* Whoever interrupts must say why in InterruptStatus. */
+static int no_call_fd(void *ctx, uint16_t q)
+{
+	(void)ctx;
+	(void)q;
+	return -1;
+}
+
+static const struct virtio_transport transport = {raise_interrupt, kick_fd, listen_to, no_call_fd};
 
 struct virtio_mmio *virtio_mmio_new(struct virtio_dev *dev, struct loop *loop, struct error *err)
 {
@@ -93,20 +75,18 @@ struct virtio_mmio *virtio_mmio_new(struct virtio_dev *dev, struct loop *loop, s
 		return NULL;
 	}
 	mmio->dev = dev;
-	for (uint16_t q = 0; q < VIRTIO_QUEUES_MAX; q++)
-		mmio->doorbells[q].fd = -1;
 	mmio->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (mmio->interrupt_fd < 0)
 		r = -errno;
-	for (uint16_t q = 0; r == 0 && q < dev->ops->n_queues; q++)
-		r = open_doorbell(mmio, q, loop);
+	if (r == 0)
+		r = virtio_doorbells_init(&mmio->doorbells, dev, loop);
 	if (r < 0) {
 		error_set_errno(err, -r, "cannot create the eventfds of a %s device", dev->ops->name);
 		virtio_mmio_free(mmio);
 		return NULL;
 	}
-	dev->interrupt = raise_interrupt;
-	dev->interrupt_ctx = mmio;
+	dev->transport = &transport;
+	dev->transport_ctx = mmio;
 	return mmio;
 }
 
@@ -114,11 +94,9 @@ void virtio_mmio_free(struct virtio_mmio *mmio)
 {
 	if (!mmio)
 		return;
-	for (uint16_t q = 0; q < VIRTIO_QUEUES_MAX; q++)
-		loop_remove(mmio->doorbells[q].source);
+	virtio_doorbells_silence(&mmio->doorbells);
 	virtio_dev_free(mmio->dev); /* may interrupt once more */
-	for (uint16_t q = 0; q < VIRTIO_QUEUES_MAX; q++)
-		close_fd(mmio->doorbells[q].fd);
+	virtio_doorbells_done(&mmio->doorbells);
 	close_fd(mmio->interrupt_fd);
 	free(mmio);
 }
@@ -135,24 +113,12 @@ int virtio_mmio_interrupt_fd(const struct virtio_mmio *mmio)
 
 int virtio_mmio_doorbell_fd(const struct virtio_mmio *mmio, uint16_t q)
 {
-	return mmio->doorbells[q].fd;
-}
-
-/* The queue that QueueSel points to, or NULL: then QueueNumMax reads 0, "not available" (4.2.2). */
-static struct virtq *selected_queue(struct virtio_dev *dev)
-{
-	return dev->queue_sel < dev->ops->n_queues ? &dev->queues[dev->queue_sel] : NULL;
-}
-
-/* One 32-bit half of a 64-bit feature set; further halves are empty. */
-static uint32_t feature_word(uint64_t features, uint32_t sel)
-{
-	return sel < 2 ? (uint32_t)(features >> (32 * sel)) : 0;
+	return mmio->doorbells.items[q].fd;
 }
 
 static uint32_t read_register(struct virtio_dev *dev, uint32_t offset)
 {
-	const struct virtq *vq = selected_queue(dev);
+	const struct virtq *vq = virtio_selected_queue(dev); /* NULL: QueueNumMax reads 0, "not available" (4.2.2) */
 
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
@@ -164,7 +130,7 @@ static uint32_t read_register(struct virtio_dev *dev, uint32_t offset)
 	case VIRTIO_MMIO_VENDOR_ID:
 		return VENDOR_ID;
 	case VIRTIO_MMIO_DEVICE_FEATURES:
-		return feature_word(virtio_dev_features(dev), dev->features_sel);
+		return virtio_feature_word(virtio_dev_features(dev), dev->features_sel);
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
 		return vq ? vq->max_size : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
@@ -182,63 +148,32 @@ static uint32_t read_register(struct virtio_dev *dev, uint32_t offset)
 	return 0;
 }
 
-/* 3.1.1: features are the driver's to choose until it has set FEATURES_OK. */
-static void write_driver_features(struct virtio_dev *dev, uint32_t value)
-{
-	uint32_t sel = dev->driver_features_sel;
-
-	if (sel >= 2 || (dev->status & VIRTIO_STATUS_FEATURES_OK))
-		return;
-	dev->driver_features &= ~((uint64_t)UINT32_MAX << (32 * sel));
-	dev->driver_features |= (uint64_t)value << (32 * sel);
-}
-
-static void write_queue_ready(struct virtio_dev *dev, struct virtq *vq, uint32_t value)
-{
-	if (value == 0 && vq->ready) {
-		vq->ready = false;
-		/* RING_RESET (2.6.1) is not offered: a queue goes with its device, or not at all. */
-		if (dev->active)
-			virtio_dev_broken(dev, "a queue was taken away from the running device");
-	} else if (value == 1 && !vq->ready && !(dev->status & VIRTIO_STATUS_DRIVER_OK)) {
-		/* A queue that cannot be is seen by QueueReady reading 0, as a kind driver checks. */
-		if (virtq_enable(vq) < 0)
-			virtio_dev_broken(dev, "a queue's size or addresses are impossible");
-	}
-}
-
-static void set_half(gpa_t *address, bool high, uint32_t value)
-{
-	*address = high ? (uint32_t)*address | (uint64_t)value << 32 :
-			  (*address & ~(uint64_t)UINT32_MAX) | value;
-}
-
 /* Registers of the selected queue. 4.2.2.2: size and addresses may change only while QueueReady is 0. */
 static void write_queue_register(struct virtio_dev *dev, uint32_t offset, uint32_t value)
 {
-	struct virtq *vq = selected_queue(dev);
+	struct virtq *vq = virtio_selected_queue(dev);
 
 	if (!vq)
 		return;
-	if (offset == VIRTIO_MMIO_QUEUE_READY)
-		write_queue_ready(dev, vq, value);
+	if (offset == VIRTIO_MMIO_QUEUE_READY && value <= 1)
+		virtio_set_queue_ready(dev, vq, value);
 	if (vq->ready)
 		return;
 	switch (offset) {
 	case VIRTIO_MMIO_QUEUE_NUM:
-		vq->size = value <= vq->max_size ? (uint16_t)value : 0; /* 0 is refused at QueueReady */
+		virtio_set_queue_size(vq, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_DESC_LOW:
 	case VIRTIO_MMIO_QUEUE_DESC_HIGH:
-		set_half(&vq->desc, offset == VIRTIO_MMIO_QUEUE_DESC_HIGH, value);
+		virtio_set_half(&vq->desc, offset == VIRTIO_MMIO_QUEUE_DESC_HIGH, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_AVAIL_LOW:
 	case VIRTIO_MMIO_QUEUE_AVAIL_HIGH:
-		set_half(&vq->avail, offset == VIRTIO_MMIO_QUEUE_AVAIL_HIGH, value);
+		virtio_set_half(&vq->avail, offset == VIRTIO_MMIO_QUEUE_AVAIL_HIGH, value);
 		break;
 	case VIRTIO_MMIO_QUEUE_USED_LOW:
 	case VIRTIO_MMIO_QUEUE_USED_HIGH:
-		set_half(&vq->used, offset == VIRTIO_MMIO_QUEUE_USED_HIGH, value);
+		virtio_set_half(&vq->used, offset == VIRTIO_MMIO_QUEUE_USED_HIGH, value);
 		break;
 	}
 }
@@ -260,7 +195,7 @@ static void write_register(struct virtio_mmio *mmio, uint32_t offset, uint32_t v
 		dev->features_sel = value;
 		break;
 	case VIRTIO_MMIO_DRIVER_FEATURES:
-		write_driver_features(dev, value);
+		virtio_set_driver_feature_word(dev, value);
 		break;
 	case VIRTIO_MMIO_DRIVER_FEATURES_SEL:
 		dev->driver_features_sel = value;
@@ -328,8 +263,7 @@ void virtio_mmio_write(struct virtio_mmio *mmio, uint64_t offset, const void *da
 	if (offset == VIRTIO_MMIO_INTERRUPT_ACK) {
 		__atomic_fetch_and(&mmio->interrupt_status, ~value, __ATOMIC_SEQ_CST);
 	} else if (offset == VIRTIO_MMIO_QUEUE_NOTIFY) {
-		if (value < dev->ops->n_queues)
-			signal_fd(mmio->doorbells[value].fd);
+		virtio_doorbells_ring(&mmio->doorbells, value);
 	} else {
 		virtio_dev_enter(dev);
 		write_register(mmio, (uint32_t)offset, value);
@@ -362,6 +296,6 @@ int virtio_mmio_load(struct virtio_mmio *mmio, struct state_reader *r, struct er
 	/* The edge itself may have been under way to the interrupt controller when this was saved. One too many does no
 	 * harm; one too few would hang the driver. */
 	if (pending)
-		signal_fd(mmio->interrupt_fd);
+		virtio_signal_fd(mmio->interrupt_fd);
 	return 0;
 }

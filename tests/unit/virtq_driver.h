@@ -205,19 +205,21 @@ static inline void driver_on_deadline(void *ctx)
 	loop_stop(d->loop);
 }
 
+static const struct virtio_transport driver_transport = {.interrupt = driver_on_interrupt};
+
 static inline void driver_init(struct driver *d, struct virtio_dev *dev, struct loop *loop)
 {
 	*d = (struct driver){.dev = dev, .loop = loop};
 	if (loop)
 		d->deadline = loop_add_timer(loop, driver_on_deadline, d);
-	dev->interrupt = driver_on_interrupt;
-	dev->interrupt_ctx = d;
+	dev->transport = &driver_transport;
+	dev->transport_ctx = d;
 }
 
 /* Before the device and the loop go. */
 static inline void driver_done(struct driver *d)
 {
-	d->dev->interrupt = NULL;
+	d->dev->transport = NULL;
 	loop_remove(d->deadline);
 	d->deadline = NULL;
 }
