@@ -117,21 +117,12 @@ static size_t put_firecracker_head(char *line, size_t size, enum log_level level
 	return len + (size_t)snprintf(line + len, size - len, "] ");
 }
 
-/* A source file's path from the top of the tree, wherever it was built. */
-static const char *from_top(const char *file)
-{
-	while (strncmp(file, "../", 3) == 0)
-		file += 3;
-	return file;
-}
-
 void log_write(enum log_level level, const char *file, int number, const char *fmt, ...)
 {
 	char line[LINE_MAX_BYTES];
 	va_list args;
 	size_t len;
 
-	file = from_top(file);
 	if (level > log_state.level || strncmp(file, log_state.module, strlen(log_state.module)) != 0)
 		return;
 	if (log_state.style == LOG_STYLE_FIRECRACKER)

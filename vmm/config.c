@@ -18,6 +18,14 @@ const struct config_drive *config_drive(const struct config *config, size_t inde
 	return (const struct config_drive *)config->drives.items + index;
 }
 
+const struct config_drive *config_root_drive(const struct config *config)
+{
+	for (size_t i = 0; i < config->drives.len; i++)
+		if (config_drive(config, i)->is_root_device)
+			return config_drive(config, i);
+	return NULL;
+}
+
 const struct config_net *config_net(const struct config *config, size_t index)
 {
 	return (const struct config_net *)config->nets.items + index;
@@ -107,7 +115,7 @@ static void make_mac(const char *id, uint8_t mac[6])
 		mac[i] = (uint8_t)(hash >> (8 * i));
 }
 
-static void settle_macs(struct config *config)
+void config_settle(struct config *config)
 {
 	struct config_net *nets = config->nets.items;
 
@@ -117,28 +125,6 @@ static void settle_macs(struct config *config)
 		else
 			make_mac(nets[i].iface_id, nets[i].mac);
 	}
-}
-
-/* The root device becomes /dev/vda: it moves to the front, the others keep their order. */
-static void settle_root_device(struct config *config)
-{
-	struct config_drive *drives = config->drives.items, root;
-
-	for (size_t i = 0; i < config->drives.len; i++)
-		drives[i].position = i;
-	for (size_t i = 1; i < config->drives.len; i++) {
-		if (!drives[i].is_root_device)
-			continue;
-		root = drives[i];
-		memmove(&drives[1], &drives[0], i * sizeof(*drives));
-		drives[0] = root;
-	}
-}
-
-void config_settle(struct config *config)
-{
-	settle_macs(config);
-	settle_root_device(config);
 }
 
 /* Firecracker's default, where the file has none. */
@@ -224,12 +210,12 @@ int config_parse_level(const char *name, enum log_level *ret, struct error *err)
 
 char *config_command_line(const struct config *config)
 {
-	const struct config_drive *root = config->drives.len ? config_drive(config, 0) : NULL;
+	const struct config_drive *root = config_root_drive(config);
 	const char *mode;
 	char *line;
 	int len;
 
-	if (!root || !root->is_root_device) {
+	if (!root) {
 		len = asprintf(&line, "%s", config->boot.boot_args);
 	} else {
 		mode = root->is_read_only ? "ro" : "rw";

@@ -39,7 +39,6 @@ struct config_drive {
 	int io_engine;  /* enum config_engine */
 	struct rate_limiter_config *rate_limiter; /* NULL: none, as below */
 	json_t *socket;
-	size_t position; /* in the file: config_parse() may move a root device */
 };
 
 struct config_net {
@@ -80,7 +79,7 @@ struct config_metrics {
 struct config {
 	struct config_boot boot;
 	struct config_machine machine;
-	struct json_array drives;   /* struct config_drive; the root device, if there is one, comes first */
+	struct json_array drives;   /* struct config_drive; at most one is the root device */
 	struct json_array nets;     /* struct config_net */
 	struct config_vsock *vsock; /* NULL: none, as below */
 	struct config_entropy *entropy;
@@ -114,7 +113,7 @@ json_t *config_get(const struct config *config, const char *key);
 json_t *config_get_item(const struct config *config, const char *key, const char *id); /* NULL: there is none */
 json_t *config_get_all(const struct config *config);
 
-/* Puts everything in its place once the last piece is there: MAC addresses, the root device first. */
+/* Once the last piece is there: gives each interface its MAC address. */
 void config_settle(struct config *config);
 
 /* The rules that concern more than one field. */
@@ -135,5 +134,7 @@ char *config_command_line(const struct config *config);
 /* The described struct, at `index` < array.len. */
 const struct config_drive *config_drive(const struct config *config, size_t index);
 const struct config_net *config_net(const struct config *config, size_t index);
+/* The drive that is the root device, or NULL. It is to be the machine's first. */
+const struct config_drive *config_root_drive(const struct config *config);
 
 #endif

@@ -245,16 +245,27 @@ static int make_entropy(struct devices *devices, const struct config_entropy *en
 	return dev ? add_virtio(devices, dev, METRICS_ENTROPY, NULL, virtio_rng_metrics(dev), err) : -EIO;
 }
 
+/* The drives that are, or are not, the root device. */
+static int make_drives(struct devices *devices, bool root, struct error *err)
+{
+	const struct config *config = devices->config.config;
+
+	for (size_t i = 0; i < config->drives.len; i++) {
+		const struct config_drive *drive = config_drive(config, i);
+
+		if (drive->is_root_device == root && make_drive(devices, drive, err) < 0)
+			return error_in_field(err, "drives[%zu]", i);
+	}
+	return 0;
+}
+
 static int make_virtio(struct devices *devices, struct error *err)
 {
 	const struct config *config = devices->config.config;
-	int r = 0;
+	int r = make_drives(devices, true, err); /* it becomes /dev/vda */
 
-	for (size_t i = 0; i < config->drives.len && r >= 0; i++) {
-		r = make_drive(devices, config_drive(config, i), err);
-		if (r < 0)
-			error_in_field(err, "drives[%zu]", config_drive(config, i)->position);
-	}
+	if (r >= 0)
+		r = make_drives(devices, false, err);
 	for (size_t i = 0; i < config->nets.len && r >= 0; i++) {
 		r = make_net(devices, config_net(config, i), err);
 		if (r < 0)

@@ -161,7 +161,8 @@ def converse(path, sent, end=True):
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(DEADLINE)
         client.connect(str(path))
-        client.sendall(sent)
+        if sent:
+            client.sendall(sent)
         if end:
             client.shutdown(socket.SHUT_WR)
         got = b""

@@ -80,15 +80,14 @@ static void test_drives(void **state)
 				 &config, &err),
 		0);
 	assert_int_equal(config.drives.len, 3);
-	assert_string_equal(config_drive(&config, 0)->drive_id, "r"); /* the root device comes first */
-	assert_string_equal(config_drive(&config, 1)->drive_id, "a");
-	assert_string_equal(config_drive(&config, 2)->drive_id, "b");
-	assert_int_equal(config_drive(&config, 0)->position, 2); /* and is still known by its place */
-	assert_int_equal(config_drive(&config, 1)->cache_type, CONFIG_CACHE_UNSAFE); /* Firecracker's defaults */
-	assert_int_equal(config_drive(&config, 1)->io_engine, CONFIG_ENGINE_SYNC);
-	assert_int_equal(config_drive(&config, 2)->cache_type, CONFIG_CACHE_WRITEBACK);
-	assert_int_equal(config_drive(&config, 2)->io_engine, CONFIG_ENGINE_ASYNC);
-	assert_true(config_drive(&config, 2)->is_read_only);
+	assert_string_equal(config_drive(&config, 0)->drive_id, "a");
+	assert_string_equal(config_drive(&config, 1)->drive_id, "b");
+	assert_ptr_equal(config_root_drive(&config), config_drive(&config, 2));
+	assert_int_equal(config_drive(&config, 0)->cache_type, CONFIG_CACHE_UNSAFE); /* Firecracker's defaults */
+	assert_int_equal(config_drive(&config, 0)->io_engine, CONFIG_ENGINE_SYNC);
+	assert_int_equal(config_drive(&config, 1)->cache_type, CONFIG_CACHE_WRITEBACK);
+	assert_int_equal(config_drive(&config, 1)->io_engine, CONFIG_ENGINE_ASYNC);
+	assert_true(config_drive(&config, 1)->is_read_only);
 	line = config_command_line(&config);
 	assert_string_equal(line, "console=ttyS0 reboot=k panic=-1 root=/dev/vda rw");
 	free(line);
