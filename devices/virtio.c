@@ -69,8 +69,9 @@ uint64_t virtio_dev_features(struct virtio_dev *dev)
 /* 2.2.2: nothing that was not offered; 6.1: a driver without VERSION_1 is a legacy driver, which we do not serve. */
 static bool features_acceptable(struct virtio_dev *dev)
 {
-	return !(dev->driver_features & ~virtio_dev_features(dev)) &&
-	       virtio_dev_negotiated(dev, VIRTIO_F_VERSION_1);
+	uint64_t required = dev->ops->required_features | BIT(VIRTIO_F_VERSION_1);
+
+	return !(dev->driver_features & ~virtio_dev_features(dev)) && !(required & ~dev->driver_features);
 }
 
 static void activate(struct virtio_dev *dev)
@@ -180,6 +181,14 @@ void virtio_dev_broken(struct virtio_dev *dev, const char *why)
 	dev->times_broken++;
 	/* 2.1.2: the driver is told, if it got as far as DRIVER_OK. */
 	virtio_dev_config_changed(dev);
+}
+
+bool virtio_dev_holds(struct virtio_dev *dev, const void *host, uint64_t len)
+{
+	for (uint16_t q = 0; q < dev->ops->n_queues; q++)
+		if (virtq_holds(&dev->queues[q], host, len))
+			return true;
+	return dev->active && dev->ops->holds && dev->ops->holds(dev, host, len);
 }
 
 void virtio_dev_quiesce(struct virtio_dev *dev)

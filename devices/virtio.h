@@ -37,6 +37,7 @@ struct virtio_ops {
 
 	/* The device's own feature bits; VIRTIO_F_VERSION_1, RING_EVENT_IDX and RING_INDIRECT_DESC are the core's. */
 	uint64_t (*features)(struct virtio_dev *dev);
+	uint64_t required_features; /* of them, those that a driver must accept (2.2.2) */
 	/* `len` bytes at `offset` of configuration space; the core has checked that they lie within config_size. */
 	size_t config_size;
 	void (*config_read)(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len);
@@ -50,6 +51,10 @@ struct virtio_ops {
 	void (*reset)(struct virtio_dev *dev);
 	/* The driver rang queue `q`. Loop thread. */
 	void (*doorbell)(struct virtio_dev *dev, uint16_t q);
+
+	/* Whether a request in flight has buffers in these bytes of host memory, in part. NULL: none has any once the lock is
+	 * let go. */
+	bool (*holds)(struct virtio_dev *dev, const void *host, uint64_t len);
 
 	/* Bring requests in flight to rest (completed, or back in the ring), so that the rings and save() tell all.
 	 * Doorbells do not come any more; what the device hears from elsewhere must leave the rings alone while
@@ -149,6 +154,9 @@ void virtio_dev_notify(struct virtio_dev *dev, uint16_t q);
 /* The same without a look at the ring: for rings worked by somebody else, who has looked. */
 void virtio_dev_interrupt(struct virtio_dev *dev, uint16_t q);
 void virtio_dev_config_changed(struct virtio_dev *dev);
+/* Whether the device may still touch these bytes of host memory, having found them earlier: its rings are there, or buffers
+ * of its requests (devices/gmem.h says what for). */
+bool virtio_dev_holds(struct virtio_dev *dev, const void *host, uint64_t len);
 /* The driver broke the rules: NEEDS_RESET, configuration interrupt, one log line, no more queue work until reset. */
 void virtio_dev_broken(struct virtio_dev *dev, const char *why) __attribute__((nonnull));
 

@@ -346,6 +346,22 @@ static void blk_reset(struct virtio_dev *dev)
 		give_back(blk, container_of(io, struct blk_request, io));
 }
 
+static bool blk_holds(struct virtio_dev *dev, const void *host, uint64_t len)
+{
+	const struct virtio_blk *blk = to_blk(dev);
+	bool is_free[BLK_QUEUE_SIZE] = {false};
+
+	for (uint16_t i = 0; i < blk->n_free; i++)
+		is_free[blk->free_slots[i]] = true;
+	for (uint16_t i = 0; i < BLK_QUEUE_SIZE; i++) {
+		const struct blk_request *req = &blk->requests[i];
+
+		if (!is_free[i] && (virtq_chain_holds(&req->chain, host, len) || virtq_overlaps(req->status, 1, host, len)))
+			return true;
+	}
+	return false;
+}
+
 static void blk_quiesce(struct virtio_dev *dev)
 {
 	reap(to_blk(dev), true);
@@ -397,6 +413,7 @@ static const struct virtio_ops blk_ops = {
 	.activate = blk_activate,
 	.reset = blk_reset,
 	.doorbell = blk_doorbell,
+	.holds = blk_holds,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
 	.save = blk_save,

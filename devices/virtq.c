@@ -50,7 +50,24 @@ void virtq_reset(struct virtq *vq)
 	*vq = (struct virtq){.mem = vq->mem, .max_size = vq->max_size, .size = vq->max_size};
 }
 
-/* Finds the three areas in guest memory, with the alignment of 2.7 and room for both event fields. */
+/* The three areas' lengths, with room for both event fields. */
+
+static uint64_t desc_bytes(uint64_t n)
+{
+	return n * sizeof(struct vring_desc);
+}
+
+static uint64_t avail_bytes(uint64_t n)
+{
+	return sizeof(struct vring_avail) + (n + 1) * sizeof(uint16_t);
+}
+
+static uint64_t used_bytes(uint64_t n)
+{
+	return sizeof(struct vring_used) + n * sizeof(struct vring_used_elem) + sizeof(uint16_t);
+}
+
+/* Finds them in guest memory, with the alignment of 2.7. */
 static int map_rings(struct virtq *vq)
 {
 	uint64_t n = vq->size;
@@ -59,11 +76,9 @@ static int map_rings(struct virtq *vq)
 		return -EINVAL;
 	if (vq->desc % 16 || vq->avail % 2 || vq->used % 4)
 		return -EINVAL;
-	vq->desc_table = gmem_span(vq->mem, vq->desc, n * sizeof(struct vring_desc));
-	vq->avail_ring =
-		gmem_span(vq->mem, vq->avail, sizeof(struct vring_avail) + (n + 1) * sizeof(uint16_t));
-	vq->used_ring = gmem_span(vq->mem, vq->used,
-		sizeof(struct vring_used) + n * sizeof(struct vring_used_elem) + sizeof(uint16_t));
+	vq->desc_table = gmem_view(vq->mem, vq->desc, desc_bytes(n));
+	vq->avail_ring = gmem_view(vq->mem, vq->avail, avail_bytes(n));
+	vq->used_ring = gmem_span(vq->mem, vq->used, used_bytes(n));
 	return vq->desc_table && vq->avail_ring && vq->used_ring ? 0 : -EINVAL;
 }
 
@@ -77,6 +92,28 @@ int virtq_enable(struct virtq *vq)
 	vq->signalled_used_valid = true;
 	vq->ready = true;
 	return 0;
+}
+
+bool virtq_overlaps(const void *a, uint64_t a_len, const void *b, uint64_t b_len)
+{
+	uintptr_t from = (uintptr_t)a, other = (uintptr_t)b;
+
+	return a_len && b_len && from < other + b_len && other < from + a_len;
+}
+
+bool virtq_holds(const struct virtq *vq, const void *host, uint64_t len)
+{
+	return vq->ready && (virtq_overlaps(vq->desc_table, desc_bytes(vq->size), host, len) ||
+				    virtq_overlaps(vq->avail_ring, avail_bytes(vq->size), host, len) ||
+				    virtq_overlaps(vq->used_ring, used_bytes(vq->size), host, len));
+}
+
+bool virtq_chain_holds(const struct virtq_chain *chain, const void *host, uint64_t len)
+{
+	for (unsigned i = 0; i < (unsigned)chain->n_out + chain->n_in; i++)
+		if (virtq_overlaps(chain->iov[i].iov_base, chain->iov[i].iov_len, host, len))
+			return true;
+	return false;
 }
 
 /* A cursor over one chain: which table it walks, and how many descriptors it may still visit. */
@@ -109,14 +146,15 @@ static int add_buffer(const struct virtq *vq, struct virtq_chain *chain, const s
 	if (!writable && chain->n_in > 0)
 		return -EINVAL;
 	for (; left > 0; gpa += n, left -= n) {
-		void *host = gmem_span_start(vq->mem, gpa, left, &n);
+		const void *host = writable ? gmem_span_start(vq->mem, gpa, left, &n)
+					    : gmem_view_start(vq->mem, gpa, left, &n);
 		unsigned at = chain->n_out + chain->n_in;
 
 		if (!host)
 			return -EFAULT;
 		if (at == VIRTQ_IOV_MAX)
 			return -E2BIG;
-		chain->iov[at] = (struct iovec){.iov_base = host, .iov_len = n};
+		chain->iov[at] = (struct iovec){.iov_base = (void *)(uintptr_t)host, .iov_len = n};
 		if (writable)
 			chain->n_in++;
 		else
@@ -140,7 +178,7 @@ static int enter_indirect(const struct virtq *vq, struct walk *w, const struct v
 	 * limits a device states, whatever ring size it chose. */
 	if (n == 0 || n > vq->max_size || desc->len % sizeof(*desc))
 		return -EINVAL;
-	w->table = gmem_span(vq->mem, desc->addr, desc->len);
+	w->table = gmem_view(vq->mem, desc->addr, desc->len);
 	if (!w->table)
 		return -EFAULT;
 	w->table_len = n;

@@ -80,6 +80,12 @@ void virtq_disable_doorbell(struct virtq *vq);
 size_t virtq_chain_read(const struct virtq_chain *chain, size_t offset, void *dst, size_t len);
 size_t virtq_chain_write(const struct virtq_chain *chain, size_t offset, const void *src, size_t len);
 
+/* Whether a ready queue's rings, or a chain's buffers, lie in these bytes of host memory, in part. */
+bool virtq_holds(const struct virtq *vq, const void *host, uint64_t len);
+bool virtq_chain_holds(const struct virtq_chain *chain, const void *host, uint64_t len);
+/* Whether two ranges of host memory have a byte in common; one without a byte has none. */
+bool virtq_overlaps(const void *a, uint64_t a_len, const void *b, uint64_t b_len);
+
 void virtq_save(const struct virtq *vq, struct state_writer *w);
 /* 0 or -EINVAL: validated as virtq_enable() does. */
 int virtq_load(struct virtq *vq, struct state_reader *r);

@@ -254,23 +254,25 @@ static void map_add(struct memory_map *map, gpa_t addr, uint64_t size, uint32_t 
 		map->entries[map->n++] = (struct pvh_memory){.addr = addr, .size = size, .type = type};
 }
 
-/* RAM as it is, but for the upper part of the first MiB, where the ACPI tables are. The first region begins
- * at 0 and reaches beyond LAYOUT_KERNEL: boot_load() has seen to it. */
+/* RAM as it is, but for the upper part of the first MiB, where the ACPI tables are; of what belongs to a device the kernel
+ * learns from that. The first region begins at 0 and reaches beyond LAYOUT_KERNEL: boot_load() has seen to it. */
 static void make_memory_map(const struct gmem *mem, struct memory_map *ret)
 {
-	const struct gmem_region *low = &mem->regions[0];
+	const struct gmem_region *low = gmem_next(mem, NULL), *next = low;
 	bool kvm_pages_listed = false;
 
 	ret->n = 0;
 	map_add(ret, 0, LAYOUT_LOW_MEMORY_END, MEMORY_RAM);
 	map_add(ret, LAYOUT_LOW_MEMORY_END, LAYOUT_KERNEL - LAYOUT_LOW_MEMORY_END, MEMORY_RESERVED);
 	map_add(ret, LAYOUT_KERNEL, low->size_bytes - LAYOUT_KERNEL, MEMORY_RAM);
-	for (size_t i = 1; i < mem->n_regions; i++) {
-		if (!kvm_pages_listed && mem->regions[i].gpa > LAYOUT_IDENTITY_MAP) {
+	while ((next = gmem_next(mem, next))) {
+		if (next->kind != GMEM_RAM)
+			continue;
+		if (!kvm_pages_listed && next->gpa > LAYOUT_IDENTITY_MAP) {
 			map_add(ret, LAYOUT_IDENTITY_MAP, KVM_PAGES_BYTES, MEMORY_RESERVED);
 			kvm_pages_listed = true;
 		}
-		map_add(ret, mem->regions[i].gpa, mem->regions[i].size_bytes, MEMORY_RAM);
+		map_add(ret, next->gpa, next->size_bytes, MEMORY_RAM);
 	}
 	if (!kvm_pages_listed)
 		map_add(ret, LAYOUT_IDENTITY_MAP, KVM_PAGES_BYTES, MEMORY_RESERVED);
@@ -340,12 +342,13 @@ int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rs
 	struct boot_image image;
 	struct ramdisk ramdisk = {0};
 	struct memory_map map;
+	const struct gmem_region *low = gmem_next(mem, NULL);
 	gpa_t ram_end;
 	int r;
 
-	if (!mem->n_regions || mem->regions[0].gpa || mem->regions[0].size_bytes <= LAYOUT_KERNEL)
+	if (!low || low->gpa || low->size_bytes <= LAYOUT_KERNEL)
 		return error_set_field(err, ENOMEM, FIELD_MEMORY, "is too small for a kernel");
-	ram_end = mem->regions[0].size_bytes;
+	ram_end = low->size_bytes;
 	if (ram_end > LAYOUT_LOW_RAM_END)
 		ram_end = LAYOUT_LOW_RAM_END;
 

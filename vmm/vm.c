@@ -15,6 +15,8 @@
 
 #define KVM_DEVICE "/dev/kvm"
 
+#define SLOTS_AT_LEAST 32 /* where KVM does not say: all versions have had as many */
+
 static int open_kvm(struct error *err)
 {
 	int fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
@@ -45,6 +47,7 @@ static int check_capabilities(int kvm_fd, struct error *err)
 	} needed[] = {
 		{KVM_CAP_IRQCHIP, "an interrupt controller"},
 		{KVM_CAP_USER_MEMORY, "user memory"},
+		{KVM_CAP_READONLY_MEM, "read-only memory"},
 		{KVM_CAP_SET_TSS_ADDR, "a place for the TSS"},
 		{KVM_CAP_SET_IDENTITY_MAP_ADDR, "a place for the identity map"},
 		{KVM_CAP_EXT_CPUID, "CPUID"},
@@ -109,6 +112,11 @@ static int init(struct vm *vm, struct error *err)
 	vm->run_size_bytes = (size_t)size;
 	size = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 	vm->max_vcpus = size > 0 ? (unsigned)size : 1;
+	size = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
+	vm->max_slots = size > 0 ? (unsigned)size : SLOTS_AT_LEAST;
+	vm->slots = calloc((vm->max_slots + 63) / 64, sizeof(*vm->slots));
+	if (!vm->slots)
+		return error_set(err, ENOMEM, "out of memory");
 	vm->has_tsc_deadline = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 	vm->cpuid = cpuid_supported(vm->kvm_fd, err);
 	if (!vm->cpuid)
@@ -136,31 +144,62 @@ void vm_done(struct vm *vm)
 	close_fd(vm->fd);
 	close_fd(vm->kvm_fd);
 	free(vm->cpuid);
+	free(vm->slots);
 	*vm = (struct vm){.kvm_fd = -1, .fd = -1};
+}
+
+gpa_t vm_address_limit(const struct vm *vm)
+{
+	return UINT64_C(1) << cpuid_physical_address_bits(vm->cpuid);
+}
+
+static bool slot_is_taken(const struct vm *vm, unsigned slot)
+{
+	return vm->slots[slot / 64] >> (slot % 64) & 1;
+}
+
+int vm_add_slot(struct vm *vm, const struct gmem_region *memory, struct error *err)
+{
+	struct kvm_userspace_memory_region slot = {
+		.guest_phys_addr = memory->gpa,
+		.memory_size = memory->size_bytes,
+		.userspace_addr = (uintptr_t)memory->host,
+		.flags = memory->read_only ? KVM_MEM_READONLY : 0,
+	};
+
+	if (!range_fits(memory->gpa, memory->size_bytes, vm_address_limit(vm)))
+		return error_set(err, ENOMEM,
+			"the host's processor addresses %u bits of guest memory, which is not enough",
+			cpuid_physical_address_bits(vm->cpuid));
+	while (slot.slot < vm->max_slots && slot_is_taken(vm, slot.slot))
+		slot.slot++;
+	if (slot.slot == vm->max_slots)
+		return error_set(err, ENOSPC, "KVM has %u memory slots, and all are taken", vm->max_slots);
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+		return error_set_errno(err, errno, "KVM cannot map %llu MiB",
+			(unsigned long long)memory->size_bytes >> 20);
+	vm->slots[slot.slot / 64] |= UINT64_C(1) << (slot.slot % 64);
+	return (int)slot.slot;
+}
+
+int vm_remove_slot(struct vm *vm, int slot)
+{
+	struct kvm_userspace_memory_region none = {.slot = (uint32_t)slot};
+
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &none) < 0)
+		return -errno;
+	vm->slots[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+	return 0;
 }
 
 int vm_add_memory(struct vm *vm, const struct gmem *mem, struct error *err)
 {
-	unsigned bits = cpuid_physical_address_bits(vm->cpuid);
+	const struct gmem_region *region = NULL;
+	int r = 0;
 
-	for (size_t i = 0; i < mem->n_regions; i++) {
-		const struct gmem_region *region = &mem->regions[i];
-		struct kvm_userspace_memory_region slot = {
-			.slot = (uint32_t)i,
-			.guest_phys_addr = region->gpa,
-			.memory_size = region->size_bytes,
-			.userspace_addr = (uintptr_t)region->host,
-		};
-
-		if (!range_fits(region->gpa, region->size_bytes, UINT64_C(1) << bits))
-			return error_set(err, ENOMEM,
-				"the host's processor addresses %u bits of guest memory, which is not enough",
-				bits);
-		if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
-			return error_set_errno(err, errno, "KVM cannot map %llu MiB",
-				(unsigned long long)region->size_bytes >> 20);
-	}
-	return 0;
+	while (r >= 0 && (region = gmem_next(mem, region)))
+		r = vm_add_slot(vm, region, err);
+	return r < 0 ? r : 0;
 }
 
 int vm_add_doorbell(struct vm *vm, gpa_t address, uint32_t value, int fd, struct error *err)

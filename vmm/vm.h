@@ -9,11 +9,14 @@
 #include <stdbool.h>
 
 struct kvm_cpuid2;
+struct gmem_region;
 
 struct vm {
 	int kvm_fd, fd;        /* owned; -1 when absent */
 	size_t run_size_bytes; /* of a vCPU's shared page(s) */
 	unsigned max_vcpus;
+	uint64_t *slots; /* owned: a bit for each memory slot, set while it is taken */
+	unsigned max_slots;
 	bool has_tsc_deadline;    /* KVM emulates the TSC-deadline timer */
 	struct kvm_cpuid2 *cpuid; /* owned: what KVM can give a vCPU, unadapted */
 };
@@ -24,8 +27,16 @@ int vm_init(struct vm *ret, struct error *err);
 /* vCPU descriptors must be closed and their threads joined. */
 void vm_done(struct vm *vm);
 
-/* One slot a region. The memory must stay mapped until vm_done(). 0, or -errno with `err` set (no field). */
+/* A memory slot: from now on the guest sees [host, host + size_bytes) at `gpa`; of what is read-only, writes come as accesses
+ * to registers that nobody has. Blocks play no part. The memory must stay mapped until the slot is removed, or vm_done(). The
+ * slot's number; or -errno with `err` set (no field). Loop thread, also while vCPUs run. */
+int vm_add_slot(struct vm *vm, const struct gmem_region *memory, struct error *err);
+/* 0 when no vCPU reaches that memory any more; or -errno (KVM has no memory for its tables), and all is as it was. Likewise. */
+int vm_remove_slot(struct vm *vm, int slot);
+/* One slot for each region. 0, or -errno with `err` set (no field). */
 int vm_add_memory(struct vm *vm, const struct gmem *mem, struct error *err);
+/* One more than the highest guest-physical address that a vCPU of this host can have. */
+gpa_t vm_address_limit(const struct vm *vm);
 
 /* Writing `value` (4 bytes) at guest-physical `address` makes the eventfd `fd` readable, without leaving the
  * kernel. */

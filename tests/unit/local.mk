@@ -25,6 +25,8 @@ tests_unit_uart16550_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_i8042_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_power_LDADD = $(DEVICES_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/gmem
+tests_unit_gmem_LDADD = $(DEVICES_TEST_LIBS)
 UNIT_TESTS += tests/unit/virtq tests/unit/virtio_mmio tests/unit/virtio_rng
 tests_unit_virtq_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_mmio_LDADD = $(DEVICES_TEST_LIBS)

@@ -189,6 +189,34 @@ static void a_vcpu_resets_while_the_loop_works(void **state)
 	f->dev = NULL;
 }
 
+/* Memory that is to be taken away is asked for first: what the kernel is still at is held, and no more than that. A flush is
+ * never done at once. */
+static void a_request_in_flight_holds_its_buffers(void **state)
+{
+	struct fixture *f = *state;
+	unsigned in_flight = 0;
+
+	for (int i = 0; i < 1000 && !in_flight; i++) {
+		struct made m = add(f, T_FLUSH, 0, NULL, 0, 0);
+		void *header = guest_ptr(&f->g, m.header), *status = guest_ptr(&f->g, m.status);
+
+		driver_kick(&f->d, 0);
+		virtio_dev_enter(f->dev);
+		if (status_of(f, m) == S_NONE) {
+			in_flight++;
+			assert_true(virtio_dev_holds(f->dev, header, 16));
+			assert_true(virtio_dev_holds(f->dev, status, 1));
+		}
+		assert_true(virtio_dev_holds(f->dev, guest_ptr(&f->g, f->q.used), 1));
+		virtio_dev_leave(f->dev);
+		assert_true(driver_wait_used(&f->d, &f->q, &m.head, &(uint32_t){0}));
+		assert_int_equal(status_of(f, m), S_OK);
+		assert_false(virtio_dev_holds(f->dev, header, 16));
+		assert_false(virtio_dev_holds(f->dev, status, 1));
+	}
+	assert_int_equal(in_flight, 1); /* else this tested nothing */
+}
+
 static void a_reused_descriptor_cannot_exceed_the_slots(void **state)
 {
 	struct fixture *f = *state;
@@ -336,6 +364,7 @@ int main(void)
 		BOTH(a_save_is_refused_by_a_disk_of_another_size),
 		BOTH(a_reset_waits_for_the_kernel),
 		BOTH(a_vcpu_resets_while_the_loop_works),
+		cmocka_unit_test_setup_teardown(a_request_in_flight_holds_its_buffers, setup_async, teardown),
 		BOTH(a_reused_descriptor_cannot_exceed_the_slots),
 		BOTH(a_device_is_freed_in_mid_operation),
 		BOTH(a_doorbell_before_driver_ok_is_nothing),

@@ -20,11 +20,12 @@ static void memory_regions_are_disjoint_and_do_not_wrap(void **state)
 	assert_int_equal(gmem_add(&mem, 0x20000, 0, block_b), -EINVAL);
 	assert_int_equal(gmem_add(&mem, 0x20001, 4096, block_b), -EINVAL); /* its host memory is aligned */
 	assert_int_equal(gmem_add(&mem, 0x0, 4096, block_b), 0);
-	assert_int_equal(mem.n_regions, 2);
-	assert_int_equal(mem.regions[0].gpa, 0);
+	assert_int_equal(gmem_next(&mem, NULL)->gpa, 0);
+	assert_int_equal(gmem_next(&mem, gmem_next(&mem, NULL))->gpa, 0x10000);
+	assert_null(gmem_next(&mem, gmem_next(&mem, gmem_next(&mem, NULL))));
 	for (int i = 0; i < GMEM_REGIONS_MAX - 2; i++)
 		assert_int_equal(gmem_add(&mem, 0x100000 + 0x10000 * i, 4096, block_b), 0);
-	assert_int_equal(gmem_add(&mem, 0x900000, 4096, block_b), -ENOSPC);
+	assert_int_equal(gmem_add(&mem, 0x9000000, 4096, block_b), -ENOSPC);
 }
 
 static void a_span_lies_inside_one_region(void **state)
