@@ -46,7 +46,8 @@ libhull_devices_a_SOURCES += \
 	devices/net_backend.h \
 	devices/net_stream.c \
 	devices/net_tap.c \
-	devices/virtio_net.c devices/virtio_net.h
+	devices/virtio_net.c devices/virtio_net.h devices/virtio_net_device.h \
+	devices/virtio_net_rx.c devices/virtio_net_tx.c
 
 libhull_devices_a_SOURCES += \
 	devices/rate_limiter.c devices/rate_limiter.h
