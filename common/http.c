@@ -70,6 +70,18 @@ static enum http_method find_method(struct http_text name)
 	return HTTP_OTHER;
 }
 
+/* 3.2.2: a target may be said with scheme and host, which are nobody's business here. */
+static struct http_text strip_authority(struct http_text target)
+{
+	static const char scheme[] = "http://";
+	const char *slash;
+
+	if (target.len < strlen(scheme) || strncasecmp(target.data, scheme, strlen(scheme)) != 0)
+		return target;
+	slash = memchr(target.data + strlen(scheme), '/', target.len - strlen(scheme));
+	return slash ? (struct http_text){slash, target.len - (size_t)(slash - target.data)} : target;
+}
+
 /* 3: method, target, version, one space between them. */
 static int parse_request_line(struct http_text line, struct http_head *head, struct error *err)
 {
@@ -79,6 +91,7 @@ static int parse_request_line(struct http_text line, struct http_head *head, str
 	for (size_t i = 0; i < head->target.len; i++)
 		if (!isgraph((unsigned char)head->target.data[i]))
 			return error_set(err, EPROTO, "the request's target holds more than printable ASCII");
+	head->target = strip_authority(head->target);
 	if (!head->target.len || head->target.data[0] != '/')
 		return error_set(err, EPROTO, "the request's target does not begin with '/'");
 	if (!text_equals(line, "HTTP/1.1") && !text_equals(line, "HTTP/1.0"))

@@ -28,7 +28,7 @@ struct http_field {
 /* Points into the text that was parsed. */
 struct http_head {
 	enum http_method method;
-	struct http_text method_name, target; /* the target begins with '/' */
+	struct http_text method_name, target; /* the target begins with '/': scheme and host are left out */
 	struct http_field fields[HTTP_FIELDS_MAX];
 	size_t n_fields;
 	size_t head_bytes; /* the body begins here */

@@ -61,6 +61,15 @@ static void test_methods(void **state)
 	assert_true(text_is(head.method_name, "get"));
 }
 
+static void test_a_target_with_its_host(void **state)
+{
+	(void)state;
+	assert_int_equal(parse("GET http://169.254.169.254:80/a/b HTTP/1.1\r\n\r\n"), 1);
+	assert_true(text_is(head.target, "/a/b"));
+	assert_int_equal(parse("GET HTTP:/// HTTP/1.1\r\n\r\n"), 1);
+	assert_true(text_is(head.target, "/"));
+}
+
 /* However it is cut, a head is only seen when it is whole. */
 static void test_a_head_in_pieces(void **state)
 {
@@ -82,7 +91,9 @@ static void test_what_is_no_http(void **state)
 		"GET / HTTP/1.1 \r\n\r\n",
 		"GET  / HTTP/1.1\r\n\r\n",
 		" GET / HTTP/1.1\r\n\r\n",
-		"GET http://x/ HTTP/1.1\r\n\r\n",
+		"GET http://x HTTP/1.1\r\n\r\n",
+		"GET https://x/ HTTP/1.1\r\n\r\n",
+		"GET http://\x01/ HTTP/1.1\r\n\r\n",
 		"GET /\x01 HTTP/1.1\r\n\r\n",
 		"GET /\xc3\xa4 HTTP/1.1\r\n\r\n",
 		"G(T / HTTP/1.1\r\n\r\n",
@@ -163,6 +174,7 @@ int main(void)
 		cmocka_unit_test(test_a_request_with_a_body),
 		cmocka_unit_test(test_how_the_connection_goes_on),
 		cmocka_unit_test(test_methods),
+		cmocka_unit_test(test_a_target_with_its_host),
 		cmocka_unit_test(test_a_head_in_pieces),
 		cmocka_unit_test(test_what_is_no_http),
 		cmocka_unit_test(test_lengths_that_are_none),
