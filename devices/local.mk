@@ -51,3 +51,14 @@ libhull_devices_a_SOURCES += \
 
 libhull_devices_a_SOURCES += \
 	devices/rate_limiter.c devices/rate_limiter.h
+
+# The metadata service, and what virtio-net knows of it.
+libhull_devices_a_SOURCES += \
+	devices/mmds.c devices/mmds.h \
+	devices/mmds_conn.c \
+	devices/mmds_http.c devices/mmds_http.h \
+	devices/mmds_stack.c \
+	devices/mmds_store.c devices/mmds_store.h \
+	devices/mmds_tcp.c devices/mmds_tcp.h \
+	devices/mmds_token.c devices/mmds_token.h \
+	devices/net_interceptor.h devices/net_order.h

@@ -81,17 +81,38 @@ static void watch(struct virtio_net *n)
 		loop_set_events(n->source, events);
 }
 
+/* In how many ns the interceptor has a frame that has somewhere to go; without room, the driver's doorbell calls. */
+static uint64_t answer_delay_ns(const struct virtio_net *n)
+{
+	if (!n->interceptor || !is_running(n) || !n->dev.queues[NET_QUEUE_RX].ready || n->rx_starved || n->rx_limited)
+		return UINT64_MAX;
+	return n->interceptor->ops->delay_ns(n->interceptor, monotonic_ns());
+}
+
+/* Calls the device again when a limit, or the interceptor's patience, is over. */
+static void arm_timer(struct virtio_net *n)
+{
+	uint64_t delay_ns = answer_delay_ns(n);
+
+	/* 0: more than fits in one go; a kick is under way. */
+	if (delay_ns == 0 || delay_ns > n->limit_delay_ns)
+		delay_ns = n->limit_delay_ns;
+	if (delay_ns != UINT64_MAX)
+		loop_timer_arm(n->timer, delay_ns);
+}
+
 static void service(struct virtio_net *n)
 {
 	n->limit_delay_ns = UINT64_MAX;
 	n->rx_limited = false;
-	if (is_running(n) && n->backend)
+	if (is_running(n) && (n->backend || n->interceptor))
 		net_pump_rx(n);
 	if (is_running(n))
 		net_pump_tx(n);
+	if (answer_delay_ns(n) == 0)
+		net_pump_rx(n); /* answers to what was just sent */
 	watch(n);
-	if (n->limit_delay_ns != UINT64_MAX)
-		loop_timer_arm(n->limit_timer, n->limit_delay_ns);
+	arm_timer(n);
 	if (n->rx_used)
 		virtio_dev_notify(&n->dev, NET_QUEUE_RX);
 	if (n->tx_used)
@@ -156,6 +177,13 @@ static int net_activate(struct virtio_dev *dev)
 	return n->backend ? n->backend->ops->set_features(n->backend, dev->driver_features) : 0;
 }
 
+/* The driver of before is no more. */
+static void forget_peers(struct virtio_net *n)
+{
+	if (n->interceptor)
+		n->interceptor->ops->reset(n->interceptor);
+}
+
 static void net_reset(struct virtio_dev *dev)
 {
 	struct virtio_net *n = from_dev(dev);
@@ -163,6 +191,7 @@ static void net_reset(struct virtio_dev *dev)
 	n->pending = 0; /* a frame half-sent to the back-end goes on: its stream must stay whole */
 	n->quiet = false;
 	n->rx_used = n->tx_used = false;
+	forget_peers(n);
 	loop_kick(&n->kick);
 }
 
@@ -190,7 +219,7 @@ static void net_resume(struct virtio_dev *dev)
 	loop_kick(&from_dev(dev)->kick);
 }
 
-/* A frame on its way in or out is not saved: networks lose frames. */
+/* A frame on its way in or out is not saved, nor an interceptor's conversation: networks lose frames, and hosts restart. */
 static void net_save(struct virtio_dev *dev, struct state_writer *w)
 {
 	struct virtio_net *n = from_dev(dev);
@@ -214,8 +243,15 @@ static int net_load(struct virtio_dev *dev, struct state_reader *r, struct error
 	memcpy(n->mac, mac, sizeof(n->mac)); /* the guest keeps what it knows */
 	n->mtu = mtu;
 	n->rx_expected = NET_RX_SMALL;
+	forget_peers(n);
 	result = n->backend ? n->backend->ops->set_features(n->backend, dev->driver_features) : 0;
 	return result < 0 ? error_set_errno(err, -result, "cannot give %s the offloads it had", n->id) : 0;
+}
+
+static void interceptor_free(struct net_interceptor *interceptor)
+{
+	if (interceptor)
+		interceptor->ops->free(interceptor);
 }
 
 static void net_free(struct virtio_dev *dev)
@@ -223,9 +259,10 @@ static void net_free(struct virtio_dev *dev)
 	struct virtio_net *n = from_dev(dev);
 
 	loop_remove(n->source);
-	loop_remove(n->limit_timer);
+	loop_remove(n->timer);
 	if (n->backend)
 		n->backend->ops->free(n->backend);
+	interceptor_free(n->interceptor);
 	loop_kick_done(&n->kick);
 	free(n->id);
 	free(n);
@@ -273,14 +310,16 @@ struct virtio_dev *virtio_net_new(
 	cleanup_close int fd = config->fd;
 	struct virtio_net *n;
 
-	if (check_config(config, err) < 0)
-		return NULL;
 	n = calloc(1, sizeof(*n));
-	if (!n) {
+	if (!n)
 		error_set_errno(err, ENOMEM, "cannot make a network device");
+	if (!n || check_config(config, err) < 0) {
+		interceptor_free(config->interceptor);
+		free(n);
 		return NULL;
 	}
 	virtio_dev_init(&n->dev, &net_ops, mem);
+	n->interceptor = config->interceptor;
 	n->kick.fd = -1;
 	memcpy(n->mac, config->mac, sizeof(n->mac));
 	n->mtu = config->mtu;
@@ -292,8 +331,8 @@ struct virtio_dev *virtio_net_new(
 	n->offloads = n->backend->ops->features;
 	rate_limiter_init(&n->rx_limiter, config->rx_limiter, monotonic_ns());
 	rate_limiter_init(&n->tx_limiter, config->tx_limiter, monotonic_ns());
-	n->limit_timer = loop_add_timer(loop, on_kick, n);
-	if (n->id && n->limit_timer && loop_kick_init(&n->kick, loop, on_kick, n) == 0)
+	n->timer = loop_add_timer(loop, on_kick, n);
+	if (n->id && n->timer && loop_kick_init(&n->kick, loop, on_kick, n) == 0)
 		n->source = loop_add_fd(loop, n->backend->fd, EPOLLIN, on_backend, n);
 	if (!n->source) {
 		error_set_errno(

@@ -6,6 +6,8 @@
 #include "devices/rate_limiter.h"
 #include "devices/virtio.h"
 
+struct net_interceptor;
+
 enum net_backend_kind {
 	NET_BACKEND_TAP,    /* a tap descriptor with IFF_VNET_HDR: offloads pass through */
 	NET_BACKEND_STREAM, /* passt's (QEMU's) stream socket: each frame behind its length, 32 bits big-endian */
@@ -17,6 +19,7 @@ struct virtio_net_config {
 	int fd; /* taken over, also on failure */
 	uint8_t mac[6];
 	uint16_t mtu; /* 0: not offered */
+	struct net_interceptor *interceptor; /* devices/net_interceptor.h; taken over, also on failure; NULL: none */
 	const struct rate_limiter_config *rx_limiter, *tx_limiter; /* borrowed for the call; NULL: none. Of frames' bytes */
 };
 

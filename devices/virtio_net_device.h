@@ -10,6 +10,7 @@
 
 #include "devices/loop_kick.h"
 #include "devices/net_backend.h"
+#include "devices/net_interceptor.h"
 #include "devices/virtio_net.h"
 #include "devices/virtq_batch.h"
 
@@ -36,14 +37,17 @@ struct virtio_net {
 	bool tx_blocked;       /* the back-end is full: until it is writable */
 	bool rx_limited;       /* what the host has is left there: until the limiter's delay is over */
 	struct rate_limiter rx_limiter, tx_limiter;
-	struct loop_source *limit_timer; /* the first of their delays is over */
-	uint64_t limit_delay_ns;         /* of this round; UINT64_MAX: none */
+	struct net_interceptor *interceptor; /* owned; may be NULL */
+	struct loop_source *timer;	     /* a limiter's delay is over, or the interceptor's */
+	uint64_t limit_delay_ns;	     /* the limiters', of this round; UINT64_MAX: none */
 	bool rx_used, tx_used; /* pushed to since the last interrupt */
 	struct net_metrics metrics;
 
 	size_t rx_expected; /* bytes of buffers to have at hand */
 	size_t pending;     /* bytes of a frame in `spare` that waits for buffers; 0: none */
 	uint8_t spare[NET_PACKET_MAX];
+	size_t sent_head; /* bytes of the frame in hand that were copied to `sent`, for the interceptor to see */
+	uint8_t sent[NET_FRAME_MAX];
 	struct virtq_batch batch;
 	struct virtq_chain chain;
 };

@@ -1,4 +1,4 @@
-/* From the back-end to the driver. Frames go straight into the driver's buffers, with a spare buffer of ours behind them: a
+/* From an interceptor, and from the back-end, to the driver. Frames go straight into the driver's buffers, with a spare buffer of ours behind them: a
  * frame that turns out longer than what the driver has provided ends there, is kept whole as `pending`, and is delivered
  * when there are buffers (or dropped when no number of them would do). Without any buffer the back-end is not watched: it
  * is the host's queue that fills then. */
@@ -113,48 +113,58 @@ static ssize_t receive(struct virtio_net *n)
 	return n->backend->ops->receive(n->backend, iov, pieces);
 }
 
-/* One frame: 1 when one was moved or dropped, 0 when there is none or no buffer, -EFAULT/-EINVAL for a broken
- * driver. */
-static int receive_one(struct virtio_net *n)
+/* Has a frame of the interceptor's wait in `spare`, if there is one. */
+static bool ask_interceptor(struct virtio_net *n)
+{
+	struct net_interceptor *interceptor = n->interceptor;
+	size_t len = interceptor ? interceptor->ops->next(interceptor, n->spare + NET_HEADER_BYTES, monotonic_ns()) : 0;
+
+	if (!len)
+		return false;
+	memset(n->spare, 0, NET_HEADER_BYTES);
+	n->pending = NET_HEADER_BYTES + len;
+	net_charge(&n->rx_limiter, len);
+	return true;
+}
+
+/* Gets a frame, the interceptor's before the back-end's: 1 when it was delivered, was noise or is `pending` now; 0 when there
+ * is none; -EFAULT for a broken driver. */
+static int get_frame(struct virtio_net *n)
 {
 	ssize_t got;
-	int r;
 
-	r = get_buffers(n, n->pending ? n->pending : n->rx_expected);
-	if (r < 0)
-		return r;
-	if (n->batch.n == n->batch.taken) {
-		metric_inc(&n->metrics.no_rx_avail_buffer);
-		n->rx_starved = true;
+	if (ask_interceptor(n))
+		return 1;
+	if (!n->backend)
+		return 0;
+	got = receive(n);
+	if (got == -EAGAIN)
+		return 0;
+	if (got < 0) {
+		metric_inc(&n->metrics.tap_read_fails);
+		net_link_lost(n, (int)-got);
 		return 0;
 	}
-	if (!n->pending) {
-		n->rx_limited = net_is_limited(n, &n->rx_limiter, &n->metrics.rx_rate_limiter_throttled);
-		if (n->rx_limited)
-			return 0;
-		got = receive(n);
-		if (got == -EAGAIN)
-			return 0;
-		if (got < 0) {
-			metric_inc(&n->metrics.tap_read_fails);
-			net_link_lost(n, (int)-got);
-			return 0;
-		}
-		if ((size_t)got > NET_RX_SMALL)
-			n->rx_expected = NET_PACKET_MAX;
-		if ((size_t)got <= NET_HEADER_BYTES)
-			return 1;
-		net_charge(&n->rx_limiter, (size_t)got - NET_HEADER_BYTES);
-		if ((size_t)got <= n->batch.bytes)
-			return complete_frame(n, (size_t)got) < 0 ? -EFAULT : 1;
-		keep_pending(n, (size_t)got);
-		r = get_buffers(n, n->pending);
-		if (r < 0)
-			return r;
-	}
-	if (n->pending <= n->batch.bytes) {
-		size_t len = n->pending;
+	if ((size_t)got > NET_RX_SMALL)
+		n->rx_expected = NET_PACKET_MAX;
+	if ((size_t)got <= NET_HEADER_BYTES)
+		return 1;
+	net_charge(&n->rx_limiter, (size_t)got - NET_HEADER_BYTES);
+	if ((size_t)got <= n->batch.bytes)
+		return complete_frame(n, (size_t)got) < 0 ? -EFAULT : 1;
+	keep_pending(n, (size_t)got);
+	return 1;
+}
 
+/* Delivers what is pending, as receive_one(). */
+static int deliver_pending(struct virtio_net *n)
+{
+	size_t len = n->pending;
+	int r = get_buffers(n, len);
+
+	if (r < 0)
+		return r;
+	if (len <= n->batch.bytes) {
 		copy_pending(n);
 		n->pending = 0;
 		return complete_frame(n, len) < 0 ? -EFAULT : 1;
@@ -169,6 +179,28 @@ static int receive_one(struct virtio_net *n)
 	return 1;
 }
 
+/* One frame: 1 when one was moved or dropped, 0 when there is none or no buffer, -EFAULT/-EINVAL for a broken
+ * driver. */
+static int receive_one(struct virtio_net *n)
+{
+	int r = get_buffers(n, n->pending ? n->pending : n->rx_expected);
+
+	if (r < 0)
+		return r;
+	if (n->batch.n == n->batch.taken) {
+		metric_inc(&n->metrics.no_rx_avail_buffer);
+		n->rx_starved = true;
+		return 0;
+	}
+	if (!n->pending) {
+		n->rx_limited = net_is_limited(n, &n->rx_limiter, &n->metrics.rx_rate_limiter_throttled);
+		if (n->rx_limited)
+			return 0;
+		r = get_frame(n);
+	}
+	return n->pending ? deliver_pending(n) : r;
+}
+
 void net_pump_rx(struct virtio_net *n)
 {
 	struct virtq *rx = &n->dev.queues[NET_QUEUE_RX];
@@ -179,7 +211,7 @@ void net_pump_rx(struct virtio_net *n)
 	n->rx_expected = merges(n) ? n->rx_expected : 1;
 	virtq_disable_doorbell(rx);
 	virtq_batch_begin(&n->batch, rx, 0);
-	while (r > 0 && budget-- && n->backend) {
+	while (r > 0 && budget--) {
 		r = receive_one(n);
 		if (r == 0 && n->rx_starved) {
 			/* The driver is to ring; unless it has added some meanwhile. */
@@ -196,9 +228,8 @@ void net_pump_rx(struct virtio_net *n)
 		return;
 	}
 	virtq_batch_return(&n->batch);
-	if (r > 0 && n->backend)
-		loop_kick(&n->kick); /* the budget is used up; the back-end may hold frames that no event
-		                        tells of */
+	if (r > 0)
+		loop_kick(&n->kick); /* the budget is used up; there may be frames that no event tells of */
 	else
 		n->rx_expected = NET_RX_SMALL;
 }

@@ -1,5 +1,5 @@
-/* From the driver to the back-end. A frame the back-end cannot take goes back into the ring, and the back-end is watched for
- * room. */
+/* From the driver to the back-end, or to an interceptor before it. A frame the back-end cannot take goes back into the ring,
+ * and the back-end is watched for room. */
 #include "devices/virtio_net_device.h"
 
 #include <errno.h>
@@ -36,26 +36,40 @@ static int read_header(struct virtio_net *n, struct net_header *ret)
 	return (n->dev.driver_features & needed) == needed;
 }
 
-/* n->chain: 0 sent or dropped, -EAGAIN not now, -EINVAL the driver broke the rules. */
-static int send_one(struct virtio_net *n)
+/* Whether the interceptor takes n->chain. The frame is judged by a copy of its beginning, and by this copy it is sent on,
+ * too: what the driver writes there meanwhile brings no frame past the interceptor. */
+static bool divert(struct virtio_net *n, const struct net_header *header)
 {
-	struct net_header header;
-	struct iovec iov[1 + VIRTQ_IOV_MAX];
-	int r = read_header(n, &header), pieces;
+	struct net_interceptor *interceptor = n->interceptor;
+	size_t len;
 
-	if (r <= 0)
-		metric_inc(&n->metrics.tx_malformed_frames);
-	if (r < 0)
-		return r;
-	if (r == 0)
-		return 0;
+	n->sent_head = 0;
+	if (!interceptor)
+		return false;
+	len = n->sent_head = virtq_chain_read(&n->chain, sizeof(*header), n->sent, NET_INTERCEPTOR_HEAD_BYTES);
+	if (!interceptor->ops->wants(interceptor, n->sent, len))
+		return false;
+	len += virtq_chain_read(&n->chain, sizeof(*header) + len, n->sent + len, sizeof(n->sent) - len);
+	interceptor->ops->take(interceptor, n->sent, len, header->flags & NET_HEADER_NEEDS_CSUM, monotonic_ns());
+	return true;
+}
+
+/* n->chain to the back-end, its first bytes from n->sent. As send_one(). */
+static int send_to_backend(struct virtio_net *n, struct net_header *header)
+{
+	size_t sent = sizeof(*header) + n->sent_head;
+	struct iovec iov[2 + VIRTQ_IOV_MAX];
+	int r, pieces = 1;
+
 	if (!n->backend) {
 		metric_inc(&n->metrics.tx_fails);
 		return 0;
 	}
-	iov[0] = (struct iovec){&header, sizeof(header)};
-	pieces = virtq_chain_slice(&n->chain, sizeof(header), n->chain.out_bytes - sizeof(header), iov + 1);
-	r = n->backend->ops->send(n->backend, iov, 1 + pieces);
+	iov[0] = (struct iovec){header, sizeof(*header)};
+	if (n->sent_head)
+		iov[pieces++] = (struct iovec){n->sent, n->sent_head};
+	pieces += virtq_chain_slice(&n->chain, sent, n->chain.out_bytes - sent, iov + pieces);
+	r = n->backend->ops->send(n->backend, iov, pieces);
 	if (r < 0 && r != -EAGAIN) {
 		metric_inc(&n->metrics.tap_write_fails);
 		net_link_lost(n, -r);
@@ -64,8 +78,29 @@ static int send_one(struct virtio_net *n)
 	if (r == 0) {
 		metric_inc(&n->metrics.tx_count);
 		metric_inc(&n->metrics.tx_packets_count);
-		metric_add(&n->metrics.tx_bytes_count, n->chain.out_bytes - sizeof(header));
+		metric_add(&n->metrics.tx_bytes_count, n->chain.out_bytes - sizeof(*header));
 	}
+	return r;
+}
+
+/* n->chain: 0 sent, taken or dropped; -EAGAIN not now, as the back-end is full; -EBUSY not now, by the limits; -EINVAL the
+ * driver broke the rules. */
+static int send_one(struct virtio_net *n)
+{
+	struct net_header header;
+	int r = read_header(n, &header);
+
+	if (r <= 0)
+		metric_inc(&n->metrics.tx_malformed_frames);
+	if (r < 0)
+		return r;
+	if (r > 0 && divert(n, &header))
+		return 0; /* never was on the way to the back-end, whose limits do not count it */
+	if (net_is_limited(n, &n->tx_limiter, &n->metrics.tx_rate_limiter_throttled))
+		return -EBUSY;
+	r = r > 0 ? send_to_backend(n, &header) : 0;
+	if (r == 0)
+		net_charge(&n->tx_limiter, n->chain.out_bytes - sizeof(header));
 	return r;
 }
 
@@ -82,18 +117,14 @@ void net_pump_tx(struct virtio_net *n)
 			loop_kick(&n->kick);
 			return;
 		}
-		if (virtq_has_work(tx) && net_is_limited(n, &n->tx_limiter, &n->metrics.tx_rate_limiter_throttled))
-			return; /* the doorbell stays silent until then */
 		r = virtq_pop_or_arm(tx, &n->chain);
 		if (r == 0)
 			return;
 		if (r > 0)
 			r = send_one(n);
-		if (r == 0)
-			net_charge(&n->tx_limiter, n->chain.out_bytes - NET_HEADER_BYTES);
-		if (r == -EAGAIN) {
-			virtq_unpop(tx, 1);
-			n->tx_blocked = true;
+		if (r == -EAGAIN || r == -EBUSY) {
+			virtq_unpop(tx, 1); /* the doorbell stays silent until then */
+			n->tx_blocked = r == -EAGAIN;
 			return;
 		}
 		if (r < 0 || virtq_push(tx, n->chain.head, 0) < 0) {

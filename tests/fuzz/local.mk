@@ -9,7 +9,7 @@ else
 FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
-FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
+FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -35,3 +35,7 @@ tests_fuzz_net_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
 tests_fuzz_http_SOURCES = tests/fuzz/http.c $(FUZZ_MAIN)
 tests_fuzz_http_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_http_LDADD = libhull-common.a
+
+tests_fuzz_mmds_SOURCES = tests/fuzz/mmds.c $(FUZZ_MAIN)
+tests_fuzz_mmds_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_mmds_LDADD = libhull-devices.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)

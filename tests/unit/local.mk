@@ -1,7 +1,7 @@
 # Unit tests, included by tests/local.mk inside HAVE_CMOCKA. A test's source is tests/unit/NAME.c, where its stanza does
 # not say otherwise.
 EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
-	tests/unit/vsock_world.h tests/unit/boot_fixture.h
+	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h
 UNIT_TESTS =
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
@@ -43,6 +43,11 @@ tests_unit_rate_limiter_LDADD = $(DEVICES_TEST_LIBS)
 UNIT_TESTS += tests/unit/virtio_net tests/unit/virtio_net_tap
 tests_unit_virtio_net_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_net_tap_LDADD = $(DEVICES_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/mmds_http tests/unit/mmds_stack tests/unit/virtio_net_mmds
+tests_unit_mmds_http_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
+tests_unit_mmds_stack_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
+tests_unit_virtio_net_mmds_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
 
 UNIT_TESTS += tests/unit/virtio_vsock tests/unit/virtio_vsock_flow
 tests_unit_virtio_vsock_LDADD = $(DEVICES_TEST_LIBS)

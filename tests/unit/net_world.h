@@ -26,6 +26,8 @@ struct world {
 	struct driver_queue q[2];
 	gpa_t tx;
 	uint64_t features;
+	struct net_interceptor *interceptor; /* the device's to be; NULL: none */
+	const struct rate_limiter_config *rx_limiter, *tx_limiter;
 	bool rx_held; /* used receive buffers are not given back */
 	int peer;     /* the other end of the stream, or a packet socket on the tap */
 	bool served;  /* atomic: the thread that runs the loop is to end */
@@ -53,7 +55,8 @@ static inline void world_start(struct world *w, uint64_t features, unsigned n_rx
 
 static inline void world_make_device(struct world *w, enum net_backend_kind kind, int fd)
 {
-	struct virtio_net_config config = {.id = "net0", .kind = kind, .fd = fd, .mtu = 1500};
+	struct virtio_net_config config = {.id = "net0", .kind = kind, .fd = fd, .mtu = 1500,
+		.interceptor = w->interceptor, .rx_limiter = w->rx_limiter, .tx_limiter = w->tx_limiter};
 	struct error err = {0};
 
 	memcpy(config.mac, mac, 6);
