@@ -33,6 +33,8 @@ const char options_usage[] =
 	"  --module PREFIX     only what source files whose path begins so have to say: devices, vmm/api ...\n"
 	"  --show-level, --show-log-origin  in each line of the log\n"
 	"  --metrics-path PATH  file or FIFO for metrics, a line of JSON each minute and at the end\n"
+	"  --start-time-us N, --start-time-cpu-us N, --parent-cpu-time-us N  for the metrics: when the start began\n"
+	"  --no-seccomp        taken and without effect; --seccomp-filter FILE is refused\n"
 	"  --version, --help\n";
 
 #define ID_MAX 64

@@ -38,9 +38,13 @@ struct server {
 	bool ending;
 };
 
+static const char usage_text[] =
+	"usage: hull-ingress --socket PATH [--forwarder PATH] [--log-file FILE] [--idle-seconds N]\n"
+	"       hull-ingress --help | --version\n";
+
 static int usage(void)
 {
-	fprintf(stderr, "usage: hull-ingress --socket PATH [--forwarder PATH] [--log-file FILE] [--idle-seconds N]\n");
+	fputs(usage_text, stderr);
 	return EXIT_USAGE;
 }
 
@@ -51,6 +55,7 @@ static int parse_options(int argc, char **argv, struct options *ret)
 		{"forwarder", required_argument, NULL, 'f'},
 		{"log-file", required_argument, NULL, 'l'},
 		{"idle-seconds", required_argument, NULL, 'i'},
+		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
 		{0},
 	};
@@ -74,6 +79,9 @@ static int parse_options(int argc, char **argv, struct options *ret)
 			if (errno || *end || end == optarg || ret->idle_s == 0 || ret->idle_s > 86400)
 				return usage();
 			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			exit(0);
 		case 'v':
 			printf("hull-ingress %s\n", HULL_VERSION);
 			exit(0);
