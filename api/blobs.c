@@ -273,14 +273,25 @@ static void *finish(void *ctx)
 	return NULL;
 }
 
+/* It was when the upload began. */
+static void reply_there(const struct upload *upload)
+{
+	int64_t size = blob_size(upload->blobs, upload->digest);
+
+	if (size < 0)
+		request_refuse_with(upload->req, PROBLEM_NOT_FOUND, "digest", "was there and has been removed meanwhile: upload it again");
+	else
+		request_reply(upload->req, 200,
+			json_pack("{s:s, s:I}", "digest", upload->digest, "size_bytes", (json_int_t)size));
+}
+
 static void upload_end(void *ctx)
 {
 	struct upload *upload = ctx;
 	int r;
 
 	if (upload->there) {
-		request_reply(upload->req, 200, json_pack("{s:s, s:I}", "digest", upload->digest, "size_bytes",
-							(json_int_t)blob_size(upload->blobs, upload->digest)));
+		reply_there(upload);
 		upload_free(upload);
 		return;
 	}

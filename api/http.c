@@ -33,6 +33,7 @@ struct http {
 	struct listener listeners[LISTENERS_MAX];
 	size_t n_listeners;
 	struct request *requests; /* all there are */
+	bool ending;		  /* none is taken any more */
 };
 
 struct request {
@@ -485,6 +486,8 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
 	struct request *req = *req_slot;
 
 	(void)version;
+	if (listener->http->ending)
+		return MHD_NO;
 	if (!req) {
 		req = *req_slot = request_new(listener, connection);
 		return req ? on_headers(req, url, method, listener->token) : MHD_NO;
@@ -600,6 +603,8 @@ void http_free(struct http *http)
 {
 	if (!http)
 		return;
+	/* MHD_stop_daemon() aborts when it finds a suspended connection; no handler is to make one now. */
+	http->ending = true;
 	for (struct request *req = http->requests; req; req = req->next)
 		if (req->suspended) {
 			tell_gone(req);

@@ -277,12 +277,15 @@ static void take_away(struct port *port)
 
 void port_unpublish(struct ingress *ingress, const char *machine)
 {
-	struct port *port = ingress->ports, *next;
+	struct port *port = ingress->ports;
 
-	for (; port; port = next) {
-		next = port->next;
-		if (strcmp(port->spec.machine, machine) == 0)
-			take_away(port);
+	while (port) {
+		if (strcmp(port->spec.machine, machine) != 0) {
+			port = port->next;
+			continue;
+		}
+		take_away(port);
+		port = ingress->ports; /* whoever waited for that one may have gone on, and taken any other away */
 	}
 }
 

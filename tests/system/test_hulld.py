@@ -241,6 +241,20 @@ def test_an_upload_that_breaks_off_leaves_nothing(hulld):
     wait_until(lambda: not os.listdir(blobs), "its file is gone")
 
 
+def test_a_blob_that_goes_while_it_is_uploaded_again_is_not_said_to_be_there(with_image, erofs):
+    digest = with_image.get("/v1/images/hello").json["rootfs"]
+    connection = Connection(with_image.socket)
+    connection.putrequest("PUT", f"/v1/blobs/{digest}")
+    connection.putheader("Content-Length", str(len(erofs)))
+    connection.endheaders(erofs[:1000])
+    with_image.get("/v1/version")
+    assert with_image.delete("/v1/images/hello").status == 204
+    connection.send(erofs[1000:])
+    response = connection.getresponse()
+    assert response.status == 404 and json.loads(response.read())["field"] == "digest"
+    connection.close()
+
+
 def test_an_upload_cut_by_a_crash_leaves_nothing(hulld):
     connection, blobs = begin_upload(hulld)
     hulld.restart()
@@ -576,6 +590,24 @@ def test_sigterm_ends_hulld_with_waits_open(with_image):
     with_image.kill(signal.SIGTERM)
     assert with_image.process.returncode == 0
     wait.close()
+
+
+def test_sigterm_ends_hulld_while_requests_come(with_image):
+    """It is stopped while it gets the signal and then, on connections it has taken already, requests that would wait."""
+    with_image.post("/v1/machines", {"name": "a", "image": "hello"})
+    waits = [Connection(with_image.socket) for _ in range(8)]
+    for wait in waits:
+        wait.request("GET", "/v1/version")
+        wait.getresponse().read()
+    with_image.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: open(f"/proc/{with_image.process.pid}/stat").read().rsplit(")")[1].split()[0] == "T", "it is stopped")
+    with_image.process.send_signal(signal.SIGTERM)
+    for wait in waits:
+        wait.request("GET", "/v1/machines/a/wait?state=running&timeout_s=600")
+    with_image.process.send_signal(signal.SIGCONT)
+    assert with_image.process.wait(DEADLINE) == 0, with_image.log.read_text()
+    for wait in waits:
+        wait.close()
 
 
 # Ports.
