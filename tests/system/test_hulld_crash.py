@@ -1,0 +1,256 @@
+"""hulld killed with SIGKILL at every stage of every call that changes something. strace kills it as it enters its Nth system call.
+
+How many a call takes is counted first; then it is made again and again, and hulld dies at one of STAGES points spread over it. What
+another hulld finds afterwards must be one of the states that the call leads through, and must lead on: nothing acknowledged is lost,
+nothing is there twice, all of it can be used and removed."""
+import contextlib
+import http.client
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
+from test_hulld import free_port, listens, processes_of
+
+STAGES = int(os.environ.get("HULL_CRASH_STAGES", "16"))
+MONITOR = "#!/bin/sh\nMONITOR_OF=$2 exec sleep 600\n"  # a machine of it starts for ever
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hulld")
+    (folder / "monitor").write_text(MONITOR)
+    (folder / "monitor").chmod(0o755)
+    daemon = Hulld(folder)
+    daemon.options["--vmm"] = folder / "monitor"
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.erofs = make_erofs(folder)
+    daemon.start()
+    daemon.image("hello", daemon.erofs, command=["/bin/true"])
+    yield daemon
+    daemon.stop()
+
+
+@contextlib.contextmanager
+def traced(hulld, *options):
+    tracer = subprocess.Popen(["strace", "-p", str(hulld.process.pid), *map(str, options)], stderr=subprocess.PIPE, text=True)
+    assert "attached" in tracer.stderr.readline()
+    try:
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.communicate(timeout=DEADLINE)
+
+
+def ask(hulld, method, path, body=None):
+    """The status; None: hulld died first."""
+    try:
+        return hulld.request(method, path, body).status
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def monitors(hulld, machine):
+    mark = f"MONITOR_OF={hulld.state}/machines/{machine['id']}/".encode()
+    return [pid for pid, words in processes_of(hulld).items() if mark in words]
+
+
+def states(hulld):
+    machines = hulld.get("/v1/machines").json["items"]
+    assert len({machine["name"] for machine in machines}) == len(machines)
+    return {machine["name"]: machine["state"] for machine in machines}
+
+
+def settled(hulld):
+    """Nothing moves any more, and a machine that starts has its one monitor: {name: state}."""
+
+    def look():
+        for machine in hulld.get("/v1/machines").json["items"]:
+            running = monitors(hulld, machine)
+            if machine["state"] == "starting" and (not machine["pid"] or running != [machine["pid"]]):
+                return None
+            if machine["state"] == "stopping" or (machine["state"] != "starting" and running):
+                return None
+        return [states(hulld)]
+
+    return wait_until(look, "all is settled")[0]
+
+
+def create(hulld, **spec):
+    answer = hulld.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16, **spec})
+    assert answer.status == 201, answer
+
+
+def start(hulld, **spec):
+    create(hulld, **spec)
+    assert hulld.post("/v1/machines/a/start").status == 200
+    settled(hulld)
+
+
+def clear(hulld, port):
+    """All can be removed, and then nothing is left of it."""
+    for machine in hulld.get("/v1/machines").json["items"]:
+        assert hulld.delete(f"/v1/machines/{machine['name']}?force=1").status == 204
+    wait_until(lambda: not processes_of(hulld) and not listens(port), "no process and no port is left")
+    assert os.listdir(hulld.state / "machines") == os.listdir(hulld.run / "machines") == []
+
+
+def crash_through(hulld, port, prepare, call, end, allowed):
+    """`end`(hulld) tells, without asking hulld, that all of the call has been done. `allowed`(hulld, status of the call, states by
+    name) is true for what may be found afterwards."""
+    trace = hulld.folder / "trace"
+    prepare()
+    with traced(hulld, "-o", trace):
+        assert ask(hulld, *call) in (200, 201, 204)
+        wait_until(end, "the call is done")
+    clear(hulld, port)
+    made = re.findall(r"^(\w+)\(", trace.read_text(), re.M)[1:]  # but for the one it was in when it was attached to
+    assert len(made) > 10
+    points = sorted({number * len(made) // STAGES for number in range(STAGES)})
+    died = 0
+    for point in points:
+        name, nth = made[point], made[:point + 1].count(made[point])  # strace counts each by itself
+        prepare()
+        with traced(hulld, "-o", "/dev/null", "-e", "trace=all", "-e", f"inject={name}:signal=SIGKILL:when={nth}"):
+            status = ask(hulld, *call)
+            if status is None:
+                hulld.process.wait(DEADLINE)
+            wait_until(lambda: hulld.process.poll() is not None or end(), "the call is done, or cut short")
+            died += hulld.process.poll() is not None
+        hulld.restart()
+        found = settled(hulld)
+        assert allowed(status, found), f"killed at {name} {nth}, call {point} of {len(made)}: answered {status}, found {found}"
+        clear(hulld, port)
+    assert died > len(points) / 2  # else this tested nothing
+
+
+@pytest.fixture
+def crash(hulld):
+    port = free_port()
+
+    def run(prepare, call, end, allowed):
+        crash_through(hulld, port, prepare, call, end, allowed)
+
+    run.port = port
+    yield run
+    if hulld.process.poll() is not None:
+        hulld.start()
+
+
+def test_a_create_with_a_port(hulld, crash):
+    spec = {"name": "a", "image": "hello", "ports": [{"host": crash.port, "guest": 80}]}
+
+    def allowed(status, found):
+        if found:
+            wait_until(lambda: listens(crash.port), "its port is held")
+        return found == {"a": "created"} or (found == {} and status is None)
+
+    crash(lambda: None, ("POST", "/v1/machines", spec), lambda: listens(crash.port), allowed)
+
+
+def test_a_delete_with_a_port(hulld, crash):
+    def prepare():
+        create(hulld, ports=[{"host": crash.port, "guest": 80}])
+
+    crash(prepare, ("DELETE", "/v1/machines/a"), lambda: not os.listdir(hulld.run / "machines") and not listens(crash.port),
+          lambda status, found: found == {} or (found == {"a": "created"} and status is None))
+
+
+@pytest.mark.parametrize("network", ["none", "default"])
+def test_a_start(hulld, crash, network):
+    crash(lambda: create(hulld, network=network), ("POST", "/v1/machines/a/start"),
+          lambda: any(b"MONITOR_OF" in words for words in processes_of(hulld).values()),
+          lambda status, found: found == {"a": "starting"} or (found == {"a": "created"} and status is None))
+
+
+def no_monitor(hulld):
+    return lambda: not processes_of(hulld)
+
+
+@pytest.mark.parametrize("verb, body", [("stop", {"timeout_s": 30}), ("kill", None)])
+def test_an_end(hulld, crash, verb, body):
+    crash(lambda: start(hulld), ("POST", f"/v1/machines/a/{verb}", body), no_monitor(hulld),
+          lambda status, found: found == {"a": "stopped"} or (found == {"a": "starting"} and status is None))
+
+
+def test_a_restart(hulld, crash):
+    before = []
+
+    def prepare():
+        start(hulld)
+        before[:] = monitors(hulld, hulld.machine("a"))
+
+    def end():
+        return any(b"MONITOR_OF" in words and pid not in before for pid, words in processes_of(hulld).items())
+
+    crash(prepare, ("POST", "/v1/machines/a/restart", {"timeout_s": 30}), end, lambda status, found: found == {"a": "starting"})
+
+
+def test_a_forced_delete(hulld, crash):
+    crash(lambda: start(hulld), ("DELETE", "/v1/machines/a?force=1"), lambda: not os.listdir(hulld.run / "machines"),
+          lambda status, found: found == {} or (found in ({"a": "starting"}, {"a": "stopped"}) and status is None))
+
+
+def images(hulld):
+    """{name: its content's digest}; each content is there."""
+    found = {image["name"]: image["rootfs"] for image in hulld.get("/v1/images").json["items"]}
+    for digest in found.values():
+        assert hulld.request("HEAD", f"/v1/blobs/{digest}").status == 200
+    return found
+
+
+def test_an_upload_and_an_image_that_moves_to_it(hulld, crash):
+    """With the content, the number of the try: no two are the same."""
+    tries = iter(range(1000))
+    state = {}
+
+    def prepare():
+        state["old"] = hulld.image("moving", hulld.erofs + b"old %d" % next(tries), command=["/bin/true"])
+        state["new"], answer = hulld.upload(hulld.erofs + b"new %d" % next(tries))
+        assert answer.status == 201
+        call[2]["rootfs"] = state["new"]
+
+    def allowed(status, found):
+        now = images(hulld)["moving"]
+        fine = now == state["new"] or (now == state["old"] and status is None)
+        assert hulld.delete("/v1/images/moving").status == 204
+        return fine and found == {}
+
+    call = ("POST", "/v1/images", {"name": "moving", "config": {"command": ["/bin/false"]}})
+    crash(prepare, call, lambda: True, allowed)
+
+
+def test_an_upload(hulld, crash):
+    content = hulld.erofs + os.urandom(1 << 20)
+    digest, answer = hulld.upload(content)
+    blobs = hulld.state / "blobs" / "sha256"
+    assert answer.status == 201
+    (blobs / digest[7:]).unlink()
+
+    def allowed(status, found):
+        there = hulld.request("HEAD", f"/v1/blobs/{digest}").status
+        if there == 200:
+            assert (blobs / digest[7:]).read_bytes() == content
+            (blobs / digest[7:]).unlink()
+        assert not [name for name in os.listdir(blobs) if name.startswith("upload-")]
+        return there == 200 or status is None
+
+    def prepare():
+        (blobs / digest[7:]).unlink(missing_ok=True)
+
+    crash(prepare, ("PUT", f"/v1/blobs/{digest}", content), lambda: (blobs / digest[7:]).exists(), allowed)
+
+
+def test_an_image_that_is_deleted(hulld, crash):
+    def prepare():
+        hulld.image("gone", hulld.erofs + b"gone", command=["/bin/true"])
+
+    def allowed(status, found):
+        there = "gone" in images(hulld)
+        assert not there or hulld.delete("/v1/images/gone").status == 204
+        return status is None or not there
+
+    crash(prepare, ("DELETE", "/v1/images/gone"), lambda: True, allowed)
