@@ -3,6 +3,7 @@
 
 #include "cli/spec.h"
 #include "common/buf.h"
+#include "common/checked.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -81,6 +82,12 @@ static int check_workdir(const char *value, struct error *err)
 	return value[0] == '/' && !has_control(value) ? 0 : error_set(err, EINVAL, "must be absolute");
 }
 
+/* As the API, which would say so only when the image is made. */
+static int check_env_name(const char *value, struct error *err)
+{
+	return value[0] && !strchr(value, '=') ? 0 : error_set(err, EINVAL, "is no name of an environment variable");
+}
+
 static int check_name(const char *value, struct error *err)
 {
 	size_t len = strlen(value);
@@ -101,7 +108,7 @@ static const struct json_table copy_table = JSON_TABLE("Copy", struct recipe_cop
 
 static const struct json_field config_fields[] = {
 	{"command", JSON_FIELD_STRINGS, offsetof(struct recipe_config, command)},
-	{"env", JSON_FIELD_MAP, offsetof(struct recipe_config, env)},
+	{"env", JSON_FIELD_MAP, offsetof(struct recipe_config, env), .check = check_env_name},
 	{"user", JSON_FIELD_STRING, offsetof(struct recipe_config, user), .min = 1, .check = check_owner},
 	{"workdir", JSON_FIELD_STRING, offsetof(struct recipe_config, workdir), .min = 1, .check = check_workdir},
 	{"ports", JSON_FIELD_ANY, offsetof(struct recipe_config, ports)},
@@ -212,13 +219,15 @@ static int open_folder(const char *file, int *ret, struct failure *fail)
 
 int recipe_from_args(struct recipe *ret, int *ret_folder, bool *ret_inside, const struct args *args, struct failure *fail)
 {
+	static const char *const instead[] = {"package", "copy", "command", "user", "workdir"};
 	const char *file = args_value(args, "file"), *name = args->n_operands ? args->operands[0] : NULL;
 	json_t *json;
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
-	if (file && (args_flag(args, "package") || args_flag(args, "copy") || args_flag(args, "command")))
-		return failure_usage(fail, "--file", "not together with --package, --copy and --command");
+	for (size_t i = 0; file && i < ARRAY_SIZE(instead); i++)
+		if (args_flag(args, instead[i]))
+			return failure_usage(fail, "--file", "not together with --%s: that stands in the recipe", instead[i]);
 	if (!file && !args_flag(args, "package") && !args_flag(args, "copy")) {
 		failure_usage(fail, "image build", "of what?");
 		return failure_hint(fail, "give a recipe with --file, or name packages with --package");

@@ -108,6 +108,7 @@ def test_every_command_explains_itself(alone):
     (["context", "set", "example.org"], "example.org: is no URL of an API",
      "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH"),
     (["image", "build", "x"], "image build: of what?", "give a recipe with --file, or name packages with --package"),
+    (["image", "build", "-f", "x", "-u", "app"], "--file: not together with --user: that stands in the recipe", ""),
 ])
 def test_a_wrong_command_line_is_refused(alone, words, line, hint):
     assert alone.refused(*words, status=2) == (line, hint)
@@ -266,6 +267,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_installed(recipe, tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of its own needs root")
 def test_without_a_network_it_says_which_mirror_it_cannot_reach(recipe):
+    ({"config": {"env": {"A=B": "c"}}}, "config.env.A=B: is no name of an environment variable"),
     done = subprocess.run(["unshare", "--net", HULL, "image", "build", "x", "--package", "busybox", "--output", recipe.cli.home / "out"],
                           env=recipe.cli.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
