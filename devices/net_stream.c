@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/ethernet.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,6 +25,10 @@
 /* Room for the largest frame and, mostly, for many at a time: one recv() then serves them all. */
 #define RX_BYTES              (2 * (LENGTH_BYTES + NET_FRAME_MAX))
 #define ETHERNET_HEADER_BYTES 14
+/* Of a frame, as far as a destination's address reaches: behind the Ethernet header in IPv4's, in IPv6's. */
+#define IPV4_TO_OFFSET (ETHERNET_HEADER_BYTES + 16)
+#define IPV6_TO_OFFSET (ETHERNET_HEADER_BYTES + 24)
+#define HEAD_BYTES     (IPV6_TO_OFFSET + 16)
 
 struct net_stream {
 	struct net_backend backend;
@@ -152,27 +157,68 @@ static void keep_rest(struct net_stream *s, const struct iovec *iov, int n, size
 	}
 }
 
+/* A destination that no wire carries: this host, or its loopback (RFC 1122, 3.2.1.3; RFC 4291, 2.5.2, 2.5.3, 2.5.5). A peer
+ * that opens a socket of its own for what the guest sends, as passt does, would connect the guest to what listens on the
+ * host's loopback only. */
+static bool is_for_loopback(const uint8_t *head, size_t len)
+{
+	static const uint8_t zeroes[10];
+	const uint8_t *to = head + IPV6_TO_OFFSET;
+	unsigned type = len < ETHERNET_HEADER_BYTES ? 0 : (unsigned)head[12] << 8 | head[13];
+
+	if (type == ETHERTYPE_IP && len >= IPV4_TO_OFFSET + 4)
+		return head[IPV4_TO_OFFSET] == 127 || head[IPV4_TO_OFFSET] == 0;
+	/* ::, ::1, and whatever is an IPv4 address in disguise. */
+	if (type == ETHERTYPE_IPV6 && len >= HEAD_BYTES)
+		return memcmp(to, zeroes, sizeof(zeroes)) == 0 && to[10] == to[11] && (to[10] == 0 || to[10] == 0xff);
+	return false;
+}
+
+/* Copies the first bytes of the pieces, HEAD_BYTES at most, to `head`: the guest may change its own meanwhile. What lies
+ * behind goes to `ret`. Returns how many pieces that are. */
+static int split(const struct iovec *iov, int n, uint8_t *head, size_t *ret_head_len, struct iovec *ret)
+{
+	size_t len = 0;
+	int pieces = 0;
+
+	for (int i = 0; i < n; i++) {
+		size_t part = iov[i].iov_len < HEAD_BYTES - len ? iov[i].iov_len : HEAD_BYTES - len;
+
+		memcpy(head + len, iov[i].iov_base, part);
+		len += part;
+		if (part < iov[i].iov_len)
+			ret[pieces++] = (struct iovec){(uint8_t *)iov[i].iov_base + part, iov[i].iov_len - part};
+	}
+	*ret_head_len = len;
+	return pieces;
+}
+
 static int stream_send(struct net_backend *backend, const struct iovec *iov, int n)
 {
 	struct net_stream *s = from_backend(backend);
 	struct iovec out[IOV_MAX];
-	struct msghdr msg = {.msg_iov = out, .msg_iovlen = (size_t)n};
-	size_t total = 0;
+	struct msghdr msg = {.msg_iov = out};
+	uint8_t head[HEAD_BYTES];
+	size_t total = 0, head_len;
 	uint32_t length;
 	ssize_t sent;
 	int r = stream_flush(backend);
 
 	if (r < 0)
 		return r;
-	assert(n >= 1 && n <= IOV_MAX);
+	assert(n >= 1 && n < IOV_MAX);
 	for (int i = 1; i < n; i++)
 		total += iov[i].iov_len;
 	if (total < 1 || total > NET_FRAME_MAX)
 		return 0;
 	/* Where the header was, the length. */
+	n = 2 + split(iov + 1, n - 1, head, &head_len, out + 2);
+	if (is_for_loopback(head, head_len))
+		return 0;
 	length = htobe32((uint32_t)total);
-	memcpy(out, iov, (size_t)n * sizeof(*iov));
 	out[0] = (struct iovec){&length, sizeof(length)};
+	out[1] = (struct iovec){head, head_len};
+	msg.msg_iovlen = (size_t)n;
 	total += sizeof(length);
 	do
 		sent = sendmsg(backend->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -35,6 +35,45 @@ static void frames_go_both_ways(void **state)
 	assert_int_equal(counts->tx_bytes_count, bytes + 1); /* the shortest went with a byte more */
 }
 
+/* An IP packet to `to`, of 4 or 16 bytes. */
+static void fill_packet(uint8_t frame[60], const uint8_t *to, size_t len)
+{
+	fill_frame(frame, 60, 0);
+	memcpy(frame + 12, len == 4 ? "\x08\x00" : "\x86\xdd", 2);
+	memcpy(frame + (len == 4 ? 30 : 38), to, len);
+}
+
+/* passt would connect to what listens on the host's own loopback. */
+static void a_packet_for_the_hosts_loopback_goes_nowhere(void **state)
+{
+	struct world *w = *state;
+	static const uint8_t loopback[][16] = {{127, 0, 0, 1}, {127, 255, 0, 1}, {0, 0, 0, 0}, {0, 1, 2, 3}};
+	static const uint8_t loopback6[][16] = {{[15] = 1}, {0}, {[10] = 0xff, 0xff, 127, 0, 0, 1}, {[12] = 127, 0, 0, 1}};
+	static const uint8_t other[4] = {128, 0, 0, 1}, other6[16] = {[9] = 1, [15] = 1};
+	uint8_t frame[60];
+
+	world_start(w, MERGED, QSIZE, RX_BYTES);
+	for (size_t i = 0; i < ARRAY_SIZE(loopback); i++) {
+		fill_packet(frame, loopback[i], 4);
+		guest_sends(w, frame, sizeof(frame));
+		guest_sends(w, frame, 34);
+		fill_packet(frame, loopback6[i], 16);
+		guest_sends(w, frame, sizeof(frame));
+		guest_sends(w, frame, 54);
+	}
+	fill_packet(frame, other, 4);
+	guest_sends(w, frame, sizeof(frame));
+	peer_expects(w, frame, sizeof(frame)); /* the first that comes */
+	fill_packet(frame, other6, 16);
+	guest_sends(w, frame, sizeof(frame));
+	peer_expects(w, frame, sizeof(frame));
+	fill_packet(frame, loopback[0], 4);
+	frame[12] = 9; /* no IP */
+	guest_sends(w, frame, sizeof(frame));
+	peer_expects(w, frame, sizeof(frame));
+	assert_int_equal(tx_done(w), 4 * ARRAY_SIZE(loopback) + 3);
+}
+
 static void configuration_space_says_what_there_is(void **state)
 {
 	struct world *w = *state;
@@ -514,6 +553,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        CASE(frames_go_both_ways),
+	        CASE(a_packet_for_the_hosts_loopback_goes_nowhere),
 	        CASE(configuration_space_says_what_there_is),
 	        CASE(a_frame_may_come_byte_by_byte),
 	        CASE(the_largest_frame_spans_merged_buffers),
