@@ -52,10 +52,22 @@ static int check_machine(const struct config_machine *machine, struct error *err
 	return r < 0 ? error_in_field(err, "machine-config") : 0;
 }
 
+/* `field` asks for a back-end that is to map the machine's memory. */
+static int check_vhost_user(const struct config *config, const char *field, struct error *err)
+{
+	if (config->machine.memory_kind == CONFIG_MEMORY_COW)
+		return error_set_field(err, EINVAL, field,
+			"vhost-user maps the guest's memory, and of memory_kind cow it is private to the monitor: use shared");
+	return 0;
+}
+
 static int check_drive(const struct config *config, size_t index, struct error *err)
 {
 	const struct config_drive *drive = config_drive(config, index);
-	int r = refuse_if_given(drive->socket, "socket", err);
+	int r = drive->socket ? check_vhost_user(config, "socket", err) : 0;
+
+	if (r == 0)
+		r = refuse_if_given(drive->socket, "socket", err);
 
 	for (size_t i = 0; i < index && r == 0; i++) {
 		if (strcmp(config_drive(config, i)->drive_id, drive->drive_id) == 0)

@@ -17,6 +17,7 @@
 #define CONFIG_CID_MAX    INT64_C(0xfffffffe)
 
 enum config_huge_pages { CONFIG_HUGE_PAGES_NONE, CONFIG_HUGE_PAGES_TRANSPARENT, CONFIG_HUGE_PAGES_2M };
+enum config_memory_kind { CONFIG_MEMORY_SHARED, CONFIG_MEMORY_COW };
 enum config_cache { CONFIG_CACHE_UNSAFE, CONFIG_CACHE_WRITEBACK };
 enum config_engine { CONFIG_ENGINE_SYNC, CONFIG_ENGINE_ASYNC };
 
@@ -29,6 +30,7 @@ struct config_machine {
 	int64_t vcpu_count, mem_size_mib;
 	bool smt, track_dirty_pages;
 	int huge_pages; /* enum config_huge_pages */
+	int memory_kind; /* enum config_memory_kind */
 	char *cpu_template;
 };
 

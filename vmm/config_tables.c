@@ -64,6 +64,8 @@ static const char *const huge_page_names[] = {
 	[CONFIG_HUGE_PAGES_2M] = "2M",
 	NULL,
 };
+static const char *const memory_kind_names[] = {
+	[CONFIG_MEMORY_SHARED] = "shared", [CONFIG_MEMORY_COW] = "cow", NULL};
 static const char *const cache_names[] = {
 	[CONFIG_CACHE_UNSAFE] = "Unsafe", [CONFIG_CACHE_WRITEBACK] = "Writeback", NULL};
 static const char *const engine_names[] = {
@@ -112,6 +114,9 @@ static const struct json_field machine_fields[] = {
 	{"smt", JSON_FIELD_BOOL, MACHINE(smt), .nullable = true, .help = "two threads a core"},
 	{"track_dirty_pages", JSON_FIELD_BOOL, MACHINE(track_dirty_pages), .nullable = true},
 	{"huge_pages", JSON_FIELD_ENUM, MACHINE(huge_pages), .nullable = true, .names = huge_page_names},
+	{"memory_kind", JSON_FIELD_ENUM, MACHINE(memory_kind), .nullable = true, .sparse = true,
+		.names = memory_kind_names,
+		.help = "shared: others may map it, as vhost-user does; cow: private to the monitor"},
 	{"cpu_template", JSON_FIELD_STRING, MACHINE(cpu_template), .nullable = true, .sparse = true,
 		.check = check_template},
 };

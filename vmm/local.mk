@@ -25,7 +25,8 @@ libhull_vmm_a_SOURCES = \
 	vmm/metrics.c vmm/metrics.h \
 	vmm/metrics_tables.c \
 	vmm/options.c vmm/options.h \
-	vmm/outcome.c vmm/outcome.h
+	vmm/outcome.c vmm/outcome.h \
+	vmm/ram.c vmm/ram.h
 
 # The monitor. Statically linked: it starts without a dynamic linker, and runs in an empty root.
 bin_PROGRAMS += hull-vmm
@@ -37,7 +38,6 @@ hull_vmm_SOURCES = \
 	vmm/devices.c vmm/devices.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \
-	vmm/ram.c vmm/ram.h \
 	vmm/vcpu.c vmm/vcpu.h \
 	vmm/vm.c vmm/vm.h
 hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)

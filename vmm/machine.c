@@ -114,7 +114,13 @@ static int make_memory(struct machine *machine, struct error *err)
 		[CONFIG_HUGE_PAGES_2M] = RAM_PAGES_2M,
 	};
 	const struct config_machine *config = &machine->config->machine;
-	int r = ram_init(&machine->ram, (uint64_t)config->mem_size_mib << 20, pages[config->huge_pages], err);
+	struct ram_config ram = {
+		.size_bytes = (uint64_t)config->mem_size_mib << 20,
+		.kind = config->memory_kind == CONFIG_MEMORY_COW ? RAM_COW : RAM_SHARED,
+		.pages = pages[config->huge_pages],
+		.base_fd = -1,
+	};
+	int r = ram_init(&machine->ram, &ram, err);
 
 	if (r == 0)
 		r = vm_add_memory(&machine->vm, &machine->ram.mem, err);

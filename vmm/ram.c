@@ -1,52 +1,103 @@
-/* Guest RAM: the memfd and its mapping. */
+/* Guest RAM: its mapping, and how pages go back to the host. */
 #include "vmm/ram.h"
 
+#include "common/checked.h"
 #include "common/cleanup.h"
 #include "vmm/layout.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/mman.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
-static int map(struct ram *ram, enum ram_pages pages, struct error *err)
+#define PAGE_BYTES	4096u
+#define HUGE_PAGE_BYTES (2u << 20)
+
+/* Guest memory is not the host's promise: without NORESERVE a big, mostly unused machine could not start. 2 MiB pages are
+ * reserved all the same, as a guest that runs out of them later would be killed. */
+static int reserve_flag(const struct ram *ram)
 {
-	unsigned huge = pages == RAM_PAGES_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0;
-	unsigned long long mib = ram->size_bytes >> 20;
+	return ram->page_bytes == HUGE_PAGE_BYTES ? 0 : MAP_NORESERVE;
+}
 
-	ram->fd = memfd_create("guest-ram", MFD_CLOEXEC | huge);
+static int open_shared(struct ram *ram, struct error *err)
+{
+	bool huge = ram->page_bytes == HUGE_PAGE_BYTES;
+
+	ram->fd = memfd_create("guest-ram", MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 	if (ram->fd < 0)
 		return error_set_errno(
 			err, errno, "the host gives no memory file%s", huge ? " of 2 MiB pages" : "");
 	if (ftruncate(ram->fd, (off_t)ram->size_bytes) < 0)
-		return error_set_errno(err, errno, "the host cannot make a memory file of %llu MiB", mib);
-	/* Guest memory is not the host's promise: without NORESERVE a big, mostly unused machine could not
-	 * start. 2 MiB pages are reserved all the same, as a guest that runs out of them later would be
-	 * killed. */
-	ram->host = mmap(NULL, ram->size_bytes, PROT_READ | PROT_WRITE,
-		MAP_SHARED | (huge ? 0 : MAP_NORESERVE), ram->fd, 0);
+		return error_set_errno(err, errno, "the host cannot make a memory file of %llu MiB",
+			(unsigned long long)ram->size_bytes >> 20);
+	return MAP_SHARED;
+}
+
+/* A base that ends early would end the monitor with a SIGBUS. */
+static int check_base(const struct ram *ram, int base_fd, struct error *err)
+{
+	struct stat base;
+
+	if (fstat(base_fd, &base) < 0)
+		return error_set_errno(err, errno, "what the memory is to be a copy of cannot be examined");
+	if (base.st_size < 0 || (uint64_t)base.st_size < ram->size_bytes)
+		return error_set(err, EINVAL, "what the memory is to be a copy of has %lld bytes, not %llu",
+			(long long)base.st_size, (unsigned long long)ram->size_bytes);
+	return MAP_PRIVATE;
+}
+
+/* The flags to map it with, or -errno with `err` set. */
+static int open_memory(struct ram *ram, int base_fd, struct error *err)
+{
+	bool huge = ram->page_bytes == HUGE_PAGE_BYTES;
+
+	if (ram->kind == RAM_SHARED)
+		return open_shared(ram, err);
+	if (base_fd >= 0)
+		return check_base(ram, base_fd, err);
+	return MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB | MAP_HUGE_2MB : 0);
+}
+
+static int map(struct ram *ram, const struct ram_config *config, struct error *err)
+{
+	int flags = open_memory(ram, config->base_fd, err);
+
+	if (flags < 0)
+		return flags;
+	ram->host = mmap(NULL, ram->size_bytes, PROT_READ | PROT_WRITE, flags | reserve_flag(ram),
+		ram->kind == RAM_SHARED ? ram->fd : config->base_fd, 0);
 	if (ram->host == MAP_FAILED) {
 		ram->host = NULL;
-		return error_set_errno(
-			err, errno, "the host cannot map %llu MiB%s", mib, huge ? " in 2 MiB pages" : "");
+		return error_set_errno(err, errno, "the host cannot map %llu MiB%s",
+			(unsigned long long)ram->size_bytes >> 20,
+			ram->page_bytes == HUGE_PAGE_BYTES ? " in 2 MiB pages" : "");
 	}
-	/* Where the host's policy for shared memory is "never", this has no effect, which is as documented. */
-	if (pages == RAM_PAGES_TRANSPARENT_HUGE)
+	/* Where the host's policy is "never", which for shared memory it is by default, this has no effect, as documented. */
+	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
 		madvise(ram->host, ram->size_bytes, MADV_HUGEPAGE);
 	/* A core dump of the monitor is no place for its guest's secrets. */
 	madvise(ram->host, ram->size_bytes, MADV_DONTDUMP);
 	return 0;
 }
 
-int ram_init(struct ram *ret, uint64_t size_bytes, enum ram_pages pages, struct error *err)
+int ram_init(struct ram *ret, const struct ram_config *config, struct error *err)
 {
-	struct ram ram = {.fd = -1, .size_bytes = size_bytes};
-	uint64_t low = size_bytes < LAYOUT_LOW_RAM_END ? size_bytes : LAYOUT_LOW_RAM_END;
-	int r = map(&ram, pages, err);
+	struct ram ram = {
+		.fd = -1,
+		.kind = config->kind,
+		.size_bytes = config->size_bytes,
+		.page_bytes = config->pages == RAM_PAGES_2M ? HUGE_PAGE_BYTES : PAGE_BYTES,
+	};
+	uint64_t low = ram.size_bytes < LAYOUT_LOW_RAM_END ? ram.size_bytes : LAYOUT_LOW_RAM_END;
+	int r = map(&ram, config, err);
 
 	if (r == 0) {
 		r = gmem_add(&ram.mem, 0, low, ram.host);
-		if (r == 0 && low < size_bytes)
-			r = gmem_add(&ram.mem, LAYOUT_HIGH_RAM, size_bytes - low, (uint8_t *)ram.host + low);
+		if (r == 0 && low < ram.size_bytes)
+			r = gmem_add(&ram.mem, LAYOUT_HIGH_RAM, ram.size_bytes - low, (uint8_t *)ram.host + low);
 		if (r < 0)
 			error_set_errno(err, -r, "guest memory cannot be laid out");
 	}
@@ -62,4 +113,43 @@ void ram_done(struct ram *ram)
 		munmap(ram->host, ram->size_bytes);
 	close_fd(ram->fd);
 	*ram = (struct ram){.fd = -1};
+}
+
+/* `len` bytes of one region. The mapping stays, so a pointer to what goes stays good; and a page that the kernel is writing
+ * to at this instant, for a disk or by vhost, lives until it is done and is then nobody's. A guest that gives back what it
+ * waits for loses the data, which is its own. */
+static int discard_span(const struct ram *ram, const uint8_t *host, uint64_t len)
+{
+	uint64_t offset = (uintptr_t)host - (uintptr_t)ram->host, start, end;
+	int r;
+
+	if (!range_fits(offset, len, ram->size_bytes))
+		return -EFAULT; /* memory of another owner */
+	start = align_up(offset, ram->page_bytes);
+	end = align_down(offset + len, ram->page_bytes);
+	if (start >= end)
+		return 0;
+	if (ram->kind == RAM_SHARED)
+		r = fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
+			(off_t)(end - start));
+	else
+		r = madvise((uint8_t *)ram->host + start, end - start, MADV_DONTNEED);
+	return r < 0 ? -errno : 0;
+}
+
+int ram_discard(const struct ram *ram, gpa_t gpa, uint64_t len)
+{
+	uint64_t n;
+	int result = 0, r;
+
+	for (; len > 0; gpa += n, len -= n) {
+		const uint8_t *host = gmem_span_start(&ram->mem, gpa, len, &n);
+
+		if (!host)
+			return -EFAULT;
+		r = discard_span(ram, host, n);
+		if (r < 0)
+			result = r;
+	}
+	return result;
 }

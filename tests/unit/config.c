@@ -173,6 +173,31 @@ static void test_sizes(void **state)
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1}}", "machine-config.mem_size_mib", "required");
 }
 
+static void test_kinds_of_memory(void **state)
+{
+	static const char *const given[] = {"\"shared\"", "\"cow\"", "null"};
+	static const int kinds[] = {CONFIG_MEMORY_SHARED, CONFIG_MEMORY_COW, CONFIG_MEMORY_SHARED};
+	struct config config;
+	struct error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(given); i++) {
+		char text[256];
+
+		snprintf(text, sizeof(text),
+			"{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"memory_kind\":%s}}",
+			given[i]);
+		assert_int_equal(parse(text, &config, &err), 0);
+		assert_int_equal(config.machine.memory_kind, kinds[i]);
+		config_done(&config);
+	}
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"memory_kind\":\"private\"}}",
+		"machine-config.memory_kind", "must be one of shared, cow");
+	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"memory_kind\":\"cow\"},"
+		"\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":false,\"socket\":\"/s\"}]}",
+		"drives[0].socket", "private to the monitor: use shared");
+}
+
 static void test_more_devices_than_there_is_room_for(void **state)
 {
 	char text[4096] = "{" BOOT "," MACHINE ",\"entropy\":{},\"drives\":[";
@@ -209,6 +234,7 @@ int main(void)
 		cmocka_unit_test(test_a_root_device_can_be_a_partition),
 		cmocka_unit_test(test_networks),
 		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_kinds_of_memory),
 		cmocka_unit_test(test_more_devices_than_there_is_room_for),
 		cmocka_unit_test(test_levels),
 	};

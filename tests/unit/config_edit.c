@@ -141,6 +141,22 @@ static void test_no_more_items_than_there_is_room_for(void **state)
 	assert_int_equal(config.drives.len, n);
 }
 
+static void test_what_is_hulls_own_is_told_only_where_it_was_given(void **state)
+{
+	json_t *cow = json_pack("{s:s}", "memory_kind", "cow"), *shared = json_pack("{s:s}", "memory_kind", "shared");
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(config_patch(&config, "machine-config", cow, &err), 0);
+	reads("machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":128,\"smt\":false,\"track_dirty_pages\":false,"
+				"\"huge_pages\":\"None\",\"memory_kind\":\"cow\"}");
+	assert_int_equal(config_patch(&config, "machine-config", shared, &err), 0);
+	reads("machine-config", "{\"vcpu_count\":1,\"mem_size_mib\":128,\"smt\":false,\"track_dirty_pages\":false,"
+				"\"huge_pages\":\"None\"}");
+	json_decref(cow);
+	json_decref(shared);
+}
+
 static void test_an_optional_piece_is_put_and_put_again(void **state)
 {
 	(void)state;
@@ -176,6 +192,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_the_id_is_the_paths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_rule_of_the_whole_refuses_the_piece, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_more_items_than_there_is_room_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_is_hulls_own_is_told_only_where_it_was_given, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_an_optional_piece_is_put_and_put_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_patch_keeps_the_rest, setup, teardown),
 	};

@@ -88,3 +88,5 @@ UNIT_TESTS += tests/unit/metrics
 tests_unit_metrics_LDADD = $(VMM_TEST_LIBS)
 UNIT_TESTS += tests/unit/log
 tests_unit_log_LDADD = $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/ram
+tests_unit_ram_LDADD = $(VMM_TEST_LIBS)
