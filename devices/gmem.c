@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A place is written only while it is FREE, and is read only while it is not. */
@@ -210,6 +211,18 @@ const void *gmem_view(const struct gmem *mem, gpa_t gpa, uint64_t len)
 	const void *host = gmem_view_start(mem, gpa, len, &have);
 
 	return host && have == len ? host : NULL;
+}
+
+gpa_t gmem_address(const struct gmem *mem, const void *host)
+{
+	for (size_t i = 0; i < count(mem); i++) {
+		const struct gmem_region *r = &mem->regions[i];
+		uint64_t offset = (uintptr_t)host - (uintptr_t)r->host;
+
+		if (state_of(r) != FREE && offset < r->size_bytes)
+			return r->gpa + offset;
+	}
+	abort(); /* the caller knows that it is there */
 }
 
 int gmem_read(const struct gmem *mem, gpa_t gpa, void *dst, size_t len)

@@ -85,6 +85,9 @@ const void *gmem_view(const struct gmem *mem, gpa_t gpa, uint64_t len);
 void *gmem_span_start(const struct gmem *mem, gpa_t gpa, uint64_t len, uint64_t *ret_len);
 const void *gmem_view_start(const struct gmem *mem, gpa_t gpa, uint64_t len, uint64_t *ret_len);
 
+/* The way back: where `host` is, which one of the above has returned, or lies in what it has. */
+gpa_t gmem_address(const struct gmem *mem, const void *host);
+
 /* Copies, also across adjacent regions. 0 or -EFAULT (then what `dst` holds is unspecified). */
 int gmem_read(const struct gmem *mem, gpa_t gpa, void *dst, size_t len);
 int gmem_write(const struct gmem *mem, gpa_t gpa, const void *src, size_t len);

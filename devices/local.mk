@@ -62,3 +62,8 @@ libhull_devices_a_SOURCES += \
 	devices/mmds_tcp.c devices/mmds_tcp.h \
 	devices/mmds_token.c devices/mmds_token.h \
 	devices/net_interceptor.h devices/net_order.h
+
+libhull_devices_a_SOURCES += \
+	devices/balloon_pages.c \
+	devices/discard.h \
+	devices/virtio_balloon.c devices/virtio_balloon.h devices/virtio_balloon_device.h

@@ -8,6 +8,7 @@
 #include "devices/blk_io.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
+#include "vmm/api_balloon.h"
 #include "vmm/api_live.h"
 #include "vmm/boot.h"
 #include "vmm/logger.h"
@@ -293,6 +294,14 @@ const struct api_route monitor_routes[] = {
 	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
 	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},
+	{HTTP_GET, "/balloon", API_ALWAYS, API_BODY_NONE, balloon_get},
+	{HTTP_PUT, "/balloon", API_NOT_STARTED, API_BODY_JSON, balloon_put},
+	{HTTP_PATCH, "/balloon", API_STARTED, API_BODY_JSON, balloon_patch},
+	{HTTP_GET, "/balloon/statistics", API_STARTED, API_BODY_NONE, balloon_get_statistics},
+	{HTTP_PATCH, "/balloon/statistics", API_STARTED, API_BODY_JSON, balloon_patch_statistics},
+	{HTTP_PATCH, "/balloon/hinting/start", API_STARTED, API_BODY_OPTIONAL, balloon_start_hinting},
+	{HTTP_GET, "/balloon/hinting/status", API_STARTED, API_BODY_NONE, balloon_get_hinting},
+	{HTTP_PATCH, "/balloon/hinting/stop", API_STARTED, API_BODY_OPTIONAL, balloon_stop_hinting},
 	{HTTP_PUT, "/logger", API_NOT_STARTED, API_BODY_JSON, put_logger},
 	{HTTP_PUT, "/metrics", API_NOT_STARTED, API_BODY_JSON, put_metrics},
 	{HTTP_PUT, "/serial", API_NOT_STARTED, API_BODY_JSON, put_serial},

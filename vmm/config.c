@@ -9,7 +9,7 @@
 #include <strings.h>
 
 static const char *const unsupported_names[] = {
-	"balloon", "cpu-config", "memory-hotplug", "mmds-config", "pmem"};
+	"cpu-config", "memory-hotplug", "mmds-config", "pmem"};
 static_assert(
 	ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
 
@@ -97,9 +97,20 @@ static int check_net(const struct config *config, size_t index, struct error *er
 	return r < 0 ? error_in_field(err, "network-interfaces[%zu]", index) : 0;
 }
 
+static int check_balloon(const struct config *config, struct error *err)
+{
+	int64_t has = config->machine.mem_size_mib;
+
+	if (!config->balloon || config->balloon->amount_mib <= has)
+		return 0;
+	error_set_field(err, EINVAL, "amount_mib", "is %lld: too large for a machine of %lld MiB",
+		(long long)config->balloon->amount_mib, (long long)has);
+	return error_in_field(err, "balloon");
+}
+
 int config_check(const struct config *config, struct error *err)
 {
-	size_t n_virtio = config->drives.len + config->nets.len + !!config->vsock + !!config->entropy;
+	size_t n_virtio = config->drives.len + config->nets.len + !!config->vsock + !!config->entropy + !!config->balloon;
 	int r = check_machine(&config->machine, err);
 
 	for (size_t i = 0; i < ARRAY_SIZE(unsupported_names) && r == 0; i++)
@@ -108,6 +119,8 @@ int config_check(const struct config *config, struct error *err)
 		r = check_drive(config, i, err);
 	for (size_t i = 0; i < config->nets.len && r == 0; i++)
 		r = check_net(config, i, err);
+	if (r == 0)
+		r = check_balloon(config, err);
 	if (r == 0 && n_virtio > LAYOUT_VIRTIO_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, LAYOUT_VIRTIO_MAX);

@@ -61,6 +61,11 @@ struct config_entropy {
 	struct rate_limiter_config *rate_limiter;
 };
 
+struct config_balloon {
+	int64_t amount_mib, stats_polling_interval_s;
+	bool deflate_on_oom, free_page_hinting, free_page_reporting;
+};
+
 struct config_serial {
 	char *serial_out_path; /* may be NULL */
 	struct token_bucket_config *rate_limiter; /* of bytes; NULL: none */
@@ -85,10 +90,11 @@ struct config {
 	struct json_array nets;     /* struct config_net */
 	struct config_vsock *vsock; /* NULL: none, as below */
 	struct config_entropy *entropy;
+	struct config_balloon *balloon;
 	struct config_serial *serial;
 	struct config_logger *logger;
 	struct config_metrics *metrics;
-	json_t *unsupported[5]; /* keys of Firecracker's that this monitor does not serve yet */
+	json_t *unsupported[4]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
 extern const struct json_table config_rate_limiter_table; /* of struct rate_limiter_config */

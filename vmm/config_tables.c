@@ -173,6 +173,21 @@ static const struct json_field entropy_fields[] = {
 };
 static const struct json_table entropy_table = JSON_TABLE("Entropy", struct config_entropy, entropy_fields);
 
+#define BALLOON(member) offsetof(struct config_balloon, member)
+static const struct json_field balloon_fields[] = {
+	{"amount_mib", JSON_FIELD_INT, BALLOON(amount_mib), .required = true, .max = CONFIG_MEMORY_MAX,
+		.help = "what the guest is to do without"},
+	{"deflate_on_oom", JSON_FIELD_BOOL, BALLOON(deflate_on_oom), .required = true,
+		.help = "a guest that runs out of memory takes from the balloon"},
+	{"stats_polling_interval_s", JSON_FIELD_INT, BALLOON(stats_polling_interval_s), .nullable = true,
+		.max = UINT16_MAX, .help = "0: no statistics"},
+	{"free_page_hinting", JSON_FIELD_BOOL, BALLOON(free_page_hinting), .nullable = true,
+		.help = "the guest can be asked what is free"},
+	{"free_page_reporting", JSON_FIELD_BOOL, BALLOON(free_page_reporting), .nullable = true,
+		.help = "the guest tells by itself what is free"},
+};
+static const struct json_table balloon_table = JSON_TABLE("Balloon", struct config_balloon, balloon_fields);
+
 static const struct json_field serial_fields[] = {
 	{"serial_out_path", JSON_FIELD_STRING, offsetof(struct config_serial, serial_out_path),
 		.nullable = true, .min = 1},
@@ -217,14 +232,14 @@ static const struct json_field config_fields[] = {
 		.table = &net_table},
 	{"vsock", JSON_FIELD_OPTIONAL, CONFIG(vsock), .nullable = true, .table = &vsock_table},
 	{"entropy", JSON_FIELD_OPTIONAL, CONFIG(entropy), .nullable = true, .table = &entropy_table},
+	{"balloon", JSON_FIELD_OPTIONAL, CONFIG(balloon), .nullable = true, .table = &balloon_table},
 	{"serial", JSON_FIELD_OPTIONAL, CONFIG(serial), .nullable = true, .sparse = true,
 		.table = &serial_table},
 	{"logger", JSON_FIELD_OPTIONAL, CONFIG(logger), .nullable = true, .table = &logger_table},
 	{"metrics", JSON_FIELD_OPTIONAL, CONFIG(metrics), .nullable = true, .table = &metrics_table},
-	UNSUPPORTED(0, "balloon"),
-	UNSUPPORTED(1, "cpu-config"),
-	UNSUPPORTED(2, "memory-hotplug"),
-	UNSUPPORTED(3, "mmds-config"),
-	UNSUPPORTED(4, "pmem"),
+	UNSUPPORTED(0, "cpu-config"),
+	UNSUPPORTED(1, "memory-hotplug"),
+	UNSUPPORTED(2, "mmds-config"),
+	UNSUPPORTED(3, "pmem"),
 };
 const struct json_table config_table = JSON_TABLE("Configuration", struct config, config_fields);

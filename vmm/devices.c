@@ -1,5 +1,5 @@
 /* Making the devices: the fixed ones at their ports, then a virtio-mmio device for each drive, network
- * interface, the vsock and the entropy source, in this order. */
+ * interface, the vsock, the entropy source and the balloon, in this order. */
 #include "vmm/devices.h"
 
 #include "common/io.h"
@@ -8,6 +8,7 @@
 #include "devices/i8042.h"
 #include "devices/pvpanic.h"
 #include "devices/uart16550.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_mmio.h"
 #include "devices/virtio_net.h"
@@ -259,6 +260,21 @@ static int make_drives(struct devices *devices, bool root, struct error *err)
 	return 0;
 }
 
+static int make_balloon(struct devices *devices, const struct config_balloon *balloon, struct error *err)
+{
+	struct balloon_config config = {
+		.target_mib = (uint32_t)balloon->amount_mib,
+		.deflate_on_oom = balloon->deflate_on_oom,
+		.stats_interval_s = (uint16_t)balloon->stats_polling_interval_s,
+		.hinting = balloon->free_page_hinting,
+		.reporting = balloon->free_page_reporting,
+		.discard = devices->config.discard,
+	};
+	struct virtio_dev *dev = virtio_balloon_new(&config, devices->config.loop, devices->config.mem, err);
+
+	return dev ? add_virtio(devices, dev, METRICS_BALLOON, NULL, virtio_balloon_metrics(dev), err) : -EIO;
+}
+
 static int make_virtio(struct devices *devices, struct error *err)
 {
 	const struct config *config = devices->config.config;
@@ -280,6 +296,11 @@ static int make_virtio(struct devices *devices, struct error *err)
 		r = make_entropy(devices, config->entropy, err);
 		if (r < 0)
 			error_in_field(err, "entropy");
+	}
+	if (config->balloon && r >= 0) {
+		r = make_balloon(devices, config->balloon, err);
+		if (r < 0)
+			error_in_field(err, "balloon");
 	}
 	return r;
 }

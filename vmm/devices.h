@@ -4,6 +4,7 @@
 #ifndef HULL_VMM_DEVICES_H
 #define HULL_VMM_DEVICES_H
 
+#include "devices/discard.h"
 #include "vmm/acpi.h"
 #include "vmm/bus.h"
 #include "vmm/config.h"
@@ -37,6 +38,7 @@ struct devices_config {
 	struct vm *vm;
 	struct loop *loop;
 	const struct gmem *mem;
+	struct discard discard; /* of `mem` */
 	struct metrics *metrics;
 	struct devices_output output;
 	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */

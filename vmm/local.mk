@@ -32,6 +32,7 @@ libhull_vmm_a_SOURCES = \
 bin_PROGRAMS += hull-vmm
 hull_vmm_SOURCES = \
 	vmm/main.c \
+	vmm/api_balloon.c vmm/api_balloon.h \
 	vmm/api_live.c vmm/api_live.h \
 	vmm/api_routes.c \
 	vmm/cpuid.c vmm/cpuid.h \

@@ -127,6 +127,11 @@ static int make_memory(struct machine *machine, struct error *err)
 	return r < 0 ? error_in_field(err, "machine-config.mem_size_mib") : 0;
 }
 
+static int discard(void *ctx, gpa_t gpa, uint64_t len)
+{
+	return ram_discard(ctx, gpa, len);
+}
+
 static int make_devices(struct machine *machine, const struct devices_output *output, struct error *err)
 {
 	struct devices_config config = {
@@ -134,6 +139,7 @@ static int make_devices(struct machine *machine, const struct devices_output *ou
 		.vm = &machine->vm,
 		.loop = machine->loop,
 		.mem = &machine->ram.mem,
+		.discard = {discard, &machine->ram},
 		.metrics = machine->metrics,
 		.output = *output,
 		.event = device_event,

@@ -36,6 +36,7 @@ enum metrics_source {
 	METRICS_NET,	    /* struct net_metrics */
 	METRICS_VSOCK,	    /* struct vsock_metrics */
 	METRICS_ENTROPY,    /* struct rng_metrics */
+	METRICS_BALLOON,    /* struct balloon_metrics */
 	METRICS_INTERRUPTS, /* struct virtio_metrics, of each virtio device */
 	METRICS_UART,	    /* struct uart16550_metrics */
 	METRICS_I8042,	    /* struct i8042_metrics */

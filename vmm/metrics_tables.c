@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "devices/i8042.h"
 #include "devices/uart16550.h"
+#include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
@@ -79,6 +80,20 @@ static const struct metric_field entropy_fields[] = {
 	COUNT(rng_metrics, entropy_bytes),
 	COUNT(rng_metrics, host_rng_fails),
 	COUNT(rng_metrics, entropy_rate_limiter_throttled),
+};
+
+static const struct metric_field balloon_fields[] = {
+	COUNT(balloon_metrics, inflate_count),
+	COUNT(balloon_metrics, stats_updates_count),
+	COUNT(balloon_metrics, stats_update_fails),
+	COUNT(balloon_metrics, deflate_count),
+	COUNT(balloon_metrics, event_fails),
+	COUNT(balloon_metrics, free_page_report_count),
+	COUNT(balloon_metrics, free_page_report_freed),
+	COUNT(balloon_metrics, free_page_report_fails),
+	COUNT(balloon_metrics, free_page_hint_count),
+	COUNT(balloon_metrics, free_page_hint_freed),
+	COUNT(balloon_metrics, free_page_hint_fails),
 };
 
 static const struct metric_field interrupts_fields[] = {
@@ -178,6 +193,7 @@ const struct metric_table metric_tables[METRICS_SOURCES] = {
 	[METRICS_NET] = DEVICE_TABLE("net", net_fields, net_metrics),
 	[METRICS_VSOCK] = DEVICE_TABLE("vsock", vsock_fields, vsock_metrics),
 	[METRICS_ENTROPY] = DEVICE_TABLE("entropy", entropy_fields, rng_metrics),
+	[METRICS_BALLOON] = DEVICE_TABLE("balloon", balloon_fields, balloon_metrics),
 	[METRICS_INTERRUPTS] = TABLE("interrupts", interrupts_fields, virtio_metrics),
 	[METRICS_UART] = TABLE("uart", uart_fields, uart16550_metrics),
 	[METRICS_I8042] = TABLE("i8042", i8042_fields, i8042_metrics),

@@ -198,6 +198,41 @@ static void test_kinds_of_memory(void **state)
 		"drives[0].socket", "private to the monitor: use shared");
 }
 
+static void test_balloon(void **state)
+{
+	static const struct {
+		const char *balloon, *field, *reason;
+	} wrong[] = {
+		{"{\"deflate_on_oom\":true}", "balloon.amount_mib", "required"},
+		{"{\"amount_mib\":1}", "balloon.deflate_on_oom", "required"},
+		{"{\"amount_mib\":129,\"deflate_on_oom\":true}", "balloon.amount_mib", "128 MiB"},
+		{"{\"amount_mib\":-1,\"deflate_on_oom\":true}", "balloon.amount_mib", "must be 0"},
+		{"{\"amount_mib\":1,\"deflate_on_oom\":1}", "balloon.deflate_on_oom", "true or false"},
+		{"{\"amount_mib\":1,\"deflate_on_oom\":true,\"stats_polling_interval_s\":65536}",
+			"balloon.stats_polling_interval_s", "must be 0 to 65535"},
+		{"{\"amount_mib\":1,\"deflate_on_oom\":true,\"free_page_hinting\":0}", "balloon.free_page_hinting", "true or false"},
+		{"{\"amount_mib\":1,\"deflate_on_oom\":true,\"free_page_reporting\":\"\"}",
+			"balloon.free_page_reporting", "true or false"},
+		{"{\"amount_mib\":1,\"deflate_on_oom\":true,\"free_page_report\":true}", "balloon.free_page_report", "unknown"},
+	};
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," MACHINE ",\"balloon\":{\"amount_mib\":128,\"deflate_on_oom\":true}}", &config, &err), 0);
+	assert_int_equal(config.balloon->amount_mib, 128);
+	assert_true(config.balloon->deflate_on_oom);
+	assert_int_equal(config.balloon->stats_polling_interval_s, 0);
+	assert_false(config.balloon->free_page_hinting || config.balloon->free_page_reporting);
+	config_done(&config);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		char text[512];
+
+		snprintf(text, sizeof(text), "{" BOOT "," MACHINE ",\"balloon\":%s}", wrong[i].balloon);
+		refuses(text, wrong[i].field, wrong[i].reason);
+	}
+}
+
 static void test_more_devices_than_there_is_room_for(void **state)
 {
 	char text[4096] = "{" BOOT "," MACHINE ",\"entropy\":{},\"drives\":[";
@@ -235,6 +270,7 @@ int main(void)
 		cmocka_unit_test(test_networks),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_kinds_of_memory),
+		cmocka_unit_test(test_balloon),
 		cmocka_unit_test(test_more_devices_than_there_is_room_for),
 		cmocka_unit_test(test_levels),
 	};

@@ -90,3 +90,7 @@ UNIT_TESTS += tests/unit/log
 tests_unit_log_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/ram
 tests_unit_ram_LDADD = $(VMM_TEST_LIBS)
+EXTRA_DIST += tests/unit/balloon_world.h
+UNIT_TESTS += tests/unit/virtio_balloon tests/unit/virtio_balloon_life
+tests_unit_virtio_balloon_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_balloon_life_LDADD = $(DEVICES_TEST_LIBS)
