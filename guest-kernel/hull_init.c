@@ -19,6 +19,7 @@
 #include "guest-kernel/modules.h"
 #include "guest-kernel/net.h"
 #include "guest-kernel/output.h"
+#include "guest-kernel/power_button.h"
 #include "guest-kernel/root.h"
 #include "guest-kernel/workload.h"
 
@@ -32,7 +33,7 @@
 #include <sys/wait.h>
 
 #define NS_PER_MS	 1000000ull
-#define STOP_TIMEOUT_MS	 10000 /* when a signal, not the agent, asks for the end */
+#define STOP_TIMEOUT_MS	 10000 /* when a signal or the power button, not the agent, asks for the end */
 #define TERM_TIMEOUT_MS	 2000
 #define KILL_TIMEOUT_MS	 5000
 #define DRAIN_TIMEOUT_MS 10000
@@ -45,6 +46,7 @@ struct init {
 	struct loop_source *deadline;
 	struct output *output;
 	struct agent *agent;
+	struct power_button *button; /* NULL where the kernel has no ACPI */
 	pid_t workload;
 	enum phase phase;
 	bool stopping; /* RUNNING only: the stop signal was sent */
@@ -144,6 +146,15 @@ static void on_stop_signal(void *ctx, uint32_t signo)
 	on_stop(ctx, STOP_TIMEOUT_MS);
 }
 
+/* Who presses it again does not get more time, nor less. */
+static void on_power_button(void *ctx)
+{
+	struct init *init = ctx;
+
+	if (!init->stopping)
+		on_stop(init, STOP_TIMEOUT_MS);
+}
+
 static void protect_self(void)
 {
 	const struct rlimit files = {65536, 65536};
@@ -183,6 +194,12 @@ static int start_workload(struct init *init, struct error *err)
 	r = workload_start(&init->config, ends[1], &init->workload, &init->status, err);
 	close_fd(ends[1]);
 	return r;
+}
+
+static int watch_button(struct init *init, struct error *err)
+{
+	init->button = power_button_new(init->loop, on_power_button, init, err);
+	return init->button || err->errnum == ENOENT ? 0 : -err->errnum;
 }
 
 static int make_loop(struct init *init, struct error *err)
@@ -247,6 +264,7 @@ static const struct {
 	{"root file system", enter_root},
 	{"network", set_up_network},
 	{"event loop", make_loop},
+	{"power button", watch_button},
 	{"workload", start_workload},
 	{"agent", start_agent}, /* last: that it answers means that the workload runs */
 };
@@ -265,6 +283,7 @@ static int set_up(struct init *init, struct error *err)
 static void tear_down(struct init *init)
 {
 	kill(-1, SIGKILL); /* nobody, unless a deadline passed or the set-up failed */
+	power_button_free(init->button);
 	agent_free(init->agent);
 	output_free(init->output);
 	loop_free(init->loop);

@@ -10,6 +10,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/net.c guest-kernel/net.h \
 	guest-kernel/output.c guest-kernel/output.h \
 	guest-kernel/passwd.c guest-kernel/passwd.h \
+	guest-kernel/power_button.c guest-kernel/power_button.h \
 	guest-kernel/root.c guest-kernel/root.h \
 	guest-kernel/workload.c guest-kernel/workload.h
 

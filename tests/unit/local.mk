@@ -94,3 +94,5 @@ EXTRA_DIST += tests/unit/balloon_world.h
 UNIT_TESTS += tests/unit/virtio_balloon tests/unit/virtio_balloon_life
 tests_unit_virtio_balloon_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_balloon_life_LDADD = $(DEVICES_TEST_LIBS)
+UNIT_TESTS += tests/unit/power_button
+tests_unit_power_button_LDADD = libhull-guest.a $(UNIT_LIBS)
