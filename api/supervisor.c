@@ -317,7 +317,9 @@ static void start_monitor(struct machine *m)
 	char config[512];
 	const char *argv[] = {m->hulld->options.vmm, "--config-file",
 		machine_state_path(m, "config.json", config, sizeof(config)), "--no-api", "--id", m->record.id, "--log-fd",
-		"3", "--status-fd", "4", "--output-limit", LOG_LIMIT_MIB, NULL};
+		"3", "--status-fd", "4", "--output-limit", LOG_LIMIT_MIB,
+		/* The agent stops a workload. Where it does not answer, nobody would hear the power button either. */
+		"--shutdown-timeout", "0", NULL};
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	cleanup_close int console = open_log(m, "console.log", 0), log = open_log(m, "vmm.log", 0);
 	cleanup_close int workload = open_log(m, "workload.log", 0), status = open_log(m, "status.json", O_TRUNC);

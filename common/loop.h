@@ -52,5 +52,7 @@ void loop_post(struct loop *loop, loop_fn fn, void *ctx);
 
 /* Nanoseconds on CLOCK_MONOTONIC. */
 uint64_t monotonic_ns(void);
+/* Nanoseconds of processor time that all threads of this process have had. */
+uint64_t process_cpu_ns(void);
 
 #endif

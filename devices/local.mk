@@ -14,6 +14,7 @@ libhull_devices_a_SOURCES += \
 # The legacy devices of a PC that a stock kernel wants to meet.
 libhull_devices_a_SOURCES += \
 	devices/acpi_pm.c devices/acpi_pm.h \
+	devices/boot_timer.c devices/boot_timer.h \
 	devices/exit_port.c devices/exit_port.h \
 	devices/i8042.c devices/i8042.h \
 	devices/pvpanic.c devices/pvpanic.h \

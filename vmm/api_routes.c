@@ -213,11 +213,12 @@ struct action {
 	int type;
 };
 
-enum action_type { ACTION_INSTANCE_START, ACTION_FLUSH_METRICS };
+enum action_type { ACTION_INSTANCE_START, ACTION_FLUSH_METRICS, ACTION_SEND_CTRL_ALT_DEL };
 
 static const char *const action_names[] = {
 	[ACTION_INSTANCE_START] = "InstanceStart",
 	[ACTION_FLUSH_METRICS] = "FlushMetrics",
+	[ACTION_SEND_CTRL_ALT_DEL] = "SendCtrlAltDel",
 	NULL,
 };
 static const struct json_field action_fields[] = {
@@ -237,6 +238,9 @@ static int put_action(void *ctx, struct api_call *call, struct error *err)
 	case ACTION_FLUSH_METRICS:
 		r = api_check_state(API_STARTED, monitor->state, err);
 		return r == 0 ? metrics_flush(monitor->metrics, err) : r;
+	case ACTION_SEND_CTRL_ALT_DEL:
+		r = api_check_state(API_STARTED, monitor->state, err);
+		return r == 0 ? machine_press_ctrl_alt_del(monitor->machine, err) : r;
 	case ACTION_INSTANCE_START:
 	default:
 		r = api_check_state(API_NOT_STARTED, monitor->state, err);

@@ -3,6 +3,7 @@
 #include "vmm/devices.h"
 
 #include "common/io.h"
+#include "common/log.h"
 #include "devices/acpi_pm.h"
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
@@ -43,6 +44,7 @@ DEFINE_BUS_OPS(i8042)
 DEFINE_BUS_OPS(pvpanic)
 DEFINE_BUS_OPS(acpi_pm)
 DEFINE_BUS_OPS(exit_port)
+DEFINE_BUS_OPS(boot_timer)
 DEFINE_BUS_OPS(virtio_mmio)
 
 /* What the fixed devices call. */
@@ -110,6 +112,16 @@ static void pvpanic_event(void *ctx, uint8_t events)
 
 static const struct pvpanic_ops pvpanic_ops = {pvpanic_event};
 
+/* In Firecracker's words, by which people look for it. */
+static void booted(void *ctx)
+{
+	const struct devices_config *config = &((struct devices *)ctx)->config;
+	unsigned long long us = (monotonic_ns() - config->began_ns) / 1000;
+	unsigned long long cpu_us = (process_cpu_ns() - config->began_cpu_ns) / 1000;
+
+	log_info("Guest-boot-time = %6llu us %llu ms, %6llu CPU us %llu CPU ms", us, us / 1000, cpu_us, cpu_us / 1000);
+}
+
 static int add_ports(
 	struct devices *devices, uint64_t base, uint64_t n, const struct bus_ops *ops, void *device)
 {
@@ -133,6 +145,17 @@ static void make_fixed(struct devices *d)
 	add_ports(d, HULL_EXIT_PORT, EXIT_PORT_PORTS, &exit_port_bus_ops, d->exit_port);
 	metrics_add(d->config.metrics, METRICS_UART, NULL, d, uart16550_metrics(d->uart));
 	metrics_add(d->config.metrics, METRICS_I8042, NULL, d, i8042_metrics(d->i8042));
+}
+
+static void make_boot_timer(struct devices *d)
+{
+	int r;
+
+	if (!d->config.output.boot_timer)
+		return;
+	boot_timer_init(&d->boot_timer, booted, d);
+	r = bus_add(&d->mmio, LAYOUT_BOOT_TIMER, BOOT_TIMER_SIZE, &boot_timer_bus_ops, &d->boot_timer);
+	assert(r == 0);
 }
 
 /* Puts `dev` (taken over, also on failure) behind the next mmio page and interrupt. */
@@ -317,6 +340,7 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 		return r;
 	token_bucket_init(&devices->console_bucket, serial ? serial->rate_limiter : NULL, monotonic_ns());
 	make_fixed(devices);
+	make_boot_timer(devices);
 	r = make_virtio(devices, err);
 	if (r < 0)
 		devices_done(devices);
@@ -363,6 +387,16 @@ void devices_start(struct devices *devices)
 void devices_may_wait(struct devices *devices, bool may_wait)
 {
 	console_may_wait(&devices->console, may_wait);
+}
+
+void devices_press_power_button(struct devices *devices)
+{
+	acpi_pm_raise(devices->acpi_pm, ACPI_PM_EVENT_POWER_BUTTON);
+}
+
+int devices_press_ctrl_alt_del(struct devices *devices)
+{
+	return i8042_press_ctrl_alt_del(devices->i8042);
 }
 
 int devices_exit_status(const struct devices *devices)

@@ -4,6 +4,7 @@
 #ifndef HULL_VMM_DEVICES_H
 #define HULL_VMM_DEVICES_H
 
+#include "devices/boot_timer.h"
 #include "devices/discard.h"
 #include "vmm/acpi.h"
 #include "vmm/bus.h"
@@ -31,6 +32,7 @@ enum devices_event {
 struct devices_output {
 	int log_fd;           /* its workload's output; -1: nowhere */
 	uint64_t limit_bytes; /* log_fd's file and the console's each keep so many, the newest; 0: all */
+	bool boot_timer;      /* when it says that it has booted, the log tells how long that took */
 };
 
 struct devices_config {
@@ -41,6 +43,7 @@ struct devices_config {
 	struct discard discard; /* of `mem` */
 	struct metrics *metrics;
 	struct devices_output output;
+	uint64_t began_ns, began_cpu_ns; /* monotonic_ns() and process_cpu_ns() when the start was asked for */
 	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */
 	void (*event)(void *ctx, enum devices_event event);
 	void *ctx;
@@ -56,6 +59,7 @@ struct devices {
 	struct pvpanic *pvpanic;
 	struct acpi_pm *acpi_pm;
 	struct exit_port *exit_port;
+	struct boot_timer boot_timer;
 	struct virtio_mmio *virtio[LAYOUT_VIRTIO_MAX];
 	struct virtio_dev *devs[LAYOUT_VIRTIO_MAX]; /* behind virtio[i], which owns it */
 	struct acpi_virtio places[LAYOUT_VIRTIO_MAX]; /* of virtio[i], for the ACPI tables */
@@ -76,6 +80,11 @@ void devices_may_wait(struct devices *devices, bool may_wait);
 
 /* The device of that kind (VIRTIO_ID_*, virtio 1.2, section 5) and id, NULL being that of an only one; or NULL. Loop thread. */
 struct virtio_dev *devices_find(const struct devices *devices, uint32_t device_id, const char *id);
+
+/* Presses the power button: the guest is told by ACPI, and does what it likes. Any thread. */
+void devices_press_power_button(struct devices *devices);
+/* As i8042_press_ctrl_alt_del(). */
+int devices_press_ctrl_alt_del(struct devices *devices);
 
 /* What the workload handed over, 0..255, or -1. Any thread. */
 int devices_exit_status(const struct devices *devices);

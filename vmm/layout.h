@@ -1,7 +1,7 @@
 /* Where things are in a guest's physical address space and I/O port space. Every address is chosen here.
  *
  *	0x0000_0500  GDT (64-bit boot)            RAM: [0, LOW_RAM_END) and, when there is more, [4 GiB, …)
- *	0x0000_6000  PVH start info               0xc000_0000  hole: nothing but devices
+ *	0x0000_6000  PVH start info               0xc000_0000  hole: nothing but devices, the boot timer first
  *	0x0000_7000  zero page (boot_params)      0xd000_0000  virtio-mmio, one 4 KiB page a device
  *	0x0000_9000  boot page tables             0xfec0_0000  IOAPIC (in KVM)
  *	0x0002_0000  kernel command line          0xfee0_0000  LAPIC (in KVM)
@@ -23,6 +23,7 @@
 #define LAYOUT_KERNEL	       0x100000ul
 
 #define LAYOUT_LOW_RAM_END     0xc0000000ul
+#define LAYOUT_BOOT_TIMER      0xc0000000ul /* where Firecracker has it */
 #define LAYOUT_VIRTIO_MMIO     0xd0000000ul
 #define LAYOUT_IOAPIC	       0xfec00000ul
 #define LAYOUT_LAPIC	       0xfee00000ul

@@ -26,7 +26,8 @@ libhull_vmm_a_SOURCES = \
 	vmm/metrics_tables.c \
 	vmm/options.c vmm/options.h \
 	vmm/outcome.c vmm/outcome.h \
-	vmm/ram.c vmm/ram.h
+	vmm/ram.c vmm/ram.h \
+	vmm/shutdown.c vmm/shutdown.h
 
 # The monitor. Statically linked: it starts without a dynamic linker, and runs in an empty root.
 bin_PROGRAMS += hull-vmm

@@ -1,6 +1,6 @@
 /* The machine's life.
  *
- * Theory of operation. Whatever ends a machine - the guest by a device, a vCPU that cannot go on, a signal -
+ * Theory of operation. Whatever ends a machine - the guest by a device, a vCPU that cannot go on, machine_end() -
  * calls end(): the first cause counts. end() only requests: it sends the vCPUs to their end and stops the
  * loop, so it can be called on any thread and under a device's lock. machine_finish(), called when the
  * loop has come to its end, joins the vCPUs; machine_free() takes the devices apart, when nobody can be inside them any more. */
@@ -19,14 +19,13 @@
 #include "vmm/vm.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 struct machine {
 	const struct config *config;
 	struct loop *loop;
 	struct metrics *metrics;
-	struct loop_source *sigterm, *sigint;
+	uint64_t began_ns, began_cpu_ns;
 	struct vm vm;
 	struct ram ram;
 	struct cpuid_topology topology;
@@ -76,11 +75,6 @@ static void device_event(void *ctx, enum devices_event event)
 static void vcpu_ended(void *ctx, enum vcpu_end how, const char *message)
 {
 	end(ctx, how == VCPU_END_RESET ? OUTCOME_RESET : OUTCOME_ERROR, message);
-}
-
-static void signalled(void *ctx, uint32_t signo)
-{
-	end(ctx, OUTCOME_SIGNAL, signo == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
 static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
@@ -142,6 +136,8 @@ static int make_devices(struct machine *machine, const struct devices_output *ou
 		.discard = {discard, &machine->ram},
 		.metrics = machine->metrics,
 		.output = *output,
+		.began_ns = machine->began_ns,
+		.began_cpu_ns = machine->began_cpu_ns,
 		.event = device_event,
 		.ctx = machine,
 	};
@@ -210,23 +206,11 @@ static int set_topology(struct machine *machine, struct error *err)
 	return 0;
 }
 
-/* Before the first thread: they inherit that these signals are the loop's. */
-static int watch_signals(struct machine *machine, struct error *err)
-{
-	machine->sigterm = loop_add_signal(machine->loop, SIGTERM, signalled, machine);
-	machine->sigint = loop_add_signal(machine->loop, SIGINT, signalled, machine);
-	if (!machine->sigterm || !machine->sigint)
-		return error_set_errno(err, errno, "signals cannot be waited for");
-	return 0;
-}
-
 static int build(struct machine *machine, const struct devices_output *output, struct error *err)
 {
 	gpa_t rsdp;
-	int r = watch_signals(machine, err);
+	int r = vm_init(&machine->vm, err);
 
-	if (r == 0)
-		r = vm_init(&machine->vm, err);
 	if (r == 0)
 		r = set_topology(machine, err);
 	if (r == 0)
@@ -251,6 +235,8 @@ struct machine *machine_new(const struct config *config, struct loop *loop, stru
 		error_set(err, ENOMEM, "out of memory");
 		return NULL;
 	}
+	machine->began_ns = monotonic_ns();
+	machine->began_cpu_ns = process_cpu_ns();
 	machine->config = config;
 	machine->loop = loop;
 	machine->metrics = metrics;
@@ -280,6 +266,23 @@ void machine_resume(struct machine *machine)
 	vcpus_resume(&machine->vcpus);
 }
 
+void machine_press_power_button(struct machine *machine)
+{
+	devices_press_power_button(&machine->devices);
+}
+
+int machine_press_ctrl_alt_del(struct machine *machine, struct error *err)
+{
+	if (devices_press_ctrl_alt_del(&machine->devices) == 0)
+		return 0;
+	return error_set(err, EBUSY, "the guest has not taken earlier keys, or has disabled its keyboard");
+}
+
+void machine_end(struct machine *machine, const char *why)
+{
+	end(machine, OUTCOME_SIGNAL, why);
+}
+
 void machine_finish(struct machine *machine, struct outcome *ret)
 {
 	end(machine, OUTCOME_ERROR, "the event loop failed"); /* what came first counts */
@@ -301,8 +304,6 @@ void machine_free(struct machine *machine)
 	devices_done(&machine->devices);
 	vm_done(&machine->vm);
 	ram_done(&machine->ram);
-	loop_remove(machine->sigterm);
-	loop_remove(machine->sigint);
 	pthread_mutex_destroy(&machine->lock);
 	free(machine);
 }

@@ -23,8 +23,14 @@ void machine_start(struct machine *machine);
 /* All vCPUs at rest, and running on. The guest's clocks go on meanwhile. No effect once the machine has ended. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
-/* When the guest, or a signal (SIGTERM, SIGINT), has ended it, the loop is stopped. This stops its vCPUs in any case, and says
- * how it ended: by an error, when nothing has ended it. */
+/* Asks the guest to power off, by ACPI; it may or may not. */
+void machine_press_power_button(struct machine *machine);
+/* Types Ctrl-Alt-Del. 0, or -errno with `err` set when the guest does not take keys. */
+int machine_press_ctrl_alt_del(struct machine *machine, struct error *err);
+/* Ends it as a signal does, whatever the guest is at; `why` is for the status record. */
+void machine_end(struct machine *machine, const char *why);
+/* When the guest, or machine_end(), has ended it, the loop is stopped. This stops its vCPUs in any case, and says how it
+ * ended: by an error, when nothing has ended it. */
 void machine_finish(struct machine *machine, struct outcome *ret);
 
 /* Its devices, for changes while it runs; borrowed. Loop thread. */

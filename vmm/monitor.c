@@ -8,37 +8,60 @@
 #include "vmm/metrics.h"
 #include "vmm/options.h"
 #include "vmm/outcome.h"
+#include "vmm/shutdown.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <time.h>
 
 static enum api_state monitor_state(void *ctx)
 {
 	return ((struct monitor *)ctx)->state;
 }
 
-/* Before there is a machine, a signal has nothing to end but the waiting for one. */
+/* A guest that stands still cannot shut down: it runs on for that. */
+static void ask_guest(void *ctx)
+{
+	struct monitor *monitor = ctx;
+
+	if (monitor->state == API_PAUSED)
+		monitor_resume(monitor);
+	machine_press_power_button(monitor->machine);
+}
+
+static void end_machine(void *ctx, const char *why)
+{
+	machine_end(((struct monitor *)ctx)->machine, why);
+}
+
+static const struct shutdown_ops shutdown_ops = {ask_guest, end_machine};
+
+#define ASK_EVERY_MS 1000
+
+/* Before there is a machine, a signal has nothing to end but the waiting for one. SIGINT is for who will not wait. */
 static void signalled(void *ctx, uint32_t signo)
 {
-	(void)signo;
-	loop_stop(((struct monitor *)ctx)->loop);
+	struct monitor *monitor = ctx;
+
+	log_info("%s", signo == SIGTERM ? "SIGTERM" : "SIGINT");
+	if (!monitor->machine)
+		loop_stop(monitor->loop);
+	else if (signo == SIGTERM)
+		shutdown_request(monitor->shutdown, "SIGTERM");
+	else
+		machine_end(monitor->machine, "SIGINT");
 }
 
+/* Before the first thread: they inherit that these signals are the loop's. */
 static int watch_signals(struct monitor *monitor, struct error *err)
 {
+	struct shutdown_times times = {monitor->options->shutdown_timeout_s * 1000, ASK_EVERY_MS};
+
 	monitor->sigterm = loop_add_signal(monitor->loop, SIGTERM, signalled, monitor);
 	monitor->sigint = loop_add_signal(monitor->loop, SIGINT, signalled, monitor);
-	if (!monitor->sigterm || !monitor->sigint)
+	monitor->shutdown = shutdown_new(monitor->loop, times, &shutdown_ops, monitor);
+	if (!monitor->sigterm || !monitor->sigint || !monitor->shutdown)
 		return error_set_errno(err, errno, "signals cannot be waited for");
 	return 0;
-}
-
-static void ignore_signals(struct monitor *monitor)
-{
-	loop_remove(monitor->sigterm);
-	loop_remove(monitor->sigint);
-	monitor->sigterm = monitor->sigint = NULL;
 }
 
 static void count_requests(struct monitor *monitor)
@@ -62,17 +85,13 @@ static uint64_t since(uint64_t then_us, uint64_t now_us)
 static void measure_startup(struct monitor *monitor)
 {
 	const struct options *options = monitor->options;
-	struct timespec cpu;
-	uint64_t now_us;
 
 	if (options->start_time_us)
 		metric_store(&monitor->api_metrics.server.process_startup_time_us,
 			since(options->start_time_us, monotonic_ns() / 1000));
-	if (!options->start_time_cpu_us || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) < 0)
-		return;
-	now_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
-	metric_store(&monitor->api_metrics.server.process_startup_time_cpu_us,
-		since(options->start_time_cpu_us, now_us) + options->parent_cpu_time_us);
+	if (options->start_time_cpu_us)
+		metric_store(&monitor->api_metrics.server.process_startup_time_cpu_us,
+			since(options->start_time_cpu_us, process_cpu_ns() / 1000) + options->parent_cpu_time_us);
 }
 
 static int open_server(struct monitor *monitor, struct error *err)
@@ -132,7 +151,9 @@ void monitor_done(struct monitor *monitor)
 	api_server_free(monitor->server);
 	machine_free(monitor->machine);
 	metrics_free(monitor->metrics);
-	ignore_signals(monitor);
+	shutdown_free(monitor->shutdown);
+	loop_remove(monitor->sigterm);
+	loop_remove(monitor->sigint);
 	loop_free(monitor->loop);
 	config_done(&monitor->config);
 }
@@ -140,19 +161,14 @@ void monitor_done(struct monitor *monitor)
 int monitor_start(struct monitor *monitor, struct error *err)
 {
 	const struct config_machine *config = &monitor->config.machine;
-	int r = 0;
 
 	if (!monitor->config.boot.kernel_image_path)
 		return error_set_field(err, EINVAL, "boot-source", "no kernel has been named to boot");
 	config_settle(&monitor->config);
-	ignore_signals(monitor); /* those that come meanwhile wait, blocked, for the machine */
 	monitor->machine = machine_new(
 		&monitor->config, monitor->loop, monitor->metrics, &monitor->options->output, err);
-	if (!monitor->machine) {
-		r = -err->errnum;
-		watch_signals(monitor, NULL);
-		return r;
-	}
+	if (!monitor->machine)
+		return -err->errnum;
 	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->vcpu_count, (long long)config->mem_size_mib);
 	machine_start(monitor->machine);
 	monitor->state = API_RUNNING;

@@ -14,6 +14,7 @@ struct machine;
 struct metrics;
 struct options;
 struct outcome;
+struct shutdown;
 
 struct monitor {
 	const struct options *options; /* borrowed */
@@ -25,7 +26,8 @@ struct monitor {
 	struct api api;
 	struct api_metrics api_metrics;
 	struct api_server *server;		 /* NULL without one */
-	struct loop_source *sigterm, *sigint; /* until the machine takes them over */
+	struct loop_source *sigterm, *sigint;
+	struct shutdown *shutdown; /* what SIGTERM begins */
 };
 
 /* Takes `config` over, also on failure. With a socket, when the options name one. 0, or -errno with `err` set and

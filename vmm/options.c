@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "vmm/api_server.h"
 #include "vmm/config.h"
+#include "vmm/shutdown.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -27,6 +28,8 @@ const char options_usage[] =
 	"  --log-fd N          descriptor for what the guest sends to host vsock port 1025\n"
 	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit "
 	"status\n"
+	"  --shutdown-timeout SECONDS  that a guest has to power off when SIGTERM asks for it (30; firecracker: 0)\n"
+	"  --boot-timer        log how long the boot took when the guest writes 123 to address 0xc0000000\n"
 	"  --output-limit MIB  the files of console, log descriptor and log keep this much, the newest\n"
 	"  --log-path PATH     file or FIFO for the log, instead of standard error\n"
 	"  --level LEVEL       Off, Error, Warning, Info (default), Debug or Trace\n"
@@ -136,6 +139,28 @@ static int set_output_limit(struct parsed *p, const char *value, struct error *e
 	return r;
 }
 
+/* Where 0 says something of its own. */
+static int parse_number_or_0(const char *value, const char *unit, uint64_t max, uint64_t *ret, struct error *err)
+{
+	if (strcmp(value, "0") != 0)
+		return parse_number(value, unit, max, ret, err);
+	*ret = 0;
+	return 0;
+}
+
+static int set_shutdown_timeout(struct parsed *p, const char *value, struct error *err)
+{
+	return parse_number_or_0(value, " seconds", SHUTDOWN_TIMEOUT_S_MAX, &p->options.shutdown_timeout_s, err);
+}
+
+static int set_boot_timer(struct parsed *p, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	p->options.output.boot_timer = true;
+	return 0;
+}
+
 static int set_body_bytes(struct parsed *p, const char *value, struct error *err)
 {
 	uint64_t bytes;
@@ -149,10 +174,7 @@ static int set_body_bytes(struct parsed *p, const char *value, struct error *err
 /* 0 is "not told", as Firecracker's jailer says it. */
 static int parse_microseconds(const char *value, uint64_t *ret, struct error *err)
 {
-	if (strcmp(value, "0") != 0)
-		return parse_number(value, " microseconds", INT64_MAX, ret, err);
-	*ret = 0;
-	return 0;
+	return parse_number_or_0(value, " microseconds", INT64_MAX, ret, err);
 }
 
 static int set_start_time(struct parsed *p, const char *value, struct error *err)
@@ -261,6 +283,8 @@ static const struct option_entry {
 	{"--log-fd", true, set_log_fd},
 	{"--status-fd", true, set_status_fd},
 	{"--output-limit", true, set_output_limit},
+	{"--shutdown-timeout", true, set_shutdown_timeout},
+	{"--boot-timer", false, set_boot_timer},
 	{"--log-path", true, set_log_path},
 	{"--level", true, set_level},
 	{"--module", true, set_module},
@@ -328,11 +352,14 @@ int options_parse(int argc, char *argv[], struct options *ret, struct error *err
 				   .id = "hull-vmm",
 				   .api_body_bytes_max = API_BODY_BYTES_DEFAULT,
 				   .output.log_fd = -1,
+				   .shutdown_timeout_s = SHUTDOWN_TIMEOUT_S_DEFAULT,
 				   .status_fd = -1}};
 	int r = 0;
 
-	if (p.options.as_firecracker)
+	if (p.options.as_firecracker) {
 		p.options.id = "anonymous-instance";
+		p.options.shutdown_timeout_s = 0; /* its clients end it by SIGTERM, and mean it */
+	}
 	for (int i = 1; i < argc && !p.options.help && !p.options.version; i++) {
 		const char *value;
 		const struct option_entry *option = find_option(argv[i], &value, err);

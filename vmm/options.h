@@ -25,6 +25,7 @@ struct options {
 	struct devices_output output;
 	const char *metrics_path; /* NULL: as the configuration says */
 	int status_fd;           /* -1: none */
+	uint64_t shutdown_timeout_s; /* how long a guest has that SIGTERM asks to power off; 0: none, it is ended at once */
 	struct config_logger logger; /* as the configuration has it */
 	bool help, version; /* then nothing else was looked at */
 };

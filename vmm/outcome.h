@@ -8,7 +8,7 @@ enum outcome_cause {
 	OUTCOME_POWEROFF, /* ACPI S5 */
 	OUTCOME_RESET,    /* reboot: i8042, ACPI or a triple fault */
 	OUTCOME_PANIC,    /* the guest's kernel said so by pvpanic */
-	OUTCOME_SIGNAL,   /* SIGTERM or SIGINT ended the monitor in good order */
+	OUTCOME_SIGNAL,   /* SIGTERM or SIGINT ended the monitor, not the guest */
 	OUTCOME_ERROR,    /* the monitor gave up, or never started */
 };
 

@@ -148,6 +148,14 @@ class Vmm:
             assert self._read(deadline), self._describe(f"the console ended without {pattern!r}")
         return match
 
+    def wait_for_log(self, pattern, timeout=DEADLINE):
+        """Until it is in the log. All that match."""
+        deadline = time.monotonic() + timeout
+        while not (found := re.findall(pattern, self.log)):
+            assert self.process.poll() is None and time.monotonic() < deadline, self._describe(f"no {pattern!r} in the log")
+            select.select([self.process.stdout], [], [], 0.005)
+        return found
+
     def _connect(self):
         """Once the socket is there: it is listened on from the instant it has its mode."""
         deadline = time.monotonic() + DEADLINE

@@ -186,6 +186,14 @@ def test_the_agent_answers_streams_and_stops(machine):
     assert m.output == b"up\nstopped\n"
 
 
+def test_the_power_button_stops_it_without_an_agent(machine):
+    m = machine(shell("trap 'echo stopped; exit 9' INT; echo up; while :; do sleep 1; done"), stop_signal="SIGINT", vsock=False)
+    m.vmm.wait_for_log("running")
+    m.vmm.terminate()  # as early as that: it is pressed again until somebody listens
+    assert m.wait() == 9
+    assert m.vmm.status["message"] == "the guest powered off"
+
+
 def test_a_workload_that_ignores_its_stop_signal_is_killed(machine):
     m = machine(shell("trap 'echo ignored' INT; echo up; while :; do sleep 1; done"), stop_signal="SIGINT")
     m.wait_for_output(b"up\n")

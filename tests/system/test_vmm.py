@@ -136,7 +136,7 @@ def test_the_workloads_exit_status_is_handed_over(boot, exit_port, status):
 @pytest.mark.kvm
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_in_good_order(boot, signo):
-    machine = boot("echo guest: ready; while :; do :; done", vcpu_count=2)
+    machine = boot("echo guest: ready; while :; do :; done", arguments=["--shutdown-timeout", "0"], vcpu_count=2)
     machine.wait_for("guest: ready")
     machine.terminate(signo)
     assert machine.wait(timeout=20) == 0
@@ -147,7 +147,7 @@ def test_a_signal_ends_it_in_good_order(boot, signo):
 def test_a_signal_ends_it_while_nobody_reads_its_console(boot):
     machine = boot("echo guest: ready; while :; do echo a line that fills the pipe; done")
     machine.wait_for("guest: ready")
-    machine.terminate()
+    machine.terminate(signal.SIGINT)
     assert machine.process.wait(20) == 0
 
 

@@ -96,3 +96,6 @@ tests_unit_virtio_balloon_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_balloon_life_LDADD = $(DEVICES_TEST_LIBS)
 UNIT_TESTS += tests/unit/power_button
 tests_unit_power_button_LDADD = libhull-guest.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/shutdown tests/unit/boot_timer
+tests_unit_shutdown_LDADD = $(VMM_TEST_LIBS)
+tests_unit_boot_timer_LDADD = $(DEVICES_TEST_LIBS)

@@ -35,6 +35,8 @@ static void test_defaults(void **state)
 	assert_int_equal(options.output.log_fd, -1);
 	assert_int_equal(options.status_fd, -1);
 	assert_int_equal(options.output.limit_bytes, 0);
+	assert_int_equal(options.shutdown_timeout_s, 30);
+	assert_false(options.output.boot_timer);
 	assert_null(options.logger.level);
 	assert_null(options.logger.log_path);
 	assert_false(options.logger.has_show_level);
@@ -53,7 +55,7 @@ static void test_all_of_them(void **state)
 	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals,
 				       "--status-fd", number, "--output-limit=16", "--level=Debug",
 				       "--metrics-path", "/m", "--log-path", "/l", "--module=vmm", "--show-level",
-				       "--show-log-origin"),
+				       "--show-log-origin", "--shutdown-timeout", "0", "--boot-timer"),
 				 &options, &err),
 		0);
 	assert_string_equal(options.config_file, "a=b");
@@ -66,6 +68,8 @@ static void test_all_of_them(void **state)
 	assert_string_equal(options.logger.log_path, "/l");
 	assert_string_equal(options.logger.module, "vmm");
 	assert_true(options.logger.show_level && options.logger.show_log_origin);
+	assert_int_equal(options.shutdown_timeout_s, 0);
+	assert_true(options.output.boot_timer);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	close(fd);
 }
@@ -95,6 +99,7 @@ static void test_firecracker_by_name(void **state)
 	assert_true(options.as_firecracker);
 	assert_string_equal(options.api_socket, "/run/firecracker.socket");
 	assert_string_equal(options.id, "anonymous-instance");
+	assert_int_equal(options.shutdown_timeout_s, 0);
 	assert_int_equal(options.api_body_bytes_max, 51200);
 	assert_null(options.config_file);
 	assert_int_equal(parse(full, &options, &err), 0);
@@ -128,6 +133,9 @@ static void test_refusals(void **state)
 		{"--output-limit=1048577", "--output-limit"},
 		{"--output-limit=-1", "--output-limit"},
 		{"--output-limit=16M", "--output-limit"},
+		{"--shutdown-timeout=86401", "--shutdown-timeout"},
+		{"--shutdown-timeout=1s", "--shutdown-timeout"},
+		{"--boot-timer=1", "--boot-timer"},
 		{"--api-sock=/a", "--no-api"},
 		{"--api-sock=", "--api-sock"},
 		{"--http-api-max-payload-size=0", "--http-api-max-payload-size"},
