@@ -1,19 +1,27 @@
 /* CPUID: KVM's offer, with the leaves that describe the topology rewritten. (Intel SDM volume 2A, CPUID; AMD
- * APM volume 3, appendix E.) */
+ * APM volume 3, appendix E.)
+ *
+ * Theory of operation. KVM's offer is what the host's processor and KVM can both do, and, where KVM does not look, what the
+ * host's processor says of itself. A template (vmm/cpu_template.h) may change any of it. This comes last, for each vCPU, and
+ * overwrites what has to be right for a machine of this shape; so a template that was made of a whole processor's CPUID, with
+ * that processor's APIC id in it, does no harm. Everything here may be done twice. */
 #include "vmm/cpuid.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
 #define ENTRIES_MAX 256
 
+#define ADDRESS_BITS_MAX 52 /* of the architecture; a template may say what it likes */
+
 #define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_HTT          (1u << 28)
 #define AMD1_ECX_CMP_LEGACY    (1u << 1)
+#define AMD1_ECX_TOPOEXT       (1u << 22)
+#define CACHE_LINE_BYTES       64
 
 struct kvm_cpuid2 *cpuid_supported(int kvm_fd, struct error *err)
 {
@@ -32,23 +40,51 @@ struct kvm_cpuid2 *cpuid_supported(int kvm_fd, struct error *err)
 	return cpuid;
 }
 
-unsigned cpuid_physical_address_bits(const struct kvm_cpuid2 *cpuid)
+struct kvm_cpuid_entry2 *cpuid_find(const struct kvm_cpuid2 *cpuid, uint32_t leaf, uint32_t subleaf)
 {
-	for (uint32_t i = 0; i < cpuid->nent; i++)
-		if (cpuid->entries[i].function == 0x80000008)
-			return cpuid->entries[i].eax & 0xff;
-	return 36;
+	const struct kvm_cpuid_entry2 *e = cpuid->entries;
+
+	for (uint32_t i = 0; i < cpuid->nent; i++, e++) {
+		bool has_subleaves = e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+
+		if (e->function == leaf && (has_subleaves ? e->index : 0) == subleaf)
+			return (struct kvm_cpuid_entry2 *)e;
+	}
+	return NULL;
 }
 
-/* AMD and its licensee: leaves 0x80000001 and 0x80000008 then speak of the topology too. */
+unsigned cpuid_physical_address_bits(const struct kvm_cpuid2 *cpuid)
+{
+	const struct kvm_cpuid_entry2 *e = cpuid_find(cpuid, 0x80000008, 0);
+
+	if (!e)
+		return 36;
+	return (e->eax & 0xff) < ADDRESS_BITS_MAX ? e->eax & 0xff : ADDRESS_BITS_MAX;
+}
+
+/* By the first four letters of its name. */
+enum cpuid_vendor cpuid_vendor(const struct kvm_cpuid2 *cpuid)
+{
+	const struct kvm_cpuid_entry2 *e = cpuid_find(cpuid, CPUID_BASIC, 0);
+
+	switch (e ? e->ebx : 0) {
+	case 0x756e6547: /* Genu */
+		return CPUID_INTEL;
+	case 0x68747541: /* Auth */
+		return CPUID_AMD;
+	case 0x6f677948: /* Hygo: AMD's licensee */
+		return CPUID_HYGON;
+	default:
+		return CPUID_OTHER;
+	}
+}
+
+/* Leaves 0x80000001 and 0x80000008 then speak of the topology too. */
 static bool is_amd(const struct kvm_cpuid2 *cpuid)
 {
-	enum { AUTH = 0x68747541, HYGO = 0x6f677948 };
+	enum cpuid_vendor vendor = cpuid_vendor(cpuid);
 
-	for (uint32_t i = 0; i < cpuid->nent; i++)
-		if (cpuid->entries[i].function == 0)
-			return cpuid->entries[i].ebx == AUTH || cpuid->entries[i].ebx == HYGO;
-	return false;
+	return vendor == CPUID_AMD || vendor == CPUID_HYGON;
 }
 
 static uint32_t set_bits(uint32_t word, unsigned shift, unsigned width, uint32_t value)
@@ -77,6 +113,7 @@ static void adapt_features(struct kvm_cpuid_entry2 *e, const struct cpuid_topolo
 {
 	e->ebx = set_bits(e->ebx, 24, 8, apic_id);
 	e->ebx = set_bits(e->ebx, 16, 8, t->n_vcpus);
+	e->ebx = set_bits(e->ebx, 8, 8, CACHE_LINE_BYTES / 8); /* what CLFLUSH flushes */
 	e->ecx = set_flag(e->ecx, LEAF1_ECX_TSC_DEADLINE, t->tsc_deadline);
 	e->ecx |= LEAF1_ECX_HYPERVISOR;
 	e->edx = set_flag(e->edx, LEAF1_EDX_HTT, t->n_vcpus > 1);
@@ -94,8 +131,8 @@ static void adapt_cache(struct kvm_cpuid_entry2 *e, const struct cpuid_topology 
 		e->eax = set_bits(e->eax, 26, 6, t->n_vcpus / t->threads_per_core - 1);
 }
 
-/* Leaf 0xb: threads, then cores. 0x1f (dies and modules) stays empty: with nothing to add, 0xb is the
- * authority. */
+/* Leaves 0xb and 0x1f: threads, then cores. 0x1f would have dies and modules too; with none to tell of, it says what 0xb
+ * says. */
 static void adapt_extended_topology(
 	struct kvm_cpuid_entry2 *e, const struct cpuid_topology *t, unsigned apic_id)
 {
@@ -104,8 +141,6 @@ static void adapt_extended_topology(
 	e->eax = e->ebx = 0;
 	e->ecx = e->index;
 	e->edx = apic_id;
-	if (e->function == 0x1f)
-		return;
 	if (e->index == 0) {
 		e->eax = id_bits(t->threads_per_core);
 		e->ebx = t->threads_per_core;
@@ -117,28 +152,25 @@ static void adapt_extended_topology(
 	}
 }
 
-/* KVM offers a single entry of leaf 0xb; a guest asks for two, and one that ends the list. */
-static void complete_extended_topology(struct kvm_cpuid2 *cpuid)
+/* KVM offers a single entry; a guest asks for two, and one that ends the list. */
+static void complete_extended_topology(struct kvm_cpuid2 *cpuid, uint32_t leaf)
 {
-	bool seen[3] = {false}, any = false;
+	struct kvm_cpuid_entry2 *first = cpuid_find(cpuid, leaf, 0);
 
-	for (uint32_t i = 0; i < cpuid->nent; i++) {
-		if (cpuid->entries[i].function == 0xb) {
-			any = true;
-			if (cpuid->entries[i].index < 3)
-				seen[cpuid->entries[i].index] = true;
-		}
-	}
-	for (uint32_t index = 0; any && index < 3 && cpuid->nent < ENTRIES_MAX; index++)
-		if (!seen[index])
+	if (!first)
+		return;
+	first->flags |= KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+	for (uint32_t index = 1; index < 3; index++)
+		if (!cpuid_find(cpuid, leaf, index) && cpuid->nent < ENTRIES_MAX)
 			cpuid->entries[cpuid->nent++] = (struct kvm_cpuid_entry2){
-				.function = 0xb, .index = index, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX};
+				.function = leaf, .index = index, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX};
 }
 
-static void adapt_amd_sizes(struct kvm_cpuid_entry2 *e, const struct cpuid_topology *t)
+static void adapt_amd_sizes(const struct kvm_cpuid2 *cpuid, struct kvm_cpuid_entry2 *e, const struct cpuid_topology *t)
 {
 	if (e->function == 0x80000001) {
 		e->ecx = set_flag(e->ecx, AMD1_ECX_CMP_LEGACY, t->n_vcpus > 1);
+		e->ecx = set_flag(e->ecx, AMD1_ECX_TOPOEXT, cpuid_find(cpuid, 0x8000001e, 0));
 	} else {
 		e->ecx = set_bits(e->ecx, 0, 8, t->n_vcpus - 1);
 		e->ecx = set_bits(e->ecx, 12, 4, id_bits(t->n_vcpus));
@@ -157,7 +189,8 @@ void cpuid_adapt(struct kvm_cpuid2 *cpuid, const struct cpuid_topology *t, unsig
 {
 	bool amd = is_amd(cpuid);
 
-	complete_extended_topology(cpuid);
+	complete_extended_topology(cpuid, 0xb);
+	complete_extended_topology(cpuid, 0x1f);
 	for (uint32_t i = 0; i < cpuid->nent; i++) {
 		struct kvm_cpuid_entry2 *e = &cpuid->entries[i];
 
@@ -169,10 +202,6 @@ void cpuid_adapt(struct kvm_cpuid2 *cpuid, const struct cpuid_topology *t, unsig
 		case 0x8000001d:
 			adapt_cache(e, t);
 			break;
-		case 0xa: /* no performance counters: they leak what the neighbours do, and cost each boot its
-			     probing */
-			e->eax = e->ebx = e->ecx = e->edx = 0;
-			break;
 		case 0xb:
 		case 0x1f:
 			adapt_extended_topology(e, t, index);
@@ -180,7 +209,7 @@ void cpuid_adapt(struct kvm_cpuid2 *cpuid, const struct cpuid_topology *t, unsig
 		case 0x80000001:
 		case 0x80000008:
 			if (amd)
-				adapt_amd_sizes(e, t);
+				adapt_amd_sizes(cpuid, e, t);
 			break;
 		case 0x8000001e:
 			adapt_amd_topology(e, t, index);
@@ -189,4 +218,5 @@ void cpuid_adapt(struct kvm_cpuid2 *cpuid, const struct cpuid_topology *t, unsig
 			break;
 		}
 	}
+	cpuid_restrict(cpuid);
 }

@@ -21,6 +21,8 @@ libhull_vmm_a_SOURCES = \
 	vmm/config.c vmm/config.h \
 	vmm/config_edit.c vmm/config_tables.c \
 	vmm/console.c vmm/console.h \
+	vmm/cpuid.c vmm/cpuid.h \
+	vmm/cpuid_features.c \
 	vmm/logger.c vmm/logger.h \
 	vmm/metrics.c vmm/metrics.h \
 	vmm/metrics_tables.c \
@@ -36,7 +38,6 @@ hull_vmm_SOURCES = \
 	vmm/api_balloon.c vmm/api_balloon.h \
 	vmm/api_live.c vmm/api_live.h \
 	vmm/api_routes.c \
-	vmm/cpuid.c vmm/cpuid.h \
 	vmm/devices.c vmm/devices.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \

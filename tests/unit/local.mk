@@ -68,6 +68,8 @@ tests_unit_bus_LDADD = $(VMM_TEST_LIBS)
 tests_unit_config_LDADD = $(VMM_TEST_LIBS)
 tests_unit_console_LDADD = $(VMM_TEST_LIBS)
 tests_unit_options_LDADD = $(VMM_TEST_LIBS)
+UNIT_TESTS += tests/unit/cpuid
+tests_unit_cpuid_LDADD = $(VMM_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent
 tests_unit_passwd_LDADD = libhull-guest.a $(UNIT_LIBS)
