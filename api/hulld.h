@@ -7,6 +7,8 @@
 #include "api/store.h"
 #include "common/loop.h"
 
+#include <stdbool.h>
+
 /* All strings are borrowed from the command line or literals, but `token`. */
 struct options {
 	const char *state, *run; /* absolute */
@@ -27,6 +29,7 @@ struct hulld {
 	struct ingress_client *ingress;
 	struct logs *logs;
 	struct machine *machines; /* a list, all there are (machine.h) */
+	bool going_down;	  /* the host is: machines end, and none starts any more (going_down.c) */
 };
 
 /* The routing table (routes.c). */

@@ -382,3 +382,11 @@ void ingress_unpublish(struct ingress_client *client, const char *machine_id, in
 {
 	enqueue(client, json_pack("{s:s, s:s}", "op", "unpublish", "machine", machine_id), fn, ctx);
 }
+
+bool ingress_shut_down(struct ingress_client *client, ingress_fn fn, void *ctx)
+{
+	if (client->fd < 0 && access(client->socket_path, F_OK) < 0)
+		return false;
+	enqueue(client, json_pack("{s:s}", "op", "shutdown"), fn, ctx);
+	return true;
+}

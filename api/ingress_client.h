@@ -10,6 +10,7 @@
 #include "common/error.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 struct hulld;
 struct ingress_client;
@@ -28,5 +29,8 @@ void ingress_reconcile(struct ingress_client *client);
 void ingress_publish(
 	struct ingress_client *client, const struct machine *machine, size_t index, ingress_fn fn, void *ctx);
 void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx);
+
+/* Ends hull-ingress and with it all ports, until somebody asks for one. False: there is none, and `fn` is not called. */
+bool ingress_shut_down(struct ingress_client *client, ingress_fn fn, void *ctx);
 
 #endif

@@ -5,6 +5,7 @@ noinst_LIBRARIES += libhull-api.a
 libhull_api_a_SOURCES = \
 	api/agent.c api/agent.h \
 	api/blobs.c api/blobs.h \
+	api/going_down.c \
 	api/http.c api/http.h \
 	api/hulld.h \
 	api/image.c api/image.h \

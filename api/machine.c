@@ -178,6 +178,8 @@ int machine_start(struct machine *m, struct problem *problem)
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
 
+	if (r == 0 && m->hulld->going_down)
+		return problem_set(problem, PROBLEM_WRONG_STATE, NULL, "the host is going down");
 	if (r == 0 && m->record.state == MACHINE_STOPPING) {
 		problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is stopping", m->record.name);
 		return problem_set_hint(problem, "wait for stopped, or use restart");
@@ -220,7 +222,7 @@ static void on_restart_due(void *ctx)
 {
 	struct machine *m = ctx;
 
-	if (m->record.restart_at && !machine_is_active(m) && !m->deleting)
+	if (m->record.restart_at && !machine_is_active(m) && !m->deleting && !m->hulld->going_down)
 		start_again(m);
 }
 
@@ -328,12 +330,13 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 		record->restart_at = now_ms();
 	else if (!asked && !m->deleting)
 		schedule_restart(m, end);
-	if (record->restart_at && record->restart_at <= now_ms()) {
+	if (record->restart_at && record->restart_at <= now_ms() && !m->hulld->going_down) {
 		start_again(m); /* nobody sees it stopped in between */
 		return;
 	}
 	arm_restart(m);
 	machine_commit(m);
+	going_down_look(m->hulld);
 }
 
 /* Coming and going. */

@@ -83,6 +83,12 @@ int machine_kill(struct machine *m, struct problem *problem);
 /* Removes row, folders and struct. Not while it is active. On failure it stays. */
 int machine_remove(struct machine *m, struct problem *problem);
 
+/* going_down.c: the host goes down. Every machine that runs is asked to end, and killed when its time is over; those that their
+ * policy starts always, the next hulld starts. Then hull-ingress ends, and the loop. */
+void machines_go_down(struct hulld *hulld);
+/* To be told whenever one has ended. */
+void going_down_look(struct hulld *hulld);
+
 /* From supervisor.c. */
 void machine_is_up(struct machine *m);
 void machine_has_ended(struct machine *m, const struct machine_end *end);

@@ -259,6 +259,12 @@ static void on_signal(void *ctx, uint32_t signo)
 	loop_stop(ctx);
 }
 
+static void on_power_failure(void *ctx, uint32_t signo)
+{
+	log_info("%s: the host goes down, and its machines first", strsignal((int)signo));
+	machines_go_down(ctx);
+}
+
 static int set_up(struct hulld *hulld, struct error *err)
 {
 	char path[STATE_PATH_MAX + 16];
@@ -266,7 +272,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 	snprintf(path, sizeof(path), "%s/hull.db", hulld->options.state);
 	hulld->loop = loop_new();
 	if (!hulld->loop || !loop_add_signal(hulld->loop, SIGTERM, on_signal, hulld->loop) ||
-		!loop_add_signal(hulld->loop, SIGINT, on_signal, hulld->loop))
+		!loop_add_signal(hulld->loop, SIGINT, on_signal, hulld->loop) ||
+		!loop_add_signal(hulld->loop, SIGPWR, on_power_failure, hulld))
 		return error_set_errno(err, errno, "cannot make an event loop");
 	if (!(hulld->store = store_open(path, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||

@@ -97,7 +97,7 @@ static void begin_stop(struct relay *r)
 	if (r->probe_port)
 		kill_program(r, SIGTERM);
 	else if (r->state == STATE_STARTING) /* nobody listens inside yet; QEMU ends in good order on it */
-		kill_program(r, SIGTERM);
+		kill_program(r, SIGPWR); /* hulld, which ends its machines first */
 	else if (send(r->inside_fd, "down\n", 5, MSG_NOSIGNAL | MSG_DONTWAIT) != 5)
 		forward_quit(r->forward);
 	r->state = STATE_STOPPING;

@@ -610,6 +610,31 @@ def test_sigterm_ends_hulld_while_requests_come(with_image):
         wait.close()
 
 
+def test_a_host_that_goes_down_ends_its_machines_first(silent):
+    """SIGPWR. Those that their policy starts always are started with the next hulld; until then, none is."""
+    port = free_port()
+    spec = {"name": "b", "image": "hello", "network": "none", "disk_mib": 16, "restart": {"policy": "always"},
+            "ports": [{"host": port, "guest": 80}]}
+    assert silent.post("/v1/machines", spec).status == 201
+    assert silent.post("/v1/machines/b/start").status == 200
+    wait_until(lambda: silent.machine("b")["pid"], "its monitor runs")
+    monitors = [silent.machine(name)["pid"] for name in "ab"]
+    assert listens(port)
+    silent.kill(signal.SIGPWR)
+    assert silent.process.returncode == 0
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in monitors) and not listens(port)
+    silent.start()
+    assert silent.machine("a")["state"] == "stopped"
+    wait_until(lambda: silent.machine("b")["pid"], "it is started again")
+    wait_until(lambda: listens(port), "its port is published")
+    assert silent.machine("b")["restarts"] == 0
+
+
+def test_a_host_that_goes_down_with_nothing_running_is_down_at_once(hulld):
+    hulld.kill(signal.SIGPWR)
+    assert hulld.process.returncode == 0
+
+
 # Ports.
 
 def publishes(port):

@@ -15,6 +15,7 @@ BOOT = 180  # seconds: an emulated host boots slowly
 
 SERVE = "#!/bin/sh\necho serving\nexec httpd -f -p 80 -h /srv\n"
 IGNORE = "#!/bin/sh\ntrap '' TERM\necho deaf\nwhile true; do sleep 1; done\n"
+TALK = "#!/bin/sh\nnc -ll -p 7 -e cat &\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.2; done\n"
 COUNT = "#!/bin/sh\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.2; done\n"
 MARK = "#!/bin/sh\necho run >> /srv/runs\nwc -l < /srv/runs\n"
 
@@ -26,7 +27,7 @@ def hulld(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hulld")
     daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT)}).start()
     daemon.image("busybox", make_erofs(folder, {"srv/serve": SERVE, "srv/ignore": IGNORE, "srv/count": COUNT,
-                                                "srv/mark": MARK}))
+                                                "srv/mark": MARK, "srv/talk": TALK}))
     yield daemon
     daemon.stop()
 
@@ -205,6 +206,42 @@ def test_machines_outlive_hulld_and_are_adopted(hulld):
     machine = hulld.machine("outlive")
     assert (machine["state"], machine["cause"]["code"]) == ("failed", "monitor_died")
     hulld.delete("/v1/machines/outlive")
+
+
+def test_logs_and_open_connections_go_on_without_hulld(hulld):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    machine = start(hulld, "talk", ["/srv/talk"], ports=[{"host": port, "guest": 7}])
+    log = hulld.state / "machines" / machine["id"] / "workload.log"
+
+    def says(text):
+        client.sendall(text)
+        assert client.recv(len(text), socket.MSG_WAITALL) == text
+
+    with socket.create_connection(("127.0.0.1", port), timeout=BOOT) as client:
+        says(b"with hulld")
+        hulld.kill()
+        said = log.stat().st_size
+        says(b"without it")
+        wait_until(lambda: log.stat().st_size > said + 20, "the log grows", BOOT)
+        hulld.start()
+        says(b"with another")
+    lines = logs(hulld, "talk").splitlines()
+    assert len(lines) > 4 and lines == [f"line {n}" for n in range(len(lines))]
+    hulld.delete("/v1/machines/talk?force=1")
+
+
+def test_a_host_that_goes_down_asks_the_workload_first(hulld):
+    start(hulld, "down", ["/bin/sh", "-c", "trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.1; done"])
+    wait_until(lambda: "ready" in logs(hulld, "down"), "it listens to signals", BOOT)
+    hulld.kill(signal.SIGPWR)
+    assert hulld.process.returncode == 0
+    hulld.start()
+    machine = hulld.machine("down")
+    assert (machine["state"], machine["exit_status"], machine["cause"]["code"]) == ("stopped", 3, "poweroff")
+    assert logs(hulld, "down") == "ready\nbye\n"
+    hulld.delete("/v1/machines/down")
 
 
 def test_a_stop_goes_on_after_a_crash(hulld):
