@@ -1,10 +1,15 @@
 /* kvmhost-agent - inside the emulated host: runs what `kvmhost shell` asks for.
  *
+ *	kvmhost-agent [barrier]
+ *
+ * With `barrier` it only raises that (barrier.h), before there are machines.
+ *
  * Theory of operation. One process a virtio-serial port, one session at a time on it. A port's hang-up means that the
  * outside is gone: the session's processes then get SIGHUP, and SIGKILL if they stay. Only root inside can open a port
  * and only the user who ran `kvmhost up` can reach its other end, so a session needs no credentials. */
 #include "common/checked.h"
 #include "common/io.h"
+#include "tools/barrier.h"
 #include "tools/session.h"
 
 #include <arpa/inet.h>
@@ -362,8 +367,10 @@ static void serve_port(int number)
 	}
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc == 2 && strcmp(argv[1], "barrier") == 0)
+		return barrier_raise() == 0 ? 0 : 1;
 	signal(SIGPIPE, SIG_IGN);
 	for (int i = 1; i < SESSION_PORTS; i++)
 		if (fork() == 0)
