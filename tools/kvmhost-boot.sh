@@ -89,6 +89,7 @@ find_entry() {
 	busybox --list >/dev/null 2>&1 || fail 125 "busybox does not run here: apt-get install busybox-static"
 	making=$(mktemp -d "$cache/making-XXXXXX")
 	trap 'rm -rf "$making"' EXIT
+	trap 'exit 130' HUP INT TERM
 	echo "kvmhost: making the boot files from $package $version (once)" >&2
 	make_entry "$making" "$package"
 	chmod 755 "$making"
@@ -96,6 +97,6 @@ find_entry() {
 	find "$cache" -mindepth 1 -maxdepth 1 -type d \( -mtime +30 -o -name 'making-*' -mtime +1 \) -exec rm -rf {} +
 	mv -T "$making" "$entry" 2>/dev/null || [ -d "$entry" ] || fail 125 "cannot make $entry"
 	rm -rf "$making"
-	trap - EXIT
+	trap - EXIT HUP INT TERM
 }
 

@@ -7,9 +7,10 @@
  * Theory of operation. `start` puts itself into the background once the host is ready, or says why it is not. PROGRAM is
  * QEMU, which is given socket pairs for its monitor (forward.h), for the port on which the inside reports and is told to
  * end, and sockets for sessions; with --probe it is hulld itself, on a host that has /dev/kvm, ready when PORT answers.
- * starting → ready → stopping → ended; `down` and SIGTERM lead from the first two to stopping, which has a deadline
- * (the monitor's quit) and after it another (SIGKILL). FOLDER has `lock` (held while this runs), `control` (socket),
- * `session.N`, and after an end nobody asked for `outcome`, one line. PROGRAM dies with this process. */
+ * starting → ready → stopping → ended; `down` and SIGTERM lead from the first two to stopping, and the end of the
+ * foreground's process from the first. Stopping has a deadline (the monitor's quit) and after it another (SIGKILL). FOLDER
+ * has `lock` (held while this runs), `control` (socket), `session.N`, and after an end nobody asked for `outcome`, one
+ * line. PROGRAM dies with this process. */
 #include "common/buf.h"
 #include "common/checked.h"
 #include "common/io.h"
@@ -60,7 +61,7 @@ struct relay {
 	int pidfd, lock_fd, listen_fd;
 	int inside_fd; /* kvmhost.control's other end */
 	struct buf inside;
-	struct loop_source *pid_source, *inside_source, *deadline, *probe;
+	struct loop_source *pid_source, *inside_source, *starter_source, *deadline, *probe;
 	struct forward *forward;
 	int starter_fd; /* to the process in the foreground; -1 once it was told */
 	bool forced;
@@ -80,6 +81,8 @@ static void tell_starter(struct relay *r, const char *failure)
 {
 	if (r->starter_fd < 0)
 		return;
+	loop_remove(r->starter_source);
+	r->starter_source = NULL;
 	dprintf(r->starter_fd, "%s\n", failure);
 	r->starter_fd = close_fd(r->starter_fd);
 }
@@ -95,13 +98,26 @@ static void begin_stop(struct relay *r)
 		return;
 	log_info("stopping");
 	if (r->probe_port)
-		kill_program(r, SIGTERM);
-	else if (r->state == STATE_STARTING) /* nobody listens inside yet; QEMU ends in good order on it */
 		kill_program(r, SIGPWR); /* hulld, which ends its machines first */
+	else if (r->state == STATE_STARTING) /* nobody listens inside yet; QEMU ends in good order on it */
+		kill_program(r, SIGTERM);
 	else if (send(r->inside_fd, "down\n", 5, MSG_NOSIGNAL | MSG_DONTWAIT) != 5)
 		forward_quit(r->forward);
 	r->state = STATE_STOPPING;
 	loop_timer_arm(r->deadline, STOP_TIMEOUT_S * NS_PER_S);
+}
+
+/* The process in the foreground was ended, by Ctrl-C for one: nobody would be told where the host is. */
+static void on_starter_gone(void *ctx, uint32_t events)
+{
+	struct relay *r = ctx;
+
+	(void)events;
+	loop_remove(r->starter_source);
+	r->starter_source = NULL;
+	r->starter_fd = close_fd(r->starter_fd);
+	log_info("who started the host has gone");
+	begin_stop(r);
 }
 
 static void on_deadline(void *ctx)
@@ -370,7 +386,8 @@ static int watch_everything(struct relay *r, struct error *err)
 {
 	r->deadline = loop_add_timer(r->loop, on_deadline, r);
 	r->probe = loop_add_timer(r->loop, on_probe, r);
-	if (!r->deadline || !r->probe || !loop_add_fd(r->loop, r->listen_fd, EPOLLIN, on_connection, r) ||
+	r->starter_source = loop_add_fd(r->loop, r->starter_fd, EPOLLERR, on_starter_gone, r);
+	if (!r->deadline || !r->probe || !r->starter_source || !loop_add_fd(r->loop, r->listen_fd, EPOLLIN, on_connection, r) ||
 		!loop_add_signal(r->loop, SIGTERM, on_signal, r) || !loop_add_signal(r->loop, SIGINT, on_signal, r))
 		return error_set(err, ENOMEM, "cannot watch the control socket");
 	loop_timer_arm(r->deadline, READY_TIMEOUT_S * NS_PER_S);

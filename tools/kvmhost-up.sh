@@ -67,12 +67,14 @@ choose_api() {
 	[ ${#token} -eq 64 ] || token=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 	port=$("$relay" free-port "${url##*:}") || fail 125 "no port of 127.0.0.1 is free"
 	url=http://127.0.0.1:$port
-	(umask 077 && printf '%s\n' "$token" >"$state/token")
+	(umask 077 && printf '%s\n' "$token" >"$state/token" &&
+		printf '{"url":"%s","token":"%s"}\n' "$url" "$token" >"$state/api.json.new")
 }
 
-# hull finds the API by its context file; one that somebody wrote for another host is left alone.
-write_api() {
-	(umask 077 && printf '{"url":"%s","token":"%s"}\n' "$url" "$token" >"$state/api.json.new")
+# Makes api.json.new known, once the host is up; the next `up` does it where this one was ended before it came to it. hull
+# finds the API by its context file; one that somebody wrote for another host is left alone.
+keep_api() {
+	url=$(json_value "$state/api.json.new" url)
 	context=${XDG_CONFIG_HOME:-$HOME/.config}/hull/context.json
 	if [ ! -e "$context" ] || cmp -s "$context" "$state/api.json"; then
 		mkdir -p "${context%/*}"
@@ -124,6 +126,7 @@ up_emulated() {
 	make_disk
 	work=$(mktemp -d "$run/starting-XXXXXX")
 	trap 'rm -rf "$work"' EXIT
+	trap 'exit 130' HUP INT TERM
 	make_up_files "$work/files"
 	append_files "$work/files" "$work/initramfs.cpio"
 	set -- -virtfs "local,path=$entry/lib/modules/$(cat "$entry/release"),mount_tag=modules,security_model=none,readonly=on"
@@ -191,6 +194,7 @@ up() {
 	case $("$relay" ask "$run" status || :) in
 	up)
 		echo "kvmhost: already up" >&2
+		[ ! -e "$state/api.json.new" ] || keep_api
 		print_api
 		return
 		;;
@@ -198,14 +202,14 @@ up() {
 	esac
 	rm -rf "$run"/starting-* "$run/here"
 	: >"$state/console.log"
-	if [ -n "$bare" ]; then rm -f "$state/api.json"; else choose_api; fi
+	if [ -n "$bare" ]; then rm -f "$state/api.json" "$state/api.json.new"; else choose_api; fi
 	if kvm_usable && [ -z "$bare" ]; then
 		: >"$run/here"
 		up_here
 	else
 		up_emulated
 	fi
-	[ -n "$bare" ] || write_api
+	[ -n "$bare" ] || keep_api
 	print_api
 }
 

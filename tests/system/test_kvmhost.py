@@ -344,6 +344,22 @@ def test_its_flushed_state_outlives_a_crash_and_status_tells(host):
     assert host.run("cat", "/var/lib/hull/flushed").stdout == "flushed\n"
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_up_that_is_interrupted_leaves_no_host(host, how):
+    """Ctrl-C reaches all of the foreground; SIGKILL the script and whom it waits for."""
+    assert host("down").returncode == 0
+    up = subprocess.Popen([KVMHOST, "up", "--bare", "--state", host.state], cwd=host.folder, env=host.env, stdin=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(host.qemu, "QEMU is not started", seconds=DEADLINE_S)
+    os.killpg(up.pid, how)
+    assert up.wait(timeout=60) != 0
+    wait_until(lambda: not host.qemu(), "QEMU goes on for nobody")
+    wait_until(lambda: "down" in host("status").stderr, "its relay goes on")
+    host.up()
+    assert not list((host.state / "run").glob("starting-*"))
+    assert host.run("true").returncode == 0
+
+
 def test_its_relay_can_crash_too(host):
     relay = processes_with(f"{host.state}/relay.log")
     for pid in relay:
