@@ -1,6 +1,7 @@
 """The README's first command, as a new user types it: a backend answers from inside a virtual machine."""
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -34,6 +35,54 @@ def environment(tmp_path_factory):
 def quickstart(environment, *arguments, timeout=600):
     return subprocess.run([TOP / "quickstart", *arguments], env=environment, stdin=subprocess.DEVNULL, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+
+
+def test_down_before_anything_is_up_is_fine(environment):
+    assert quickstart(environment, "down", timeout=60).returncode == 0
+
+
+def children(pid):
+    """All below it: {pid: command line}."""
+    found, parents = {}, {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            found[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes()
+        except OSError:
+            continue
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {child: found[child] for child in below - {pid} if child in found}
+
+
+def host_status(environment):
+    return subprocess.run([TOP / "tools" / "kvmhost", "status"], env=environment, capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize("signo, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_that_is_interrupted_leaves_nothing_running(environment, signo, status):
+    """Ctrl-C while the host starts; a second one meanwhile is told to wait."""
+    up = subprocess.Popen([TOP / "quickstart"], env=environment, stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        for line in up.stdout:
+            if "… host" in line:
+                break
+        second = quickstart(environment, timeout=60)
+        assert second.returncode == 1 and "another ./quickstart works here" in second.stdout
+        deadline = time.monotonic() + 300
+        while not (below := {pid for pid, words in children(up.pid).items() if b"kvmhost" in words}):
+            assert time.monotonic() < deadline
+        up.send_signal(signo)
+        rest = up.communicate(timeout=120)[0]
+        assert up.returncode == status, rest
+        assert "interrupted" in rest
+        while any(os.path.exists(f"/proc/{pid}") for pid in below) or "down" not in host_status(environment):
+            assert time.monotonic() < deadline, (below, host_status(environment))
+    finally:
+        up.kill()
+        up.wait()
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +143,68 @@ def test_a_second_quickstart_finds_everything_running(running, environment, url)
     assert get(url + "/healthz")[0] == 200
 
 
+def test_another_port_than_the_machine_has_is_refused_at_once(running, environment, url):
+    other = quickstart(dict(environment, HULL_QUICKSTART_PORT=str(free_port())), timeout=120)
+    assert other.returncode == 1 and f"on port {environment['HULL_QUICKSTART_PORT']}" in other.stdout.splitlines()[-1], other.stdout
+    mine = {name: value for name, value in environment.items() if name != "HULL_QUICKSTART_PORT"}
+    again = quickstart(mine, timeout=120)
+    assert again.returncode == 0 and url in again.stdout, again.stdout
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "http", "8080x", "-1"])
+def test_a_port_that_is_none_is_refused(environment, port):
+    refused = quickstart(dict(environment, HULL_QUICKSTART_PORT=port or " "), timeout=60)
+    assert refused.returncode == 1 and "is no port" in refused.stdout
+
+
+def test_another_hosts_context_is_left_alone(running, environment, tmp_path):
+    """It names a host that is not there: nothing is asked of it, and it is said how this one is reached."""
+    context = tmp_path / "hull" / "context.json"
+    context.parent.mkdir()
+    context.write_text('{"url":"http://127.0.0.1:1","token":"of another"}')
+    again = quickstart(dict(environment, XDG_CONFIG_HOME=str(tmp_path), HULL_HOST="http://127.0.0.1:2"), timeout=120)
+    assert again.returncode == 0, again.stdout
+    words = again.stdout.split("export ")[1].split()
+    assert words[0].startswith("HULL_HOST=http://127.0.0.1:") and words[1].startswith("HULL_TOKEN=")
+    assert "hello" in hull(dict(environment, XDG_CONFIG_HOME=str(tmp_path), **dict(word.split("=", 1) for word in words)), "ps").stdout
+    assert json.loads(context.read_text())["url"] == "http://127.0.0.1:1"
+
+
+REACH = """
+import socket, sys
+for address, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        socket.create_connection((address, int(port)), timeout=20).close()
+        print(address, "reached")
+    except OSError:
+        print(address, "not reached")
+"""
+
+SERVE_AT_10_99 = """
+import socket, subprocess
+subprocess.run(["/run/kvmhost/busybox", "ip", "addr", "add", "10.99.0.1/32", "dev", "lo"], check=True)
+with socket.create_server(("10.99.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    server.accept()
+"""
+
+
+def test_a_machine_reaches_the_network_but_not_this_machines_loopback(running, environment):
+    """10.0.2.2 is what QEMU's network calls this machine. What stands for the network is an address of the emulated host's."""
+    if (Path(environment["XDG_STATE_HOME"]) / "hull" / "host" / "run" / "here").exists():
+        return  # with KVM there is no host between, and no such address
+    far = subprocess.Popen([TOP / "tools" / "kvmhost", "shell", "--", "python3", "-c", SERVE_AT_10_99], env=environment, text=True,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    with far, socket.create_server(("127.0.0.1", 0)) as server:
+        one_off = hull(environment, "run", "--rm", "python-hello", "--", "python3", "-c", REACH,
+                       "10.99.0.1", far.stdout.readline().strip(), "10.0.2.2", str(server.getsockname()[1]))
+        assert one_off.stdout == "10.99.0.1 reached\n10.0.2.2 not reached\n", one_off
+        assert far.wait(60) == 0
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 def test_the_readmes_next_commands_work(running, environment):
     assert "hello" in hull(environment, "ps").stdout
     assert hull(environment, "logs", "hello").returncode == 0
@@ -133,6 +244,13 @@ def test_an_image_is_the_same_each_time_and_its_bytecode_is_good(running, enviro
         if source.is_symlink():  # one of them is, and absolute
             source = tree / os.readlink(source).lstrip("/")
         assert int.from_bytes(path.read_bytes()[8:12], "little") == int(source.stat().st_mtime), path
+
+
+def test_a_step_that_fails_says_which_why_and_what_to_do(environment):
+    broken = quickstart(dict(environment, HULL_QUICKSTART_PORT=str(free_port()), XDG_STATE_HOME="/dev/null"), timeout=300)
+    assert broken.returncode == 1
+    for said in ('quickstart: "host" failed (status 1)', "/dev/null", "What to do: ", "The whole log: "):
+        assert said in broken.stdout
 
 
 def test_a_taken_port_is_said_before_anything_starts(running, environment):
