@@ -31,6 +31,7 @@ void virtio_dev_init(struct virtio_dev *dev, const struct virtio_ops *ops, const
 {
 	assert(ops->n_queues <= VIRTIO_QUEUES_MAX && ops->queue_size <= VIRTQ_SIZE_MAX);
 	*dev = (struct virtio_dev){.ops = ops, .mem = mem};
+	dev->ring_features = BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_RING_F_INDIRECT_DESC);
 	pthread_mutex_init(&dev->lock, NULL);
 	for (uint16_t q = 0; q < ops->n_queues; q++)
 		virtq_init(&dev->queues[q], mem, ops->queue_size);
@@ -62,8 +63,7 @@ void virtio_dev_free(struct virtio_dev *dev)
 
 uint64_t virtio_dev_features(struct virtio_dev *dev)
 {
-	return dev->ops->features(dev) | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_EVENT_IDX) |
-	       BIT(VIRTIO_RING_F_INDIRECT_DESC);
+	return dev->ops->features(dev) | dev->ring_features | BIT(VIRTIO_F_VERSION_1);
 }
 
 /* 2.2.2: nothing that was not offered; 6.1: a driver without VERSION_1 is a legacy driver, which we do not serve. */

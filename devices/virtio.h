@@ -35,7 +35,7 @@ struct virtio_ops {
 	uint16_t n_queues;
 	uint16_t queue_size; /* the maximum offered, a power of two <= VIRTQ_SIZE_MAX */
 
-	/* The device's own feature bits; VIRTIO_F_VERSION_1, RING_EVENT_IDX and RING_INDIRECT_DESC are the core's. */
+	/* The device's own feature bits; VIRTIO_F_VERSION_1 and ring_features are the core's. */
 	uint64_t (*features)(struct virtio_dev *dev);
 	uint64_t required_features; /* of them, those that a driver must accept (2.2.2) */
 	/* `len` bytes at `offset` of configuration space; the core has checked that they lie within config_size. */
@@ -104,6 +104,7 @@ struct virtio_dev {
 	uint8_t status;
 	uint32_t features_sel, driver_features_sel, queue_sel; /* the transport's windows */
 	uint64_t driver_features; /* what the driver accepted */
+	uint64_t ring_features;	  /* VIRTIO_RING_F_*: what is offered; less, by a device whose rings others work on, than all we can */
 	uint32_t config_generation;
 	bool active; /* between activate() (or a load of an active device) and reset() */
 	bool quiesced; /* between virtio_dev_quiesce() (or a load) and virtio_dev_resume(): doorbells go nowhere */

@@ -334,6 +334,23 @@ int virtq_pop_or_arm(struct virtq *vq, struct virtq_chain *ret)
 	return r;
 }
 
+uint16_t virtq_driver_index(const struct virtq *vq)
+{
+	return __atomic_load_n(&vq->avail_ring->idx, __ATOMIC_ACQUIRE);
+}
+
+uint16_t virtq_device_index(const struct virtq *vq)
+{
+	return __atomic_load_n(&vq->used_ring->idx, __ATOMIC_ACQUIRE);
+}
+
+void virtq_take_over(struct virtq *vq, uint16_t next_avail)
+{
+	vq->next_avail = next_avail;
+	vq->next_used = virtq_device_index(vq);
+	vq->signalled_used_valid = false; /* nobody knows when the driver was last interrupted */
+}
+
 /* Copies between flat memory and `n` buffers, from `offset` bytes into them. */
 static size_t copy_iov(const struct iovec *iov, size_t n, size_t offset, void *flat, size_t len, bool to_iov)
 {

@@ -75,6 +75,13 @@ bool virtq_wants_interrupt(struct virtq *vq);
 void virtq_enable_doorbell(struct virtq *vq);
 void virtq_disable_doorbell(struct virtq *vq);
 
+/* For a device whose rings somebody else works on, while they are ready. How far the driver has made chains available, and
+ * how far they were completed, both modulo 2^16. */
+uint16_t virtq_driver_index(const struct virtq *vq);
+uint16_t virtq_device_index(const struct virtq *vq);
+/* Whoever worked on it has stopped, before the chain `next_avail`: that is where it goes on. */
+void virtq_take_over(struct virtq *vq, uint16_t next_avail);
+
 /* Copies between a chain and flat memory, `offset` bytes into its readable or writable part. Bytes copied: short when
  * the chain ends. */
 size_t virtq_chain_read(const struct virtq_chain *chain, size_t offset, void *dst, size_t len);
