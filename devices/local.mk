@@ -50,6 +50,14 @@ libhull_devices_a_SOURCES += \
 	devices/virtio_net.c devices/virtio_net.h devices/virtio_net_device.h \
 	devices/virtio_net_rx.c devices/virtio_net_tx.c
 
+# Rings that another process, or the kernel, works on.
+libhull_devices_a_SOURCES += \
+	devices/vhost.h \
+	devices/vhost_kernel.c \
+	devices/vhost_user.c devices/vhost_user_protocol.h \
+	devices/virtio_vhost.c devices/virtio_vhost.h devices/virtio_vhost_device.h \
+	devices/virtio_vhost_kinds.c
+
 libhull_devices_a_SOURCES += \
 	devices/rate_limiter.c devices/rate_limiter.h
 

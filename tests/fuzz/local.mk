@@ -10,6 +10,7 @@ FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
 FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
+FUZZ_TARGETS += tests/fuzz/vhost_user
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -39,3 +40,7 @@ tests_fuzz_http_LDADD = libhull-common.a
 tests_fuzz_mmds_SOURCES = tests/fuzz/mmds.c $(FUZZ_MAIN)
 tests_fuzz_mmds_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_mmds_LDADD = libhull-devices.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)
+
+tests_fuzz_vhost_user_SOURCES = tests/fuzz/vhost_user.c $(FUZZ_MAIN)
+tests_fuzz_vhost_user_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_vhost_user_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)

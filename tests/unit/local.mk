@@ -1,7 +1,8 @@
 # Unit tests, included by tests/local.mk inside HAVE_CMOCKA. A test's source is tests/unit/NAME.c, where its stanza does
 # not say otherwise.
 EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
-	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h
+	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h \
+	tests/unit/vhost_backend.h tests/unit/vhost_world.h
 UNIT_TESTS =
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
@@ -54,6 +55,10 @@ tests_unit_virtio_vsock_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_vsock_flow_LDADD = $(DEVICES_TEST_LIBS)
 # The test does something at the instant of this call.
 tests_unit_virtio_vsock_flow_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
+
+UNIT_TESTS += tests/unit/virtio_vhost tests/unit/vhost_user
+tests_unit_virtio_vhost_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_vhost_user_LDADD = $(DEVICES_TEST_LIBS)
 
 # The monitor's parts that need no KVM.
 VMM_TEST_LIBS = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a $(UNIT_LIBS)
