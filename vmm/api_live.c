@@ -6,6 +6,7 @@
 
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
+#include "devices/virtio_vhost.h"
 #include "vmm/devices.h"
 #include "vmm/machine.h"
 #include "vmm/monitor.h"
@@ -55,6 +56,8 @@ static int patch_drive(
 
 	if (r < 0)
 		return r;
+	if (json_is_string(json_object_get(before, "socket"))) /* nothing of it can be changed here; it may have changed there */
+		return virtio_vhost_reread_config(dev, err);
 	if (patch->path_on_host)
 		r = virtio_blk_set_file(dev, patch->path_on_host, err);
 	if (r < 0)
@@ -95,10 +98,11 @@ static int patch_net(
 	struct monitor *monitor, const struct api_call *call, const struct net_patch *patch, struct error *err)
 {
 	cleanup(json_decrefp) json_t *changes = json_dump(&net_patch_table, patch);
+	bool limited = patch->rx_rate_limiter || patch->tx_rate_limiter; /* which the rules refuse for vhost */
 	struct virtio_dev *dev = find_device(monitor, VIRTIO_ID_NET, call, "iface_id", patch->iface_id, err);
 	int r = dev ? config_patch_item(&monitor->config, "network-interfaces", call->id, changes, err) : -ENOENT;
 
-	if (r == 0)
+	if (r == 0 && limited)
 		virtio_net_set_limiters(dev, patch->rx_rate_limiter, patch->tx_rate_limiter);
 	return r;
 }

@@ -10,7 +10,9 @@
 #include "devices/virtio_net.h"
 #include "vmm/api_balloon.h"
 #include "vmm/api_live.h"
+#include "vmm/api_vhost.h"
 #include "vmm/boot.h"
+#include "vmm/devices_vhost.h"
 #include "vmm/logger.h"
 #include "vmm/options.h"
 
@@ -96,19 +98,24 @@ static int look_for_boot_files(const struct config *config, const char *id, stru
 static int look_for_drive(const struct config *config, const char *id, struct error *err)
 {
 	const struct config_drive *drive = config_drive(config, 0);
-	cleanup_close int fd = virtio_blk_open(drive->path_on_host, drive->is_read_only, err);
+	cleanup_close int fd = -1;
 	struct blk_geometry geometry;
 
 	(void)id;
+	if (drive->socket)
+		return devices_vhost_look(drive->socket, err) < 0 ? error_in_field(err, "socket") : 0;
+	fd = virtio_blk_open(drive->path_on_host, drive->is_read_only, err);
 	return fd < 0 ? fd : blk_geometry_read(fd, drive->path_on_host, drive->is_read_only, &geometry, err);
 }
 
-static int look_for_tap(const struct config *config, const char *id, struct error *err)
+static int look_for_net(const struct config *config, const char *id, struct error *err)
 {
 	const struct config_net *net = config_net(config, 0);
 	cleanup_close int fd = -1;
 
 	(void)id;
+	if (net->vhost_user_socket)
+		return devices_vhost_look(net->vhost_user_socket, err) < 0 ? error_in_field(err, "vhost_user_socket") : 0;
 	if (!net->host_dev_name)
 		return 0;
 	fd = virtio_net_open_tap(net->host_dev_name, err);
@@ -141,7 +148,7 @@ static int put_drive(void *ctx, struct api_call *call, struct error *err)
 
 static int put_net(void *ctx, struct api_call *call, struct error *err)
 {
-	return put_and_look(ctx, call, "network-interfaces", look_for_tap, err);
+	return put_and_look(ctx, call, "network-interfaces", look_for_net, err);
 }
 
 static int put_vsock(void *ctx, struct api_call *call, struct error *err)
@@ -296,6 +303,8 @@ const struct api_route monitor_routes[] = {
 	{HTTP_PUT, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_JSON, put_net},
 	{HTTP_PATCH, "/network-interfaces/{id}", API_STARTED, API_BODY_JSON, live_patch_net},
 	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
+	{HTTP_PUT, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_JSON, vhost_put_filesystem},
+	{HTTP_DELETE, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_NONE, vhost_delete_filesystem},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
 	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},
 	{HTTP_GET, "/balloon", API_ALWAYS, API_BODY_NONE, balloon_get},

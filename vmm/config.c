@@ -31,6 +31,16 @@ const struct config_net *config_net(const struct config *config, size_t index)
 	return (const struct config_net *)config->nets.items + index;
 }
 
+const struct config_filesystem *config_filesystem(const struct config *config, size_t index)
+{
+	return (const struct config_filesystem *)config->filesystems.items + index;
+}
+
+bool config_net_is_vhost(const struct config_net *net)
+{
+	return net->vhost || net->vhost_user_socket;
+}
+
 /* `value` was given for `field`, which Firecracker knows and this monitor does not serve. */
 static int refuse_if_given(const json_t *value, const char *field, struct error *err)
 {
@@ -61,13 +71,32 @@ static int check_vhost_user(const struct config *config, const char *field, stru
 	return 0;
 }
 
+/* Where a drive is, and what cannot be said of one that is a back-end's. */
+static int check_drive_source(const struct config_drive *drive, struct error *err)
+{
+	if (!drive->path_on_host && !drive->socket)
+		return error_set_field(err, EINVAL, "path_on_host", "is required (or socket)");
+	if (!drive->socket)
+		return 0;
+	if (drive->path_on_host)
+		return error_set_field(err, EINVAL, "path_on_host", "cannot be given together with socket");
+	if (drive->is_read_only)
+		return error_set_field(err, EINVAL, "is_read_only", "cannot be given with socket: it is the back-end's to say");
+	if (drive->io_engine != CONFIG_ENGINE_SYNC)
+		return error_set_field(err, EINVAL, "io_engine", "cannot be given with socket: the back-end has its own");
+	if (drive->rate_limiter)
+		return error_set_field(err, EINVAL, "rate_limiter",
+			"cannot be given with socket: requests go to the back-end past this process");
+	return 0;
+}
+
 static int check_drive(const struct config *config, size_t index, struct error *err)
 {
 	const struct config_drive *drive = config_drive(config, index);
 	int r = drive->socket ? check_vhost_user(config, "socket", err) : 0;
 
 	if (r == 0)
-		r = refuse_if_given(drive->socket, "socket", err);
+		r = check_drive_source(drive, err);
 
 	for (size_t i = 0; i < index && r == 0; i++) {
 		if (strcmp(config_drive(config, i)->drive_id, drive->drive_id) == 0)
@@ -80,16 +109,32 @@ static int check_drive(const struct config *config, size_t index, struct error *
 	return r < 0 ? error_in_field(err, "drives[%zu]", index) : 0;
 }
 
+/* What moves an interface's frames, and what cannot be said where it is not this process. */
+static int check_net_source(const struct config_net *net, struct error *err)
+{
+	if (!net->host_dev_name && !net->stream_socket_path && !net->vhost_user_socket)
+		return error_set_field(
+			err, EINVAL, "host_dev_name", "is required (or stream_socket_path, or vhost_user_socket)");
+	if (net->host_dev_name && net->stream_socket_path)
+		return error_set_field(err, EINVAL, "stream_socket_path", "cannot be given together with host_dev_name");
+	if (net->vhost_user_socket && (net->host_dev_name || net->stream_socket_path))
+		return error_set_field(err, EINVAL, "vhost_user_socket", "cannot be given together with %s",
+			net->host_dev_name ? "host_dev_name" : "stream_socket_path");
+	if (net->vhost && !net->host_dev_name)
+		return error_set_field(err, EINVAL, "vhost", "needs host_dev_name: the kernel moves frames of taps only");
+	if (config_net_is_vhost(net) && (net->rx_rate_limiter || net->tx_rate_limiter))
+		return error_set_field(err, EINVAL, net->rx_rate_limiter ? "rx_rate_limiter" : "tx_rate_limiter",
+			"cannot be given with %s: frames go past this process", net->vhost ? "vhost" : "vhost_user_socket");
+	return 0;
+}
+
 static int check_net(const struct config *config, size_t index, struct error *err)
 {
 	const struct config_net *net = config_net(config, index);
-	int r = 0;
+	int r = check_net_source(net, err);
 
-	if (!net->host_dev_name && !net->stream_socket_path)
-		r = error_set_field(err, EINVAL, "host_dev_name", "is required (or stream_socket_path)");
-	if (r == 0 && net->host_dev_name && net->stream_socket_path)
-		r = error_set_field(
-			err, EINVAL, "stream_socket_path", "cannot be given together with host_dev_name");
+	if (r == 0 && net->vhost_user_socket)
+		r = check_vhost_user(config, "vhost_user_socket", err);
 	for (size_t i = 0; i < index && r == 0; i++)
 		if (strcmp(config_net(config, i)->iface_id, net->iface_id) == 0)
 			r = error_set_field(err, EEXIST, "iface_id",
@@ -108,9 +153,26 @@ static int check_balloon(const struct config *config, struct error *err)
 	return error_in_field(err, "balloon");
 }
 
+static int check_filesystem(const struct config *config, size_t index, struct error *err)
+{
+	const struct config_filesystem *fs = config_filesystem(config, index);
+	int r = check_vhost_user(config, "socket", err);
+
+	for (size_t i = 0; i < index && r == 0; i++) {
+		const struct config_filesystem *other = config_filesystem(config, i);
+
+		if (strcmp(other->fs_id, fs->fs_id) == 0)
+			r = error_set_field(err, EEXIST, "fs_id", "\"%s\" is taken by filesystems[%zu]", fs->fs_id, i);
+		else if (strcmp(other->tag, fs->tag) == 0)
+			r = error_set_field(err, EEXIST, "tag", "\"%s\" is taken by filesystems[%zu]", fs->tag, i);
+	}
+	return r < 0 ? error_in_field(err, "filesystems[%zu]", index) : 0;
+}
+
 int config_check(const struct config *config, struct error *err)
 {
-	size_t n_virtio = config->drives.len + config->nets.len + !!config->vsock + !!config->entropy + !!config->balloon;
+	size_t n_virtio = config->drives.len + config->nets.len + config->filesystems.len + !!config->vsock + !!config->entropy +
+			  !!config->balloon;
 	int r = check_machine(&config->machine, err);
 
 	for (size_t i = 0; i < ARRAY_SIZE(unsupported_names) && r == 0; i++)
@@ -121,6 +183,8 @@ int config_check(const struct config *config, struct error *err)
 		r = check_net(config, i, err);
 	if (r == 0)
 		r = check_balloon(config, err);
+	for (size_t i = 0; i < config->filesystems.len && r == 0; i++)
+		r = check_filesystem(config, i, err);
 	if (r == 0 && n_virtio > LAYOUT_VIRTIO_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, LAYOUT_VIRTIO_MAX);

@@ -35,21 +35,28 @@ struct config_machine {
 };
 
 struct config_drive {
-	char *drive_id, *path_on_host, *partuuid; /* partuuid may be NULL */
+	char *drive_id, *partuuid;   /* partuuid may be NULL */
+	char *path_on_host, *socket; /* exactly one is set; socket: of a vhost-user back-end */
 	bool is_root_device, is_read_only;
 	int cache_type; /* enum config_cache */
 	int io_engine;  /* enum config_engine */
 	struct rate_limiter_config *rate_limiter; /* NULL: none, as below */
-	json_t *socket;
 };
 
 struct config_net {
 	char *iface_id;
-	char *host_dev_name, *stream_socket_path; /* exactly one is set */
-	char *guest_mac;                          /* may be NULL */
-	int64_t mtu;                              /* 0: not given */
+	char *host_dev_name, *stream_socket_path, *vhost_user_socket; /* exactly one is set */
+	bool vhost;	 /* the kernel moves the frames of host_dev_name */
+	char *guest_mac; /* may be NULL */
+	int64_t mtu;	 /* 0: not given */
 	struct rate_limiter_config *rx_rate_limiter, *tx_rate_limiter;
 	uint8_t mac[6]; /* guest_mac, or one made from the interface's id */
+};
+
+/* A folder of the host's, shared by a vhost-user back-end. */
+struct config_filesystem {
+	char *fs_id, *tag, *socket;
+	int64_t num_request_queues;
 };
 
 struct config_vsock {
@@ -88,6 +95,7 @@ struct config {
 	struct config_machine machine;
 	struct json_array drives;   /* struct config_drive; at most one is the root device */
 	struct json_array nets;     /* struct config_net */
+	struct json_array filesystems; /* struct config_filesystem */
 	struct config_vsock *vsock; /* NULL: none, as below */
 	struct config_entropy *entropy;
 	struct config_balloon *balloon;
@@ -142,6 +150,9 @@ char *config_command_line(const struct config *config);
 /* The described struct, at `index` < array.len. */
 const struct config_drive *config_drive(const struct config *config, size_t index);
 const struct config_net *config_net(const struct config *config, size_t index);
+const struct config_filesystem *config_filesystem(const struct config *config, size_t index);
+/* Whether another process, or the kernel, moves its frames. */
+bool config_net_is_vhost(const struct config_net *net);
 /* The drive that is the root device, or NULL. It is to be the machine's first. */
 const struct config_drive *config_root_drive(const struct config *config);
 

@@ -3,6 +3,7 @@
  * who knows only Firecracker's schema never meets it. */
 #include "vmm/config.h"
 
+#include "devices/virtio_vhost.h"
 #include "vmm/layout.h"
 
 #include <ctype.h>
@@ -127,7 +128,7 @@ static const struct json_table machine_table =
 static const struct json_field drive_fields[] = {
 	{"drive_id", JSON_FIELD_STRING, DRIVE(drive_id), .required = true, .min = 1, .max = 64,
 		.check = check_id},
-	{"path_on_host", JSON_FIELD_STRING, DRIVE(path_on_host), .required = true, .min = 1,
+	{"path_on_host", JSON_FIELD_STRING, DRIVE(path_on_host), .nullable = true, .min = 1,
 		.help = "raw file or block device"},
 	{"is_root_device", JSON_FIELD_BOOL, DRIVE(is_root_device), .required = true},
 	{"is_read_only", JSON_FIELD_BOOL, DRIVE(is_read_only), .nullable = true},
@@ -138,7 +139,8 @@ static const struct json_field drive_fields[] = {
 		.def = CONFIG_ENGINE_SYNC},
 	{"rate_limiter", JSON_FIELD_OPTIONAL, DRIVE(rate_limiter), .nullable = true,
 		.table = &config_rate_limiter_table},
-	{"socket", JSON_FIELD_ANY, DRIVE(socket), .nullable = true},
+	{"socket", JSON_FIELD_STRING, DRIVE(socket), .nullable = true, .min = 1,
+		.help = "Unix socket of a vhost-user back-end, in place of path_on_host"},
 };
 static const struct json_table drive_table = JSON_TABLE("Drive", struct config_drive, drive_fields);
 
@@ -150,6 +152,10 @@ static const struct json_field net_fields[] = {
 		.help = "name of a tap interface"},
 	{"stream_socket_path", JSON_FIELD_STRING, NET(stream_socket_path), .nullable = true, .min = 1,
 		.sparse = true, .help = "Unix socket of passt"},
+	{"vhost_user_socket", JSON_FIELD_STRING, NET(vhost_user_socket), .nullable = true, .min = 1,
+		.sparse = true, .help = "Unix socket of a vhost-user back-end"},
+	{"vhost", JSON_FIELD_BOOL, NET(vhost), .nullable = true, .sparse = true,
+		.help = "the kernel (vhost-net) moves the tap's frames"},
 	{"guest_mac", JSON_FIELD_STRING, NET(guest_mac), .nullable = true, .check = check_mac},
 	{"mtu", JSON_FIELD_INT, NET(mtu), .nullable = true, .sparse = true, .min = 68, .max = 65535},
 	{"rx_rate_limiter", JSON_FIELD_OPTIONAL, NET(rx_rate_limiter), .nullable = true,
@@ -158,6 +164,19 @@ static const struct json_field net_fields[] = {
 		.table = &config_rate_limiter_table},
 };
 static const struct json_table net_table = JSON_TABLE("NetworkInterface", struct config_net, net_fields);
+
+#define FILESYSTEM(member) offsetof(struct config_filesystem, member)
+static const struct json_field filesystem_fields[] = {
+	{"fs_id", JSON_FIELD_STRING, FILESYSTEM(fs_id), .required = true, .min = 1, .max = 64, .check = check_id},
+	{"tag", JSON_FIELD_STRING, FILESYSTEM(tag), .required = true, .min = 1, .max = VIRTIO_VHOST_TAG_MAX,
+		.help = "what the guest mounts it by"},
+	{"socket", JSON_FIELD_STRING, FILESYSTEM(socket), .required = true, .min = 1,
+		.help = "Unix socket of a vhost-user back-end, as virtiofsd"},
+	{"num_request_queues", JSON_FIELD_INT, FILESYSTEM(num_request_queues), .nullable = true, .sparse = true, .min = 1,
+		.max = VIRTIO_VHOST_FS_QUEUES_MAX, .def = 1},
+};
+static const struct json_table filesystem_table =
+	JSON_TABLE("Filesystem", struct config_filesystem, filesystem_fields);
 
 #define VSOCK(member) offsetof(struct config_vsock, member)
 static const struct json_field vsock_fields[] = {
@@ -230,6 +249,8 @@ static const struct json_field config_fields[] = {
 		.table = &drive_table},
 	{"network-interfaces", JSON_FIELD_ARRAY, CONFIG(nets), .nullable = true, .max = LAYOUT_VIRTIO_MAX,
 		.table = &net_table},
+	{"filesystems", JSON_FIELD_ARRAY, CONFIG(filesystems), .nullable = true, .sparse = true,
+		.max = LAYOUT_VIRTIO_MAX, .table = &filesystem_table},
 	{"vsock", JSON_FIELD_OPTIONAL, CONFIG(vsock), .nullable = true, .table = &vsock_table},
 	{"entropy", JSON_FIELD_OPTIONAL, CONFIG(entropy), .nullable = true, .table = &entropy_table},
 	{"balloon", JSON_FIELD_OPTIONAL, CONFIG(balloon), .nullable = true, .table = &balloon_table},

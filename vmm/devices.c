@@ -1,5 +1,5 @@
 /* Making the devices: the fixed ones at their ports, then a virtio-mmio device for each drive, network
- * interface, the vsock, the entropy source and the balloon, in this order. */
+ * interface and shared folder, the vsock, the entropy source and the balloon, in this order. */
 #include "vmm/devices.h"
 
 #include "common/io.h"
@@ -14,8 +14,10 @@
 #include "devices/virtio_mmio.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vhost.h"
 #include "devices/virtio_vsock.h"
 #include "guest-kernel/hull_guest.h"
+#include "vmm/devices_vhost.h"
 #include "vmm/metrics.h"
 #include "vmm/vm.h"
 
@@ -215,11 +217,30 @@ static int make_drive(struct devices *devices, const struct config_drive *drive,
 	};
 	struct virtio_dev *dev;
 
+	if (drive->socket) {
+		dev = devices_vhost_drive(drive, devices->config.loop, devices->config.mem, err);
+		return dev ? add_virtio(devices, dev, METRICS_VHOST_USER_BLOCK, drive->drive_id, virtio_vhost_metrics(dev), err) : -EIO;
+	}
 	blk.fd = virtio_blk_open(blk.path, blk.read_only, err);
 	if (blk.fd < 0)
 		return blk.fd;
 	dev = virtio_blk_new(&blk, devices->config.loop, devices->config.mem, err);
 	return dev ? add_virtio(devices, dev, METRICS_BLOCK, blk.id, virtio_blk_metrics(dev), err) : -EIO;
+}
+
+static int make_vhost_net(struct devices *devices, const struct config_net *net, struct error *err)
+{
+	struct virtio_dev *dev = devices_vhost_net(net, devices->config.loop, devices->config.mem, err);
+	enum metrics_source source = net->vhost ? METRICS_VHOST_NET : METRICS_VHOST_USER_NET;
+
+	return dev ? add_virtio(devices, dev, source, net->iface_id, virtio_vhost_metrics(dev), err) : -EIO;
+}
+
+static int make_filesystem(struct devices *devices, const struct config_filesystem *fs, struct error *err)
+{
+	struct virtio_dev *dev = devices_vhost_filesystem(fs, devices->config.loop, devices->config.mem, err);
+
+	return dev ? add_virtio(devices, dev, METRICS_VHOST_USER_FS, fs->fs_id, virtio_vhost_metrics(dev), err) : -EIO;
 }
 
 static int make_net(struct devices *devices, const struct config_net *net, struct error *err)
@@ -306,9 +327,16 @@ static int make_virtio(struct devices *devices, struct error *err)
 	if (r >= 0)
 		r = make_drives(devices, false, err);
 	for (size_t i = 0; i < config->nets.len && r >= 0; i++) {
-		r = make_net(devices, config_net(config, i), err);
+		const struct config_net *net = config_net(config, i);
+
+		r = config_net_is_vhost(net) ? make_vhost_net(devices, net, err) : make_net(devices, net, err);
 		if (r < 0)
 			error_in_field(err, "network-interfaces[%zu]", i);
+	}
+	for (size_t i = 0; i < config->filesystems.len && r >= 0; i++) {
+		r = make_filesystem(devices, config_filesystem(config, i), err);
+		if (r < 0)
+			error_in_field(err, "filesystems[%zu]", i);
 	}
 	if (config->vsock && r >= 0) {
 		r = make_vsock(devices, config->vsock, err);

@@ -38,7 +38,9 @@ hull_vmm_SOURCES = \
 	vmm/api_balloon.c vmm/api_balloon.h \
 	vmm/api_live.c vmm/api_live.h \
 	vmm/api_routes.c \
+	vmm/api_vhost.c vmm/api_vhost.h \
 	vmm/devices.c vmm/devices.h \
+	vmm/devices_vhost.c vmm/devices_vhost.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \
 	vmm/vcpu.c vmm/vcpu.h \

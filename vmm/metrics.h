@@ -37,6 +37,10 @@ enum metrics_source {
 	METRICS_VSOCK,	    /* struct vsock_metrics */
 	METRICS_ENTROPY,    /* struct rng_metrics */
 	METRICS_BALLOON,    /* struct balloon_metrics */
+	METRICS_VHOST_USER_BLOCK, /* struct vhost_metrics */
+	METRICS_VHOST_USER_NET,
+	METRICS_VHOST_USER_FS,
+	METRICS_VHOST_NET,
 	METRICS_INTERRUPTS, /* struct virtio_metrics, of each virtio device */
 	METRICS_UART,	    /* struct uart16550_metrics */
 	METRICS_I8042,	    /* struct i8042_metrics */

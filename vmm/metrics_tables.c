@@ -10,11 +10,13 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vhost.h"
 #include "devices/virtio_vsock.h"
 #include "vmm/api_metrics.h"
 #include "vmm/vcpu.h"
 
 #define COUNT(type, field)   {#field, METRIC_COUNT, offsetof(struct type, field)}
+#define VALUE(type, field)   {#field, METRIC_VALUE, offsetof(struct type, field)}
 #define LATENCY(type, field) {#field, METRIC_LATENCY, offsetof(struct type, field)}
 
 static const struct metric_field virtio_fields[] = {
@@ -94,6 +96,14 @@ static const struct metric_field balloon_fields[] = {
 	COUNT(balloon_metrics, free_page_hint_count),
 	COUNT(balloon_metrics, free_page_hint_freed),
 	COUNT(balloon_metrics, free_page_hint_fails),
+};
+
+/* The last field, and all but the first group, are Hull's. */
+static const struct metric_field vhost_fields[] = {
+	VALUE(vhost_metrics, init_time_us),
+	VALUE(vhost_metrics, activate_time_us),
+	VALUE(vhost_metrics, config_change_time_us),
+	COUNT(vhost_metrics, backend_fails),
 };
 
 static const struct metric_field interrupts_fields[] = {
@@ -194,6 +204,10 @@ const struct metric_table metric_tables[METRICS_SOURCES] = {
 	[METRICS_VSOCK] = DEVICE_TABLE("vsock", vsock_fields, vsock_metrics),
 	[METRICS_ENTROPY] = DEVICE_TABLE("entropy", entropy_fields, rng_metrics),
 	[METRICS_BALLOON] = DEVICE_TABLE("balloon", balloon_fields, balloon_metrics),
+	[METRICS_VHOST_USER_BLOCK] = DEVICE_TABLE("vhost_user_block", vhost_fields, vhost_metrics),
+	[METRICS_VHOST_USER_NET] = DEVICE_TABLE("vhost_user_net", vhost_fields, vhost_metrics),
+	[METRICS_VHOST_USER_FS] = DEVICE_TABLE("vhost_user_fs", vhost_fields, vhost_metrics),
+	[METRICS_VHOST_NET] = DEVICE_TABLE("vhost_net", vhost_fields, vhost_metrics),
 	[METRICS_INTERRUPTS] = TABLE("interrupts", interrupts_fields, virtio_metrics),
 	[METRICS_UART] = TABLE("uart", uart_fields, uart16550_metrics),
 	[METRICS_I8042] = TABLE("i8042", i8042_fields, i8042_metrics),

@@ -95,9 +95,10 @@ int ram_init(struct ram *ret, const struct ram_config *config, struct error *err
 	int r = map(&ram, config, err);
 
 	if (r == 0) {
-		r = gmem_add(&ram.mem, 0, low, ram.host);
+		r = gmem_add_shared(&ram.mem, 0, low, ram.host, ram.fd, 0);
 		if (r == 0 && low < ram.size_bytes)
-			r = gmem_add(&ram.mem, LAYOUT_HIGH_RAM, ram.size_bytes - low, (uint8_t *)ram.host + low);
+			r = gmem_add_shared(&ram.mem, LAYOUT_HIGH_RAM, ram.size_bytes - low, (uint8_t *)ram.host + low,
+				ram.fd, low);
 		if (r < 0)
 			error_set_errno(err, -r, "guest memory cannot be laid out");
 	}
