@@ -25,6 +25,20 @@ def wait_for_socket(path, process, log):
         select.select([], [], [], 0.005)
 
 
+@pytest.fixture(scope="session")
+def own_backend(tmp_path_factory):
+    """own_backend(name): the program tests/system/NAME.c, a back-end of our own."""
+    folder = tmp_path_factory.mktemp("programs")
+
+    def build(name):
+        subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Werror", f"-I{TOP}", "-o", folder / name,
+                        TOP / "tests" / "system" / f"{name}.c", BUILD / "libhull-devices.a", BUILD / "libhull-common.a",
+                        "-lpthread"], check=True)
+        return folder / name
+
+    return build
+
+
 @pytest.fixture
 def backend(tmp_path_factory):
     """backend(socket, command...): a process that makes that socket; it is ended with the test."""
@@ -35,7 +49,8 @@ def backend(tmp_path_factory):
         path.unlink(missing_ok=True)
         log = folder / f"log{len(started)}"
         with log.open("w") as out:
-            started.append(subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+            started.append(subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=out))
         wait_for_socket(path, started[-1], log)
         return started[-1]
 
@@ -43,6 +58,8 @@ def backend(tmp_path_factory):
     for process in started:
         process.kill()
         process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
 class Storage:
@@ -333,6 +350,31 @@ def test_a_disk_whose_back_end_dies(running, storage, tmp_path_factory):
 
 
 @pytest.mark.kvm
+def test_a_disk_that_grows(running, backend, own_backend, tmp_path_factory):
+    """Debian 12's qemu-storage-daemon neither tells of a new size nor has it read: a back-end of our own does."""
+    sock = tmp_path_factory.mktemp("disk") / "disk.sock"
+    disk = backend(sock, own_backend("vhost_user_disk"), sock, 2048)
+    api = running("""
+        grows() { while [ $(blockdev --getsz /dev/vda) != $1 ]; do :; done; echo guest: has $1; }
+        echo written before | dd of=/dev/vda bs=512 count=1 conv=sync,fsync 2>/dev/null
+        grows 2048; grows 4096; grows 8192
+        echo 3 > /proc/sys/vm/drop_caches; head -c 14 /dev/vda; poweroff -f""", {"/drives/data": drive(sock)}, BLK)
+
+    def grow(line):
+        disk.stdin.write(line + b"\n")
+        disk.stdin.flush()
+        assert disk.stdout.readline() == b"ok\n"
+
+    api.wait_for("guest: has 2048")
+    grow(b"tell 4096")
+    api.wait_for("guest: has 4096")
+    grow(b"keep 8192")
+    api.must("PATCH", "/drives/data", {"drive_id": "data"})
+    api.wait_for("guest: has 8192")
+    assert api.wait() == 0 and "written before" in api.console
+
+
+@pytest.mark.kvm
 def test_a_folder_is_shared_both_ways(running, backend, tmp_path_factory):
     folder = tmp_path_factory.mktemp("share")
     shared, sock, metrics = folder / "shared", folder / "fs.sock", folder / "metrics"
@@ -410,13 +452,9 @@ def test_http_both_ways_through_vhost_net(boot, config, tap, server):  # noqa: F
 
 
 @pytest.mark.kvm
-def test_http_both_ways_through_a_vhost_user_network(boot, config, tap, server, backend, tmp_path_factory):  # noqa: F811
-    folder = tmp_path_factory.mktemp("net")
-    program, sock = folder / "vhost_user_net", folder / "net.sock"
-    subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Werror", f"-I{TOP}", "-o", program,
-                    TOP / "tests/system/vhost_user_net.c", BUILD / "libhull-devices.a", BUILD / "libhull-common.a", "-lpthread"],
-                   check=True)
-    backend(sock, program, sock, tap)
+def test_http_both_ways_through_a_vhost_user_network(boot, config, tap, server, backend, own_backend, tmp_path_factory):  # noqa: F811
+    sock = tmp_path_factory.mktemp("net") / "net.sock"
+    backend(sock, own_backend("vhost_user_net"), sock, tap)
     config["network-interfaces"] = [{"iface_id": "eth0", "vhost_user_socket": str(sock), "guest_mac": "06:00:00:00:00:01"}]
     machine = move_data(boot, server, 1)
     machine.send("\n")
