@@ -11,6 +11,12 @@ libhull_devices_a_SOURCES += \
 	devices/virtio_transport.c devices/virtio_transport.h \
 	devices/virtq.c devices/virtq.h
 
+libhull_devices_a_SOURCES += \
+	devices/msix.c devices/msix.h \
+	devices/pci.c devices/pci.h \
+	devices/pci_hotplug.c devices/pci_hotplug.h \
+	devices/virtio_pci.c devices/virtio_pci.h
+
 # The legacy devices of a PC that a stock kernel wants to meet.
 libhull_devices_a_SOURCES += \
 	devices/acpi_pm.c devices/acpi_pm.h \

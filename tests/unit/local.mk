@@ -33,6 +33,9 @@ tests_unit_virtq_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_mmio_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_rng_LDADD = $(DEVICES_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/virtio_pci
+tests_unit_virtio_pci_LDADD = $(DEVICES_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/virtio_blk tests/unit/virtio_blk_life tests/unit/blk_uring
 tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_blk_life_LDADD = $(DEVICES_TEST_LIBS)
