@@ -9,7 +9,7 @@
 #define SLP_TYP_MASK  7u
 #define SLP_EN        0x20u
 
-#define EVENTS_ALL (ACPI_PM_EVENT_POWER_BUTTON | ACPI_PM_EVENT_SLEEP_BUTTON)
+#define EVENTS_ALL (ACPI_PM_EVENT_POWER_BUTTON | ACPI_PM_EVENT_SLEEP_BUTTON | ACPI_PM_EVENT_PCI)
 
 struct acpi_pm {
 	const struct acpi_pm_ops *ops;

@@ -25,6 +25,7 @@
 
 #define ACPI_PM_EVENT_POWER_BUTTON 1u
 #define ACPI_PM_EVENT_SLEEP_BUTTON 2u
+#define ACPI_PM_EVENT_PCI	   4u /* slots have changed: devices/pci_hotplug.h */
 
 struct acpi_pm_ops {
 	void (*interrupt)(void *ctx); /* the event device's line (GSI 23): one edge */

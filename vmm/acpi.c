@@ -1,11 +1,14 @@
 /* The ACPI tables. Section numbers are ACPI 6.5's.
  *
  *	LAYOUT_ACPI  RSDP ──▶ XSDT ──▶ FADT ──▶ DSDT	(each on a 16-byte boundary, one behind the other)
- *			       └────▶ MADT */
+ *			       ├────▶ MADT
+ *			       └────▶ MCFG, with a PCI bus */
 #include "vmm/acpi.h"
 
 #include "common/checked.h"
 #include "devices/acpi_pm.h"
+#include "devices/pci.h"
+#include "vmm/acpi_pci.h"
 #include "vmm/aml.h"
 #include "vmm/layout.h"
 
@@ -21,6 +24,7 @@ _Static_assert(LAYOUT_PORT_GED == LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_EVENTS
 #define CREATOR_ID   "HULL"
 
 #define TABLE_ALIGNMENT 16
+#define TABLES_MAX	3 /* that the XSDT points to */
 #define DSDT_BYTES_MAX  8192
 
 #define UART_PORTS     8
@@ -60,7 +64,7 @@ struct acpi_gas { /* 5.2.3.2, generic address structure */
 
 struct acpi_xsdt {
 	struct acpi_header header;
-	uint64_t tables[2];
+	uint64_t tables[TABLES_MAX];
 } __attribute__((packed));
 
 /* 5.2.9. What hardware-reduced ACPI ignores is left out of the names and stays 0. */
@@ -139,6 +143,17 @@ struct madt_lapic_nmi { /* 5.2.12.7 */
 #define MADT_BYTES_MAX                                                                                       \
 	(sizeof(struct acpi_madt) + ACPI_VCPUS_MAX * sizeof(struct madt_lapic) +                             \
 		sizeof(struct madt_ioapic) + sizeof(struct madt_lapic_nmi))
+
+struct acpi_mcfg { /* PCI Firmware 3.2, 4.1.2 */
+	struct acpi_header header;
+	uint64_t reserved1;
+	uint64_t base; /* one allocation: of segment 0 */
+	uint16_t segment;
+	uint8_t first_bus, last_bus;
+	uint32_t reserved2;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct acpi_mcfg) == 60, "MCFG with one allocation");
 
 /* Where the next table goes. Sticky, as aml is. */
 struct table_writer {
@@ -257,8 +272,9 @@ static void describe_button(struct aml *aml, const char *name, const char *id)
 }
 
 /* 5.6.9, the Generic Event Device: one edge says "look"; _EVT reads (and by that clears) what happened. */
-static void describe_event_device(struct aml *aml)
+static void describe_event_device(struct aml *aml, bool pci)
 {
+	static const char *const registers[] = {"EVTS"};
 	static const struct {
 		uint32_t event;
 		const char *device;
@@ -274,12 +290,17 @@ static void describe_event_device(struct aml *aml)
 	device = aml_begin_device(aml, "GED_");
 	aml_name_string(aml, "_HID", "ACPI0013");
 	aml_name_resources(aml, "_CRS", &res);
-	aml_port_field32(aml, "EREG", LAYOUT_PORT_GED, "EVTS");
+	aml_port_fields32(aml, "EREG", LAYOUT_PORT_GED, registers, ARRAY_SIZE(registers));
 	method = aml_begin_method(aml, "_EVT", 1, true);
 	aml_store_to_local0(aml, "EVTS");
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
 		branch = aml_begin_if_local0_has(aml, events[i].event);
 		aml_notify(aml, events[i].device, button_pressed);
+		aml_end(aml, branch);
+	}
+	if (pci) {
+		branch = aml_begin_if_local0_has(aml, ACPI_PM_EVENT_PCI);
+		aml_call(aml, ACPI_PCI_SLOTS_CHANGED);
 		aml_end(aml, branch);
 	}
 	aml_end(aml, method);
@@ -304,7 +325,9 @@ static gpa_t write_dsdt(struct table_writer *w, const struct acpi_config *config
 		describe_uart(&aml);
 	describe_keyboard(&aml);
 	describe_pvpanic(&aml);
-	describe_event_device(&aml);
+	if (config->pci)
+		acpi_pci_describe(&aml);
+	describe_event_device(&aml, config->pci);
 	aml_end(&aml, scope);
 	aml_name_package(&aml, "\\_S5_", s5, ARRAY_SIZE(s5));
 	if (aml.overflow)
@@ -361,12 +384,22 @@ static gpa_t write_madt(struct table_writer *w, unsigned n_vcpus)
 	return write_table(w, (struct acpi_header *)table, (size_t)(p - table));
 }
 
-static gpa_t write_xsdt(struct table_writer *w, gpa_t fadt, gpa_t madt)
+static gpa_t write_mcfg(struct table_writer *w)
 {
-	struct acpi_xsdt xsdt = {.tables = {fadt, madt}};
+	struct acpi_mcfg mcfg = {.base = LAYOUT_PCI_ECAM};
+
+	init_header(&mcfg.header, "MCFG", 1);
+	return write_table(w, &mcfg.header, sizeof(mcfg));
+}
+
+static gpa_t write_xsdt(struct table_writer *w, const gpa_t *tables, size_t n)
+{
+	struct acpi_xsdt xsdt = {0};
 
 	init_header(&xsdt.header, "XSDT", 1);
-	return write_table(w, &xsdt.header, sizeof(xsdt));
+	for (size_t i = 0; i < n; i++)
+		xsdt.tables[i] = tables[i];
+	return write_table(w, &xsdt.header, sizeof(xsdt.header) + n * sizeof(xsdt.tables[0]));
 }
 
 static int write_rsdp(const struct gmem *mem, gpa_t xsdt)
@@ -399,16 +432,18 @@ int acpi_build(const struct acpi_config *config, const struct gmem *mem, gpa_t *
 {
 	struct table_writer w = {
 		.mem = mem, .next = align_up(LAYOUT_ACPI + sizeof(struct acpi_rsdp), TABLE_ALIGNMENT)};
-	gpa_t dsdt, fadt, madt, xsdt;
+	gpa_t tables[TABLES_MAX], xsdt;
+	size_t n = 0;
 	int r;
 
 	r = check_config(config, err);
 	if (r < 0)
 		return r;
-	dsdt = write_dsdt(&w, config);
-	fadt = write_fadt(&w, dsdt);
-	madt = write_madt(&w, config->n_vcpus);
-	xsdt = write_xsdt(&w, fadt, madt);
+	tables[n++] = write_fadt(&w, write_dsdt(&w, config));
+	tables[n++] = write_madt(&w, config->n_vcpus);
+	if (config->pci)
+		tables[n++] = write_mcfg(&w);
+	xsdt = write_xsdt(&w, tables, n);
 	if (!w.error)
 		w.error = write_rsdp(mem, xsdt);
 	if (w.error)

@@ -20,9 +20,10 @@ struct acpi_config {
 	const struct acpi_virtio *virtio; /* in the order the guest shall find them */
 	unsigned n_virtio;                /* <= LAYOUT_VIRTIO_MAX */
 	bool uart;
+	bool pci; /* a PCI bus with hot-plug, at LAYOUT_PCI_* */
 };
 
-/* Builds RSDP, XSDT, FADT, MADT and DSDT. 0 with the RSDP's address, or -errno with `err` set. */
+/* Builds RSDP, XSDT, FADT, MADT, DSDT and, with a PCI bus, MCFG. 0 with the RSDP's address, or -errno with `err` set. */
 int acpi_build(const struct acpi_config *config, const struct gmem *mem, gpa_t *ret_rsdp, struct error *err);
 
 #endif

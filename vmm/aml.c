@@ -17,6 +17,8 @@
 #define OP_BUFFER     0x11
 #define OP_PACKAGE    0x12
 #define OP_METHOD     0x14
+#define PREFIX_DUAL   0x2e
+#define PREFIX_MULTI  0x2f
 #define OP_EXT        0x5b
 #define OP_EXT_REGION 0x80
 #define OP_EXT_FIELD  0x81
@@ -56,10 +58,25 @@ static void put_u8(struct aml *aml, uint8_t byte)
 	put(aml, &byte, 1);
 }
 
+/* 20.2.2: a segment, or from the root one to three of them. */
 static void put_name(struct aml *aml, const char *name)
 {
-	assert(strlen(name) == NAME_SEGMENT || (name[0] == '\\' && strlen(name) == NAME_SEGMENT + 1));
-	put(aml, name, strlen(name));
+	size_t n;
+
+	if (*name == '\\') {
+		put_u8(aml, (uint8_t)*name++);
+		n = (strlen(name) + 1) / (NAME_SEGMENT + 1);
+		if (n == 2)
+			put_u8(aml, PREFIX_DUAL);
+		if (n > 2) {
+			put_u8(aml, PREFIX_MULTI);
+			put_u8(aml, (uint8_t)n);
+		}
+		for (; n > 1; n--, name += NAME_SEGMENT + 1)
+			put(aml, name, NAME_SEGMENT);
+	}
+	assert(strlen(name) == NAME_SEGMENT);
+	put(aml, name, NAME_SEGMENT);
 }
 
 static size_t encode_package_length(uint8_t ret[PACKAGE_LENGTH_MAX], size_t content)
@@ -223,7 +240,7 @@ void aml_name_package(struct aml *aml, const char *name, const uint64_t *integer
 	aml_end(aml, mark);
 }
 
-void aml_port_field32(struct aml *aml, const char *region, uint16_t port, const char *field)
+void aml_port_fields32(struct aml *aml, const char *region, uint16_t port, const char *const *fields, size_t n)
 {
 	size_t mark;
 
@@ -232,15 +249,17 @@ void aml_port_field32(struct aml *aml, const char *region, uint16_t port, const 
 	put_name(aml, region);
 	put_u8(aml, REGION_SYSTEM_IO);
 	put_integer(aml, port);
-	put_integer(aml, 4);
+	put_integer(aml, 4 * n);
 
 	put_u8(aml, OP_EXT);
 	put_u8(aml, OP_EXT_FIELD);
 	mark = aml->len;
 	put_name(aml, region);
 	put_u8(aml, FIELD_DWORD_ACC);
-	put_name(aml, field);
-	put_u8(aml, 32); /* bits, as a package length: one byte below 64 */
+	for (size_t i = 0; i < n; i++) {
+		put_name(aml, fields[i]);
+		put_u8(aml, 32); /* bits, as a package length: one byte below 64 */
+	}
 	aml_end(aml, mark);
 }
 
@@ -249,6 +268,18 @@ void aml_store_to_local0(struct aml *aml, const char *name)
 	put_u8(aml, OP_STORE);
 	put_name(aml, name);
 	put_u8(aml, OP_LOCAL0);
+}
+
+void aml_store_integer(struct aml *aml, uint64_t value, const char *name)
+{
+	put_u8(aml, OP_STORE);
+	put_integer(aml, value);
+	put_name(aml, name);
+}
+
+void aml_call(struct aml *aml, const char *method)
+{
+	put_name(aml, method);
 }
 
 void aml_notify(struct aml *aml, const char *device, uint8_t value)
@@ -274,15 +305,40 @@ void aml_add_ports(struct aml_resources *res, uint16_t port, uint8_t n)
 	add(res, data, sizeof(data));
 }
 
+static void put_le(uint8_t *p, uint32_t value, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)(value >> (8 * i));
+}
+
 /* 6.4.3.4, 32-bit fixed memory range, writable. */
 void aml_add_memory32(struct aml_resources *res, uint32_t base, uint32_t size)
 {
 	uint8_t data[12] = {0x86, 9, 0, 0x01};
 
-	for (size_t i = 0; i < 4; i++) {
-		data[4 + i] = (uint8_t)(base >> (8 * i));
-		data[8 + i] = (uint8_t)(size >> (8 * i));
-	}
+	put_le(data + 4, base, 4);
+	put_le(data + 8, size, 4);
+	add(res, data, sizeof(data));
+}
+
+/* 6.4.3.5.3, word address space: bus numbers, produced; both ends fixed. */
+void aml_add_bus_window(struct aml_resources *res, uint16_t n_buses)
+{
+	uint8_t data[16] = {0x88, 13, 0, 2, 0x0c, 0};
+
+	put_le(data + 10, n_buses - 1u, 2); /* the last */
+	put_le(data + 14, n_buses, 2);
+	add(res, data, sizeof(data));
+}
+
+/* 6.4.3.5.2, dword address space: memory, produced; both ends fixed; not cacheable, writable. */
+void aml_add_memory32_window(struct aml_resources *res, uint32_t base, uint32_t size)
+{
+	uint8_t data[26] = {0x87, 23, 0, 0, 0x0c, 0x01};
+
+	put_le(data + 10, base, 4);
+	put_le(data + 14, base + (size - 1), 4); /* the last */
+	put_le(data + 22, size, 4);
 	add(res, data, sizeof(data));
 }
 
@@ -291,8 +347,7 @@ void aml_add_interrupt(struct aml_resources *res, uint32_t gsi)
 {
 	uint8_t data[9] = {0x89, 6, 0, 0x03, 1};
 
-	for (size_t i = 0; i < 4; i++)
-		data[5 + i] = (uint8_t)(gsi >> (8 * i));
+	put_le(data + 5, gsi, 4);
 	add(res, data, sizeof(data));
 }
 

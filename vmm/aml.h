@@ -5,7 +5,7 @@
  *	aml_name_eisa_id(&aml, "_HID", "PNP0501");
  *	aml_end(&aml, device);
  *
- * Names are single segments of four characters, or a root path such as "\\_SB_"; they are the program's own. */
+ * Names are segments of four characters, or paths from the root such as "\\_SB_" and "\\_SB_.PCI0"; they are the program's own. */
 #ifndef HULL_VMM_AML_H
 #define HULL_VMM_AML_H
 
@@ -35,11 +35,14 @@ void aml_name_string(struct aml *aml, const char *name, const char *value);
 void aml_name_eisa_id(struct aml *aml, const char *name, const char *id); /* "PNP0501" */
 void aml_name_package(struct aml *aml, const char *name, const uint64_t *integers, size_t n);
 
-/* An operation region over I/O ports with one 32-bit field. */
-void aml_port_field32(struct aml *aml, const char *region, uint16_t port, const char *field);
-/* Local0 = name */
+/* An operation region over I/O ports with `n` 32-bit fields, one behind the other. */
+void aml_port_fields32(struct aml *aml, const char *region, uint16_t port, const char *const *fields, size_t n);
+/* Local0 = name; name = value */
 void aml_store_to_local0(struct aml *aml, const char *name);
+void aml_store_integer(struct aml *aml, uint64_t value, const char *name);
 void aml_notify(struct aml *aml, const char *device, uint8_t value);
+/* method (), which takes no arguments */
+void aml_call(struct aml *aml, const char *method);
 
 /* Name (_CRS, ResourceTemplate () { … }) (6.4), from descriptors gathered beforehand. */
 struct aml_resources {
@@ -49,6 +52,9 @@ struct aml_resources {
 
 void aml_add_ports(struct aml_resources *res, uint16_t port, uint8_t n);
 void aml_add_memory32(struct aml_resources *res, uint32_t base, uint32_t size);
+/* What a bridge passes on to what lies behind it: bus numbers from 0 on, and memory. */
+void aml_add_bus_window(struct aml_resources *res, uint16_t n_buses);
+void aml_add_memory32_window(struct aml_resources *res, uint32_t base, uint32_t size);
 /* Edge-triggered, active high, exclusive. */
 void aml_add_interrupt(struct aml_resources *res, uint32_t gsi);
 void aml_name_resources(struct aml *aml, const char *name, const struct aml_resources *res);

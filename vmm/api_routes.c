@@ -9,6 +9,7 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "vmm/api_balloon.h"
+#include "vmm/api_hotplug.h"
 #include "vmm/api_live.h"
 #include "vmm/api_vhost.h"
 #include "vmm/boot.h"
@@ -55,6 +56,11 @@ static int get_machine_config(void *ctx, struct api_call *call, struct error *er
 	(void)err;
 	call->answer = config_get(&((struct monitor *)ctx)->config, "machine-config");
 	return 0;
+}
+
+static bool is_started(const struct monitor *monitor)
+{
+	return monitor->state != API_NOT_STARTED;
 }
 
 /* PUT before the start: a piece of the configuration. */
@@ -143,11 +149,15 @@ static int patch_machine_config(void *ctx, struct api_call *call, struct error *
 
 static int put_drive(void *ctx, struct api_call *call, struct error *err)
 {
+	if (is_started(ctx))
+		return hotplug_put(ctx, HOTPLUG_DRIVE, call, err);
 	return put_and_look(ctx, call, "drives", look_for_drive, err);
 }
 
 static int put_net(void *ctx, struct api_call *call, struct error *err)
 {
+	if (is_started(ctx))
+		return hotplug_put(ctx, HOTPLUG_NET, call, err);
 	return put_and_look(ctx, call, "network-interfaces", look_for_net, err);
 }
 
@@ -206,11 +216,15 @@ static int remove_item(void *ctx, struct api_call *call, const char *key, struct
 
 static int delete_drive(void *ctx, struct api_call *call, struct error *err)
 {
+	if (is_started(ctx))
+		return hotplug_delete(ctx, HOTPLUG_DRIVE, call, err);
 	return remove_item(ctx, call, "drives", err);
 }
 
 static int delete_net(void *ctx, struct api_call *call, struct error *err)
 {
+	if (is_started(ctx))
+		return hotplug_delete(ctx, HOTPLUG_NET, call, err);
 	return remove_item(ctx, call, "network-interfaces", err);
 }
 
@@ -297,12 +311,12 @@ const struct api_route monitor_routes[] = {
 	{HTTP_GET, "/machine-config", API_ALWAYS, API_BODY_NONE, get_machine_config},
 	{HTTP_PUT, "/machine-config", API_NOT_STARTED, API_BODY_JSON, put_machine_config},
 	{HTTP_PATCH, "/machine-config", API_NOT_STARTED, API_BODY_JSON, patch_machine_config},
-	{HTTP_PUT, "/drives/{id}", API_NOT_STARTED, API_BODY_JSON, put_drive},
+	{HTTP_PUT, "/drives/{id}", API_ALWAYS, API_BODY_JSON, put_drive},
 	{HTTP_PATCH, "/drives/{id}", API_STARTED, API_BODY_JSON, live_patch_drive},
-	{HTTP_DELETE, "/drives/{id}", API_NOT_STARTED, API_BODY_NONE, delete_drive},
-	{HTTP_PUT, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_JSON, put_net},
+	{HTTP_DELETE, "/drives/{id}", API_ALWAYS, API_BODY_NONE, delete_drive},
+	{HTTP_PUT, "/network-interfaces/{id}", API_ALWAYS, API_BODY_JSON, put_net},
 	{HTTP_PATCH, "/network-interfaces/{id}", API_STARTED, API_BODY_JSON, live_patch_net},
-	{HTTP_DELETE, "/network-interfaces/{id}", API_NOT_STARTED, API_BODY_NONE, delete_net},
+	{HTTP_DELETE, "/network-interfaces/{id}", API_ALWAYS, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_JSON, vhost_put_filesystem},
 	{HTTP_DELETE, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_NONE, vhost_delete_filesystem},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},

@@ -15,6 +15,18 @@ struct bus_ops {
 	void (*write)(void *ctx, uint64_t offset, const void *data, uint32_t len);
 };
 
+/* NAME_bus_ops, from a device's own functions, which take a pointer of its own type. */
+#define DEFINE_BUS_OPS(name, read_fn, write_fn)                                                              \
+	static void name##_bus_read(void *ctx, uint64_t offset, void *data, uint32_t len)                    \
+	{                                                                                                    \
+		read_fn(ctx, offset, data, len);                                                             \
+	}                                                                                                    \
+	static void name##_bus_write(void *ctx, uint64_t offset, const void *data, uint32_t len)             \
+	{                                                                                                    \
+		write_fn(ctx, offset, data, len);                                                            \
+	}                                                                                                    \
+	static const struct bus_ops name##_bus_ops = {name##_bus_read, name##_bus_write};
+
 struct bus_range {
 	uint64_t base, size;
 	const struct bus_ops *ops; /* borrowed, as is ctx */

@@ -18,6 +18,14 @@ const struct config_drive *config_drive(const struct config *config, size_t inde
 	return (const struct config_drive *)config->drives.items + index;
 }
 
+const struct config_drive *config_find_drive(const struct config *config, const char *id)
+{
+	for (size_t i = 0; i < config->drives.len; i++)
+		if (strcmp(config_drive(config, i)->drive_id, id) == 0)
+			return config_drive(config, i);
+	return NULL;
+}
+
 const struct config_drive *config_root_drive(const struct config *config)
 {
 	for (size_t i = 0; i < config->drives.len; i++)
@@ -39,6 +47,14 @@ const struct config_filesystem *config_filesystem(const struct config *config, s
 bool config_net_is_vhost(const struct config_net *net)
 {
 	return net->vhost || net->vhost_user_socket;
+}
+
+const struct config_net *config_find_net(const struct config *config, const char *id)
+{
+	for (size_t i = 0; i < config->nets.len; i++)
+		if (strcmp(config_net(config, i)->iface_id, id) == 0)
+			return config_net(config, i);
+	return NULL;
 }
 
 /* `value` was given for `field`, which Firecracker knows and this monitor does not serve. */
@@ -185,9 +201,9 @@ int config_check(const struct config *config, struct error *err)
 		r = check_balloon(config, err);
 	for (size_t i = 0; i < config->filesystems.len && r == 0; i++)
 		r = check_filesystem(config, i, err);
-	if (r == 0 && n_virtio > LAYOUT_VIRTIO_MAX)
+	if (r == 0 && n_virtio > CONFIG_DEVICES_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
-			"%zu devices are configured; a machine has room for %d", n_virtio, LAYOUT_VIRTIO_MAX);
+			"%zu devices are configured; a machine has room for %d", n_virtio, CONFIG_DEVICES_MAX);
 	return r;
 }
 

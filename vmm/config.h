@@ -14,6 +14,7 @@
 #define CONFIG_MEMORY_MIN 16                 /* MiB: less holds no kernel with its initrd */
 #define CONFIG_MEMORY_DEFAULT 128
 #define CONFIG_MEMORY_MAX (INT64_C(8) << 20) /* MiB: what one KVM memory slot describes */
+#define CONFIG_DEVICES_MAX 31 /* on a PCI bus; vmm/virtio_bus.h has room for fewer without */
 #define CONFIG_CID_MAX    INT64_C(0xfffffffe)
 
 enum config_huge_pages { CONFIG_HUGE_PAGES_NONE, CONFIG_HUGE_PAGES_TRANSPARENT, CONFIG_HUGE_PAGES_2M };
@@ -153,6 +154,9 @@ const struct config_net *config_net(const struct config *config, size_t index);
 const struct config_filesystem *config_filesystem(const struct config *config, size_t index);
 /* Whether another process, or the kernel, moves its frames. */
 bool config_net_is_vhost(const struct config_net *net);
+/* The one of that id, or NULL. */
+const struct config_drive *config_find_drive(const struct config *config, const char *id);
+const struct config_net *config_find_net(const struct config *config, const char *id);
 /* The drive that is the root device, or NULL. It is to be the machine's first. */
 const struct config_drive *config_root_drive(const struct config *config);
 

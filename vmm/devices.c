@@ -1,5 +1,5 @@
-/* Making the devices: the fixed ones at their ports, then a virtio-mmio device for each drive, network
- * interface and shared folder, the vsock, the entropy source and the balloon, in this order. */
+/* Making the devices: the fixed ones at their ports, then a virtio device for each drive, network interface and shared folder,
+ * the vsock, the entropy source and the balloon, in this order. */
 #include "vmm/devices.h"
 
 #include "common/io.h"
@@ -11,7 +11,6 @@
 #include "devices/uart16550.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
-#include "devices/virtio_mmio.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vhost.h"
@@ -23,31 +22,19 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/virtio_ids.h>
 #include <string.h>
 
 #define GSI_KEYBOARD  1
 #define I8042_PORTS   5 /* 0x60 to 0x64 */
 #define PVPANIC_PORTS 1
 
-/* A bus wants functions of a void pointer, a device has functions of its own type. */
-#define DEFINE_BUS_OPS(device)                                                                               \
-	static void device##_bus_read(void *ctx, uint64_t offset, void *data, uint32_t len)                  \
-	{                                                                                                    \
-		device##_read(ctx, offset, data, len);                                                       \
-	}                                                                                                    \
-	static void device##_bus_write(void *ctx, uint64_t offset, const void *data, uint32_t len)           \
-	{                                                                                                    \
-		device##_write(ctx, offset, data, len);                                                      \
-	}                                                                                                    \
-	static const struct bus_ops device##_bus_ops = {device##_bus_read, device##_bus_write};
-
-DEFINE_BUS_OPS(uart16550)
-DEFINE_BUS_OPS(i8042)
-DEFINE_BUS_OPS(pvpanic)
-DEFINE_BUS_OPS(acpi_pm)
-DEFINE_BUS_OPS(exit_port)
-DEFINE_BUS_OPS(boot_timer)
-DEFINE_BUS_OPS(virtio_mmio)
+DEFINE_BUS_OPS(uart16550, uart16550_read, uart16550_write)
+DEFINE_BUS_OPS(i8042, i8042_read, i8042_write)
+DEFINE_BUS_OPS(pvpanic, pvpanic_read, pvpanic_write)
+DEFINE_BUS_OPS(acpi_pm, acpi_pm_read, acpi_pm_write)
+DEFINE_BUS_OPS(exit_port, exit_port_read, exit_port_write)
+DEFINE_BUS_OPS(boot_timer, boot_timer_read, boot_timer_write)
 
 /* What the fixed devices call. */
 
@@ -160,49 +147,43 @@ static void make_boot_timer(struct devices *d)
 	assert(r == 0);
 }
 
-/* Puts `dev` (taken over, also on failure) behind the next mmio page and interrupt. */
-static int place_virtio(struct devices *devices, struct virtio_dev *dev, struct error *err)
-{
-	unsigned n = devices->n_virtio;
-	struct acpi_virtio place = {
-		.base = LAYOUT_VIRTIO_MMIO + n * VIRTIO_MMIO_SIZE,
-		.gsi = LAYOUT_GSI_VIRTIO + n,
-	};
-	struct virtio_mmio *mmio;
-	uint16_t n_queues = dev->ops->n_queues;
-	int r;
+/* What the bus of the virtio devices calls. */
 
-	assert(n < LAYOUT_VIRTIO_MAX); /* the configuration's reader has counted */
-	mmio = virtio_mmio_new(dev, devices->config.loop, err);
-	if (!mmio)
-		return -EIO;
-	devices->virtio[n] = mmio;
-	devices->devs[n] = dev;
-	devices->places[n] = place;
-	devices->n_virtio++;
-	r = bus_add(&devices->mmio, place.base, VIRTIO_MMIO_SIZE, &virtio_mmio_bus_ops, mmio);
-	assert(r == 0);
-	for (uint16_t q = 0; q < n_queues && r == 0; q++)
-		r = vm_add_doorbell(devices->config.vm, place.base + VIRTIO_MMIO_QUEUE_NOTIFY, q,
-			virtio_mmio_doorbell_fd(mmio, q), err);
-	if (r == 0)
-		r = vm_add_interrupt(devices->config.vm, place.gsi, virtio_mmio_interrupt_fd(mmio), err);
-	return r;
+static void slots_changed(void *ctx)
+{
+	acpi_pm_raise(((struct devices *)ctx)->acpi_pm, ACPI_PM_EVENT_PCI);
 }
 
-/* The same, and reports what it counts, in `counted`, as the source's, under `id`. */
+static void removed(void *ctx, struct virtio_dev *dev)
+{
+	metrics_remove(((struct devices *)ctx)->config.metrics, dev);
+}
+
+static void make_virtio_bus(struct devices *d)
+{
+	struct virtio_bus_config config = {
+		.is_pci = d->config.pci,
+		.vm = d->config.vm,
+		.loop = d->config.loop,
+		.ports = &d->ports,
+		.mmio = &d->mmio,
+		.slots_changed = slots_changed,
+		.removed = removed,
+		.ctx = d,
+	};
+
+	virtio_bus_init(&d->virtio, &config);
+}
+
+/* Puts `dev` (taken over, also on failure) on the bus, and reports what it counts, in `counted`, as the source's, under `id`. */
 static int add_virtio(struct devices *devices, struct virtio_dev *dev, enum metrics_source source,
 	const char *id, const void *counted, struct error *err)
 {
-	int r = place_virtio(devices, dev, err);
+	int r = virtio_bus_add(&devices->virtio, dev, id, err);
 
-	if (r < 0)
-		return r;
-	devices->ids[devices->n_virtio - 1] = id ? strdup(id) : NULL;
-	if (id && !devices->ids[devices->n_virtio - 1])
-		return error_set(err, ENOMEM, "out of memory");
-	metrics_add_device(devices->config.metrics, source, id, dev, counted);
-	return 0;
+	if (r == 0)
+		metrics_add_device(devices->config.metrics, source, id, dev, counted);
+	return r;
 }
 
 static int make_drive(struct devices *devices, const struct config_drive *drive, struct error *err)
@@ -319,6 +300,11 @@ static int make_balloon(struct devices *devices, const struct config_balloon *ba
 	return dev ? add_virtio(devices, dev, METRICS_BALLOON, NULL, virtio_balloon_metrics(dev), err) : -EIO;
 }
 
+static int make_interface(struct devices *devices, const struct config_net *net, struct error *err)
+{
+	return config_net_is_vhost(net) ? make_vhost_net(devices, net, err) : make_net(devices, net, err);
+}
+
 static int make_virtio(struct devices *devices, struct error *err)
 {
 	const struct config *config = devices->config.config;
@@ -329,7 +315,7 @@ static int make_virtio(struct devices *devices, struct error *err)
 	for (size_t i = 0; i < config->nets.len && r >= 0; i++) {
 		const struct config_net *net = config_net(config, i);
 
-		r = config_net_is_vhost(net) ? make_vhost_net(devices, net, err) : make_net(devices, net, err);
+		r = make_interface(devices, net, err);
 		if (r < 0)
 			error_in_field(err, "network-interfaces[%zu]", i);
 	}
@@ -369,31 +355,44 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 	token_bucket_init(&devices->console_bucket, serial ? serial->rate_limiter : NULL, monotonic_ns());
 	make_fixed(devices);
 	make_boot_timer(devices);
+	make_virtio_bus(devices);
 	r = make_virtio(devices, err);
 	if (r < 0)
 		devices_done(devices);
 	return r;
 }
 
-struct virtio_dev *devices_find(const struct devices *devices, uint32_t device_id, const char *id)
+/* The guest is to look at what has been made while it ran. */
+static void announce(struct devices *devices, uint32_t device_id, const char *id)
 {
-	for (unsigned i = 0; i < devices->n_virtio; i++) {
-		struct virtio_dev *dev = devices->devs[i];
-		const char *has = devices->ids[i];
+	virtio_bus_announce(&devices->virtio, devices_find(devices, device_id, id));
+}
 
-		if (dev->ops->device_id == device_id && (id && has ? strcmp(id, has) == 0 : id == has))
-			return dev;
-	}
-	return NULL;
+int devices_plug_drive(struct devices *devices, const char *id, struct error *err)
+{
+	const struct config_drive *drive = config_find_drive(devices->config.config, id);
+	int r;
+
+	if (drive->is_root_device)
+		return error_set_field(err, EINVAL, "is_root_device", "the guest has started with its root device, or without");
+	r = make_drive(devices, drive, err);
+	if (r == 0)
+		announce(devices, VIRTIO_ID_BLOCK, id);
+	return r;
+}
+
+int devices_plug_net(struct devices *devices, const char *id, struct error *err)
+{
+	int r = make_interface(devices, config_find_net(devices->config.config, id), err);
+
+	if (r == 0)
+		announce(devices, VIRTIO_ID_NET, id);
+	return r;
 }
 
 void devices_done(struct devices *devices)
 {
-	for (unsigned i = 0; i < devices->n_virtio; i++) {
-		metrics_remove(devices->config.metrics, devices->devs[i]);
-		virtio_mmio_free(devices->virtio[i]);
-		free(devices->ids[i]);
-	}
+	virtio_bus_done(&devices->virtio);
 	metrics_remove(devices->config.metrics, devices);
 	exit_port_free(devices->exit_port);
 	acpi_pm_free(devices->acpi_pm);

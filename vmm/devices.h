@@ -6,19 +6,16 @@
 
 #include "devices/boot_timer.h"
 #include "devices/discard.h"
-#include "vmm/acpi.h"
 #include "vmm/bus.h"
 #include "vmm/config.h"
 #include "vmm/console.h"
-#include "vmm/layout.h"
+#include "vmm/virtio_bus.h"
 
 struct acpi_pm;
 struct exit_port;
 struct i8042;
 struct metrics;
 struct pvpanic;
-struct virtio_dev;
-struct virtio_mmio;
 struct vm;
 
 enum devices_event {
@@ -37,6 +34,7 @@ struct devices_output {
 
 struct devices_config {
 	const struct config *config; /* all borrowed; vm, loop and mem for the devices' life */
+	bool pci;		     /* virtio devices are on a PCI bus */
 	struct vm *vm;
 	struct loop *loop;
 	const struct gmem *mem;
@@ -60,11 +58,7 @@ struct devices {
 	struct acpi_pm *acpi_pm;
 	struct exit_port *exit_port;
 	struct boot_timer boot_timer;
-	struct virtio_mmio *virtio[LAYOUT_VIRTIO_MAX];
-	struct virtio_dev *devs[LAYOUT_VIRTIO_MAX]; /* behind virtio[i], which owns it */
-	struct acpi_virtio places[LAYOUT_VIRTIO_MAX]; /* of virtio[i], for the ACPI tables */
-	char *ids[LAYOUT_VIRTIO_MAX];		      /* of virtio[i], owned; NULL: there is only one of its kind */
-	unsigned n_virtio;
+	struct virtio_bus virtio;
 };
 
 /* Makes all of them; `devices` must stay where it is. 0, or -errno with `err` naming the field and nothing
@@ -79,7 +73,15 @@ void devices_start(struct devices *devices);
 void devices_may_wait(struct devices *devices, bool may_wait);
 
 /* The device of that kind (VIRTIO_ID_*, virtio 1.2, section 5) and id, NULL being that of an only one; or NULL. Loop thread. */
-struct virtio_dev *devices_find(const struct devices *devices, uint32_t device_id, const char *id);
+static inline struct virtio_dev *devices_find(const struct devices *devices, uint32_t device_id, const char *id)
+{
+	return virtio_bus_find(&devices->virtio, device_id, id);
+}
+
+/* Puts the drive or interface `id`, which the configuration has by now, on the PCI bus of the machine that runs, and tells the guest.
+ * 0, or -errno with `err` naming the field inside its object and nothing changed. Loop thread. */
+int devices_plug_drive(struct devices *devices, const char *id, struct error *err);
+int devices_plug_net(struct devices *devices, const char *id, struct error *err);
 
 /* Presses the power button: the guest is told by ACPI, and does what it likes. Any thread. */
 void devices_press_power_button(struct devices *devices);

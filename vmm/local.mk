@@ -4,6 +4,7 @@
 noinst_LIBRARIES += libhull-vmm-boot.a
 libhull_vmm_boot_a_SOURCES = \
 	vmm/acpi.c vmm/acpi.h \
+	vmm/acpi_pci.c vmm/acpi_pci.h \
 	vmm/aml.c vmm/aml.h \
 	vmm/boot.c vmm/boot.h vmm/boot_image.h \
 	vmm/boot_bzimage.c \
@@ -36,6 +37,7 @@ bin_PROGRAMS += hull-vmm
 hull_vmm_SOURCES = \
 	vmm/main.c \
 	vmm/api_balloon.c vmm/api_balloon.h \
+	vmm/api_hotplug.c vmm/api_hotplug.h \
 	vmm/api_live.c vmm/api_live.h \
 	vmm/api_routes.c \
 	vmm/api_vhost.c vmm/api_vhost.h \
@@ -44,7 +46,9 @@ hull_vmm_SOURCES = \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \
 	vmm/vcpu.c vmm/vcpu.h \
-	vmm/vm.c vmm/vm.h
+	vmm/virtio_bus.c vmm/virtio_bus.h \
+	vmm/vm.c vmm/vm.h \
+	vmm/vm_msi.c
 hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)
 

@@ -22,9 +22,7 @@
 #include <string.h>
 
 struct machine {
-	const struct config *config;
-	struct loop *loop;
-	struct metrics *metrics;
+	struct machine_setup setup;
 	uint64_t began_ns, began_cpu_ns;
 	struct vm vm;
 	struct ram ram;
@@ -53,7 +51,7 @@ static void end(struct machine *machine, enum outcome_cause cause, const char *m
 	if (!first)
 		return;
 	vcpus_request_stop(&machine->vcpus);
-	loop_stop(machine->loop);
+	loop_stop(machine->setup.loop);
 }
 
 static void device_event(void *ctx, enum devices_event event)
@@ -79,9 +77,9 @@ static void vcpu_ended(void *ctx, enum vcpu_end how, const char *message)
 
 static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
 {
-	const struct config_boot *source = &machine->config->boot;
+	const struct config_boot *source = &machine->setup.config->boot;
 	cleanup_close int kernel = -1, initrd = -1, append = -1;
-	cleanup_free char *command_line = config_command_line(machine->config);
+	cleanup_free char *command_line = config_command_line(machine->setup.config);
 	struct boot_config boot;
 	int r = boot_open_file(source->kernel_image_path, "kernel_image_path", &kernel, err);
 
@@ -107,7 +105,7 @@ static int make_memory(struct machine *machine, struct error *err)
 		[CONFIG_HUGE_PAGES_TRANSPARENT] = RAM_PAGES_TRANSPARENT_HUGE,
 		[CONFIG_HUGE_PAGES_2M] = RAM_PAGES_2M,
 	};
-	const struct config_machine *config = &machine->config->machine;
+	const struct config_machine *config = &machine->setup.config->machine;
 	struct ram_config ram = {
 		.size_bytes = (uint64_t)config->mem_size_mib << 20,
 		.kind = config->memory_kind == CONFIG_MEMORY_COW ? RAM_COW : RAM_SHARED,
@@ -126,16 +124,17 @@ static int discard(void *ctx, gpa_t gpa, uint64_t len)
 	return ram_discard(ctx, gpa, len);
 }
 
-static int make_devices(struct machine *machine, const struct devices_output *output, struct error *err)
+static int make_devices(struct machine *machine, struct error *err)
 {
 	struct devices_config config = {
-		.config = machine->config,
+		.config = machine->setup.config,
+		.pci = machine->setup.pci,
 		.vm = &machine->vm,
-		.loop = machine->loop,
+		.loop = machine->setup.loop,
 		.mem = &machine->ram.mem,
 		.discard = {discard, &machine->ram},
-		.metrics = machine->metrics,
-		.output = *output,
+		.metrics = machine->setup.metrics,
+		.output = *machine->setup.output,
 		.began_ns = machine->began_ns,
 		.began_cpu_ns = machine->began_cpu_ns,
 		.event = device_event,
@@ -147,11 +146,13 @@ static int make_devices(struct machine *machine, const struct devices_output *ou
 
 static int make_tables(struct machine *machine, gpa_t *ret_rsdp, struct error *err)
 {
+	struct acpi_virtio places[LAYOUT_VIRTIO_MAX];
 	struct acpi_config config = {
 		.n_vcpus = machine->topology.n_vcpus,
-		.virtio = machine->devices.places,
-		.n_virtio = machine->devices.n_virtio,
+		.virtio = places,
+		.n_virtio = virtio_bus_mmio_places(&machine->devices.virtio, places),
 		.uart = true,
+		.pci = machine->setup.pci,
 	};
 
 	return acpi_build(&config, &machine->ram.mem, ret_rsdp, err);
@@ -180,20 +181,20 @@ static int make_vcpus(struct machine *machine, struct error *err)
 	int r = vcpus_init(&machine->vcpus, &config, err);
 
 	for (unsigned i = 0; r == 0 && i < machine->vcpus.n; i++)
-		metrics_add(machine->metrics, METRICS_VCPU, NULL, &machine->vcpus, &machine->vcpus.items[i].metrics);
+		metrics_add(machine->setup.metrics, METRICS_VCPU, NULL, &machine->vcpus, &machine->vcpus.items[i].metrics);
 	return r;
 }
 
 /* Stops them for good. */
 static void end_vcpus(struct machine *machine)
 {
-	metrics_remove(machine->metrics, &machine->vcpus);
+	metrics_remove(machine->setup.metrics, &machine->vcpus);
 	vcpus_done(&machine->vcpus);
 }
 
 static int set_topology(struct machine *machine, struct error *err)
 {
-	const struct config_machine *config = &machine->config->machine;
+	const struct config_machine *config = &machine->setup.config->machine;
 
 	machine->topology = (struct cpuid_topology){
 		.n_vcpus = (unsigned)config->vcpu_count,
@@ -206,7 +207,7 @@ static int set_topology(struct machine *machine, struct error *err)
 	return 0;
 }
 
-static int build(struct machine *machine, const struct devices_output *output, struct error *err)
+static int build(struct machine *machine, struct error *err)
 {
 	gpa_t rsdp;
 	int r = vm_init(&machine->vm, err);
@@ -216,7 +217,7 @@ static int build(struct machine *machine, const struct devices_output *output, s
 	if (r == 0)
 		r = make_memory(machine, err);
 	if (r == 0)
-		r = make_devices(machine, output, err);
+		r = make_devices(machine, err);
 	if (r == 0)
 		r = make_tables(machine, &rsdp, err);
 	if (r == 0)
@@ -226,8 +227,7 @@ static int build(struct machine *machine, const struct devices_output *output, s
 	return r;
 }
 
-struct machine *machine_new(const struct config *config, struct loop *loop, struct metrics *metrics,
-	const struct devices_output *output, struct error *err)
+struct machine *machine_new(const struct machine_setup *setup, struct error *err)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
 
@@ -237,13 +237,11 @@ struct machine *machine_new(const struct config *config, struct loop *loop, stru
 	}
 	machine->began_ns = monotonic_ns();
 	machine->began_cpu_ns = process_cpu_ns();
-	machine->config = config;
-	machine->loop = loop;
-	machine->metrics = metrics;
+	machine->setup = *setup;
 	machine->vm = (struct vm){.kvm_fd = -1, .fd = -1};
 	machine->ram.fd = -1;
 	pthread_mutex_init(&machine->lock, NULL);
-	if (build(machine, output, err) < 0) {
+	if (build(machine, err) < 0) {
 		machine_free(machine);
 		return NULL;
 	}

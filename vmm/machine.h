@@ -5,6 +5,8 @@
 #include "common/cleanup.h"
 #include "common/error.h"
 
+#include <stdbool.h>
+
 struct config;
 struct devices;
 struct devices_output;
@@ -13,10 +15,17 @@ struct machine;
 struct metrics;
 struct outcome;
 
-/* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `config`, `loop` and `metrics` are borrowed
- * for the machine's life, `output->log_fd` too. NULL with `err` set, and nothing left on the host. */
-struct machine *machine_new(const struct config *config, struct loop *loop, struct metrics *metrics,
-	const struct devices_output *output, struct error *err);
+struct machine_setup {
+	const struct config *config; /* all borrowed, for the machine's life */
+	bool pci;		     /* its virtio devices are on a PCI bus */
+	struct loop *loop;
+	struct metrics *metrics;
+	const struct devices_output *output;
+};
+
+/* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `setup` itself is copied. NULL with `err` set, and
+ * nothing left on the host. */
+struct machine *machine_new(const struct machine_setup *setup, struct error *err);
 
 /* Lets its vCPUs run. Once. */
 void machine_start(struct machine *machine);

@@ -161,12 +161,18 @@ void monitor_done(struct monitor *monitor)
 int monitor_start(struct monitor *monitor, struct error *err)
 {
 	const struct config_machine *config = &monitor->config.machine;
+	struct machine_setup setup = {
+		.config = &monitor->config,
+		.pci = monitor->options->pci,
+		.loop = monitor->loop,
+		.metrics = monitor->metrics,
+		.output = &monitor->options->output,
+	};
 
 	if (!monitor->config.boot.kernel_image_path)
 		return error_set_field(err, EINVAL, "boot-source", "no kernel has been named to boot");
 	config_settle(&monitor->config);
-	monitor->machine = machine_new(
-		&monitor->config, monitor->loop, monitor->metrics, &monitor->options->output, err);
+	monitor->machine = machine_new(&setup, err);
 	if (!monitor->machine)
 		return -err->errnum;
 	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->vcpu_count, (long long)config->mem_size_mib);

@@ -38,6 +38,7 @@ const char options_usage[] =
 	"  --metrics-path PATH  file or FIFO for metrics, a line of JSON each minute and at the end\n"
 	"  --start-time-us N, --start-time-cpu-us N, --parent-cpu-time-us N  for the metrics: when the start began\n"
 	"  --no-seccomp        taken and without effect; --seccomp-filter FILE is refused\n"
+	"  --enable-pci        virtio devices are on a PCI bus, and can come and go while the guest runs\n"
 	"  --version, --help\n";
 
 #define ID_MAX 64
@@ -254,6 +255,14 @@ static int set_metrics_path(struct parsed *p, const char *value, struct error *e
 	return 0;
 }
 
+static int set_pci(struct parsed *p, const char *value, struct error *err)
+{
+	(void)value;
+	(void)err;
+	p->options.pci = true;
+	return 0;
+}
+
 static int set_help(struct parsed *p, const char *value, struct error *err)
 {
 	(void)value;
@@ -296,6 +305,7 @@ static const struct option_entry {
 	{"--start-time-cpu-us", true, set_start_time_cpu},
 	{"--parent-cpu-time-us", true, set_parent_cpu_time},
 	{"--metrics-path", true, set_metrics_path},
+	{"--enable-pci", false, set_pci},
 	{"--help", false, set_help},
 	{"--version", false, set_version},
 };

@@ -23,6 +23,7 @@ struct options {
 	uint64_t start_time_us, start_time_cpu_us, parent_cpu_time_us;
 	const char *id; /* "hull-vmm", or Firecracker's "anonymous-instance", by default: the name in the log */
 	struct devices_output output;
+	bool pci; /* virtio devices are on a PCI bus */
 	const char *metrics_path; /* NULL: as the configuration says */
 	int status_fd;           /* -1: none */
 	uint64_t shutdown_timeout_s; /* how long a guest has that SIGTERM asks to power off; 0: none, it is ended at once */

@@ -53,6 +53,8 @@ static int check_capabilities(int kvm_fd, struct error *err)
 		{KVM_CAP_EXT_CPUID, "CPUID"},
 		{KVM_CAP_IRQFD, "irqfd"},
 		{KVM_CAP_IOEVENTFD, "ioeventfd"},
+		{KVM_CAP_IOEVENTFD_ANY_LENGTH, "ioeventfd of any length"},
+		{KVM_CAP_IRQ_ROUTING, "interrupt routing"},
 		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
 	};
 	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
@@ -136,6 +138,7 @@ int vm_init(struct vm *ret, struct error *err)
 	if (r < 0)
 		vm_done(&vm);
 	*ret = vm;
+	pthread_mutex_init(&ret->routing_lock, NULL);
 	return r;
 }
 
@@ -145,6 +148,7 @@ void vm_done(struct vm *vm)
 	close_fd(vm->kvm_fd);
 	free(vm->cpuid);
 	free(vm->slots);
+	free(vm->routing);
 	*vm = (struct vm){.kvm_fd = -1, .fd = -1};
 }
 
@@ -215,6 +219,23 @@ int vm_add_doorbell(struct vm *vm, gpa_t address, uint32_t value, int fd, struct
 	if (ioctl(vm->fd, KVM_IOEVENTFD, &doorbell) < 0)
 		return error_set_errno(err, errno, "KVM cannot register a doorbell");
 	return 0;
+}
+
+static int doorbell_ioctl(struct vm *vm, gpa_t address, int fd, uint32_t flags)
+{
+	struct kvm_ioeventfd doorbell = {.addr = address, .fd = fd, .flags = flags};
+
+	return ioctl(vm->fd, KVM_IOEVENTFD, &doorbell) < 0 ? -errno : 0;
+}
+
+int vm_connect_doorbell(struct vm *vm, gpa_t address, int fd)
+{
+	return doorbell_ioctl(vm, address, fd, 0);
+}
+
+void vm_disconnect_doorbell(struct vm *vm, gpa_t address, int fd)
+{
+	doorbell_ioctl(vm, address, fd, KVM_IOEVENTFD_FLAG_DEASSIGN); /* fails only for what was not connected */
 }
 
 int vm_add_interrupt(struct vm *vm, uint32_t gsi, int fd, struct error *err)

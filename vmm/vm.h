@@ -6,10 +6,12 @@
 #include "common/error.h"
 #include "devices/gmem.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 
 struct kvm_cpuid2;
 struct gmem_region;
+struct kvm_irq_routing;
 
 struct vm {
 	int kvm_fd, fd;        /* owned; -1 when absent */
@@ -19,6 +21,8 @@ struct vm {
 	unsigned max_slots;
 	bool has_tsc_deadline;    /* KVM emulates the TSC-deadline timer */
 	struct kvm_cpuid2 *cpuid; /* owned: what KVM can give a vCPU, unadapted */
+	pthread_mutex_t routing_lock;	 /* guards what follows; a leaf */
+	struct kvm_irq_routing *routing; /* owned; NULL: as KVM made it */
 };
 
 /* Opens /dev/kvm, checks what it can do, and makes a machine with an interrupt controller, without memory or
@@ -41,6 +45,15 @@ gpa_t vm_address_limit(const struct vm *vm);
 /* Writing `value` (4 bytes) at guest-physical `address` makes the eventfd `fd` readable, without leaving the
  * kernel. */
 int vm_add_doorbell(struct vm *vm, gpa_t address, uint32_t value, int fd, struct error *err);
+/* The same for a write of any length and value; and the end of that. Any thread. */
+int vm_connect_doorbell(struct vm *vm, gpa_t address, int fd);
+void vm_disconnect_doorbell(struct vm *vm, gpa_t address, int fd);
+
+/* Each write to the eventfd `fd` sends this message to the processors (MSI), by the line `gsi`, which is nobody else's and at
+ * least LAYOUT_GSI_MSI; and the end of that. 0 or -errno. Any thread. */
+int vm_connect_message(struct vm *vm, uint32_t gsi, int fd, uint64_t address, uint32_t data);
+void vm_disconnect_message(struct vm *vm, uint32_t gsi, int fd);
+
 /* Each write to the eventfd `fd` is one edge on the interrupt line `gsi`. */
 int vm_add_interrupt(struct vm *vm, uint32_t gsi, int fd, struct error *err);
 /* One edge on `gsi`, now. Any thread. For devices too slow to deserve an eventfd. */

@@ -288,6 +288,26 @@ static char *output_of(const char *command, char *buf, size_t size)
 	return buf;
 }
 
+static void a_pci_bus_is_described_where_it_is(void **state)
+{
+	struct fixture *f = *state;
+	const uint8_t *mcfg, *dsdt;
+
+	f->config.pci = true;
+	build(f);
+	mcfg = find_table(f, "MCFG");
+	assert_int_equal(get(mcfg + 4, 4), 60);
+	assert_int_equal(get(mcfg + 44, 8), LAYOUT_PCI_ECAM);
+	assert_int_equal(get(mcfg + 54, 2), 0); /* bus 0 only */
+	dsdt = find_dsdt(f);
+	assert_non_null(memmem(dsdt, get(dsdt + 4, 4), "PCI0", 4));
+	assert_non_null(memmem(dsdt, get(dsdt + 4, 4), "S31_", 4));
+	f->config.pci = false;
+	build(f);
+	dsdt = find_dsdt(f);
+	assert_null(memmem(dsdt, get(dsdt + 4, 4), "PCI0", 4));
+}
+
 static void iasl_has_nothing_to_say(void **state)
 {
 	struct fixture *f = *state;
@@ -297,12 +317,14 @@ static void iasl_has_nothing_to_say(void **state)
 		skip();
 	f->config.n_vcpus = 32;
 	f->config.n_virtio = LAYOUT_VIRTIO_MAX;
+	f->config.pci = true;
 	build(f);
 	assert_non_null(mkdtemp(dir));
 	write_table(find_table(f, "FACP"), dir, "facp");
 	write_table(find_table(f, "APIC"), dir, "apic");
+	write_table(find_table(f, "MCFG"), dir, "mcfg");
 	write_table(find_dsdt(f), dir, "dsdt");
-	snprintf(command, sizeof(command), "cd %s && iasl -d facp.aml apic.aml dsdt.aml 2>&1", dir);
+	snprintf(command, sizeof(command), "cd %s && iasl -d facp.aml apic.aml mcfg.aml dsdt.aml 2>&1", dir);
 	output_of(command, out, sizeof(out));
 	if (strcasestr(out, "warning") || strcasestr(out, "error") || strcasestr(out, "invalid"))
 		fail_msg("%s", out);
@@ -326,6 +348,7 @@ int main(void)
 		CASE(impossible_machines_are_refused),
 		CASE(package_lengths_take_the_bytes_they_need),
 		CASE(a_full_buffer_is_reported_and_not_passed),
+		CASE(a_pci_bus_is_described_where_it_is),
 		CASE(iasl_has_nothing_to_say),
 	};
 

@@ -1,0 +1,243 @@
+"""Virtio devices on a PCI bus: with messages for interrupts, more of them, and such as come and go while the guest runs."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import DEADLINE
+
+from test_api import NOT_ANY_MORE, guest  # noqa: F401 (a fixture)
+
+MIB = 1 << 20
+BLK = ["virtio_blk"]
+NET = ["failover", "net_failover", "virtio_net"]
+
+# A guest that does what it is told, a line at a time, and says how that ended.
+OBEDIENT = """
+until_there() { until [ -e $1 ]; do usleep 20000; done; }
+until_gone() { while [ -e $1 ]; do usleep 20000; done; }
+echo guest: up
+n=0
+while read -r line; do eval "$line"; status=$?; n=$((n + 1)); echo; echo "done $n: $status"; done
+"""
+
+
+class Obedient:
+    def __init__(self, api):
+        self.api, self.n = api, 0
+        api.wait_for("guest: up")
+
+    def do(self, command):
+        """Runs it in the guest; what it said. It must succeed."""
+        begin = len(self.api.console)
+        self.n += 1
+        self.api.send(command + "\n")
+        match = self.api.wait_for(f"^done {self.n}: ([0-9]+)")
+        said = self.api.console[begin:match.start()]
+        assert match.group(1) == "0", said
+        return said
+
+    def off(self):
+        self.api.send("poweroff -f\n")
+        assert self.api.wait() == 0 and self.api.status["cause"] == "poweroff"
+
+
+@pytest.fixture
+def disk(tmp_path_factory):
+    """disk(name, content): the path of a disk of a MiB that begins so."""
+
+    def make(name, content=b""):
+        path = tmp_path_factory.mktemp("disks") / name
+        path.write_bytes(content + b"\0" * (MIB - len(content)))
+        return path
+
+    return make
+
+
+def drive(name, path, **fields):
+    return {"drive_id": name, "path_on_host": str(path), "is_root_device": False, **fields}
+
+
+def open_files(api):
+    files = []
+    for fd in os.listdir(f"/proc/{api.process.pid}/fd"):
+        try:
+            files.append(os.readlink(f"/proc/{api.process.pid}/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    return files
+
+
+def wait_until_closed(api, path):
+    deadline = time.monotonic() + DEADLINE
+    while str(path) in open_files(api):
+        assert time.monotonic() < deadline, f"{path} is still open"
+        api.must("GET", "/")
+
+
+@pytest.mark.kvm
+def test_every_kind_of_device_works_with_messages_for_interrupts(guest, disk, tmp_path_factory):
+    path = disk("disk", b"written before")
+    folder = tmp_path_factory.mktemp("vsock")
+    api = guest(OBEDIENT, {"/drives/disk": drive("disk", path, io_engine="Async", cache_type="Writeback"), "/entropy": {},
+                           "/machine-config": {"vcpu_count": 2, "mem_size_mib": 256},
+                           "/vsock": {"guest_cid": 3, "uds_path": str(folder / "vsock")}}, ["--enable-pci"],
+                [*BLK, "virtio_rng"])
+    console = Obedient(api)
+    assert "written before" in console.do("head -c 14 /dev/vda")
+    console.do("yes new | dd of=/dev/vda bs=64k count=8 iflag=fullblock conv=fsync")
+    console.do("head -c 1000 /dev/hwrng > /dev/null")
+    interrupts = console.do("cat /proc/interrupts")
+    assert "PCI-MSIX-0000:00:01.0" in interrupts and "virtio0-req.0" in interrupts
+    assert "1af4:1042" in console.do("for d in /sys/bus/pci/devices/*; do echo $(cut -c3- $d/vendor):$(cut -c3- $d/device); done")
+    console.off()
+    assert path.read_bytes()[:8 * 65536] == b"new\n" * (8 * 65536 // 4)
+
+
+@pytest.mark.kvm
+def test_twenty_drives(guest, disk):
+    """More than there are pages of virtio-mmio."""
+    pieces = {f"/drives/d{i}": drive(f"d{i}", disk(f"d{i}", b"disk %02d" % i), is_read_only=i % 2 == 1) for i in range(20)}
+    console = Obedient(guest(OBEDIENT, pieces, ["--enable-pci"], BLK))
+    said = console.do('for d in /sys/block/vd*; do echo "$(cat $d/serial) $(head -c 7 /dev/${d##*/}) $(cat $d/ro)"; done')
+    for i in range(20):
+        assert f"d{i} disk {i:02d} {i % 2}" in said
+    console.off()
+
+
+@pytest.mark.kvm
+def test_drives_come_and_go_while_the_guest_runs(guest, disk):
+    path = disk("late", b"plugged")
+    api = guest(OBEDIENT, {}, ["--enable-pci"], BLK)
+    console = Obedient(api)
+    before = len(open_files(api))
+    for round_ in range(3):
+        api.must("PUT", "/drives/late", drive("late", path))
+        assert [d["drive_id"] for d in api.must("GET", "/vm/config")["drives"]] == ["late"]
+        assert "plugged" in console.do("until_there /dev/vda; head -c 7 /dev/vda")
+        console.do(f"echo round {round_} | dd of=/dev/vda bs=512 seek=8 conv=fsync")
+        assert path.read_bytes()[4096:4103] == b"round %d" % round_
+        api.must("PATCH", "/drives/late", {"drive_id": "late", "rate_limiter": {"ops": {"size": 1000, "refill_time": 100}}})
+        api.refused("PUT", "/drives/late", drive("late", path), 'drives has "late" already')
+        # The guest is asked for it, and lets go by itself.
+        api.must("DELETE", "/drives/late")
+        assert api.must("GET", "/vm/config")["drives"] == []
+        api.refused("PATCH", "/drives/late", {"drive_id": "late"}, "late")
+        api.refused("DELETE", "/drives/late", None, 'drives has no "late"')
+        console.do("until_gone /dev/vda")
+        wait_until_closed(api, path)
+    assert len(open_files(api)) == before
+    assert "loses it" not in api.log
+    console.off()
+
+
+@pytest.mark.kvm
+def test_an_interface_comes_and_goes_while_the_guest_runs(guest):
+    api = guest(OBEDIENT, {}, ["--enable-pci"], NET)
+    console = Obedient(api)
+    subprocess.run(["ip", "tuntap", "add", "hullpci0", "mode", "tap", "vnet_hdr"], check=True)
+    try:
+        subprocess.run(["ip", "addr", "add", "10.99.0.1/24", "dev", "hullpci0"], check=True)
+        subprocess.run(["ip", "link", "set", "hullpci0", "up"], check=True)
+        for _ in range(2):
+            api.must("PUT", "/network-interfaces/late", {"iface_id": "late", "host_dev_name": "hullpci0",
+                                                         "guest_mac": "06:00:ac:10:00:07"})
+            said = console.do("until_there /sys/class/net/eth0; cat /sys/class/net/eth0/address; ip addr add 10.99.0.2/24 dev eth0; "
+                              "ip link set eth0 up; ping -c 2 -W 20 10.99.0.1")
+            assert "06:00:ac:10:00:07" in said and "2 packets received" in said
+            api.must("DELETE", "/network-interfaces/late")
+            console.do("until_gone /sys/class/net/eth0")
+            wait_until_closed(api, "/dev/net/tun")
+    finally:
+        subprocess.run(["ip", "link", "del", "hullpci0"], check=True)
+    console.off()
+
+
+@pytest.mark.kvm
+def test_a_guest_that_looks_for_itself(vmm, vmlinux, initramfs, disk):
+    """As a user of Firecracker does it: the guest rescans its bus, and lets go of the device before it is taken back. Without
+    ACPI's hot-plug, a device that is in use is taken away all the same, once the guest has had its time."""
+    path = disk("late", b"plugged")
+    api = vmm(None, "--enable-pci")
+    api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(OBEDIENT, BLK)),
+                                     "boot_args": "console=ttyS0 quiet panic=-1 reboot=k acpiphp.disable=1"})
+    api.must("PUT", "/actions", {"action_type": "InstanceStart"})
+    console = Obedient(api)
+    api.must("PUT", "/drives/late", drive("late", path))
+    console.do("[ ! -e /dev/vda ]; echo 1 > /sys/bus/pci/rescan; until_there /dev/vda")
+    console.do("echo 1 > /sys/bus/pci/devices/0000:00:01.0/remove; until_gone /dev/vda")
+    api.must("DELETE", "/drives/late")
+    assert str(path) not in open_files(api)  # at once
+    api.must("PUT", "/drives/late", drive("late", path))
+    assert "plugged" in console.do("echo 1 > /sys/bus/pci/rescan; until_there /dev/vda; head -c 7 /dev/vda")
+    api.must("DELETE", "/drives/late")
+    api.refused("PUT", "/drives/late", drive("late", path), "is being taken out of the guest")
+    wait_until_closed(api, path)
+    assert "has not let go of it" in api.log
+    console.do("echo the guest lives")
+    api.terminate(signal.SIGINT)  # its driver waits for ever for a device that is gone to be reset
+    assert api.wait() == 0
+
+
+@pytest.mark.kvm
+def test_what_cannot_be_plugged_is_refused_and_leaves_nothing(guest, disk, tmp_path_factory):
+    path = disk("disk")
+    empty = tmp_path_factory.mktemp("empty") / "empty"
+    empty.touch()
+    api = guest(OBEDIENT, {"/drives/there": drive("there", path, is_read_only=True)}, ["--enable-pci"], BLK)
+    console = Obedient(api)
+    before = len(open_files(api)), api.must("GET", "/vm/config")
+    for body, reason in [
+            (drive("late", "/missing"), "path_on_host: /missing: No such file"),
+            (drive("late", empty), "path_on_host"),
+            (drive("late", path, is_root_device=True), "is_root_device: "),
+            (drive("other", path), 'drive_id: is "other", and the path says "late"'),
+            ({**drive("late", path), "socket": "/s"}, "socket"),
+            ({"drive_id": "late"}, "is required")]:
+        api.refused("PUT", "/drives/late", body, reason)
+    api.refused("PUT", "/network-interfaces/late", {"iface_id": "late", "host_dev_name": "lo"}, "host_dev_name")
+    api.refused("PUT", "/drives/there", drive("there", path, is_read_only=True), 'drives has "there" already')
+    api.refused("PUT", "/vsock", {"guest_cid": 3, "uds_path": "/v"}, NOT_ANY_MORE)
+    api.refused("PUT", "/entropy", {}, NOT_ANY_MORE)
+    for i in range(30):
+        api.must("PUT", f"/drives/d{i}", drive(f"d{i}", path, is_read_only=True))
+    api.refused("PUT", "/drives/d30", drive("d30", path, is_read_only=True), "31")
+    for i in range(30):
+        api.must("DELETE", f"/drives/d{i}")
+    console.do("while [ -e /dev/vdb ]; do usleep 20000; done")
+    deadline = time.monotonic() + DEADLINE
+    while len(open_files(api)) != before[0]:
+        assert time.monotonic() < deadline, open_files(api)
+        api.must("GET", "/")
+    assert api.must("GET", "/vm/config") == before[1]
+    console.off()
+
+
+@pytest.mark.kvm
+def test_without_a_bus_nothing_can_be_plugged(guest, disk):
+    path = disk("disk")
+    api = guest(OBEDIENT, {"/drives/there": drive("there", path)}, [], ["virtio_mmio", *BLK])
+    console = Obedient(api)
+    api.refused("PUT", "/drives/late", drive("late", path), NOT_ANY_MORE)
+    api.refused("DELETE", "/drives/there", None, NOT_ANY_MORE)
+    assert "0000:00" not in console.do("ls /sys/bus/pci/devices")
+    console.off()
+
+
+def test_the_bus_has_an_end(vmm, vmlinux, disk):
+    path = disk("disk")
+    machine = vmm(json.dumps({"boot-source": {"kernel_image_path": str(vmlinux)},
+                              "drives": [drive(f"d{i}", path, is_read_only=True) for i in range(32)]}), "--enable-pci")
+    assert machine.wait() == 1 and machine.log.startswith("hull-vmm: drives: ")
+
+
+@pytest.mark.kvm
+def test_pages_have_an_end(vmm, vmlinux, disk):
+    path = disk("disk")
+    machine = vmm(json.dumps({"boot-source": {"kernel_image_path": str(vmlinux)},
+                              "drives": [drive(f"d{i}", path, is_read_only=True) for i in range(19)]}))
+    assert machine.wait() == 1
+    assert machine.log.startswith("hull-vmm: drives[18]: a machine has room for 18 virtio devices, or more with --enable-pci")

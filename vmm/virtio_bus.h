@@ -1,0 +1,77 @@
+/* Where the machine's virtio devices are: a page of registers and an interrupt line for each (virtio-mmio); or a slot of a PCI
+ * bus, with messages for interrupts, where devices come and go while the guest runs.
+ *
+ * A device is taken back in two steps: the guest is asked, and lets go of the slot (_EJ0); then the device is taken apart. A
+ * guest whose driver has gone has let go of it already. One that does not answer in time loses it all the same: reads
+ * find nothing there. Loop thread, where nothing else is said. */
+#ifndef HULL_VMM_VIRTIO_BUS_H
+#define HULL_VMM_VIRTIO_BUS_H
+
+#include "devices/pci.h"
+#include "vmm/acpi.h"
+#include "vmm/bus.h"
+#include "vmm/layout.h"
+
+struct loop;
+struct loop_source;
+struct pci_hotplug;
+struct virtio_bus;
+struct virtio_dev;
+struct virtio_mmio;
+struct virtio_pci;
+struct vm;
+
+#define VIRTIO_BUS_MAX	       (PCI_SLOTS - 1)
+#define VIRTIO_BUS_RELEASE_NS  UINT64_C(5000000000) /* a guest has so long to let go of a device */
+
+struct virtio_bus_config {
+	bool is_pci;
+	struct vm *vm; /* all borrowed, for the bus's life */
+	struct loop *loop;
+	struct bus *ports, *mmio;
+	/* The guest is to look at its PCI slots. */
+	void (*slots_changed)(void *ctx);
+	/* The device is about to be taken apart: it is not in use any more. */
+	void (*removed)(void *ctx, struct virtio_dev *dev);
+	void *ctx;
+};
+
+struct virtio_slot {
+	struct virtio_bus *bus;
+	struct virtio_dev *dev; /* of its transport, one of the next two, which is owned; NULL: the slot is empty */
+	struct virtio_mmio *mmio;
+	struct virtio_pci *pci;
+	char *id; /* owned; NULL: there is only one of its kind */
+	struct loop_source *deadline; /* the guest has been asked to let go */
+};
+
+struct virtio_bus {
+	struct virtio_bus_config config;
+	struct pci_bus pci;
+	struct pci_hotplug *hotplug; /* NULL with mmio */
+	uint32_t ejected;	     /* atomic: slots that the guest has let go of */
+	struct virtio_slot slots[VIRTIO_BUS_MAX]; /* index I is PCI slot I + 1, or page I and GSI LAYOUT_GSI_VIRTIO + I */
+};
+
+/* An empty bus, reached by the vCPUs' ports and mmio; `bus` must stay where it is. */
+void virtio_bus_init(struct virtio_bus *bus, const struct virtio_bus_config *config);
+/* vCPUs are gone. Also of a zeroed one. */
+void virtio_bus_done(struct virtio_bus *bus);
+
+/* Puts `dev` (taken over, also on failure) into the next empty slot, under `id` (copied; NULL: there is only one of its kind).
+ * 0 or -errno with `err` set (no field): -ENOSPC when all are taken. */
+int virtio_bus_add(struct virtio_bus *bus, struct virtio_dev *dev, const char *id, struct error *err);
+/* The guest runs already, and is to look at this device that it has not seen. */
+void virtio_bus_announce(struct virtio_bus *bus, const struct virtio_dev *dev);
+/* Takes the device out, at once or when the guest has let go of it. */
+void virtio_bus_remove(struct virtio_bus *bus, const struct virtio_dev *dev);
+
+/* The device of that kind (VIRTIO_ID_*, virtio 1.2, section 5) and id, NULL being that of an only one; or NULL. */
+struct virtio_dev *virtio_bus_find(const struct virtio_bus *bus, uint32_t device_id, const char *id);
+/* Whether it is being taken out. */
+bool virtio_bus_is_leaving(const struct virtio_bus *bus, const struct virtio_dev *dev);
+
+/* For the ACPI tables: how many mmio devices there are, and where. */
+unsigned virtio_bus_mmio_places(const struct virtio_bus *bus, struct acpi_virtio ret[LAYOUT_VIRTIO_MAX]);
+
+#endif
