@@ -9,7 +9,8 @@
 
 struct discard {
 	/* Gives back what [gpa, gpa + len) holds in whole pages of the host's. 0; -EFAULT when not all of it is RAM: then what
-	 * comes before has been given back; or another -errno. Any thread; must not call a device. */
+	 * comes before has been given back; or another -errno. Loop thread, or with the device's lock held; must not call a
+	 * device. */
 	int (*range)(void *ctx, gpa_t gpa, uint64_t len);
 	void *ctx;
 };

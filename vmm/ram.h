@@ -39,7 +39,7 @@ void ram_done(struct ram *ram);
 
 /* The host has these bytes back, as far as they make up whole pages of its own; when somebody looks there again they read as
  * zeroes, or of kind cow as the base. 0; -EFAULT when not all of it is RAM: then what comes before has been given back; or
- * another -errno. Any thread, with or without a device's lock. */
+ * another -errno. Loop thread, or with a device's lock held, as for every lookup (devices/gmem.h). */
 int ram_discard(const struct ram *ram, gpa_t gpa, uint64_t len);
 
 #endif

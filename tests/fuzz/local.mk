@@ -9,7 +9,7 @@ else
 FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
-FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
+FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_balloon tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
 FUZZ_TARGETS += tests/fuzz/vhost_user
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
@@ -20,6 +20,10 @@ EXTRA_DIST += tests/fuzz/corpus tests/fuzz/fuzz.h tests/fuzz/replay.c
 tests_fuzz_boot_SOURCES = tests/fuzz/boot.c $(FUZZ_MAIN)
 tests_fuzz_boot_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_boot_LDADD = libhull-vmm-boot.a libhull-devices.a libhull-common.a
+
+tests_fuzz_virtio_balloon_SOURCES = tests/fuzz/virtio_balloon.c $(FUZZ_MAIN)
+tests_fuzz_virtio_balloon_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_virtio_balloon_LDADD = libhull-devices.a libhull-common.a
 
 tests_fuzz_virtio_blk_SOURCES = tests/fuzz/virtio_blk.c $(FUZZ_MAIN)
 tests_fuzz_virtio_blk_LDFLAGS = $(FUZZ_LINK)
