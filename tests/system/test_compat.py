@@ -27,7 +27,7 @@ def test_the_go_sdk_drives_it(network, initramfs, vmlinux, tmp_path):  # noqa: F
     folder.mkdir()
     (folder / "metrics").touch()
     (folder / "fc.log").touch()
-    done = subprocess.run([BUILD / "compat" / "go-sdk", BUILD / "firecracker", folder, vmlinux, initramfs(GUEST, BLK + NET[1:]),
+    done = subprocess.run([BUILD / "compat" / "go-sdk", BUILD / "firecracker", folder, vmlinux, initramfs(GUEST, BLK + NET[1:] + ["virtio_balloon"]),
                            tmp_path / "one", tmp_path / "two", "hull0"], capture_output=True, text=True, timeout=4 * DEADLINE)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{(folder / 'fc.log').read_text()}"

@@ -47,6 +47,21 @@ func waitForConsole(path, text string) error {
 	return fmt.Errorf("the console says only %q", said)
 }
 
+// Until the guest has put so much into its balloon, and has said what else it has.
+func waitForBalloon(ctx context.Context, m *sdk.Machine, mib int64) error {
+	var stats models.BalloonStats
+	var err error
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if stats, err = m.GetBalloonStats(ctx); err != nil {
+			return err
+		}
+		if *stats.ActualMib == mib && *stats.ActualPages == 256*mib && *stats.TargetMib == mib && stats.TotalMemory > 0 && stats.FreeMemory > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("its statistics are %v", stats)
+}
+
 func limiter(bytesPerSecond int64) *models.RateLimiter {
 	return sdk.NewRateLimiter(
 		sdk.TokenBucketBuilder{}.WithBucketSize(bytesPerSecond).WithRefillDuration(time.Second).WithInitialSize(bytesPerSecond).Build(),
@@ -90,6 +105,7 @@ func main() {
 	m, err := sdk.NewMachine(ctx, config(folder, kernel, initrd, drive, tap), sdk.WithProcessRunner(cmd),
 		sdk.WithLogger(logrus.NewEntry(logger)))
 	must("a machine is described", err)
+	m.Handlers.FcInit = m.Handlers.FcInit.AppendAfter(sdk.CreateMachineHandlerName, sdk.NewCreateBalloonHandler(4, true, 1))
 	must("it starts", m.Start(ctx))
 
 	info, err := m.DescribeInstanceInfo(ctx)
@@ -111,6 +127,14 @@ func main() {
 	must("the drive's file changes", m.UpdateGuestDrive(ctx, "data", other))
 	must("the guest reads its new drive", waitForConsole(console, "drive: second"))
 	check("an unknown drive is refused", m.UpdateGuestDrive(ctx, "nothing", other) != nil, nil)
+
+	balloon, err := m.GetBalloonConfig(ctx)
+	must("it has a balloon", err)
+	check("the balloon is as it was made", *balloon.AmountMib == 4 && *balloon.DeflateOnOom && balloon.StatsPollingIntervals == 1, balloon)
+	must("the balloon's size changes", m.UpdateBalloon(ctx, 8))
+	must("the guest fills its balloon", waitForBalloon(ctx, m, 8))
+	must("the statistics' interval changes", m.UpdateBalloonStats(ctx, 60))
+	check("the statistics stay on", m.UpdateBalloonStats(ctx, 0) != nil, nil)
 
 	must("it is told to stop", m.StopVMM())
 	must("it has stopped", m.Wait(ctx))
