@@ -64,10 +64,48 @@ static void discard_pfns(struct virtio_balloon *balloon, size_t n, struct round 
 	}
 }
 
-/* 5.5.6: an array of page numbers. 1 when the request is done, 0 when more of it is left. */
-static int inflate(struct virtio_balloon *balloon, const struct virtq_chain *chain, struct round *round)
+/* Whether pages are to be gathered until the host can have the larger one that they are parts of. That needs a driver that says
+ * what it takes out before it uses it (5.5.3): a page in use must not go with the others. */
+static bool gathers(const struct virtio_balloon *balloon)
 {
-	uint64_t *progress = &balloon->progress[BALLOON_INFLATE];
+	return balloon->blocks.bits && virtio_dev_negotiated(&balloon->dev, VIRTIO_BALLOON_F_MUST_TELL_HOST);
+}
+
+static void gather_pfns(struct virtio_balloon *balloon, size_t n, struct round *round)
+{
+	uint64_t block_bytes = balloon->discard.page_bytes;
+
+	for (size_t i = 0; i < n; i++) {
+		gpa_t gpa = (gpa_t)balloon->pfns[i] << VIRTIO_BALLOON_PFN_SHIFT;
+
+		if (balloon_blocks_put(&balloon->blocks, balloon->pfns[i]) &&
+			discard(balloon, round, align_down(gpa, block_bytes), block_bytes) < 0)
+			metric_inc(&balloon->metrics.event_fails);
+	}
+}
+
+static void take_pfns(struct virtio_balloon *balloon, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		balloon_blocks_take(&balloon->blocks, balloon->pfns[i]);
+}
+
+static void deal_with_pfns(struct virtio_balloon *balloon, enum balloon_role role, size_t n, struct round *round)
+{
+	if (role == BALLOON_DEFLATE)
+		take_pfns(balloon, n);
+	else if (gathers(balloon))
+		gather_pfns(balloon, n, round);
+	else
+		discard_pfns(balloon, n, round);
+	round->discards--; /* to look through them is about as much */
+}
+
+/* 5.5.6: an array of page numbers. 1 when the request is done, 0 when more of it is left. */
+static int work_list(
+	struct virtio_balloon *balloon, enum balloon_role role, const struct virtq_chain *chain, struct round *round)
+{
+	uint64_t *progress = &balloon->progress[role];
 	size_t n;
 
 	if (chain->n_in > 0 || chain->out_bytes == 0 || chain->out_bytes % sizeof(uint32_t))
@@ -76,7 +114,7 @@ static int inflate(struct virtio_balloon *balloon, const struct virtq_chain *cha
 		if (is_over(round))
 			return 0;
 		n = virtq_chain_read(chain, *progress, balloon->pfns, sizeof(balloon->pfns));
-		discard_pfns(balloon, n / sizeof(uint32_t), round);
+		deal_with_pfns(balloon, role, n / sizeof(uint32_t), round);
 		*progress += n;
 	}
 	return 1;
@@ -95,7 +133,7 @@ static void discard_free(struct virtio_balloon *balloon, enum balloon_role role,
 		metric_add(report ? &metrics->free_page_report_freed : &metrics->free_page_hint_freed, piece.iov_len);
 }
 
-/* The buffers that are for us to write are what is free. Returns as inflate(). */
+/* The buffers that are for us to write are what is free. Returns as work_list(). */
 static int discard_buffers(
 	struct virtio_balloon *balloon, enum balloon_role role, const struct virtq_chain *chain, struct round *round)
 {
@@ -145,13 +183,13 @@ static int serve(struct virtio_balloon *balloon, enum balloon_role role, const s
 {
 	switch (role) {
 	case BALLOON_INFLATE:
-		return inflate(balloon, chain, round);
+		return work_list(balloon, role, chain, round);
 	case BALLOON_HINTING:
 		return take_hint(balloon, chain, round);
 	case BALLOON_REPORTING: /* 5.5.6.7 */
 		return chain->n_out > 0 ? -EINVAL : discard_buffers(balloon, role, chain, round);
-	default: /* out of the balloon they come by being used: there is nothing to do */
-		return 1;
+	default: /* out of the balloon they come by being used: mostly there is nothing to do */
+		return gathers(balloon) ? work_list(balloon, role, chain, round) : 1;
 	}
 }
 

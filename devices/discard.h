@@ -13,6 +13,7 @@ struct discard {
 	 * device. */
 	int (*range)(void *ctx, gpa_t gpa, uint64_t len);
 	void *ctx;
+	uint64_t page_bytes; /* of the host's pages: what it can have at once, a power of two */
 };
 
 #endif

@@ -79,6 +79,7 @@ libhull_devices_a_SOURCES += \
 	devices/net_interceptor.h devices/net_order.h
 
 libhull_devices_a_SOURCES += \
+	devices/balloon_blocks.c devices/balloon_blocks.h \
 	devices/balloon_pages.c \
 	devices/discard.h \
 	devices/virtio_balloon.c devices/virtio_balloon.h devices/virtio_balloon_device.h

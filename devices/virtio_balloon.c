@@ -20,6 +20,7 @@
 #include <string.h>
 
 #define BIT(n) (UINT64_C(1) << (n))
+#define PAGE_BYTES (1u << VIRTIO_BALLOON_PFN_SHIFT)
 #define SECOND_NS UINT64_C(1000000000)
 
 #define STATS_PER_REQUEST 64u /* more than that are not looked at */
@@ -40,6 +41,11 @@ static const struct {
 	{BALLOON_HINTING, VIRTIO_BALLOON_F_FREE_PAGE_HINT},
 	{BALLOON_REPORTING, VIRTIO_BALLOON_F_REPORTING},
 };
+
+static bool offers(const struct virtio_balloon *balloon, unsigned feature)
+{
+	return balloon->features >> feature & 1;
+}
 
 /* BALLOON_ROLES when it has none. */
 static enum balloon_role role_of(const struct virtio_balloon *balloon, uint16_t q)
@@ -234,11 +240,22 @@ static void balloon_config_write(struct virtio_dev *dev, uint32_t offset, const 
 		metric_inc(&dev->metrics.cfg_fails);
 }
 
+/* Once all memory is laid out, by devices made later too. */
+static int make_blocks(struct virtio_balloon *balloon)
+{
+	if (balloon->blocks.bits || !offers(balloon, VIRTIO_BALLOON_F_MUST_TELL_HOST))
+		return 0;
+	return balloon_blocks_init(&balloon->blocks, balloon->dev.mem, balloon->discard.page_bytes);
+}
+
 /* Linux has put its first statistics into the ring before DRIVER_OK, and rung too early to be heard. */
 static int balloon_activate(struct virtio_dev *dev)
 {
 	struct virtio_balloon *balloon = to_balloon(dev);
+	int r = make_blocks(balloon);
 
+	if (r < 0)
+		return r;
 	balloon->again_queues = UINT8_MAX;
 	loop_kick(&balloon->again);
 	return 0;
@@ -252,6 +269,7 @@ static void balloon_reset(struct virtio_dev *dev)
 	balloon->actual_pages = 0;
 	balloon->again_queues = 0;
 	memset(balloon->progress, 0, sizeof(balloon->progress));
+	balloon_blocks_clear(&balloon->blocks);
 	balloon->stats_held = false;
 	balloon->stats_known = 0;
 	balloon->hinting = (struct balloon_hinting){.host_cmd = BALLOON_HINT_STOP};
@@ -289,14 +307,15 @@ static void balloon_save(struct virtio_dev *dev, struct state_writer *w)
 	state_put_u32(w, balloon->hinting.guest_cmd);
 	state_put_u32(w, balloon->last_run);
 	state_put_u8(w, balloon->acknowledge_on_stop);
+	balloon_blocks_save(&balloon->blocks, w);
 }
 
 /* Whatever the numbers are, they are no more than what a driver could have brought about. */
 static int balloon_load(struct virtio_dev *dev, struct state_reader *r, struct error *err)
 {
 	struct virtio_balloon *balloon = to_balloon(dev);
+	int result;
 
-	(void)err;
 	balloon->target_pages = state_get_u32(r);
 	balloon->actual_pages = state_get_u32(r);
 	for (unsigned i = 0; i < BALLOON_ROLES; i++)
@@ -309,7 +328,10 @@ static int balloon_load(struct virtio_dev *dev, struct state_reader *r, struct e
 	balloon->hinting.guest_cmd = state_get_u32(r);
 	balloon->last_run = state_get_u32(r);
 	balloon->acknowledge_on_stop = state_get_u8(r);
-	return 0;
+	result = make_blocks(balloon);
+	if (result < 0)
+		return error_set_errno(err, -result, "the saved balloon cannot be kept account of");
+	return balloon_blocks_load(&balloon->blocks, r, err);
 }
 
 static void balloon_free(struct virtio_dev *dev)
@@ -318,6 +340,7 @@ static void balloon_free(struct virtio_dev *dev)
 
 	loop_kick_done(&balloon->again);
 	loop_remove(balloon->stats_timer);
+	balloon_blocks_done(&balloon->blocks);
 	free(balloon);
 }
 
@@ -341,11 +364,6 @@ static const struct virtio_ops balloon_ops = {
 };
 
 /* ---- the API's side ---- */
-
-static bool offers(const struct virtio_balloon *balloon, unsigned feature)
-{
-	return balloon->features >> feature & 1;
-}
 
 static int check_active(const struct virtio_balloon *balloon, struct error *err)
 {
@@ -459,7 +477,8 @@ const struct balloon_metrics *virtio_balloon_metrics(const struct virtio_dev *de
 
 static uint64_t features_of(const struct balloon_config *config)
 {
-	return (config->stats_interval_s ? BIT(VIRTIO_BALLOON_F_STATS_VQ) : 0) |
+	return (config->discard.page_bytes > PAGE_BYTES ? BIT(VIRTIO_BALLOON_F_MUST_TELL_HOST) : 0) |
+	       (config->stats_interval_s ? BIT(VIRTIO_BALLOON_F_STATS_VQ) : 0) |
 	       (config->deflate_on_oom ? BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) : 0) |
 	       (config->hinting ? BIT(VIRTIO_BALLOON_F_FREE_PAGE_HINT) : 0) |
 	       (config->reporting ? BIT(VIRTIO_BALLOON_F_REPORTING) : 0);

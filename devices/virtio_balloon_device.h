@@ -2,6 +2,7 @@
 #ifndef HULL_DEVICES_VIRTIO_BALLOON_DEVICE_H
 #define HULL_DEVICES_VIRTIO_BALLOON_DEVICE_H
 
+#include "devices/balloon_blocks.h"
 #include "devices/loop_kick.h"
 #include "devices/virtio_balloon.h"
 
@@ -32,6 +33,7 @@ struct virtio_balloon {
 	 * the ring and met again. */
 	uint64_t progress[BALLOON_ROLES];
 	uint32_t pfns[BALLOON_PFNS_MAX];
+	struct balloon_blocks blocks; /* without bits where the host's pages are no larger than these */
 
 	/* The driver's buffer of statistics, which is kept until the next are wanted (5.5.6.3). */
 	struct loop_source *stats_timer;

@@ -132,7 +132,7 @@ static int make_devices(struct machine *machine, struct error *err)
 		.vm = &machine->vm,
 		.loop = machine->setup.loop,
 		.mem = &machine->ram.mem,
-		.discard = {discard, &machine->ram},
+		.discard = {discard, &machine->ram, machine->ram.page_bytes},
 		.metrics = machine->setup.metrics,
 		.output = *machine->setup.output,
 		.began_ns = machine->began_ns,

@@ -19,6 +19,7 @@
 #define BASE	    0x10000ull
 #define REGION	    0x8000ull /* bytes; two of them with as large a hole between, then memory nobody may touch */
 #define PAGE	    0x1000ull
+#define BLOCK	    0x40000ull /* the host's pages: so that what is in the balloon is remembered */
 #define QUEUES	    5
 #define QUEUE_BYTES 0x400
 #define QUEUE_SIZE  16
@@ -66,7 +67,7 @@ static void new_device(void)
 		.stats_interval_s = 1,
 		.hinting = true,
 		.reporting = true,
-		.discard = {discard, NULL}};
+		.discard = {discard, NULL, BLOCK}};
 	struct virtio_dev *dev = virtio_balloon_new(&config, loop, &mem, NULL);
 
 	CHECK(dev);

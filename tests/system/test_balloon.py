@@ -198,16 +198,16 @@ def fill_and_empty(guest):
 
 
 @pytest.mark.kvm
-@pytest.mark.parametrize("kind", ["shared", "cow"])
-def test_inflation_gives_back_what_the_guest_freed(start, kind):
-    guest = start({"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1}, memory_kind=kind)
+@pytest.mark.parametrize("kind, pages", [("shared", "None"), ("cow", "None"), ("cow", "Transparent")])
+def test_inflation_gives_back_what_the_guest_freed(start, kind, pages):
+    guest = start({"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1}, memory_kind=kind, huge_pages=pages)
     filled = fill_and_empty(guest)
     target = guest.free_mib() - 20
     kept = guest.held()
     assert max(given_back(filled, kept)) < 0.1  # so far it has heard nothing
     guest.inflate(target)
     given = given_back(filled, guest.held())
-    print(f"{kind}: a balloon of {target} MiB gave back {given[0]:.1%} (PSS), {given[1]:.1%} (cgroup) of {FILE_MIB} MiB")
+    print(f"{kind}, pages {pages}: a balloon of {target} MiB gave back {given[0]:.1%} (PSS), {given[1]:.1%} (cgroup) of {FILE_MIB} MiB")
     assert min(given) >= 0.9
     assert guest.free_mib() < 60
     guest.inflate(0)
@@ -357,7 +357,23 @@ def huge_pages():
 
 @pytest.mark.kvm
 @pytest.mark.parametrize("kind", ["shared", "cow"])
-def test_huge_pages_go_back_whole(start, huge_pages, kind):
+def test_a_balloon_gives_back_huge_pages_once_they_are_whole(start, huge_pages, kind):
+    guest = start({"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1}, memory_kind=kind, huge_pages="2M")
+    guest.fill(FILE_MIB)
+    filled = huge_pages()
+    guest.empty()
+    guest.inflate(guest.free_mib() - 20)
+    print(f"{kind}: a balloon gave back {(huge_pages() - filled) / FILE_MIB:.1%} of {FILE_MIB} MiB in huge pages")
+    assert huge_pages() - filled >= 0.9 * FILE_MIB
+    guest.inflate(0)
+    guest.fill(FILE_MIB)
+    assert guest.tell(f"cmp -n {FILE_MIB * MIB} /mnt/file /dev/zero && echo equal") == "equal"
+    guest.bye()
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("kind", ["shared", "cow"])
+def test_reporting_gives_back_huge_pages(start, huge_pages, kind):
     guest = start({"amount_mib": 0, "deflate_on_oom": False, "free_page_reporting": True}, memory_kind=kind, huge_pages="2M")
     guest.fill(FILE_MIB)
     filled = huge_pages()

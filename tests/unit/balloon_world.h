@@ -82,7 +82,7 @@ static inline int world_setup(void **state)
 		.stats_interval_s = 1,
 		.hinting = true,
 		.reporting = true,
-		.discard = {world_discard, w}};
+		.discard = {world_discard, w, PAGE}};
 	world_make_device(w);
 	world_start(w, WHOLE, QUEUES);
 	*state = w;
