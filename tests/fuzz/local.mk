@@ -15,7 +15,7 @@ check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
 endif
-EXTRA_DIST += tests/fuzz/corpus tests/fuzz/fuzz.h tests/fuzz/replay.c
+EXTRA_DIST += tests/fuzz/corpus tests/fuzz/fuzz.h tests/fuzz/mmio_driver.h tests/fuzz/replay.c
 
 tests_fuzz_boot_SOURCES = tests/fuzz/boot.c $(FUZZ_MAIN)
 tests_fuzz_boot_LDFLAGS = $(FUZZ_LINK)

@@ -3,15 +3,13 @@
  * driver. What it gives back goes at once, its rings too.
  *
  *	byte 0: features  byte 1: n  n steps of 8 bytes  what guest memory begins with: QUEUE_BYTES for each queue */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/mmio_driver.h"
 
 #include "common/log.h"
 #include "devices/virtio_balloon.h"
-#include "devices/virtio_mmio.h"
 
 #include <errno.h>
 #include <linux/virtio_config.h>
-#include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,18 +20,9 @@
 #define BLOCK	    0x40000ull /* the host's pages: so that what is in the balloon is remembered */
 #define QUEUES	    5
 #define QUEUE_BYTES 0x400
-#define QUEUE_SIZE  16
-#define AVAIL	    0x100 /* from a queue's beginning */
-#define USED	    0x140
 #define LIST	    0x4000 /* of the honest driver, from BASE */
 
 enum { STEP_DOORBELL, STEP_WRITE, STEP_READ, STEP_POKE, STEP_AVAILABLE, STEP_SAVE_AND_LOAD, STEP_API, STEP_LOOP, STEP_KINDS };
-
-struct step {
-	uint8_t kind, width;
-	uint16_t offset;
-	uint32_t value;
-} __attribute__((packed));
 
 static struct gmem mem;
 static uint8_t *ram; /* at BASE */
@@ -60,7 +49,7 @@ static struct virtio_dev *balloon(void)
 	return virtio_mmio_device(mmio);
 }
 
-static void new_device(void)
+static struct virtio_mmio *new_device(void)
 {
 	struct balloon_config config = {.target_mib = 1,
 		.deflate_on_oom = true,
@@ -69,10 +58,12 @@ static void new_device(void)
 		.reporting = true,
 		.discard = {discard, NULL, BLOCK}};
 	struct virtio_dev *dev = virtio_balloon_new(&config, loop, &mem, NULL);
+	struct virtio_mmio *made;
 
 	CHECK(dev);
-	mmio = virtio_mmio_new(dev, loop, NULL);
-	CHECK(mmio);
+	made = virtio_mmio_new(dev, loop, NULL);
+	CHECK(made);
+	return made;
 }
 
 static void prepare(void)
@@ -81,62 +72,12 @@ static void prepare(void)
 	ram = fuzz_guest_memory(&mem, BASE, REGION, 2);
 	loop = loop_new();
 	CHECK(loop);
-	new_device();
+	mmio = new_device();
 }
 
-static void wr(uint32_t offset, uint32_t value)
-{
-	virtio_mmio_write(mmio, offset, &value, sizeof(value));
-}
-
-static uint32_t rd(uint32_t offset)
-{
-	uint32_t value;
-
-	virtio_mmio_read(mmio, offset, &value, sizeof(value));
-	return value;
-}
-
-/* Reset, and all the way to DRIVER_OK. */
 static void start(uint32_t features)
 {
-	wr(VIRTIO_MMIO_STATUS, 0);
-	wr(VIRTIO_MMIO_STATUS, 1);
-	wr(VIRTIO_MMIO_STATUS, 3);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, 1);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, rd(VIRTIO_MMIO_DEVICE_FEATURES) & features);
-	wr(VIRTIO_MMIO_STATUS, 11);
-	for (uint32_t q = 0; q < QUEUES; q++) {
-		uint32_t at = (uint32_t)BASE + q * QUEUE_BYTES;
-
-		wr(VIRTIO_MMIO_QUEUE_SEL, q);
-		wr(VIRTIO_MMIO_QUEUE_NUM, QUEUE_SIZE);
-		wr(VIRTIO_MMIO_QUEUE_DESC_LOW, at);
-		wr(VIRTIO_MMIO_QUEUE_AVAIL_LOW, at + AVAIL);
-		wr(VIRTIO_MMIO_QUEUE_USED_LOW, at + USED);
-		wr(VIRTIO_MMIO_QUEUE_READY, 1);
-	}
-	wr(VIRTIO_MMIO_STATUS, 15);
-	CHECK(rd(VIRTIO_MMIO_STATUS) == 15);
-}
-
-static void save_and_load(void)
-{
-	struct state_writer w;
-	struct state_reader r;
-
-	virtio_dev_quiesce(balloon());
-	state_writer_init(&w);
-	virtio_mmio_save(mmio, &w);
-	virtio_mmio_free(mmio);
-	new_device();
-	state_reader_init(&r, w.buf.data, w.buf.len);
-	/* Whatever state a guest can bring about can be saved and loaded, its rings given back or not. */
-	CHECK(virtio_mmio_load(mmio, &r, NULL) == 0);
-	state_writer_done(&w);
-	virtio_dev_resume(balloon());
+	mmio_start(mmio, features, BASE, QUEUE_BYTES, QUEUES);
 }
 
 static void ask(const struct step *step)
@@ -157,43 +98,24 @@ static void ask(const struct step *step)
 	}
 }
 
-static void make_available(uint16_t q, uint32_t count)
-{
-	uint8_t *at = ram + q * QUEUE_BYTES + AVAIL + 2;
-	uint16_t idx;
-
-	memcpy(&idx, at, sizeof(idx));
-	idx = (uint16_t)(idx + count);
-	memcpy(at, &idx, sizeof(idx));
-	virtio_dev_doorbell(balloon(), q);
-}
-
 static void take(const struct step *step)
 {
-	uint8_t data[16];
-
-	memset(data, 0xff, sizeof(data));
 	switch (step->kind % STEP_KINDS) {
 	case STEP_DOORBELL:
 		virtio_dev_doorbell(balloon(), step->offset);
 		break;
 	case STEP_WRITE:
-		memcpy(data, &step->value, sizeof(step->value));
-		virtio_mmio_write(
-			mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
-		break;
 	case STEP_READ:
-		virtio_mmio_read(
-			mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
+		mmio_access(mmio, step, step->kind % STEP_KINDS == STEP_WRITE);
 		break;
 	case STEP_POKE:
 		memcpy(ram + step->offset % (REGION - 4), &step->value, sizeof(step->value));
 		break;
 	case STEP_AVAILABLE:
-		make_available(step->offset % QUEUES, step->value);
+		mmio_make_available(mmio, step->offset % QUEUES, ram + step->offset % QUEUES * QUEUE_BYTES, step->value);
 		break;
 	case STEP_SAVE_AND_LOAD:
-		save_and_load();
+		mmio = mmio_move(mmio, new_device);
 		break;
 	case STEP_API:
 		ask(step);
@@ -208,8 +130,8 @@ static void take(const struct step *step)
 static void honest_request(void)
 {
 	struct vring_desc *desc = (struct vring_desc *)ram;
-	struct vring_avail *avail = (struct vring_avail *)(ram + AVAIL);
-	const struct vring_used *used = (const struct vring_used *)(ram + USED);
+	struct vring_avail *avail = (struct vring_avail *)(ram + MMIO_AVAIL);
+	const struct vring_used *used = (const struct vring_used *)(ram + MMIO_USED);
 	const uint32_t pfn = (BASE + 0x7000) / PAGE;
 
 	memset(ram, 0, REGION);
@@ -221,7 +143,7 @@ static void honest_request(void)
 	n_discards = 0;
 	virtio_dev_doorbell(balloon(), 0);
 	CHECK(used->idx == 1 && used->ring[0].len == 0 && n_discards == 1 && ram[0x7000] == 0);
-	CHECK(rd(VIRTIO_MMIO_INTERRUPT_STATUS) == VIRTIO_MMIO_INT_VRING);
+	CHECK(mmio_rd(mmio, VIRTIO_MMIO_INTERRUPT_STATUS) == VIRTIO_MMIO_INT_VRING);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

@@ -2,14 +2,12 @@
  * the device touches no memory but the guest's, the disk keeps its size, and after a reset it serves an honest driver.
  *
  *	byte 0: features  byte 1: n  n steps of 8 bytes  what guest memory begins with: descriptors, rings, requests */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/mmio_driver.h"
 
 #include "common/log.h"
 #include "devices/virtio_blk.h"
-#include "devices/virtio_mmio.h"
 
 #include <linux/virtio_config.h>
-#include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,19 +17,10 @@
 
 #define BASE	   0x10000ull
 #define REGION	   0x8000ull /* bytes; two of them with as large a hole between, then memory nobody may touch */
-#define QUEUE_SIZE 16
-#define AVAIL	   (BASE + 0x100)
-#define USED	   (BASE + 0x140)
 #define REQUEST	   0x4000 /* of the honest driver, from BASE */
 #define DISK_BYTES 0x8000
 
 enum { STEP_DOORBELL, STEP_WRITE, STEP_READ, STEP_POKE, STEP_AVAILABLE, STEP_SAVE_AND_LOAD, STEP_KINDS };
-
-struct step {
-	uint8_t kind, width;
-	uint16_t offset;
-	uint32_t value;
-} __attribute__((packed));
 
 static struct gmem mem;
 static uint8_t *ram; /* at BASE */
@@ -39,7 +28,7 @@ static struct loop *loop;
 static struct virtio_mmio *mmio;
 static int disk = -1;
 
-static void new_device(void)
+static struct virtio_mmio *new_device(void)
 {
 	struct virtio_blk_config config = {.id = "fuzz",
 		.path = "fuzz",
@@ -47,10 +36,12 @@ static void new_device(void)
 		.engine = BLK_ENGINE_SYNC,
 		.cache = BLK_CACHE_WRITEBACK};
 	struct virtio_dev *dev = virtio_blk_new(&config, loop, &mem, NULL);
+	struct virtio_mmio *made;
 
 	CHECK(dev);
-	mmio = virtio_mmio_new(dev, loop, NULL);
-	CHECK(mmio);
+	made = virtio_mmio_new(dev, loop, NULL);
+	CHECK(made);
+	return made;
 }
 
 static void prepare(void)
@@ -61,90 +52,32 @@ static void prepare(void)
 	CHECK(disk >= 0 && ftruncate(disk, DISK_BYTES) == 0);
 	loop = loop_new();
 	CHECK(loop);
-	new_device();
+	mmio = new_device();
 }
 
-static void wr(uint32_t offset, uint32_t value)
-{
-	virtio_mmio_write(mmio, offset, &value, sizeof(value));
-}
-
-static uint32_t rd(uint32_t offset)
-{
-	uint32_t value;
-
-	virtio_mmio_read(mmio, offset, &value, sizeof(value));
-	return value;
-}
-
-/* Reset, and all the way to DRIVER_OK. */
 static void start(uint32_t features)
 {
-	wr(VIRTIO_MMIO_STATUS, 0);
-	wr(VIRTIO_MMIO_STATUS, 1);
-	wr(VIRTIO_MMIO_STATUS, 3);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, 1);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0);
-	wr(VIRTIO_MMIO_DRIVER_FEATURES, rd(VIRTIO_MMIO_DEVICE_FEATURES) & features);
-	wr(VIRTIO_MMIO_STATUS, 11);
-	wr(VIRTIO_MMIO_QUEUE_SEL, 0);
-	wr(VIRTIO_MMIO_QUEUE_NUM, QUEUE_SIZE);
-	wr(VIRTIO_MMIO_QUEUE_DESC_LOW, BASE);
-	wr(VIRTIO_MMIO_QUEUE_AVAIL_LOW, AVAIL);
-	wr(VIRTIO_MMIO_QUEUE_USED_LOW, USED);
-	wr(VIRTIO_MMIO_QUEUE_READY, 1);
-	wr(VIRTIO_MMIO_STATUS, 15);
-	CHECK(rd(VIRTIO_MMIO_STATUS) == 15);
-}
-
-static void save_and_load(void)
-{
-	struct state_writer w;
-	struct state_reader r;
-
-	virtio_dev_quiesce(virtio_mmio_device(mmio));
-	state_writer_init(&w);
-	virtio_mmio_save(mmio, &w);
-	virtio_mmio_free(mmio);
-	new_device();
-	state_reader_init(&r, w.buf.data, w.buf.len);
-	/* Whatever state a guest can bring about can be saved and loaded. */
-	CHECK(virtio_mmio_load(mmio, &r, NULL) == 0);
-	state_writer_done(&w);
-	virtio_dev_resume(virtio_mmio_device(mmio));
+	mmio_start(mmio, features, BASE, 0, 1);
 }
 
 static void take(const struct step *step)
 {
-	uint8_t data[16];
-	uint16_t idx;
-
-	memset(data, 0xff, sizeof(data));
 	switch (step->kind % STEP_KINDS) {
 	case STEP_DOORBELL:
 		virtio_dev_doorbell(virtio_mmio_device(mmio), step->offset);
 		break;
 	case STEP_WRITE:
-		memcpy(data, &step->value, sizeof(step->value));
-		virtio_mmio_write(
-			mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
-		break;
 	case STEP_READ:
-		virtio_mmio_read(
-			mmio, step->offset % (VIRTIO_MMIO_SIZE + 16), data, step->width % sizeof(data));
+		mmio_access(mmio, step, step->kind % STEP_KINDS == STEP_WRITE);
 		break;
 	case STEP_POKE:
 		memcpy(ram + step->offset % (REGION - 4), &step->value, sizeof(step->value));
 		break;
 	case STEP_AVAILABLE:
-		memcpy(&idx, ram + 0x102, sizeof(idx));
-		idx = (uint16_t)(idx + step->value);
-		memcpy(ram + 0x102, &idx, sizeof(idx));
-		virtio_dev_doorbell(virtio_mmio_device(mmio), 0);
+		mmio_make_available(mmio, 0, ram, step->value);
 		break;
 	case STEP_SAVE_AND_LOAD:
-		save_and_load();
+		mmio = mmio_move(mmio, new_device);
 		break;
 	}
 }
@@ -153,7 +86,7 @@ static void take(const struct step *step)
 static void honest_request(void)
 {
 	struct vring_desc *desc = (struct vring_desc *)ram;
-	struct vring_avail *avail = (struct vring_avail *)(ram + 0x100);
+	struct vring_avail *avail = (struct vring_avail *)(ram + MMIO_AVAIL);
 	const uint32_t get_id = 8;
 
 	memset(ram, 0, REGION);
@@ -165,7 +98,7 @@ static void honest_request(void)
 	start(0);
 	virtio_dev_doorbell(virtio_mmio_device(mmio), 0);
 	CHECK(memcmp(ram + REQUEST + 16, "fuzz", 5) == 0 && ram[REQUEST + 36] == 0);
-	CHECK(rd(VIRTIO_MMIO_INTERRUPT_STATUS) == VIRTIO_MMIO_INT_VRING);
+	CHECK(mmio_rd(mmio, VIRTIO_MMIO_INTERRUPT_STATUS) == VIRTIO_MMIO_INT_VRING);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
