@@ -52,6 +52,11 @@ hull_vmm_SOURCES = \
 hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)
 
+# For docs/: tells the API's fields.
+noinst_PROGRAMS += api-manual
+api_manual_SOURCES = vmm/api_manual.c
+api_manual_LDADD = libhull-vmm.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)
+
 # Under this name it takes Firecracker's command line.
 all-local: firecracker
 firecracker: hull-vmm$(EXEEXT)
