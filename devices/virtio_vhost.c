@@ -293,9 +293,8 @@ static int vhost_activate(struct virtio_dev *dev)
 		return 0;
 	}
 	take_back(v, 0);
-	if (!v->backend->lost)
-		log_warn("%s %s cannot be started: %s", v->ops.name, v->id, err.message);
 	failed(v, &err);
+	virtio_dev_broken(dev, err.message); /* which bounds what a driver can have logged */
 	return r;
 }
 

@@ -25,18 +25,17 @@ def wait_for_socket(path, process, log):
         select.select([], [], [], 0.005)
 
 
+def compile_test(source, program, *libraries):
+    """A C program below tests, with the devices' and the common library."""
+    subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Werror", f"-I{TOP}", "-o", program, TOP / "tests" / source,
+                    BUILD / "libhull-devices.a", BUILD / "libhull-common.a", "-lpthread", *libraries], check=True)
+    return program
+
+
 @pytest.fixture(scope="session")
 def own_backend(tmp_path_factory):
     """own_backend(name): the program tests/system/NAME.c, a back-end of our own."""
-    folder = tmp_path_factory.mktemp("programs")
-
-    def build(name):
-        subprocess.run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Werror", f"-I{TOP}", "-o", folder / name,
-                        TOP / "tests" / "system" / f"{name}.c", BUILD / "libhull-devices.a", BUILD / "libhull-common.a",
-                        "-lpthread"], check=True)
-        return folder / name
-
-    return build
+    return lambda name: compile_test(f"system/{name}.c", tmp_path_factory.mktemp("programs") / name)
 
 
 @pytest.fixture
@@ -459,6 +458,15 @@ def test_http_both_ways_through_a_vhost_user_network(boot, config, tap, server, 
     machine = move_data(boot, server, 1)
     machine.send("\n")
     finish(machine)
+
+
+@pytest.mark.kvm
+def test_vhost_net_stops_and_goes_on(network, tmp_path):  # noqa: F811
+    """The unit test of it, on a host that has one."""
+    subprocess.run(["modprobe", "vhost_net"], check=True)
+    program = compile_test("unit/vhost_kernel.c", tmp_path / "vhost_kernel", "-lcmocka")
+    done = subprocess.run([program], capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0 and "SKIPPED" not in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.kvm

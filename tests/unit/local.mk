@@ -2,7 +2,7 @@
 # not say otherwise.
 EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
 	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h \
-	tests/unit/vhost_backend.h tests/unit/vhost_world.h
+	tests/unit/vhost_backend.h tests/unit/vhost_world.h tests/unit/tap.h
 UNIT_TESTS =
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)
@@ -59,7 +59,8 @@ tests_unit_virtio_vsock_flow_LDADD = $(DEVICES_TEST_LIBS)
 # The test does something at the instant of this call.
 tests_unit_virtio_vsock_flow_LDFLAGS = -Wl,--wrap=virtq_enable_doorbell
 
-UNIT_TESTS += tests/unit/virtio_vhost tests/unit/vhost_user
+UNIT_TESTS += tests/unit/virtio_vhost tests/unit/vhost_user tests/unit/vhost_kernel
+tests_unit_vhost_kernel_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_vhost_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_vhost_user_LDADD = $(DEVICES_TEST_LIBS)
 

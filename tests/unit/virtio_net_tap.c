@@ -1,42 +1,11 @@
 /* virtio-net over a real tap, in a network namespace of its own. */
 #include "tests/unit/net_world.h"
+#include "tests/unit/tap.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/if_packet.h>
-#include <linux/if_tun.h>
-#include <linux/sockios.h>
-#include <net/ethernet.h>
-#include <net/if.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
-
-static void interface_up(const char *name)
-{
-	struct ifreq ifr = {0};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
-	assert_int_equal(ioctl(fd, SIOCGIFFLAGS, &ifr), 0);
-	ifr.ifr_flags |= IFF_UP;
-	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &ifr), 0);
-	close(fd);
-}
-
-/* All that the host's stack sees of our EtherType on the interface. */
-static int packet_socket(const char *name)
-{
-	struct sockaddr_ll address = {.sll_family = AF_PACKET,
-	        .sll_protocol = htobe16(0x88b5),
-	        .sll_ifindex = (int)if_nametoindex(name)};
-	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htobe16(0x88b5));
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	return fd;
-}
 
 static int setup_tap(void **state)
 {
