@@ -29,8 +29,11 @@ struct vhost_memory_map {
 
 struct vhost_ops {
 	bool needs_shared_memory; /* only regions with a descriptor are for it */
-	/* What the driver has accepted of `features`, and where guest memory is. While no queue is started. */
-	int (*start)(struct vhost *vhost, uint64_t driver_features, const struct vhost_memory_map *map, struct error *err);
+	/* What the driver has accepted of `features`. While no queue is started. */
+	int (*start)(struct vhost *vhost, uint64_t driver_features, struct error *err);
+	/* Where guest memory is; before a queue is started, and whenever that changes. When it returns, what was there before and
+	 * is there no more is left alone. */
+	int (*set_memory)(struct vhost *vhost, const struct vhost_memory_map *map, struct error *err);
 	int (*start_queue)(struct vhost *vhost, const struct vhost_queue *queue, struct error *err);
 	/* Returns when the queue is left alone, where it is to go on. */
 	int (*stop_queue)(struct vhost *vhost, uint16_t index, uint16_t *ret_next_avail, struct error *err);

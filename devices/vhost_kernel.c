@@ -44,8 +44,9 @@ static int call(struct vhost_kernel *k, unsigned long request, const void *argum
 	return 0;
 }
 
-static int set_memory(struct vhost_kernel *k, const struct vhost_memory_map *map, struct error *err)
+static int kernel_set_memory(struct vhost *vhost, const struct vhost_memory_map *map, struct error *err)
 {
+	struct vhost_kernel *k = from_vhost(vhost);
 	union {
 		struct vhost_memory memory;
 		char room[sizeof(struct vhost_memory) + GMEM_REGIONS_MAX * sizeof(struct vhost_memory_region)];
@@ -60,8 +61,7 @@ static int set_memory(struct vhost_kernel *k, const struct vhost_memory_map *map
 	return call(k, VHOST_SET_MEM_TABLE, &table, "guest memory", err);
 }
 
-static int kernel_start(
-	struct vhost *vhost, uint64_t driver_features, const struct vhost_memory_map *map, struct error *err)
+static int kernel_start(struct vhost *vhost, uint64_t driver_features, struct error *err)
 {
 	struct vhost_kernel *k = from_vhost(vhost);
 	uint64_t features = driver_features & vhost->features & RING_FEATURES;
@@ -69,8 +69,7 @@ static int kernel_start(
 
 	if (r < 0)
 		return error_set_errno(err, -r, "the tap does not take the driver's offloads");
-	r = call(k, VHOST_SET_FEATURES, &features, "the driver's features", err);
-	return r == 0 ? set_memory(k, map, err) : r;
+	return call(k, VHOST_SET_FEATURES, &features, "the driver's features", err);
 }
 
 static int kernel_start_queue(struct vhost *vhost, const struct vhost_queue *queue, struct error *err)
@@ -131,6 +130,7 @@ static void kernel_free(struct vhost *vhost)
 
 static const struct vhost_ops kernel_ops = {
 	.start = kernel_start,
+	.set_memory = kernel_set_memory,
 	.start_queue = kernel_start_queue,
 	.stop_queue = kernel_stop_queue,
 	.free = kernel_free,

@@ -285,8 +285,9 @@ static int tell_vring_fd(struct vhost_user *u, enum vhost_user_request type, uin
 
 /* ---- the device's life ---- */
 
-static int tell_memory(struct vhost_user *u, const struct vhost_memory_map *map, struct error *err)
+static int user_set_memory(struct vhost *vhost, const struct vhost_memory_map *map, struct error *err)
 {
+	struct vhost_user *u = from_vhost(vhost);
 	struct vhost_user_memory table = {.n = map->n};
 	int fds[VHOST_USER_REGIONS_MAX];
 	struct request request = {.type = VHOST_USER_SET_MEM_TABLE, .payload = &table, .fds = fds, .n_fds = map->n};
@@ -304,17 +305,14 @@ static int tell_memory(struct vhost_user *u, const struct vhost_memory_map *map,
 	return tell_with_fds(u, &request, err);
 }
 
-static int user_start(
-	struct vhost *vhost, uint64_t driver_features, const struct vhost_memory_map *map, struct error *err)
+static int user_start(struct vhost *vhost, uint64_t driver_features, struct error *err)
 {
 	struct vhost_user *u = from_vhost(vhost);
 	uint64_t features = driver_features & vhost->features;
-	int r;
 
 	if (u->has_protocol_features)
 		features |= BIT(VHOST_USER_F_PROTOCOL_FEATURES);
-	r = tell_u64(u, VHOST_USER_SET_FEATURES, features, err);
-	return r == 0 ? tell_memory(u, map, err) : r;
+	return tell_u64(u, VHOST_USER_SET_FEATURES, features, err);
 }
 
 static int user_start_queue(struct vhost *vhost, const struct vhost_queue *queue, struct error *err)
@@ -494,6 +492,7 @@ static void user_free(struct vhost *vhost)
 static const struct vhost_ops user_ops = {
 	.needs_shared_memory = true,
 	.start = user_start,
+	.set_memory = user_set_memory,
 	.start_queue = user_start_queue,
 	.stop_queue = user_stop_queue,
 	.reset = user_reset,

@@ -191,6 +191,14 @@ bool virtio_dev_holds(struct virtio_dev *dev, const void *host, uint64_t len)
 	return dev->active && dev->ops->holds && dev->ops->holds(dev, host, len);
 }
 
+void virtio_dev_memory_changed(struct virtio_dev *dev)
+{
+	virtio_dev_enter(dev);
+	if (dev->active && dev->ops->memory_changed)
+		dev->ops->memory_changed(dev);
+	virtio_dev_leave(dev);
+}
+
 void virtio_dev_quiesce(struct virtio_dev *dev)
 {
 	virtio_dev_enter(dev);

@@ -56,6 +56,10 @@ struct virtio_ops {
 	 * let go. */
 	bool (*holds)(struct virtio_dev *dev, const void *host, uint64_t len);
 
+	/* Regions of guest memory have come, or are there again after all. NULL: it looks at each request. Called only when active,
+	 * by the loop's thread. */
+	void (*memory_changed)(struct virtio_dev *dev);
+
 	/* Bring requests in flight to rest (completed, or back in the ring), so that the rings and save() tell all.
 	 * Doorbells do not come any more; what the device hears from elsewhere must leave the rings alone while
 	 * dev->quiesced. resume() goes on, also on a freshly loaded device: it looks into every queue, since doorbells
@@ -158,6 +162,8 @@ void virtio_dev_config_changed(struct virtio_dev *dev);
 /* Whether the device may still touch these bytes of host memory, having found them earlier: its rings are there, or buffers
  * of its requests (devices/gmem.h says what for). */
 bool virtio_dev_holds(struct virtio_dev *dev, const void *host, uint64_t len);
+/* Regions of guest memory have come, or after virtio_dev_holds() do not go. Loop thread; takes the lock itself. */
+void virtio_dev_memory_changed(struct virtio_dev *dev);
 /* The driver broke the rules: NEEDS_RESET, configuration interrupt, one log line, no more queue work until reset. */
 void virtio_dev_broken(struct virtio_dev *dev, const char *why) __attribute__((nonnull));
 

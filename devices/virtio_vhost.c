@@ -95,7 +95,7 @@ static int start_queue(struct virtio_vhost *v, uint16_t q, struct error *err)
 }
 
 /* What is to be read only is left out: nobody could hold the other side to that. */
-static void map_memory(struct virtio_vhost *v)
+static int tell_memory(struct virtio_vhost *v, struct error *err)
 {
 	const struct gmem_region *region = NULL;
 
@@ -103,6 +103,7 @@ static void map_memory(struct virtio_vhost *v)
 	while ((region = gmem_next(v->dev.mem, region)))
 		if (!region->read_only && (region->fd >= 0 || !v->backend->ops->needs_shared_memory))
 			v->map.regions[v->map.n++] = region;
+	return v->backend->ops->set_memory(v->backend, &v->map, err);
 }
 
 static int start(struct virtio_vhost *v, struct error *err)
@@ -110,8 +111,9 @@ static int start(struct virtio_vhost *v, struct error *err)
 	int r;
 
 	begin(v);
-	map_memory(v);
-	r = v->backend->ops->start(v->backend, v->dev.driver_features, &v->map, err);
+	r = v->backend->ops->start(v->backend, v->dev.driver_features, err);
+	if (r == 0)
+		r = tell_memory(v, err);
 	for (uint16_t q = 0; q < v->ops.n_queues && r == 0; q++)
 		if (v->dev.queues[q].ready)
 			r = start_queue(v, q, err);
@@ -308,19 +310,40 @@ static void vhost_reset(struct virtio_dev *dev)
 		failed(v, &err);
 }
 
-/* Nobody tells us what is in flight. Blocks of a region that stays mapped do no harm to anybody but a driver that took them away
- * while it had requests in them; a region that goes might be in use for ever after. */
+/* As vhost_ops.set_memory(); what fails is said. */
+static int tell_memory_again(struct virtio_vhost *v)
+{
+	struct error err = {0};
+	int r;
+
+	begin(v);
+	r = tell_memory(v, &err);
+	if (r < 0) {
+		failed(v, &err);
+		virtio_dev_broken(&v->dev, err.message);
+	}
+	return r;
+}
+
+static void vhost_memory_changed(struct virtio_dev *dev)
+{
+	tell_memory_again(from_dev(dev));
+}
+
+/* Nobody tells us what is in flight, but a region that goes can be taken from the back-end: hidden, it is not told of any more. One
+ * that is lost has its own mappings, if it has any.
+ * Blocks of a region that stays mapped do no harm to anybody but a driver that took them away while it had requests in them. */
 static bool vhost_holds(struct virtio_dev *dev, const void *host, uint64_t len)
 {
-	const struct virtio_vhost *v = from_dev(dev);
+	struct virtio_vhost *v = from_dev(dev);
+	bool told_of_it = false;
 
 	for (unsigned i = 0; i < v->map.n; i++) {
 		const struct gmem_region *region = v->map.regions[i];
 
-		if (!region->blocks && virtq_overlaps(region->host, region->size_bytes, host, len))
-			return true;
+		told_of_it |= !region->blocks && virtq_overlaps(region->host, region->size_bytes, host, len);
 	}
-	return false;
+	return told_of_it && tell_memory_again(v) < 0 && !v->backend->lost;
 }
 
 /* It was for the back-end, which has heard it too. From now on the loop does not. */
@@ -401,6 +424,7 @@ static const struct virtio_ops vhost_ops = {
 	.reset = vhost_reset,
 	.doorbell = vhost_doorbell,
 	.holds = vhost_holds,
+	.memory_changed = vhost_memory_changed,
 	.quiesce = vhost_quiesce,
 	.resume = vhost_resume,
 	.save = vhost_save,

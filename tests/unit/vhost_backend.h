@@ -156,6 +156,20 @@ static inline void backend_set_memory(struct backend *b, const struct backend_me
 	}
 }
 
+/* Rings that are being worked on are looked for again where they are mapped now. */
+static inline void backend_find_rings(struct backend *b)
+{
+	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++) {
+		struct backend_ring *ring = &b->rings[q];
+		uint16_t next = ring->vq.next_avail;
+
+		if (!ring->started)
+			continue;
+		BACKEND_CHECK(virtq_enable(&ring->vq) == 0);
+		virtq_take_over(&ring->vq, next);
+	}
+}
+
 /* A ring's addresses are the front-end's own. */
 static inline gpa_t backend_gpa(const struct backend *b, uint64_t user_address)
 {
@@ -324,6 +338,7 @@ static inline void backend_serve(struct backend *b, struct backend_message *m)
 		break;
 	case VHOST_USER_SET_MEM_TABLE:
 		backend_set_memory(b, m);
+		backend_find_rings(b);
 		break;
 	case VHOST_USER_RESET_DEVICE:
 		for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)

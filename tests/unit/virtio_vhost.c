@@ -348,6 +348,47 @@ static void a_folder_has_its_tag_and_queues(void **state)
 	assert_non_null(strstr(w->err.message, "works on 3 queues, and 4 are needed"));
 }
 
+/* A file that is plugged, and taken out again, while the rings are worked on. */
+static void memory_comes_and_goes(void **state)
+{
+	struct world *w = *state;
+	struct gmem_region plugged = {.gpa = FAR_REGION + 4 * REGION,
+		.size_bytes = REGION,
+		.host = w->g.ram + REGION, /* seen a second time */
+		.kind = GMEM_DEVICE,
+		.fd = w->ram_fd,
+		.fd_offset = REGION};
+
+	world_make_blk(w);
+	world_start(w, 0, 1);
+	world_is_served(w, 0);
+	assert_int_equal(gmem_add_region(&w->g.mem, &plugged), 0);
+	virtio_dev_memory_changed(w->dev);
+	assert_int_equal(w->b.n_regions, 3);
+	world_is_served(w, 0);
+	gmem_hide(&w->g.mem, plugged.gpa);
+	virtio_dev_enter(w->dev);
+	assert_false(virtio_dev_holds(w->dev, plugged.host, REGION));
+	assert_int_equal(w->b.n_regions, 2);
+	assert_true(virtio_dev_holds(w->dev, w->g.ram, REGION)); /* its rings are there */
+	virtio_dev_leave(w->dev);
+	gmem_show(&w->g.mem, plugged.gpa); /* somebody else held it */
+	virtio_dev_memory_changed(w->dev);
+	assert_int_equal(w->b.n_regions, 3);
+	world_is_served(w, 0);
+	assert_int_equal(w->b.told[VHOST_USER_SET_VRING_KICK], 1);
+	/* What is nobody else's, or only to be read, is not told of. */
+	plugged.gpa += 4 * REGION;
+	plugged.fd = -1;
+	assert_int_equal(gmem_add_region(&w->g.mem, &plugged), 0);
+	plugged.gpa += 4 * REGION;
+	plugged.fd = w->ram_fd;
+	plugged.read_only = true;
+	assert_int_equal(gmem_add_region(&w->g.mem, &plugged), 0);
+	virtio_dev_memory_changed(w->dev);
+	assert_int_equal(w->b.n_regions, 3);
+}
+
 static void memory_of_our_own_cannot_be_worked_on(void **state)
 {
 	struct world *w = *state;
@@ -378,6 +419,7 @@ int main(void)
 		TEST(a_disk_of_another_size_is_refused),
 		TEST(a_shared_folder_in_use_cannot_move),
 		TEST(a_folder_has_its_tag_and_queues),
+		TEST(memory_comes_and_goes),
 		TEST(memory_of_our_own_cannot_be_worked_on),
 	};
 
