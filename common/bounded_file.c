@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@ void bounded_file_wrote(struct bounded_file *file, int fd, uint64_t bytes)
 	struct stat st;
 	off_t excess;
 
-	if (file->limit_bytes == 0 || (file->unchecked += bytes) < file->limit_bytes / CHECKS)
+	if (file->limit_bytes == 0 || atomic_fetch_add(&file->unchecked, bytes) + bytes < file->limit_bytes / CHECKS)
 		return;
 	file->unchecked = 0;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size <= file->limit_bytes)
