@@ -25,14 +25,73 @@ static void *must(void *p)
 	return p;
 }
 
+static int compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static json_t *copy_sorted(const json_t *value);
+
+static json_t *copy_object(const json_t *object)
+{
+	cleanup_free const char **keys = must(calloc(json_object_size(object) + 1, sizeof(*keys)));
+	json_t *copy = must(json_object()), *value;
+	const char *key;
+	size_t n = 0;
+
+	json_object_foreach((json_t *)object, key, value)
+		keys[n++] = key;
+	qsort(keys, n, sizeof(*keys), compare_keys);
+	for (size_t i = 0; i < n; i++)
+		if (json_object_set_new(copy, keys[i], copy_sorted(json_object_get(object, keys[i]))) < 0)
+			abort();
+	return copy;
+}
+
+/* What is read many times is sorted once. A new reference. */
+static json_t *copy_sorted(const json_t *value)
+{
+	json_t *copy, *item;
+	size_t i;
+
+	if (json_is_object(value))
+		return copy_object(value);
+	if (!json_is_array(value))
+		return json_incref((json_t *)value);
+	copy = must(json_array());
+	json_array_foreach(value, i, item)
+		if (json_array_append_new(copy, copy_sorted(item)) < 0)
+			abort();
+	return copy;
+}
+
+static bool has_fraction(const json_t *value)
+{
+	const char *key;
+	json_t *item;
+	size_t i;
+
+	json_object_foreach((json_t *)value, key, item)
+		if (has_fraction(item))
+			return true;
+	json_array_foreach(value, i, item)
+		if (has_fraction(item))
+			return true;
+	return json_is_real(value);
+}
+
 /* 17 digits always read back as the same number, 15 look as the number was written: they are used when they do, too. */
 static char *json_text(const json_t *value)
 {
-	const size_t flags = JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY;
+	const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY;
 	char *text = must(json_dumps(value, flags | JSON_REAL_PRECISION(15)));
-	json_t *again = json_loads(text, JSON_DECODE_ANY, NULL);
-	bool same = json_equal(again, value);
+	json_t *again;
+	bool same;
 
+	if (!has_fraction(value))
+		return text;
+	again = json_loads(text, JSON_DECODE_ANY, NULL);
+	same = json_equal(again, value);
 	json_decref(again);
 	if (same)
 		return text;
@@ -50,14 +109,14 @@ static int check_size(const struct mmds_store *store, const json_t *data, struct
 	return error_set(err, EMSGSIZE, "the metadata would have %zu bytes; the data store holds %zu", len, store->limit);
 }
 
-int mmds_store_put(struct mmds_store *store, json_t *data, struct error *err)
+int mmds_store_put(struct mmds_store *store, const json_t *data, struct error *err)
 {
 	int r = check_size(store, data, err);
 
 	if (r < 0)
 		return r;
 	json_decref(store->data);
-	store->data = json_incref(data);
+	store->data = copy_sorted(data);
 	return 0;
 }
 
@@ -174,25 +233,18 @@ int mmds_put_json(struct buf *out, const json_t *value)
 	return buf_append(out, text, strlen(text));
 }
 
-static int compare_keys(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static int put_keys(struct buf *out, const json_t *object)
 {
-	size_t n = 0;
-	cleanup_free const char **keys = must(calloc(json_object_size(object) + 1, sizeof(*keys)));
-	const char *key;
+	const char *key, *between = "";
 	json_t *value;
 	int r = 0;
 
-	json_object_foreach((json_t *)object, key, value)
-		keys[n++] = key;
-	qsort(keys, n, sizeof(*keys), compare_keys);
-	for (size_t i = 0; i < n && r == 0; i++)
-		r = buf_printf(out, "%s%s%s", i ? "\n" : "", keys[i],
-			json_is_object(json_object_get(object, keys[i])) ? "/" : "");
+	json_object_foreach((json_t *)object, key, value) {
+		r = buf_printf(out, "%s%s%s", between, key, json_is_object(value) ? "/" : "");
+		if (r < 0)
+			break;
+		between = "\n";
+	}
 	return r;
 }
 

@@ -57,7 +57,7 @@ int hotplug_put(struct monitor *monitor, enum hotplug_kind kind, struct api_call
 	config_settle(&monitor->config);
 	r = kinds[kind].plug(machine_devices(monitor->machine), call->id, err);
 	if (r < 0)
-		config_remove(&monitor->config, key, call->id);
+		config_remove(&monitor->config, key, call->id, NULL);
 	return r;
 }
 
@@ -65,10 +65,10 @@ int hotplug_delete(struct monitor *monitor, enum hotplug_kind kind, struct api_c
 {
 	int r = check_bus(monitor, err);
 
+	if (r == 0)
+		r = config_remove(&monitor->config, kinds[kind].key, call->id, err);
 	if (r < 0)
 		return r;
-	if (!config_remove(&monitor->config, kinds[kind].key, call->id))
-		return error_set(err, ENOENT, "%s has no \"%s\"", kinds[kind].key, call->id);
 	virtio_bus_remove(bus_of(monitor), virtio_bus_find(bus_of(monitor), kinds[kind].device_id, call->id));
 	return 0;
 }

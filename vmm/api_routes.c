@@ -11,6 +11,7 @@
 #include "vmm/api_balloon.h"
 #include "vmm/api_hotplug.h"
 #include "vmm/api_live.h"
+#include "vmm/api_mmds.h"
 #include "vmm/api_vhost.h"
 #include "vmm/boot.h"
 #include "vmm/devices_vhost.h"
@@ -209,9 +210,7 @@ static int put_metrics(void *ctx, struct api_call *call, struct error *err)
 
 static int remove_item(void *ctx, struct api_call *call, const char *key, struct error *err)
 {
-	if (!config_remove(&((struct monitor *)ctx)->config, key, call->id))
-		return error_set(err, ENOENT, "%s has no \"%s\"", key, call->id);
-	return 0;
+	return config_remove(&((struct monitor *)ctx)->config, key, call->id, err);
 }
 
 static int delete_drive(void *ctx, struct api_call *call, struct error *err)
@@ -329,6 +328,10 @@ const struct api_route monitor_routes[] = {
 	{HTTP_PATCH, "/balloon/hinting/start", API_STARTED, API_BODY_OPTIONAL, balloon_start_hinting},
 	{HTTP_GET, "/balloon/hinting/status", API_STARTED, API_BODY_NONE, balloon_get_hinting},
 	{HTTP_PATCH, "/balloon/hinting/stop", API_STARTED, API_BODY_OPTIONAL, balloon_stop_hinting},
+	{HTTP_GET, "/mmds", API_ALWAYS, API_BODY_NONE, mmds_get_data},
+	{HTTP_PUT, "/mmds", API_ALWAYS, API_BODY_JSON, mmds_put_data},
+	{HTTP_PATCH, "/mmds", API_ALWAYS, API_BODY_JSON, mmds_patch_data},
+	{HTTP_PUT, "/mmds/config", API_NOT_STARTED, API_BODY_JSON, mmds_put_config},
 	{HTTP_PUT, "/logger", API_NOT_STARTED, API_BODY_JSON, put_logger},
 	{HTTP_PUT, "/metrics", API_NOT_STARTED, API_BODY_JSON, put_metrics},
 	{HTTP_PUT, "/serial", API_NOT_STARTED, API_BODY_JSON, put_serial},

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "vmm/api.h"
+#include "vmm/options.h"
 
 #include <errno.h>
 #include <string.h>
@@ -20,7 +21,7 @@
 #define CONNECTIONS_MAX 16
 #define BACKLOG		64
 #define READ_BYTES	16384
-#define ANSWER_MAX	(4u << 20)
+#define ANSWER_MAX	(2 * OPTIONS_BODY_BYTES_MAX) /* what was put is read again, and may be written longer */
 #define DROPPED_MAX	(8u << 20)
 #define CONTINUE	"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -20,7 +20,5 @@ int vhost_put_filesystem(void *ctx, struct api_call *call, struct error *err)
 
 int vhost_delete_filesystem(void *ctx, struct api_call *call, struct error *err)
 {
-	if (!config_remove(&((struct monitor *)ctx)->config, KEY, call->id))
-		return error_set(err, ENOENT, KEY " has no \"%s\"", call->id);
-	return 0;
+	return config_remove(&((struct monitor *)ctx)->config, KEY, call->id, err);
 }

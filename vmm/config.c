@@ -9,7 +9,7 @@
 #include <strings.h>
 
 static const char *const unsupported_names[] = {
-	"cpu-config", "memory-hotplug", "mmds-config", "pmem"};
+	"cpu-config", "memory-hotplug", "pmem"};
 static_assert(
 	ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
 
@@ -185,6 +185,42 @@ static int check_filesystem(const struct config *config, size_t index, struct er
 	return r < 0 ? error_in_field(err, "filesystems[%zu]", index) : 0;
 }
 
+static const struct config_net *find_net(const struct config *config, const char *id)
+{
+	for (size_t i = 0; i < config->nets.len; i++)
+		if (strcmp(config_net(config, i)->iface_id, id) == 0)
+			return config_net(config, i);
+	return NULL;
+}
+
+static int check_mmds(const struct config *config, struct error *err)
+{
+	const struct json_strings *ids = config->mmds ? &config->mmds->network_interfaces : NULL;
+
+	for (size_t i = 0; ids && i < ids->len; i++) {
+		const struct config_net *net = find_net(config, ids->items[i]);
+
+		if (!net)
+			return error_set_field(err, ENOENT, "mmds-config.network_interfaces",
+				"names \"%s\", and no network interface has that id", ids->items[i]);
+		if (config_net_is_vhost(net))
+			return error_set_field(err, EINVAL, "mmds-config.network_interfaces",
+				"names \"%s\", which is given with %s: its frames go past this process", ids->items[i],
+				net->vhost ? "vhost" : "vhost_user_socket");
+	}
+	return 0;
+}
+
+bool config_net_has_mmds(const struct config *config, const struct config_net *net)
+{
+	const struct json_strings *ids = config->mmds ? &config->mmds->network_interfaces : NULL;
+
+	for (size_t i = 0; ids && i < ids->len; i++)
+		if (strcmp(ids->items[i], net->iface_id) == 0)
+			return true;
+	return false;
+}
+
 int config_check(const struct config *config, struct error *err)
 {
 	size_t n_virtio = config->drives.len + config->nets.len + config->filesystems.len + !!config->vsock + !!config->entropy +
@@ -201,6 +237,8 @@ int config_check(const struct config *config, struct error *err)
 		r = check_balloon(config, err);
 	for (size_t i = 0; i < config->filesystems.len && r == 0; i++)
 		r = check_filesystem(config, i, err);
+	if (r == 0)
+		r = check_mmds(config, err);
 	if (r == 0 && n_virtio > CONFIG_DEVICES_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, CONFIG_DEVICES_MAX);

@@ -91,6 +91,13 @@ struct config_metrics {
 	json_t *properties; /* an object of strings, in each line; empty: none */
 };
 
+struct config_mmds {
+	struct json_strings network_interfaces; /* iface_ids; one at least */
+	int version;			       /* enum mmds_version */
+	char *ipv4_address;		       /* of the guest's link: 169.254.1.0 to 169.254.254.255 */
+	bool imds_compat;
+};
+
 struct config {
 	struct config_boot boot;
 	struct config_machine machine;
@@ -103,7 +110,8 @@ struct config {
 	struct config_serial *serial;
 	struct config_logger *logger;
 	struct config_metrics *metrics;
-	json_t *unsupported[4]; /* keys of Firecracker's that this monitor does not serve yet */
+	struct config_mmds *mmds;
+	json_t *unsupported[3]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
 extern const struct json_table config_rate_limiter_table; /* of struct rate_limiter_config */
@@ -111,6 +119,9 @@ extern const struct json_table config_table; /* of struct config: what all the r
 
 /* "06:00:ac:10:00:02", exactly. */
 bool config_parse_mac(const char *text, uint8_t ret[6]);
+
+/* "169.254.169.254", exactly, in the host's byte order. */
+bool config_parse_ipv4(const char *text, uint32_t *ret);
 
 /* A machine of one vCPU and 128 MiB, with no kernel yet: what a client finds who has put nothing. */
 void config_init(struct config *ret);
@@ -123,8 +134,8 @@ int config_patch(struct config *config, const char *key, const json_t *fields, s
 /* The same for an item of an array; what is an object is changed in part, too. */
 int config_patch_item(
 	struct config *config, const char *key, const char *id, const json_t *fields, struct error *err);
-/* Takes the item out of an array; false when it has none of that id. */
-bool config_remove(struct config *config, const char *key, const char *id);
+/* Takes the item out of an array, unless something else names it. As config_put(). */
+int config_remove(struct config *config, const char *key, const char *id, struct error *err);
 /* What is there, as a client would put it: null for what was not given. A new reference. */
 json_t *config_get(const struct config *config, const char *key);
 json_t *config_get_item(const struct config *config, const char *key, const char *id); /* NULL: there is none */
@@ -147,6 +158,9 @@ int config_parse_level(const char *name, enum log_level *ret, struct error *err)
 
 /* The kernel's command line: boot_args, and what a root device adds to it. To be freed. Never NULL. */
 char *config_command_line(const struct config *config);
+
+/* Whether MMDS answers on this interface. Then each of its frames has to pass the monitor: no vhost. */
+bool config_net_has_mmds(const struct config *config, const struct config_net *net);
 
 /* The described struct, at `index` < array.len. */
 const struct config_drive *config_drive(const struct config *config, size_t index);

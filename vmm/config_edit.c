@@ -172,18 +172,33 @@ int config_patch_item(
 	return config_put(config, key, id, whole, err);
 }
 
-bool config_remove(struct config *config, const char *key, const char *id)
+int config_remove(struct config *config, const char *key, const char *id, struct error *err)
 {
 	const struct json_field *field = piece_field(key);
 	struct json_array *array = piece_place(config, field);
 	size_t index = find_item(field, array, id), size = field->table->size;
+	cleanup_free void *item = malloc(size);
+	char *place, *behind;
+	int r;
 
 	if (index == array->len)
-		return false;
-	json_done(field->table, item_at(field, array, index));
-	memmove(item_at(field, array, index), item_at(field, array, index + 1), (array->len - index - 1) * size);
+		return error_set(err, ENOENT, "%s has no \"%s\"", key, id);
+	if (!item)
+		return error_set(err, ENOMEM, "out of memory");
+	place = item_at(field, array, index);
+	behind = place + size;
+	memcpy(item, place, size);
+	memmove(place, behind, (array->len - index - 1) * size);
 	array->len--;
-	return true;
+	r = config_check(config, err);
+	if (r < 0) {
+		memmove(behind, place, (array->len - index) * size);
+		memcpy(place, item, size);
+		array->len++;
+		return r;
+	}
+	json_done(field->table, item);
+	return 0;
 }
 
 json_t *config_get(const struct config *config, const char *key)

@@ -3,9 +3,11 @@
  * who knows only Firecracker's schema never meets it. */
 #include "vmm/config.h"
 
+#include "devices/mmds.h"
 #include "devices/virtio_vhost.h"
 #include "vmm/layout.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <string.h>
 
@@ -31,6 +33,16 @@ bool config_parse_mac(const char *text, uint8_t ret[6])
 			return false;
 		ret[i] = (uint8_t)((high - digits) << 4 | (low - digits));
 	}
+	return true;
+}
+
+bool config_parse_ipv4(const char *text, uint32_t *ret)
+{
+	struct in_addr address;
+
+	if (inet_pton(AF_INET, text, &address) != 1)
+		return false;
+	*ret = ntohl(address.s_addr);
 	return true;
 }
 
@@ -237,6 +249,33 @@ static const struct json_field metrics_fields[] = {
 };
 static const struct json_table metrics_table = JSON_TABLE("Metrics", struct config_metrics, metrics_fields);
 
+/* RFC 3927, 2.1: the first and the last 256 addresses of 169.254.0.0/16 are nobody's. */
+static int check_link_local(const char *value, struct error *err)
+{
+	uint32_t address;
+
+	if (!config_parse_ipv4(value, &address))
+		return error_set(err, EINVAL, "must be an IPv4 address, as 169.254.169.254");
+	if (address >> 16 != 0xa9fe || (address >> 8 & 0xff) == 0 || (address >> 8 & 0xff) == 0xff)
+		return error_set(err, EINVAL, "must be link-local: 169.254.1.0 to 169.254.254.255");
+	return 0;
+}
+
+static const char *const mmds_version_names[] = {[MMDS_V1] = "V1", [MMDS_V2] = "V2", NULL};
+
+#define MMDS(member) offsetof(struct config_mmds, member)
+static const struct json_field mmds_fields[] = {
+	{"network_interfaces", JSON_FIELD_STRINGS, MMDS(network_interfaces), .required = true, .min = 1,
+		.max = LAYOUT_VIRTIO_MAX, .check = check_id, .help = "iface_ids of those on which it answers"},
+	{"version", JSON_FIELD_ENUM, MMDS(version), .nullable = true, .names = mmds_version_names, .def = MMDS_V1,
+		.help = "V2: who asks must have a token"},
+	{"ipv4_address", JSON_FIELD_STRING, MMDS(ipv4_address), .nullable = true, .def_string = "169.254.169.254",
+		.check = check_link_local},
+	{"imds_compat", JSON_FIELD_BOOL, MMDS(imds_compat), .nullable = true,
+		.help = "text as EC2's service, whatever the guest accepts"},
+};
+static const struct json_table mmds_table = JSON_TABLE("MmdsConfig", struct config_mmds, mmds_fields);
+
 #define CONFIG(member) offsetof(struct config, member)
 #define UNSUPPORTED(n, name)                                                                                 \
 	{                                                                                                    \
@@ -258,9 +297,9 @@ static const struct json_field config_fields[] = {
 		.table = &serial_table},
 	{"logger", JSON_FIELD_OPTIONAL, CONFIG(logger), .nullable = true, .table = &logger_table},
 	{"metrics", JSON_FIELD_OPTIONAL, CONFIG(metrics), .nullable = true, .table = &metrics_table},
+	{"mmds-config", JSON_FIELD_OPTIONAL, CONFIG(mmds), .nullable = true, .table = &mmds_table},
 	UNSUPPORTED(0, "cpu-config"),
 	UNSUPPORTED(1, "memory-hotplug"),
-	UNSUPPORTED(2, "mmds-config"),
-	UNSUPPORTED(3, "pmem"),
+	UNSUPPORTED(2, "pmem"),
 };
 const struct json_table config_table = JSON_TABLE("Configuration", struct config, config_fields);

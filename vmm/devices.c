@@ -7,6 +7,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
+#include "devices/mmds.h"
 #include "devices/pvpanic.h"
 #include "devices/uart16550.h"
 #include "devices/virtio_balloon.h"
@@ -243,6 +244,13 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 		if (!err->field[0])
 			error_in_field(err, "%s", field);
 		return config.fd;
+	}
+	if (config_net_has_mmds(devices->config.config, net)) {
+		config.interceptor = mmds_stack_new(devices->config.mmds);
+		if (!config.interceptor) {
+			close_fd(config.fd);
+			return error_set(err, ENOMEM, "out of memory");
+		}
 	}
 	dev = virtio_net_new(&config, devices->config.loop, devices->config.mem, err);
 	return dev ? add_virtio(devices, dev, METRICS_NET, config.id, virtio_net_metrics(dev), err) : -EIO;

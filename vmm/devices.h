@@ -15,6 +15,7 @@ struct acpi_pm;
 struct exit_port;
 struct i8042;
 struct metrics;
+struct mmds;
 struct pvpanic;
 struct vm;
 
@@ -40,6 +41,7 @@ struct devices_config {
 	const struct gmem *mem;
 	struct discard discard; /* of `mem` */
 	struct metrics *metrics;
+	struct mmds *mmds;
 	struct devices_output output;
 	uint64_t began_ns, began_cpu_ns; /* monotonic_ns() and process_cpu_ns() when the start was asked for */
 	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */

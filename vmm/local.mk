@@ -39,6 +39,7 @@ hull_vmm_SOURCES = \
 	vmm/api_balloon.c vmm/api_balloon.h \
 	vmm/api_hotplug.c vmm/api_hotplug.h \
 	vmm/api_live.c vmm/api_live.h \
+	vmm/api_mmds.c vmm/api_mmds.h \
 	vmm/api_routes.c \
 	vmm/api_vhost.c vmm/api_vhost.h \
 	vmm/devices.c vmm/devices.h \
@@ -50,7 +51,8 @@ hull_vmm_SOURCES = \
 	vmm/vm.c vmm/vm.h \
 	vmm/vm_msi.c
 hull_vmm_LDFLAGS = $(STATIC_PIE_LDFLAGS)
-hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)
+hull_vmm_LDADD = libhull-vmm.a libhull-vmm-boot.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS) \
+	$(NETTLE_LIBS)
 
 # For docs/: tells the API's fields.
 noinst_PROGRAMS += api-manual

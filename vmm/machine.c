@@ -134,6 +134,7 @@ static int make_devices(struct machine *machine, struct error *err)
 		.mem = &machine->ram.mem,
 		.discard = {discard, &machine->ram, machine->ram.page_bytes},
 		.metrics = machine->setup.metrics,
+		.mmds = machine->setup.mmds,
 		.output = *machine->setup.output,
 		.began_ns = machine->began_ns,
 		.began_cpu_ns = machine->began_cpu_ns,

@@ -13,6 +13,7 @@ struct devices_output;
 struct loop;
 struct machine;
 struct metrics;
+struct mmds;
 struct outcome;
 
 struct machine_setup {
@@ -20,6 +21,7 @@ struct machine_setup {
 	bool pci;		     /* its virtio devices are on a PCI bus */
 	struct loop *loop;
 	struct metrics *metrics;
+	struct mmds *mmds;
 	const struct devices_output *output;
 };
 

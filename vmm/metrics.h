@@ -50,6 +50,7 @@ enum metrics_source {
 	METRICS_API_PATCH,
 	METRICS_API_LATENCIES,
 	METRICS_API_SERVER,
+	METRICS_MMDS,	    /* struct mmds_metrics */
 	METRICS_LOG,	    /* struct log_metrics */
 	METRICS_LOGGER,	    /* our own */
 	METRICS_SOURCES

@@ -5,6 +5,7 @@
 #include "common/checked.h"
 #include "common/log.h"
 #include "devices/i8042.h"
+#include "devices/mmds.h"
 #include "devices/uart16550.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
@@ -184,6 +185,22 @@ static const struct metric_field api_server_fields[] = {
 	API_VALUE(server, process_startup_time_cpu_us),
 };
 
+static const struct metric_field mmds_fields[] = {
+	COUNT(mmds_metrics, rx_accepted),
+	COUNT(mmds_metrics, rx_accepted_err),
+	COUNT(mmds_metrics, rx_accepted_unusual),
+	COUNT(mmds_metrics, rx_bad_eth),
+	COUNT(mmds_metrics, rx_invalid_token),
+	COUNT(mmds_metrics, rx_no_token),
+	COUNT(mmds_metrics, rx_count),
+	COUNT(mmds_metrics, tx_bytes),
+	COUNT(mmds_metrics, tx_count),
+	COUNT(mmds_metrics, tx_errors),
+	COUNT(mmds_metrics, tx_frames),
+	COUNT(mmds_metrics, connections_created),
+	COUNT(mmds_metrics, connections_destroyed),
+};
+
 static const struct metric_field log_fields[] = {
 	COUNT(log_metrics, missed_log_count),
 };
@@ -217,6 +234,7 @@ const struct metric_table metric_tables[METRICS_SOURCES] = {
 	[METRICS_API_PATCH] = API_TABLE("patch_api_requests", api_patch_fields, patch),
 	[METRICS_API_LATENCIES] = API_TABLE("latencies_us", api_latency_fields, latencies),
 	[METRICS_API_SERVER] = API_TABLE("api_server", api_server_fields, server),
+	[METRICS_MMDS] = TABLE("mmds", mmds_fields, mmds_metrics),
 	[METRICS_LOG] = TABLE("logger", log_fields, log_metrics),
 	[METRICS_LOGGER] = TABLE("logger", logger_fields, logger_metrics),
 };

@@ -1,8 +1,10 @@
 /* The process's life: configured, started, paused and resumed, ended. */
 #include "vmm/monitor.h"
 
+#include "common/buf.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "devices/mmds.h"
 #include "vmm/api_server.h"
 #include "vmm/machine.h"
 #include "vmm/metrics.h"
@@ -12,6 +14,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 
 static enum api_state monitor_state(void *ctx)
 {
@@ -128,6 +131,37 @@ static int open_metrics(struct monitor *monitor, struct error *err)
 	return 0;
 }
 
+/* The metadata's first contents. */
+static int read_metadata(struct monitor *monitor, const char *path, struct error *err)
+{
+	cleanup(json_decrefp) json_t *data = NULL;
+	struct buf text;
+	int r;
+
+	buf_init(&text, OPTIONS_BODY_BYTES_MAX);
+	r = buf_read_file(&text, path);
+	if (r == -EFBIG)
+		error_set(err, EFBIG, "%s has more than %u bytes", path, OPTIONS_BODY_BYTES_MAX);
+	else if (r < 0)
+		error_set(err, -r, "%s: %s", path, strerror(-r));
+	else
+		data = json_parse(text.data ? text.data : "", text.len, err);
+	buf_done(&text);
+	r = data ? mmds_store_put(&monitor->mmds->store, data, err) : -EINVAL;
+	return r < 0 ? error_in_field(err, "--metadata") : 0;
+}
+
+static int make_mmds(struct monitor *monitor, struct error *err)
+{
+	const struct options *options = monitor->options;
+
+	monitor->mmds = mmds_new(options->id, options->mmds_bytes_max, err);
+	if (!monitor->mmds)
+		return -ENOMEM;
+	metrics_add(monitor->metrics, METRICS_MMDS, NULL, monitor, &monitor->mmds->metrics);
+	return options->metadata_file ? read_metadata(monitor, options->metadata_file, err) : 0;
+}
+
 int monitor_init(struct monitor *monitor, const struct options *options, struct config *config, struct error *err)
 {
 	int r;
@@ -142,6 +176,8 @@ int monitor_init(struct monitor *monitor, const struct options *options, struct 
 	count_requests(monitor);
 	r = open_metrics(monitor, err);
 	if (r == 0)
+		r = make_mmds(monitor, err);
+	if (r == 0)
 		r = watch_signals(monitor, err);
 	return r == 0 ? open_server(monitor, err) : r;
 }
@@ -151,11 +187,22 @@ void monitor_done(struct monitor *monitor)
 	api_server_free(monitor->server);
 	machine_free(monitor->machine);
 	metrics_free(monitor->metrics);
+	mmds_free(monitor->mmds);
 	shutdown_free(monitor->shutdown);
 	loop_remove(monitor->sigterm);
 	loop_remove(monitor->sigint);
 	loop_free(monitor->loop);
 	config_done(&monitor->config);
+}
+
+/* What is configured is settled now. */
+static void configure_mmds(struct mmds *mmds, const struct config_mmds *config)
+{
+	if (!config)
+		return;
+	mmds->version = config->version;
+	mmds->imds_compat = config->imds_compat;
+	config_parse_ipv4(config->ipv4_address, &mmds->address); /* check_link_local() has seen it succeed */
 }
 
 int monitor_start(struct monitor *monitor, struct error *err)
@@ -166,12 +213,14 @@ int monitor_start(struct monitor *monitor, struct error *err)
 		.pci = monitor->options->pci,
 		.loop = monitor->loop,
 		.metrics = monitor->metrics,
+		.mmds = monitor->mmds,
 		.output = &monitor->options->output,
 	};
 
 	if (!monitor->config.boot.kernel_image_path)
 		return error_set_field(err, EINVAL, "boot-source", "no kernel has been named to boot");
 	config_settle(&monitor->config);
+	configure_mmds(monitor->mmds, monitor->config.mmds);
 	monitor->machine = machine_new(&setup, err);
 	if (!monitor->machine)
 		return -err->errnum;

@@ -12,6 +12,7 @@ struct loop;
 struct loop_source;
 struct machine;
 struct metrics;
+struct mmds;
 struct options;
 struct outcome;
 struct shutdown;
@@ -22,6 +23,7 @@ struct monitor {
 	struct config config;
 	enum api_state state;
 	struct metrics *metrics;
+	struct mmds *mmds; /* the metadata: there whether a guest can reach it or not */
 	struct machine *machine; /* NULL before the start */
 	struct api api;
 	struct api_metrics api_metrics;

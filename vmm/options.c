@@ -22,6 +22,8 @@ const char options_usage[] =
 	"\n"
 	"  --api-sock PATH     Unix socket for Firecracker's REST API (firecracker: /run/firecracker.socket)\n"
 	"  --http-api-max-payload-size BYTES  of a request's body (51200)\n"
+	"  --metadata FILE     JSON for the metadata service to begin with\n"
+	"  --mmds-size-limit BYTES  of the metadata (as --http-api-max-payload-size)\n"
 	"  --config-file FILE  the machine, in Firecracker's configuration format\n"
 	"  --no-api            without a socket\n"
 	"  --id ID             its name: letters, digits, '-' and '_'\n"
@@ -43,7 +45,6 @@ const char options_usage[] =
 
 #define ID_MAX 64
 #define OUTPUT_LIMIT_MAX_MIB (1 << 20)
-#define BODY_BYTES_MAX	     (64 << 20)
 #define FIRECRACKER_SOCKET   "/run/firecracker.socket"
 
 struct parsed {
@@ -165,11 +166,28 @@ static int set_boot_timer(struct parsed *p, const char *value, struct error *err
 static int set_body_bytes(struct parsed *p, const char *value, struct error *err)
 {
 	uint64_t bytes;
-	int r = parse_number(value, " bytes", BODY_BYTES_MAX, &bytes, err);
+	int r = parse_number(value, " bytes", OPTIONS_BODY_BYTES_MAX, &bytes, err);
 
 	if (r == 0)
 		p->options.api_body_bytes_max = bytes;
 	return r;
+}
+
+static int set_mmds_bytes(struct parsed *p, const char *value, struct error *err)
+{
+	uint64_t bytes;
+	int r = parse_number(value, " bytes", OPTIONS_BODY_BYTES_MAX, &bytes, err);
+
+	if (r == 0)
+		p->options.mmds_bytes_max = bytes;
+	return r;
+}
+
+static int set_metadata_file(struct parsed *p, const char *value, struct error *err)
+{
+	(void)err;
+	p->options.metadata_file = value;
+	return 0;
 }
 
 /* 0 is "not told", as Firecracker's jailer says it. */
@@ -288,6 +306,8 @@ static const struct option_entry {
 	{"--no-api", false, set_no_api},
 	{"--api-sock", true, set_api_socket},
 	{"--http-api-max-payload-size", true, set_body_bytes},
+	{"--metadata", true, set_metadata_file},
+	{"--mmds-size-limit", true, set_mmds_bytes},
 	{"--id", true, set_id},
 	{"--log-fd", true, set_log_fd},
 	{"--status-fd", true, set_status_fd},
@@ -345,6 +365,8 @@ static int settle(struct parsed *p, struct error *err)
 {
 	struct options *options = &p->options;
 
+	if (!options->mmds_bytes_max)
+		options->mmds_bytes_max = options->api_body_bytes_max;
 	if (p->no_api && options->api_socket)
 		return error_set_field(err, EINVAL, "--no-api", "and --api-sock exclude one another");
 	if (p->no_api && !options->config_file)

@@ -14,11 +14,16 @@
 /* Of the API that is served: what its clients ask for. */
 #define OPTIONS_FIRECRACKER_VERSION "1.17.0"
 
+/* The most that --http-api-max-payload-size and --mmds-size-limit may be. */
+#define OPTIONS_BODY_BYTES_MAX (64u << 20)
+
 struct options {
 	bool as_firecracker;     /* it was started under that name, and keeps its conventions */
 	const char *config_file; /* NULL: none; all strings are borrowed from argv */
 	const char *api_socket;  /* NULL: no API */
 	size_t api_body_bytes_max;
+	size_t mmds_bytes_max;	   /* as much, unless it is given */
+	const char *metadata_file; /* NULL: none */
 	/* When the launcher began, and with what processor time, microseconds on CLOCK_MONOTONIC and of processes; 0: not told. */
 	uint64_t start_time_us, start_time_cpu_us, parent_cpu_time_us;
 	const char *id; /* "hull-vmm", or Firecracker's "anonymous-instance", by default: the name in the log */

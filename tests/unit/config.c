@@ -1,5 +1,6 @@
 /* The configuration: what each key means when it is there, what it means when it is not, and what is refused. */
 #include "tests/unit/test.h"
+#include "devices/mmds.h"
 #include "vmm/config.h"
 
 #include <string.h>
@@ -159,6 +160,34 @@ static void test_networks(void **state)
 		"network-interfaces[0].guest_mac", "multicast");
 }
 
+#define ETH0 "\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\"}]"
+
+static void test_metadata_service(void **state)
+{
+	static const char *const wrong[] = {"10.0.0.1", "169.254.0.255", "169.254.255.0", "169.254.1", "169.254.1.1 ", "0xa9fea9fe", ""};
+	struct config config;
+	struct error err;
+	uint32_t address;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[\"e\"],\"version\":\"V2\"}}", &config, &err), 0);
+	assert_int_equal(config.mmds->version, MMDS_V2);
+	assert_false(config.mmds->imds_compat);
+	assert_true(config_parse_ipv4(config.mmds->ipv4_address, &address));
+	assert_int_equal(address, MMDS_ADDRESS_DEFAULT);
+	assert_true(config_net_has_mmds(&config, config_net(&config, 0)));
+	config_done(&config);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		char text[256];
+
+		snprintf(text, sizeof(text), "{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[\"e\"],\"ipv4_address\":\"%s\"}}",
+			wrong[i]);
+		refuses(text, "mmds-config.ipv4_address", i < 3 ? "link-local" : "must be an IPv4 address");
+	}
+	refuses("{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[\"f\"]}}", "mmds-config.network_interfaces", "names \"f\"");
+	refuses("{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[]}}", "mmds-config.network_interfaces", "must not be empty");
+}
+
 static void test_sizes(void **state)
 {
 	(void)state;
@@ -268,6 +297,7 @@ int main(void)
 		cmocka_unit_test(test_drives),
 		cmocka_unit_test(test_a_root_device_can_be_a_partition),
 		cmocka_unit_test(test_networks),
+		cmocka_unit_test(test_metadata_service),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_kinds_of_memory),
 		cmocka_unit_test(test_balloon),

@@ -97,9 +97,34 @@ static void test_an_item_is_added_replaced_and_taken_out(void **state)
 	puts_well("drives", "a", "{\"drive_id\":\"a\",\"path_on_host\":\"/other\",\"is_root_device\":false}");
 	assert_int_equal(config.drives.len, 2);
 	assert_string_equal(config_drive(&config, 0)->path_on_host, "/other");
-	assert_false(config_remove(&config, "drives", "c"));
-	assert_true(config_remove(&config, "drives", "a"));
+	assert_int_equal(config_remove(&config, "drives", "c", NULL), -ENOENT);
+	assert_int_equal(config_remove(&config, "drives", "a", NULL), 0);
 	reads("drives", "[" DRIVE_READS("b", "true") "]");
+}
+
+static void test_what_is_named_stays(void **state)
+{
+	struct error err = {0};
+
+	(void)state;
+	refuses("mmds-config", NULL, "{\"network_interfaces\":[\"b\"]}", "mmds-config.network_interfaces", "names \"b\"");
+	for (const char *const *id = (const char *const[]){"a", "b", "c", NULL}; *id; id++) {
+		cleanup(json_decrefp) json_t *net = json_pack("{s:s, s:s}", "iface_id", *id, "host_dev_name", "tap0");
+
+		assert_int_equal(config_put(&config, "network-interfaces", *id, net, &err), 0);
+	}
+	puts_well("mmds-config", NULL, "{\"network_interfaces\":[\"b\"]}");
+	assert_false(config_net_has_mmds(&config, config_net(&config, 0)));
+	assert_true(config_net_has_mmds(&config, config_net(&config, 1)));
+	assert_int_equal(config_remove(&config, "network-interfaces", "b", &err), -ENOENT);
+	assert_string_equal(err.field, "mmds-config.network_interfaces");
+	assert_int_equal(config.nets.len, 3);
+	assert_string_equal(config_net(&config, 1)->iface_id, "b");
+	assert_string_equal(config_net(&config, 2)->iface_id, "c");
+	assert_int_equal(config_remove(&config, "network-interfaces", "a", &err), 0);
+	puts_well("mmds-config", NULL, "{\"network_interfaces\":[\"c\"]}");
+	assert_int_equal(config_remove(&config, "network-interfaces", "b", &err), 0);
+	assert_string_equal(config_net(&config, 0)->iface_id, "c");
 }
 
 static void test_the_id_is_the_paths(void **state)
@@ -189,6 +214,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_nothing_put_reads_as_firecrackers_defaults, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_an_item_is_added_replaced_and_taken_out, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_is_named_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_id_is_the_paths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_rule_of_the_whole_refuses_the_piece, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_more_items_than_there_is_room_for, setup, teardown),

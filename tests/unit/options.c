@@ -101,10 +101,16 @@ static void test_firecracker_by_name(void **state)
 	assert_string_equal(options.id, "anonymous-instance");
 	assert_int_equal(options.shutdown_timeout_s, 0);
 	assert_int_equal(options.api_body_bytes_max, 51200);
+	assert_int_equal(options.mmds_bytes_max, 51200);
+	assert_null(options.metadata_file);
 	assert_null(options.config_file);
 	assert_int_equal(parse(full, &options, &err), 0);
 	assert_string_equal(options.api_socket, "/a");
 	assert_int_equal(options.api_body_bytes_max, 1024);
+	assert_int_equal(options.mmds_bytes_max, 1024);
+	assert_int_equal(parse(ARGV("--api-sock=/a", "--mmds-size-limit=77", "--metadata", "/m"), &options, &err), 0);
+	assert_int_equal(options.mmds_bytes_max, 77);
+	assert_string_equal(options.metadata_file, "/m");
 	assert_int_equal(parse(ARGV("--api-sock=/a", "--config-file=f"), &options, &err), 0);
 	assert_false(options.as_firecracker);
 	assert_true(parse(ARGV("--config-file=f"), &options, &err) < 0);
@@ -139,6 +145,9 @@ static void test_refusals(void **state)
 		{"--api-sock=/a", "--no-api"},
 		{"--api-sock=", "--api-sock"},
 		{"--http-api-max-payload-size=0", "--http-api-max-payload-size"},
+		{"--mmds-size-limit=0", "--mmds-size-limit"},
+		{"--mmds-size-limit=1k", "--mmds-size-limit"},
+		{"--metadata", "--metadata"},
 		{"--seccomp-filter=f", "--seccomp-filter"},
 		{"--start-time-us=now", "--start-time-us"},
 	};
