@@ -4,8 +4,6 @@
 #include "vmm/devices_vhost.h"
 #include "vmm/monitor.h"
 
-#include <errno.h>
-
 #define KEY "filesystems"
 
 /* A socket that is not there is told at once; that it is none of a back-end's, when the machine starts. */

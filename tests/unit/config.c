@@ -185,6 +185,12 @@ static void test_metadata_service(void **state)
 		refuses(text, "mmds-config.ipv4_address", i < 3 ? "link-local" : "must be an IPv4 address");
 	}
 	refuses("{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[\"f\"]}}", "mmds-config.network_interfaces", "names \"f\"");
+	refuses("{" BOOT ",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"vhost\":true}],"
+		"\"mmds-config\":{\"network_interfaces\":[\"e\"]}}",
+		"mmds-config.network_interfaces", "given with vhost: its frames go past this process");
+	refuses("{" BOOT ",\"network-interfaces\":[{\"iface_id\":\"e\",\"vhost_user_socket\":\"/s\"}],"
+		"\"mmds-config\":{\"network_interfaces\":[\"e\"]}}",
+		"mmds-config.network_interfaces", "given with vhost_user_socket");
 	refuses("{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[]}}", "mmds-config.network_interfaces", "must not be empty");
 }
 

@@ -48,8 +48,9 @@ UNIT_TESTS += tests/unit/virtio_net tests/unit/virtio_net_tap
 tests_unit_virtio_net_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_net_tap_LDADD = $(DEVICES_TEST_LIBS)
 
-UNIT_TESTS += tests/unit/mmds_http tests/unit/mmds_stack tests/unit/virtio_net_mmds
+UNIT_TESTS += tests/unit/mmds_http tests/unit/mmds_linux tests/unit/mmds_stack tests/unit/virtio_net_mmds
 tests_unit_mmds_http_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
+tests_unit_mmds_linux_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
 tests_unit_mmds_stack_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
 tests_unit_virtio_net_mmds_LDADD = $(DEVICES_TEST_LIBS) $(NETTLE_LIBS)
 
