@@ -277,7 +277,7 @@ NET = {"iface_id": "eth0", "host_dev_name": "tap0"}
     (["boot-source"], None, "boot-source", "required"),
     (["drive"], [], "drive", 'did you mean "drives"?'),
     (["colour"], "blue", "colour", "unknown field"),
-    (["balloon"], {"amount_mib": 1}, "balloon", "not supported yet"),
+    (["balloon"], {"amount_mib": 1}, "balloon.deflate_on_oom", "required"),
     (["mmds-config"], {}, "mmds-config.network_interfaces", "required"),
     (["mmds-config"], {"network_interfaces": ["eth0"]}, "mmds-config.network_interfaces", 'names "eth0"'),
     (["pmem"], [], "pmem", "not supported yet"),
