@@ -43,7 +43,8 @@ struct virtio_pci {
 	struct pci_function function;
 	struct msix msix;
 	struct virtio_doorbells doorbells;
-	uint32_t notify_base; /* where the BAR is, if the doorbells are connected there; else 0 */
+	bool rings; /* the doorbells are connected, with the BAR at `base` */
+	uint32_t base;
 	uint8_t msix_capability, window_capability; /* their offsets in configuration space */
 	uint8_t isr; /* atomic */
 	uint16_t config_vector, queue_vectors[VIRTIO_QUEUES_MAX]; /* under the device's lock */
@@ -357,12 +358,13 @@ static void placed(void *ctx, bool mapped, uint32_t base)
 		int fd = pci->doorbells.items[q].fd;
 		uint64_t offset = REGION_NOTIFY + (uint64_t)q * NOTIFY_MULTIPLIER;
 
-		if (pci->notify_base)
-			pci->ops->disconnect_doorbell(pci->ctx, pci->notify_base + offset, fd);
+		if (pci->rings)
+			pci->ops->disconnect_doorbell(pci->ctx, pci->base + offset, fd);
 		if (mapped)
 			pci->ops->connect_doorbell(pci->ctx, base + offset, fd);
 	}
-	pci->notify_base = mapped ? base : 0;
+	pci->rings = mapped;
+	pci->base = base;
 }
 
 /* ---- configuration space ---- */

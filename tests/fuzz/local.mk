@@ -10,7 +10,7 @@ FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
 FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_balloon tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
-FUZZ_TARGETS += tests/fuzz/vhost_user
+FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_pci
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -48,3 +48,7 @@ tests_fuzz_mmds_LDADD = libhull-devices.a libhull-common.a $(JANSSON_LIBS) $(NET
 tests_fuzz_vhost_user_SOURCES = tests/fuzz/vhost_user.c $(FUZZ_MAIN)
 tests_fuzz_vhost_user_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_vhost_user_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
+
+tests_fuzz_virtio_pci_SOURCES = tests/fuzz/virtio_pci.c $(FUZZ_MAIN)
+tests_fuzz_virtio_pci_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_virtio_pci_LDADD = libhull-devices.a libhull-common.a
