@@ -167,14 +167,14 @@ class Guest:
 def start(cgroup, vmm, vmlinux, initramfs, tmp_path_factory):
     """start(balloon, **machine): a guest, in a cgroup of its own."""
 
-    def start(balloon, arguments="", modules=MODULES, **machine):
+    def start(balloon, options=(), modules=MODULES, **machine):
         config = {"boot-source": {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(SHELL, modules)),
-                                  "boot_args": f"console=ttyS0 quiet panic=-1 reboot=k {arguments}"},
+                                  "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
                   "machine-config": {"vcpu_count": 1, "mem_size_mib": 512, **machine}, "balloon": balloon}
         path, metrics_path = (tmp_path_factory.mktemp("config") / name for name in ("config.json", "metrics"))
         config["metrics"] = {"metrics_path": str(metrics_path)}
         path.write_text(json.dumps(config))
-        return Guest(vmm(None, "--config-file", path,
+        return Guest(vmm(None, "--config-file", path, *options,
                          wrapper=["sh", "-c", f'echo $$ > {cgroup}/cgroup.procs; exec "$@"', "sh"]), cgroup, metrics_path)
 
     yield start
@@ -325,6 +325,23 @@ def test_a_running_machines_balloon_is_changed_in_its_target_only(start):
     assert machine.must("GET", "/balloon")["amount_mib"] == 32
     guest.tell("insmod /modules/*balloon.ko")
     until(lambda: guest.balloon()["actual_mib"] == 32)
+    guest.bye()
+
+
+@pytest.mark.kvm
+def test_all_of_it_over_pci(start):
+    guest = start(WHOLE, ["--enable-pci"])
+    machine = guest.machine
+    assert guest.tell("grep -c virtio0-inflate /proc/interrupts") == "1"
+    until(lambda: guest.balloon().get("free_memory"))
+    filled = fill_and_empty(guest)
+    until(lambda: min(given_back(filled, guest.held())) >= 0.9)
+    assert guest.counted()["free_page_report_freed"] >= 0.9 * FILE_MIB * MIB
+    machine.must("PATCH", "/balloon/hinting/start")
+    until(lambda: machine.must("GET", "/balloon/hinting/status") == {"host_cmd": 1, "guest_cmd": 0})
+    assert guest.counted()["free_page_hint_freed"] >= 0.8 * FILE_MIB * MIB
+    guest.inflate(64)
+    guest.inflate(0)
     guest.bye()
 
 
