@@ -117,7 +117,8 @@ static void advance(struct iovec iov[2], size_t sent)
 	for (int i = 0; i < 2; i++) {
 		size_t part = sent < iov[i].iov_len ? sent : iov[i].iov_len;
 
-		iov[i].iov_base = (char *)iov[i].iov_base + part;
+		if (part > 0) /* a request without a payload has no address */
+			iov[i].iov_base = (char *)iov[i].iov_base + part;
 		iov[i].iov_len -= part;
 		sent -= part;
 	}

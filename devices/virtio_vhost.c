@@ -123,7 +123,7 @@ static int start(struct virtio_vhost *v, struct error *err)
 /* ---- and taken back ---- */
 
 /* Waits until what the driver has made available is completed. False when `until_ns` comes first, or the back-end is lost. */
-static bool drain(struct virtio_vhost *v, uint16_t q, uint64_t until_ns)
+static bool drain_queue(struct virtio_vhost *v, uint16_t q, uint64_t until_ns)
 {
 	const struct virtq *vq = &v->dev.queues[q];
 	struct pollfd fd = {.fd = v->backend->fd, .events = 0};
@@ -137,12 +137,20 @@ static bool drain(struct virtio_vhost *v, uint16_t q, uint64_t until_ns)
 	return true;
 }
 
-/* Whether all requests were completed, where the device is of a kind that completes them. */
-static bool take_back(struct virtio_vhost *v, uint64_t drain_ns)
+/* Whether all requests are completed within `ns`, where the device is of a kind that completes them. */
+static bool drain(struct virtio_vhost *v, uint64_t ns)
 {
-	uint64_t until_ns = monotonic_ns() + drain_ns;
+	uint64_t until_ns = monotonic_ns() + ns;
 	bool drained = true;
 
+	for (uint16_t q = 0; q < v->ops.n_queues; q++)
+		if (v->started[q] && v->kind->answers_all && !v->backend->lost)
+			drained = drain_queue(v, q, until_ns) && drained;
+	return drained;
+}
+
+static void take_back(struct virtio_vhost *v)
+{
 	begin(v);
 	for (uint16_t q = 0; q < v->ops.n_queues; q++) {
 		uint16_t next_avail;
@@ -151,14 +159,11 @@ static bool take_back(struct virtio_vhost *v, uint64_t drain_ns)
 		if (!v->started[q])
 			continue;
 		v->started[q] = false;
-		if (v->kind->answers_all && !v->backend->lost)
-			drained = drain(v, q, until_ns) && drained;
 		if (v->backend->ops->stop_queue(v->backend, q, &next_avail, &err) == 0)
 			virtq_take_over(&v->dev.queues[q], next_avail);
 		else
 			failed(v, &err);
 	}
-	return drained;
 }
 
 /* ---- what the loop hears ---- */
@@ -294,7 +299,7 @@ static int vhost_activate(struct virtio_dev *dev)
 		metric_store(&v->metrics.activate_time_us, us_since(begun_ns));
 		return 0;
 	}
-	take_back(v, 0);
+	take_back(v);
 	failed(v, &err);
 	virtio_dev_broken(dev, err.message); /* which bounds what a driver can have logged */
 	return r;
@@ -305,7 +310,9 @@ static void vhost_reset(struct virtio_dev *dev)
 	struct virtio_vhost *v = from_dev(dev);
 	struct error err = {0};
 
-	take_back(v, dev->status & VIRTIO_STATUS_NEEDS_RESET ? 0 : RESET_DRAIN_NS);
+	if (!(dev->status & VIRTIO_STATUS_NEEDS_RESET))
+		drain(v, RESET_DRAIN_NS);
+	take_back(v);
 	if (v->backend->ops->reset && !v->backend->lost && v->backend->ops->reset(v->backend, &err) < 0)
 		failed(v, &err);
 }
@@ -354,7 +361,11 @@ static void vhost_doorbell(struct virtio_dev *dev, uint16_t q)
 
 static void vhost_quiesce(struct virtio_dev *dev)
 {
-	if (!take_back(from_dev(dev), from_dev(dev)->backend->patience_ns))
+	struct virtio_vhost *v = from_dev(dev);
+	bool drained = drain(v, v->backend->patience_ns);
+
+	take_back(v);
+	if (!drained)
 		virtio_dev_broken(dev, "its back-end does not complete what is in flight");
 }
 
@@ -364,7 +375,7 @@ static void vhost_resume(struct virtio_dev *dev)
 	struct error err = {0};
 
 	if (start(v, &err) < 0) {
-		take_back(v, 0);
+		take_back(v);
 		failed(v, &err);
 		virtio_dev_broken(dev, err.message);
 		return;

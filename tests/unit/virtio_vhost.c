@@ -242,6 +242,11 @@ static void what_does_not_come_to_rest_is_said(void **state)
 	world_ask(w, 0, guest_alloc(&w->g, 64, 16), 64);
 	virtio_dev_quiesce(w->dev);
 	assert_int_equal(driver_status(&w->d), BROKEN);
+	/* Who is slow with the disk is not lost. */
+	assert_int_equal(virtio_vhost_metrics(w->dev)->backend_fails, 0);
+	w->held = false;
+	assert_int_equal(world_start(w, 0, 1), LIVE);
+	assert_int_equal(virtio_vhost_metrics(w->dev)->backend_fails, 0);
 }
 
 /* A section saved by the device, loaded by one with another back-end. */
