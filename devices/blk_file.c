@@ -1,5 +1,7 @@
 /* The disk's file: opening it with the refusals a user needs, locking it, measuring it. */
 #include "devices/blk_io.h"
+
+#include "common/log.h"
 #include "devices/virtio_blk.h"
 
 #include <errno.h>
@@ -61,9 +63,9 @@ static int claim_flags(const struct stat *st, bool read_only)
 	return S_ISBLK(st->st_mode) && !read_only ? O_EXCL : 0;
 }
 
-int virtio_blk_open(const char *path, bool read_only, struct error *err)
+/* Opened and locked: a descriptor, or -errno with `err` set. */
+static int open_locked(const char *path, bool read_only, struct error *err)
 {
-	struct blk_geometry geometry;
 	cleanup_close int fd = -1;
 	struct stat st;
 	int r;
@@ -84,9 +86,29 @@ int virtio_blk_open(const char *path, bool read_only, struct error *err)
 	if (fcntl(fd, F_SETFL, 0) < 0)
 		return refuse(err, errno, path, strerror(errno));
 	r = lock(fd, path, read_only, err);
-	if (r == 0)
-		r = blk_geometry_read(fd, path, read_only, &geometry, err);
 	return r < 0 ? r : steal_fd(&fd);
+}
+
+int virtio_blk_open(const char *path, bool read_only, struct error *err)
+{
+	cleanup_close int fd = open_locked(path, read_only, err);
+	struct blk_geometry geometry;
+	int r = fd < 0 ? fd : blk_geometry_read(fd, path, read_only, &geometry, err);
+
+	return r < 0 ? r : steal_fd(&fd);
+}
+
+int blk_file_open(const char *path, bool read_only, uint64_t *ret_size_bytes, struct error *err)
+{
+	cleanup_close int fd = open_locked(path, read_only, err);
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END); /* of a block device, too */
+
+	if (fd < 0)
+		return fd;
+	if (size <= 0)
+		return refuse(err, size < 0 ? errno : EINVAL, path, size < 0 ? strerror(errno) : "is empty");
+	*ret_size_bytes = (uint64_t)size;
+	return steal_fd(&fd);
 }
 
 /* Punching a hole behind the end of a file changes nothing, and tells whether its file system knows how to. A block
@@ -136,4 +158,13 @@ int blk_geometry_read(int fd, const char *path, bool read_only, struct blk_geome
 	g.can_punch_holes = !read_only && can_punch_holes(fd, &st);
 	*ret = g;
 	return 0;
+}
+
+struct blk_backend *blk_engine_new(int fd, unsigned depth, bool async, const char *path)
+{
+	struct blk_backend *engine = async ? blk_uring_new(fd, depth) : NULL;
+
+	if (async && !engine)
+		log_info("disk %s: no io_uring (%s), so it works synchronously", path, strerror(errno));
+	return engine ? engine : blk_sync_new(fd);
 }

@@ -19,6 +19,10 @@ struct blk_geometry {
 	bool can_punch_holes;
 };
 
+/* Opens a file or block device of any size but 0, whole sectors or not, with the refusals of virtio_blk_open(). A descriptor,
+ * or -errno with `err` set (field "path_on_host"). */
+int blk_file_open(const char *path, bool read_only, uint64_t *ret_size_bytes, struct error *err);
+
 /* Measures `fd`. 0, or -errno with `err` set (field "path_on_host"): not a file or block device, empty, not a whole
  * number of sectors. */
 int blk_geometry_read(int fd, const char *path, bool read_only, struct blk_geometry *ret, struct error *err);
@@ -62,6 +66,9 @@ struct blk_backend_ops {
 /* Each NULL with errno set. `fd` is borrowed; `depth` is a power of two. */
 struct blk_backend *blk_uring_new(int fd, unsigned depth);
 struct blk_backend *blk_sync_new(int fd);
+
+/* io_uring where it is wanted and may be used (else a line in the log that names `path`), or plain system calls. Likewise. */
+struct blk_backend *blk_engine_new(int fd, unsigned depth, bool async, const char *path);
 
 /* For engines: how much of `io` is left after the kernel did `done` bytes of it. */
 void blk_io_advance(struct blk_io *io, uint64_t done);

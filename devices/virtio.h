@@ -8,7 +8,7 @@
  * `lock` guards all of struct virtio_dev and the device's own state behind it; every function below that does not say
  * otherwise is called with it held, and so are all ops but `free`. The lock is taken by the transport and by the
  * entry points virtio_dev_doorbell() and virtio_dev_enter()/leave(), never by ops.
- * Lock order: virtio_dev.lock is a leaf but for the log. Doorbells never arrive while !activated. */
+ * Lock order: virtio_dev.lock is a leaf but for the log; virtio-mem's comes before all others'. Doorbells never arrive while !activated. */
 #ifndef HULL_DEVICES_VIRTIO_H
 #define HULL_DEVICES_VIRTIO_H
 

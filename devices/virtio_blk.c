@@ -271,16 +271,9 @@ static void disk_close(struct blk_disk *disk)
 	*disk = (struct blk_disk){.fd = -1};
 }
 
-/* io_uring where it is wanted and may be used, else plain system calls. */
 static int start_engine(struct virtio_blk *blk, struct blk_disk *disk)
 {
-	if (blk->engine_kind == BLK_ENGINE_ASYNC) {
-		disk->engine = blk_uring_new(disk->fd, BLK_QUEUE_SIZE);
-		if (!disk->engine)
-			log_info("disk %s: no io_uring (%s), so it works synchronously", disk->path, strerror(errno));
-	}
-	if (!disk->engine)
-		disk->engine = blk_sync_new(disk->fd);
+	disk->engine = blk_engine_new(disk->fd, BLK_QUEUE_SIZE, blk->engine_kind == BLK_ENGINE_ASYNC, disk->path);
 	if (!disk->engine)
 		return -errno;
 	if (disk->engine->event_fd < 0)

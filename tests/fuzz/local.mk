@@ -10,7 +10,7 @@ FUZZ_MAIN += tests/fuzz/replay.c
 endif
 
 FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_balloon tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
-FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_pci
+FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pci
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -24,6 +24,10 @@ tests_fuzz_boot_LDADD = libhull-vmm-boot.a libhull-devices.a libhull-common.a
 tests_fuzz_virtio_balloon_SOURCES = tests/fuzz/virtio_balloon.c $(FUZZ_MAIN)
 tests_fuzz_virtio_balloon_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_virtio_balloon_LDADD = libhull-devices.a libhull-common.a
+
+tests_fuzz_virtio_mem_SOURCES = tests/fuzz/virtio_mem.c $(FUZZ_MAIN)
+tests_fuzz_virtio_mem_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_virtio_mem_LDADD = libhull-devices.a libhull-common.a
 
 tests_fuzz_virtio_blk_SOURCES = tests/fuzz/virtio_blk.c $(FUZZ_MAIN)
 tests_fuzz_virtio_blk_LDFLAGS = $(FUZZ_LINK)

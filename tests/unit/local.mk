@@ -112,3 +112,8 @@ tests_unit_power_button_LDADD = libhull-guest.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/shutdown tests/unit/boot_timer
 tests_unit_shutdown_LDADD = $(VMM_TEST_LIBS)
 tests_unit_boot_timer_LDADD = $(DEVICES_TEST_LIBS)
+UNIT_TESTS += tests/unit/virtio_mem tests/unit/virtio_pmem
+tests_unit_virtio_mem_LDADD = $(DEVICES_TEST_LIBS)
+tests_unit_virtio_pmem_LDADD = $(DEVICES_TEST_LIBS)
+# The test finishes flushes by hand.
+tests_unit_virtio_pmem_LDFLAGS = -Wl,--wrap=blk_engine_new
