@@ -61,4 +61,6 @@ void bus_write(const struct bus *bus, uint64_t address, const void *data, uint32
 
 	if (range)
 		range->ops->write(range->ctx, address - range->base, data, len);
+	else if (bus->stray_write)
+		bus->stray_write(bus->stray_ctx, address);
 }

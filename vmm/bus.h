@@ -36,6 +36,9 @@ struct bus_range {
 struct bus {
 	struct bus_range ranges[BUS_RANGES_MAX]; /* ascending, disjoint */
 	size_t n_ranges;
+	/* Told of each write that nobody claims. vCPU thread; NULL: nobody is. */
+	void (*stray_write)(void *ctx, uint64_t address);
+	void *stray_ctx;
 };
 
 /* 0, -EINVAL when it is empty or wraps, -EEXIST when it overlaps another, -ENOSPC. */

@@ -57,9 +57,15 @@ unsigned cpuid_physical_address_bits(const struct kvm_cpuid2 *cpuid)
 {
 	const struct kvm_cpuid_entry2 *e = cpuid_find(cpuid, 0x80000008, 0);
 
+	unsigned bits, mapped;
+
 	if (!e)
 		return 36;
-	return (e->eax & 0xff) < ADDRESS_BITS_MAX ? e->eax & 0xff : ADDRESS_BITS_MAX;
+	bits = e->eax & 0xff;
+	mapped = e->eax >> 16 & 0xff; /* what nested page tables of this host reach; 0: all */
+	if (mapped && mapped < bits)
+		bits = mapped;
+	return bits < ADDRESS_BITS_MAX ? bits : ADDRESS_BITS_MAX;
 }
 
 /* By the first four letters of its name. */

@@ -24,7 +24,8 @@ struct cpuid_topology {
 /* Everything this host's KVM can offer. To be freed; NULL with `err` set. */
 struct kvm_cpuid2 *cpuid_supported(int kvm_fd, struct error *err);
 
-/* MAXPHYADDR, 52 at most; 36 where the processor does not say. */
+/* What a guest's addresses may have: MAXPHYADDR, 52 at most, or less where KVM says that it maps no more; 36 where the processor
+ * does not say. */
 unsigned cpuid_physical_address_bits(const struct kvm_cpuid2 *cpuid);
 
 /* The entry of a leaf, borrowed, or NULL. Where a leaf has no subleaves there is an entry for subleaf 0 alone. */

@@ -8,7 +8,10 @@
  *	0x0009_fc00  end of low memory            0xfec0_0000  IOAPIC (in KVM)
  *	0x000e_0000  ACPI tables, RSDP first      0xfee0_0000  LAPIC (in KVM)
  *	                                          0xfffb_c000  KVM's identity map page and TSS (Intel)
- *	0x0010_0000  kernel; the initrd ends at the top of low RAM */
+ *	0x0010_0000  kernel; the initrd ends at the top of low RAM
+ *
+ * Above the end of RAM, each at the next multiple of LAYOUT_DEVICE_MEMORY_ALIGN that is free: what devices give the guest as
+ * memory (vm_place()). Addresses end where the host's processor says. */
 #ifndef HULL_VMM_LAYOUT_H
 #define HULL_VMM_LAYOUT_H
 
@@ -34,6 +37,8 @@
 #define LAYOUT_IDENTITY_MAP    0xfffbc000ul
 #define LAYOUT_TSS	       0xfffbd000ul
 #define LAYOUT_HIGH_RAM	       0x100000000ul
+/* The largest unit in which Linux plugs memory on x86; so two devices' memory never shares one. */
+#define LAYOUT_DEVICE_MEMORY_ALIGN 0x80000000ul
 
 #define LAYOUT_GSI_UART	       4
 #define LAYOUT_GSI_VIRTIO      5 /* first; device N has GSI 5 + N */

@@ -46,6 +46,8 @@ hull_vmm_SOURCES = \
 	vmm/devices_vhost.c vmm/devices_vhost.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \
+	vmm/plugged_memory.c vmm/plugged_memory.h \
+	vmm/pmem_file.c vmm/pmem_file.h \
 	vmm/vcpu.c vmm/vcpu.h \
 	vmm/virtio_bus.c vmm/virtio_bus.h \
 	vmm/vm.c vmm/vm.h \

@@ -30,9 +30,9 @@ static int open_shared(struct ram *ram, struct error *err)
 	if (ram->fd < 0)
 		return error_set_errno(
 			err, errno, "the host gives no memory file%s", huge ? " of 2 MiB pages" : "");
-	if (ftruncate(ram->fd, (off_t)ram->size_bytes) < 0)
+	if (ftruncate(ram->fd, (off_t)(ram->plug_fd_offset + ram->plug_bytes)) < 0)
 		return error_set_errno(err, errno, "the host cannot make a memory file of %llu MiB",
-			(unsigned long long)ram->size_bytes >> 20);
+			(unsigned long long)(ram->size_bytes + ram->plug_bytes) >> 20);
 	return MAP_SHARED;
 }
 
@@ -83,6 +83,39 @@ static int map(struct ram *ram, const struct ram_config *config, struct error *e
 	return 0;
 }
 
+void *ram_reserve_addresses(uint64_t size_bytes)
+{
+	uint8_t *at = mmap(NULL, size_bytes + HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before;
+
+	if (at == MAP_FAILED)
+		return NULL;
+	before = align_up((uintptr_t)at, HUGE_PAGE_BYTES) - (uintptr_t)at;
+	if (before)
+		munmap(at, before);
+	munmap(at + before + size_bytes, HUGE_PAGE_BYTES - before);
+	return at + before;
+}
+
+/* What is plugged later takes nothing yet, 2 MiB pages neither. */
+static int map_plug(struct ram *ram, const struct ram_config *config, struct error *err)
+{
+	bool huge = ram->page_bytes == HUGE_PAGE_BYTES;
+	int flags = ram->kind == RAM_SHARED ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB | MAP_HUGE_2MB : 0);
+
+	if (!ram->plug_bytes)
+		return 0;
+	ram->plug_host = ram_reserve_addresses(ram->plug_bytes);
+	if (!ram->plug_host || mmap(ram->plug_host, ram->plug_bytes, PROT_NONE, flags | MAP_FIXED | MAP_NORESERVE, ram->fd,
+				       (off_t)ram->plug_fd_offset) == MAP_FAILED)
+		return error_set_errno(err, errno, "the host cannot map %llu MiB to be plugged",
+			(unsigned long long)ram->plug_bytes >> 20);
+	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
+		madvise(ram->plug_host, ram->plug_bytes, MADV_HUGEPAGE);
+	madvise(ram->plug_host, ram->plug_bytes, MADV_DONTDUMP);
+	return 0;
+}
+
 int ram_init(struct ram *ret, const struct ram_config *config, struct error *err)
 {
 	struct ram ram = {
@@ -90,10 +123,14 @@ int ram_init(struct ram *ret, const struct ram_config *config, struct error *err
 		.kind = config->kind,
 		.size_bytes = config->size_bytes,
 		.page_bytes = config->pages == RAM_PAGES_2M ? HUGE_PAGE_BYTES : PAGE_BYTES,
+		.plug_bytes = config->plug_bytes,
+		.plug_fd_offset = align_up(config->size_bytes, HUGE_PAGE_BYTES),
 	};
 	uint64_t low = ram.size_bytes < LAYOUT_LOW_RAM_END ? ram.size_bytes : LAYOUT_LOW_RAM_END;
 	int r = map(&ram, config, err);
 
+	if (r == 0)
+		r = map_plug(&ram, config, err);
 	if (r == 0) {
 		r = gmem_add_shared(&ram.mem, 0, low, ram.host, ram.fd, 0);
 		if (r == 0 && low < ram.size_bytes)
@@ -112,8 +149,26 @@ void ram_done(struct ram *ram)
 {
 	if (ram->host)
 		munmap(ram->host, ram->size_bytes);
+	if (ram->plug_host)
+		munmap(ram->plug_host, ram->plug_bytes);
 	close_fd(ram->fd);
 	*ram = (struct ram){.fd = -1};
+}
+
+/* Whole pages of the area at `base`, which begins in the memory file at `fd_offset`. */
+static int give_back(const struct ram *ram, uint8_t *base, uint64_t fd_offset, uint64_t offset, uint64_t len)
+{
+	uint64_t start = align_up(offset, ram->page_bytes), end = align_down(offset + len, ram->page_bytes);
+	int r;
+
+	if (start >= end)
+		return 0;
+	if (ram->kind == RAM_SHARED)
+		r = fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(fd_offset + start),
+			(off_t)(end - start));
+	else
+		r = madvise(base + start, end - start, MADV_DONTNEED);
+	return r < 0 ? -errno : 0;
 }
 
 /* `len` bytes of one region. The mapping stays, so a pointer to what goes stays good; and a page that the kernel is writing
@@ -121,21 +176,14 @@ void ram_done(struct ram *ram)
  * waits for loses the data, which is its own. */
 static int discard_span(const struct ram *ram, const uint8_t *host, uint64_t len)
 {
-	uint64_t offset = (uintptr_t)host - (uintptr_t)ram->host, start, end;
-	int r;
+	uint64_t offset = (uintptr_t)host - (uintptr_t)ram->host;
+	uint64_t plug_offset = (uintptr_t)host - (uintptr_t)ram->plug_host;
 
-	if (!range_fits(offset, len, ram->size_bytes))
-		return -EFAULT; /* memory of another owner */
-	start = align_up(offset, ram->page_bytes);
-	end = align_down(offset + len, ram->page_bytes);
-	if (start >= end)
-		return 0;
-	if (ram->kind == RAM_SHARED)
-		r = fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)start,
-			(off_t)(end - start));
-	else
-		r = madvise((uint8_t *)ram->host + start, end - start, MADV_DONTNEED);
-	return r < 0 ? -errno : 0;
+	if (range_fits(offset, len, ram->size_bytes))
+		return give_back(ram, ram->host, 0, offset, len);
+	if (range_fits(plug_offset, len, ram->plug_bytes))
+		return give_back(ram, ram->plug_host, ram->plug_fd_offset, plug_offset, len);
+	return -EFAULT; /* memory of another owner */
 }
 
 int ram_discard(const struct ram *ram, gpa_t gpa, uint64_t len)
@@ -153,4 +201,32 @@ int ram_discard(const struct ram *ram, gpa_t gpa, uint64_t len)
 			result = r;
 	}
 	return result;
+}
+
+int ram_plug(struct ram *ram, uint64_t offset, uint64_t len)
+{
+	uint8_t *host = ram->plug_host + offset;
+
+	/* It is one more piece among the process's mappings, of which there can be so many. */
+	if (mprotect(host, len, PROT_READ | PROT_WRITE) < 0)
+		return -errno;
+	/* 2 MiB pages that are not there when the guest wants them would be its end. */
+	if (ram->page_bytes == HUGE_PAGE_BYTES && madvise(host, len, MADV_POPULATE_WRITE) < 0) {
+		ram_unplug(ram, offset, len);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+int ram_unplug(struct ram *ram, uint64_t offset, uint64_t len)
+{
+	uint8_t *host = ram->plug_host + offset;
+	int r;
+
+	if (mprotect(host, len, PROT_NONE) < 0) {
+		r = -errno;
+		mprotect(host, len, PROT_READ | PROT_WRITE); /* should it have come halfway */
+		return r;
+	}
+	return give_back(ram, ram->plug_host, ram->plug_fd_offset, offset, len) < 0;
 }

@@ -21,6 +21,7 @@ struct ram_config {
 	enum ram_kind kind;
 	enum ram_pages pages;
 	int base_fd; /* of kind cow: its base, of size_bytes at least; borrowed for the call. -1: zeroes */
+	uint64_t plug_bytes; /* what can be plugged besides, a multiple of 2 MiB */
 };
 
 struct ram {
@@ -30,6 +31,11 @@ struct ram {
 	void *host; /* owned: the mapping */
 	uint64_t size_bytes;
 	uint64_t page_bytes; /* what the host gives and takes back at once */
+	/* What can be plugged: of the same kind and pages; addresses that nobody can access while it is not. In no region of `mem`,
+	 * but that its owner adds one. */
+	uint8_t *plug_host;   /* owned; at a multiple of 2 MiB */
+	uint64_t plug_bytes;
+	uint64_t plug_fd_offset; /* where it begins in `fd` */
 };
 
 /* Nothing is touched: the host gives pages as the guest uses them. 0, or -errno with `err` set (no field) and `ret` as
@@ -41,5 +47,16 @@ void ram_done(struct ram *ram);
  * zeroes, or of kind cow as the base. 0; -EFAULT when not all of it is RAM: then what comes before has been given back; or
  * another -errno. Loop thread, or with a device's lock held, as for every lookup (devices/gmem.h). */
 int ram_discard(const struct ram *ram, gpa_t gpa, uint64_t len);
+
+/* Whole blocks of 2 MiB or more, `offset` bytes into what can be plugged, can be accessed from now on, and read as zeroes. 0, or
+ * -errno: the host has no room for it. Loop thread, both. */
+int ram_plug(struct ram *ram, uint64_t offset, uint64_t len);
+/* They cannot be accessed any more, whoever tries: a vCPU or the kernel on a device's behalf is told, this process is killed. 0; 1
+ * when the host could not have them back; or -errno, and nothing has changed. */
+int ram_unplug(struct ram *ram, uint64_t offset, uint64_t len);
+
+/* `size_bytes` of this process's addresses at a multiple of 2 MiB, where the host's large pages begin, that nobody can access. NULL
+ * with errno set; to be given back by munmap(). */
+void *ram_reserve_addresses(uint64_t size_bytes);
 
 #endif

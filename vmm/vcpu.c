@@ -231,6 +231,9 @@ static bool run_guest(struct vcpu *vcpu)
 			/* Whoever kicked has changed `wanted` before; a kick that comes after this line is
 			 * seen by the next KVM_RUN, or was for a `wanted` the loop's condition will see. */
 			vcpu->run->immediate_exit = 0;
+		else if (errno == EFAULT)
+			return end_with_error(vcpu,
+				"it touched memory that is not there: not plugged, or the host has nothing to back it with");
 		else if (errno != EAGAIN)
 			return end_with_error(vcpu, "KVM_RUN failed: %s", strerror(errno));
 	}

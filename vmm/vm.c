@@ -157,6 +157,30 @@ gpa_t vm_address_limit(const struct vm *vm)
 	return UINT64_C(1) << cpuid_physical_address_bits(vm->cpuid);
 }
 
+int vm_place(const struct vm *vm, const struct gmem *mem, uint64_t size_bytes, uint64_t align, gpa_t *ret,
+	struct error *err)
+{
+	const struct gmem_region *region = NULL;
+	gpa_t at;
+
+	if (align < LAYOUT_DEVICE_MEMORY_ALIGN)
+		align = LAYOUT_DEVICE_MEMORY_ALIGN;
+	at = align_up(LAYOUT_HIGH_RAM, align);
+	/* Ascending: what begins behind a gap that is large enough ends the search, but RAM, which all of it is above. */
+	while ((region = gmem_next(mem, region))) {
+		if (region->kind != GMEM_RAM && region->gpa >= at && size_bytes <= region->gpa - at)
+			break;
+		if (region->gpa + region->size_bytes > at)
+			at = align_up(region->gpa + region->size_bytes, align);
+	}
+	if (!range_fits(at, size_bytes, vm_address_limit(vm)))
+		return error_set(err, ENOMEM,
+			"the host's processor addresses %u bits of guest memory, and %llu MiB more do not fit",
+			cpuid_physical_address_bits(vm->cpuid), (unsigned long long)size_bytes >> 20);
+	*ret = at;
+	return 0;
+}
+
 static bool slot_is_taken(const struct vm *vm, unsigned slot)
 {
 	return vm->slots[slot / 64] >> (slot % 64) & 1;

@@ -39,6 +39,10 @@ int vm_add_slot(struct vm *vm, const struct gmem_region *memory, struct error *e
 int vm_remove_slot(struct vm *vm, int slot);
 /* One slot for each region. 0, or -errno with `err` set (no field). */
 int vm_add_memory(struct vm *vm, const struct gmem *mem, struct error *err);
+/* Finds `size_bytes` of guest-physical addresses for a device's memory (vmm/layout.h), above all RAM and beside all other regions
+ * of `mem`, at a multiple of `align`, a power of two, at least. 0, or -ENOMEM with `err` set (no field): the host's processor addresses no more. */
+int vm_place(const struct vm *vm, const struct gmem *mem, uint64_t size_bytes, uint64_t align, gpa_t *ret,
+	struct error *err);
 /* One more than the highest guest-physical address that a vCPU of this host can have. */
 gpa_t vm_address_limit(const struct vm *vm);
 

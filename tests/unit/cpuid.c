@@ -288,6 +288,11 @@ static void test_an_offer_of_nothing_and_one_of_nonsense(void **state)
 	for (uint32_t i = 0; i < table->nent; i++)
 		memset(&table->entries[i].eax, 0xff, 16);
 	assert_int_equal(cpuid_physical_address_bits(table), 52);
+	cpuid_find(table, 0x80000008, 0)->eax = 48u << 16 | 48 << 8 | 52; /* guest's, virtual, physical */
+	assert_int_equal(cpuid_physical_address_bits(table), 48);
+	cpuid_find(table, 0x80000008, 0)->eax = 52u << 16 | 48 << 8 | 46;
+	assert_int_equal(cpuid_physical_address_bits(table), 46);
+	cpuid_find(table, 0x80000008, 0)->eax = UINT32_MAX;
 	adapt(32, 2, 31);
 	is_level(0xb, 1, 5, 32, 2, 31);
 	offer(intel, ARRAY_SIZE(intel));

@@ -117,3 +117,11 @@ tests_unit_virtio_mem_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_pmem_LDADD = $(DEVICES_TEST_LIBS)
 # The test finishes flushes by hand.
 tests_unit_virtio_pmem_LDFLAGS = -Wl,--wrap=blk_engine_new
+UNIT_TESTS += tests/unit/plugged_memory
+tests_unit_plugged_memory_SOURCES = tests/unit/plugged_memory.c vmm/plugged_memory.c
+tests_unit_plugged_memory_LDADD = $(VMM_TEST_LIBS)
+UNIT_TESTS += tests/unit/pmem_file tests/unit/vm
+tests_unit_pmem_file_SOURCES = tests/unit/pmem_file.c vmm/pmem_file.c
+tests_unit_pmem_file_LDADD = $(VMM_TEST_LIBS) $(LIBURING_LIBS)
+tests_unit_vm_SOURCES = tests/unit/vm.c vmm/vm.c
+tests_unit_vm_LDADD = $(VMM_TEST_LIBS)
