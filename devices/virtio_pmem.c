@@ -41,6 +41,8 @@ struct virtio_pmem {
 	char *path; /* owned */
 	struct virtio_pmem_config config;
 	uint64_t file_bytes;
+	void (*gone)(void *ctx);
+	void *gone_ctx;
 
 	struct blk_backend *engine;
 	struct loop_source *event; /* on engine->event_fd; NULL when a flush is over at once */
@@ -314,6 +316,8 @@ static void pmem_free(struct virtio_dev *dev)
 		p->engine->ops->reap(p->engine, true);
 	if (p->engine)
 		p->engine->ops->free(p->engine);
+	if (p->gone)
+		p->gone(p->gone_ctx);
 	free(p->path);
 	free(p);
 }
@@ -377,6 +381,8 @@ struct virtio_dev *virtio_pmem_new(
 		virtio_dev_free(&p->dev);
 		return NULL;
 	}
+	p->gone = setup->gone;
+	p->gone_ctx = setup->ctx;
 	return &p->dev;
 }
 

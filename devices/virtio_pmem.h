@@ -14,6 +14,10 @@ struct virtio_pmem_setup {
 	gpa_t start; /* where the guest finds it */
 	uint64_t size_bytes;
 	const struct rate_limiter_config *limiter; /* borrowed for the call; NULL: none */
+	/* The device's last deed: nothing of it needs the file or the memory any more. Not when virtio_pmem_new() fails. May be
+	 * NULL. */
+	void (*gone)(void *ctx);
+	void *ctx;
 };
 
 struct pmem_metrics {

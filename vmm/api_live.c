@@ -15,8 +15,7 @@
 #include <linux/virtio_ids.h>
 #include <string.h>
 
-/* The device that the path names, which must be the one that the body names. NULL with `err` set. */
-static struct virtio_dev *find_device(struct monitor *monitor, uint32_t device_id, const struct api_call *call,
+struct virtio_dev *live_find_device(struct monitor *monitor, uint32_t device_id, const struct api_call *call,
 	const char *id_field, const char *id, struct error *err)
 {
 	struct virtio_dev *dev;
@@ -51,7 +50,7 @@ static int patch_drive(
 	cleanup(json_decrefp) json_t *before = config_get_item(&monitor->config, "drives", call->id);
 	cleanup(json_decrefp) json_t *changes = json_dump(&drive_patch_table, patch); /* what is null stays as it was */
 	struct virtio_dev *dev =
-		find_device(monitor, VIRTIO_ID_BLOCK, call, "drive_id", patch->drive_id, err);
+		live_find_device(monitor, VIRTIO_ID_BLOCK, call, "drive_id", patch->drive_id, err);
 	int r = dev ? config_patch_item(&monitor->config, "drives", call->id, changes, err) : -ENOENT;
 
 	if (r < 0)
@@ -99,7 +98,7 @@ static int patch_net(
 {
 	cleanup(json_decrefp) json_t *changes = json_dump(&net_patch_table, patch);
 	bool limited = patch->rx_rate_limiter || patch->tx_rate_limiter; /* which the rules refuse for vhost */
-	struct virtio_dev *dev = find_device(monitor, VIRTIO_ID_NET, call, "iface_id", patch->iface_id, err);
+	struct virtio_dev *dev = live_find_device(monitor, VIRTIO_ID_NET, call, "iface_id", patch->iface_id, err);
 	int r = dev ? config_patch_item(&monitor->config, "network-interfaces", call->id, changes, err) : -ENOENT;
 
 	if (r == 0 && limited)

@@ -11,6 +11,7 @@
 #include "vmm/api_balloon.h"
 #include "vmm/api_hotplug.h"
 #include "vmm/api_live.h"
+#include "vmm/api_memory.h"
 #include "vmm/api_mmds.h"
 #include "vmm/api_vhost.h"
 #include "vmm/boot.h"
@@ -162,6 +163,16 @@ static int put_net(void *ctx, struct api_call *call, struct error *err)
 	return put_and_look(ctx, call, "network-interfaces", look_for_net, err);
 }
 
+static int put_pmem(void *ctx, struct api_call *call, struct error *err)
+{
+	return put_and_look(ctx, call, "pmem", look_for_pmem, err);
+}
+
+static int put_hotplug_memory(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "memory-hotplug", err);
+}
+
 static int put_vsock(void *ctx, struct api_call *call, struct error *err)
 {
 	return put(ctx, call, "vsock", err);
@@ -225,6 +236,11 @@ static int delete_net(void *ctx, struct api_call *call, struct error *err)
 	if (is_started(ctx))
 		return hotplug_delete(ctx, HOTPLUG_NET, call, err);
 	return remove_item(ctx, call, "network-interfaces", err);
+}
+
+static int delete_pmem(void *ctx, struct api_call *call, struct error *err)
+{
+	return remove_item(ctx, call, "pmem", err);
 }
 
 /* The machine's life. */
@@ -318,6 +334,12 @@ const struct api_route monitor_routes[] = {
 	{HTTP_DELETE, "/network-interfaces/{id}", API_ALWAYS, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_JSON, vhost_put_filesystem},
 	{HTTP_DELETE, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_NONE, vhost_delete_filesystem},
+	{HTTP_PUT, "/pmem/{id}", API_NOT_STARTED, API_BODY_JSON, put_pmem},
+	{HTTP_PATCH, "/pmem/{id}", API_STARTED, API_BODY_JSON, live_patch_pmem},
+	{HTTP_DELETE, "/pmem/{id}", API_NOT_STARTED, API_BODY_NONE, delete_pmem},
+	{HTTP_GET, "/hotplug/memory", API_STARTED, API_BODY_NONE, live_get_hotplug_memory},
+	{HTTP_PUT, "/hotplug/memory", API_NOT_STARTED, API_BODY_JSON, put_hotplug_memory},
+	{HTTP_PATCH, "/hotplug/memory", API_STARTED, API_BODY_JSON, live_patch_hotplug_memory},
 	{HTTP_PUT, "/vsock", API_NOT_STARTED, API_BODY_JSON, put_vsock},
 	{HTTP_PUT, "/entropy", API_NOT_STARTED, API_BODY_JSON, put_entropy},
 	{HTTP_GET, "/balloon", API_ALWAYS, API_BODY_NONE, balloon_get},

@@ -9,7 +9,7 @@
 #include <strings.h>
 
 static const char *const unsupported_names[] = {
-	"cpu-config", "memory-hotplug", "pmem"};
+	"cpu-config"};
 static_assert(
 	ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
 
@@ -55,6 +55,11 @@ const struct config_net *config_find_net(const struct config *config, const char
 		if (strcmp(config_net(config, i)->iface_id, id) == 0)
 			return config_net(config, i);
 	return NULL;
+}
+
+const struct config_pmem *config_pmem(const struct config *config, size_t index)
+{
+	return (const struct config_pmem *)config->pmems.items + index;
 }
 
 /* `value` was given for `field`, which Firecracker knows and this monitor does not serve. */
@@ -221,10 +226,43 @@ bool config_net_has_mmds(const struct config *config, const struct config_net *n
 	return false;
 }
 
+static int check_pmem(const struct config *config, size_t index, struct error *err)
+{
+	const struct config_pmem *pmem = config_pmem(config, index);
+	int r = 0;
+
+	for (size_t i = 0; i < index && r == 0; i++) {
+		if (strcmp(config_pmem(config, i)->id, pmem->id) == 0)
+			r = error_set_field(err, EEXIST, "id", "\"%s\" is taken by pmem[%zu]", pmem->id, i);
+		else if (pmem->root_device && config_pmem(config, i)->root_device)
+			r = error_set_field(err, EEXIST, "root_device", "pmem[%zu] is the root device already", i);
+	}
+	if (r == 0 && pmem->root_device && config_root_drive(config))
+		r = error_set_field(err, EEXIST, "root_device", "drive \"%s\" is the root device already",
+			config_root_drive(config)->drive_id);
+	return r < 0 ? error_in_field(err, "pmem[%zu]", index) : 0;
+}
+
+static int check_hotplug_memory(const struct config_hotplug_memory *memory, struct error *err)
+{
+	long long total = memory->total_size_mib, block = memory->block_size_mib, slot = memory->slot_size_mib;
+	int r = 0;
+
+	if (block & (block - 1))
+		r = error_set_field(err, EINVAL, "block_size_mib", "must be a power of two, not %lld", block);
+	else if (slot % block)
+		r = error_set_field(err, EINVAL, "slot_size_mib", "must be a multiple of block_size_mib, %lld, not %lld",
+			block, slot);
+	else if (total < slot || total % slot)
+		r = error_set_field(err, EINVAL, "total_size_mib", "must be a multiple of slot_size_mib, %lld, not %lld",
+			slot, total);
+	return r < 0 ? error_in_field(err, "memory-hotplug") : 0;
+}
+
 int config_check(const struct config *config, struct error *err)
 {
-	size_t n_virtio = config->drives.len + config->nets.len + config->filesystems.len + !!config->vsock + !!config->entropy +
-			  !!config->balloon;
+	size_t n_virtio = config->drives.len + config->nets.len + config->filesystems.len + config->pmems.len +
+			  !!config->hotplug_memory + !!config->vsock + !!config->entropy + !!config->balloon;
 	int r = check_machine(&config->machine, err);
 
 	for (size_t i = 0; i < ARRAY_SIZE(unsupported_names) && r == 0; i++)
@@ -239,6 +277,10 @@ int config_check(const struct config *config, struct error *err)
 		r = check_filesystem(config, i, err);
 	if (r == 0)
 		r = check_mmds(config, err);
+	for (size_t i = 0; i < config->pmems.len && r == 0; i++)
+		r = check_pmem(config, i, err);
+	if (r == 0 && config->hotplug_memory)
+		r = check_hotplug_memory(config->hotplug_memory, err);
 	if (r == 0 && n_virtio > CONFIG_DEVICES_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, CONFIG_DEVICES_MAX);
@@ -351,24 +393,31 @@ int config_parse_level(const char *name, enum log_level *ret, struct error *err)
 		err, EINVAL, "must be one of Off, Error, Warning, Info, Debug, Trace, not \"%.40s\"", name);
 }
 
+/* What a root device adds to the command line: to be freed; NULL without one. */
+static char *root_arguments(const struct config *config)
+{
+	const struct config_drive *drive = config_root_drive(config);
+	char *arguments = NULL;
+	int len = 0;
+
+	if (drive)
+		len = asprintf(&arguments, "root=%s%s %s", drive->partuuid ? "PARTUUID=" : "/dev/vda",
+			drive->partuuid ? drive->partuuid : "", drive->is_read_only ? "ro" : "rw");
+	for (size_t i = 0; i < config->pmems.len && !arguments; i++)
+		if (config_pmem(config, i)->root_device)
+			len = asprintf(&arguments, "root=/dev/pmem%zu %s", i,
+				config_pmem(config, i)->read_only ? "ro" : "rw");
+	if (len < 0)
+		abort();
+	return arguments;
+}
+
 char *config_command_line(const struct config *config)
 {
-	const struct config_drive *root = config_root_drive(config);
-	const char *mode;
+	cleanup_free char *root = root_arguments(config);
 	char *line;
-	int len;
 
-	if (!root) {
-		len = asprintf(&line, "%s", config->boot.boot_args);
-	} else {
-		mode = root->is_read_only ? "ro" : "rw";
-		if (root->partuuid)
-			len = asprintf(&line, "%s root=PARTUUID=%s %s", config->boot.boot_args,
-				root->partuuid, mode);
-		else
-			len = asprintf(&line, "%s root=/dev/vda %s", config->boot.boot_args, mode);
-	}
-	if (len < 0)
+	if (asprintf(&line, "%s%s%s", config->boot.boot_args, root ? " " : "", root ? root : "") < 0)
 		abort();
 	return line;
 }

@@ -15,6 +15,8 @@
 #define CONFIG_MEMORY_DEFAULT 128
 #define CONFIG_MEMORY_MAX (INT64_C(8) << 20) /* MiB: what one KVM memory slot describes */
 #define CONFIG_DEVICES_MAX 31 /* on a PCI bus; vmm/virtio_bus.h has room for fewer without */
+#define CONFIG_BLOCK_MIN  2   /* MiB: of memory that is plugged block by block */
+#define CONFIG_SLOT_MIN	  128 /* MiB */
 #define CONFIG_CID_MAX    INT64_C(0xfffffffe)
 
 enum config_huge_pages { CONFIG_HUGE_PAGES_NONE, CONFIG_HUGE_PAGES_TRANSPARENT, CONFIG_HUGE_PAGES_2M };
@@ -58,6 +60,16 @@ struct config_net {
 struct config_filesystem {
 	char *fs_id, *tag, *socket;
 	int64_t num_request_queues;
+};
+
+struct config_pmem {
+	char *id, *path_on_host;
+	bool root_device, read_only;
+	struct rate_limiter_config *rate_limiter;
+};
+
+struct config_hotplug_memory {
+	int64_t total_size_mib, block_size_mib, slot_size_mib;
 };
 
 struct config_vsock {
@@ -104,14 +116,16 @@ struct config {
 	struct json_array drives;   /* struct config_drive; at most one is the root device */
 	struct json_array nets;     /* struct config_net */
 	struct json_array filesystems; /* struct config_filesystem */
-	struct config_vsock *vsock; /* NULL: none, as below */
+	struct json_array pmems;    /* struct config_pmem */
+	struct config_hotplug_memory *hotplug_memory; /* NULL: none, as below */
+	struct config_vsock *vsock;
 	struct config_entropy *entropy;
 	struct config_balloon *balloon;
 	struct config_serial *serial;
 	struct config_logger *logger;
 	struct config_metrics *metrics;
 	struct config_mmds *mmds;
-	json_t *unsupported[3]; /* keys of Firecracker's that this monitor does not serve yet */
+	json_t *unsupported[1]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
 extern const struct json_table config_rate_limiter_table; /* of struct rate_limiter_config */
@@ -171,6 +185,7 @@ bool config_net_is_vhost(const struct config_net *net);
 /* The one of that id, or NULL. */
 const struct config_drive *config_find_drive(const struct config *config, const char *id);
 const struct config_net *config_find_net(const struct config *config, const char *id);
+const struct config_pmem *config_pmem(const struct config *config, size_t index);
 /* The drive that is the root device, or NULL. It is to be the machine's first. */
 const struct config_drive *config_root_drive(const struct config *config);
 

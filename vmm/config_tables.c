@@ -190,6 +190,30 @@ static const struct json_field filesystem_fields[] = {
 static const struct json_table filesystem_table =
 	JSON_TABLE("Filesystem", struct config_filesystem, filesystem_fields);
 
+#define PMEM(member) offsetof(struct config_pmem, member)
+static const struct json_field pmem_fields[] = {
+	{"id", JSON_FIELD_STRING, PMEM(id), .required = true, .min = 1, .max = 64, .check = check_id},
+	{"path_on_host", JSON_FIELD_STRING, PMEM(path_on_host), .required = true, .min = 1,
+		.help = "file or block device that the guest has as memory"},
+	{"root_device", JSON_FIELD_BOOL, PMEM(root_device), .nullable = true},
+	{"read_only", JSON_FIELD_BOOL, PMEM(read_only), .nullable = true},
+	{"rate_limiter", JSON_FIELD_OPTIONAL, PMEM(rate_limiter), .nullable = true,
+		.table = &config_rate_limiter_table, .help = "of flushes, each of which counts the file's size"},
+};
+static const struct json_table pmem_table = JSON_TABLE("Pmem", struct config_pmem, pmem_fields);
+
+#define HOTPLUG(member) offsetof(struct config_hotplug_memory, member)
+static const struct json_field hotplug_memory_fields[] = {
+	{"total_size_mib", JSON_FIELD_INT, HOTPLUG(total_size_mib), .required = true, .min = 1,
+		.max = CONFIG_MEMORY_MAX, .help = "the most that can be plugged"},
+	{"block_size_mib", JSON_FIELD_INT, HOTPLUG(block_size_mib), .nullable = true, .def = CONFIG_BLOCK_MIN,
+		.min = CONFIG_BLOCK_MIN, .max = CONFIG_MEMORY_MAX, .help = "what is plugged and unplugged at once"},
+	{"slot_size_mib", JSON_FIELD_INT, HOTPLUG(slot_size_mib), .nullable = true, .def = CONFIG_SLOT_MIN,
+		.min = CONFIG_SLOT_MIN, .max = CONFIG_MEMORY_MAX, .help = "what KVM is told of at once"},
+};
+static const struct json_table hotplug_memory_table =
+	JSON_TABLE("MemoryHotplugConfig", struct config_hotplug_memory, hotplug_memory_fields);
+
 #define VSOCK(member) offsetof(struct config_vsock, member)
 static const struct json_field vsock_fields[] = {
 	{"guest_cid", JSON_FIELD_INT, VSOCK(guest_cid), .required = true, .min = 3, .max = CONFIG_CID_MAX},
@@ -290,6 +314,9 @@ static const struct json_field config_fields[] = {
 		.table = &net_table},
 	{"filesystems", JSON_FIELD_ARRAY, CONFIG(filesystems), .nullable = true, .sparse = true,
 		.max = CONFIG_DEVICES_MAX, .table = &filesystem_table},
+	{"pmem", JSON_FIELD_ARRAY, CONFIG(pmems), .nullable = true, .max = CONFIG_DEVICES_MAX, .table = &pmem_table},
+	{"memory-hotplug", JSON_FIELD_OPTIONAL, CONFIG(hotplug_memory), .nullable = true,
+		.table = &hotplug_memory_table},
 	{"vsock", JSON_FIELD_OPTIONAL, CONFIG(vsock), .nullable = true, .table = &vsock_table},
 	{"entropy", JSON_FIELD_OPTIONAL, CONFIG(entropy), .nullable = true, .table = &entropy_table},
 	{"balloon", JSON_FIELD_OPTIONAL, CONFIG(balloon), .nullable = true, .table = &balloon_table},
@@ -299,7 +326,5 @@ static const struct json_field config_fields[] = {
 	{"metrics", JSON_FIELD_OPTIONAL, CONFIG(metrics), .nullable = true, .table = &metrics_table},
 	{"mmds-config", JSON_FIELD_OPTIONAL, CONFIG(mmds), .nullable = true, .table = &mmds_table},
 	UNSUPPORTED(0, "cpu-config"),
-	UNSUPPORTED(1, "memory-hotplug"),
-	UNSUPPORTED(2, "pmem"),
 };
 const struct json_table config_table = JSON_TABLE("Configuration", struct config, config_fields);

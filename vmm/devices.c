@@ -1,9 +1,8 @@
-/* Making the devices: the fixed ones at their ports, then a virtio device for each drive, network interface and shared folder,
- * the vsock, the entropy source and the balloon, in this order. */
+/* Making the devices: the fixed ones at their ports, then a virtio device for each drive, network interface, shared folder and pmem, memory
+ * that is plugged, the vsock, the entropy source and the balloon, in this order. */
 #include "vmm/devices.h"
 
 #include "common/io.h"
-#include "common/log.h"
 #include "devices/acpi_pm.h"
 #include "devices/exit_port.h"
 #include "devices/i8042.h"
@@ -12,7 +11,9 @@
 #include "devices/uart16550.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_mem.h"
 #include "devices/virtio_net.h"
+#include "devices/virtio_pmem.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vhost.h"
 #include "devices/virtio_vsock.h"
@@ -256,6 +257,20 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 	return dev ? add_virtio(devices, dev, METRICS_NET, config.id, virtio_net_metrics(dev), err) : -EIO;
 }
 
+static int make_pmem(struct devices *devices, const struct config_pmem *pmem, struct error *err)
+{
+	struct virtio_dev *dev = devices_memory_pmem(devices, pmem, err);
+
+	return dev ? add_virtio(devices, dev, METRICS_PMEM, pmem->id, virtio_pmem_metrics(dev), err) : -EIO;
+}
+
+static int make_hotplug_memory(struct devices *devices, const struct config_hotplug_memory *memory, struct error *err)
+{
+	struct virtio_dev *dev = devices_memory_hotplug(devices, memory, err);
+
+	return dev ? add_virtio(devices, dev, METRICS_HOTPLUG, NULL, virtio_mem_metrics(dev), err) : -EIO;
+}
+
 static int make_vsock(struct devices *devices, const struct config_vsock *vsock, struct error *err)
 {
 	struct virtio_vsock_sink log = {.port = HULL_VSOCK_PORT_LOG, .fd = devices->config.output.log_fd,
@@ -332,6 +347,16 @@ static int make_virtio(struct devices *devices, struct error *err)
 		if (r < 0)
 			error_in_field(err, "filesystems[%zu]", i);
 	}
+	for (size_t i = 0; i < config->pmems.len && r >= 0; i++) {
+		r = make_pmem(devices, config_pmem(config, i), err);
+		if (r < 0)
+			error_in_field(err, "pmem[%zu]", i);
+	}
+	if (config->hotplug_memory && r >= 0) {
+		r = make_hotplug_memory(devices, config->hotplug_memory, err);
+		if (r < 0)
+			error_in_field(err, "memory-hotplug");
+	}
 	if (config->vsock && r >= 0) {
 		r = make_vsock(devices, config->vsock, err);
 		if (r < 0)
@@ -361,6 +386,8 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 	if (r < 0)
 		return r;
 	token_bucket_init(&devices->console_bucket, serial ? serial->rate_limiter : NULL, monotonic_ns());
+	devices->mmio.stray_write = devices_memory_stray_write;
+	devices->mmio.stray_ctx = devices;
 	make_fixed(devices);
 	make_boot_timer(devices);
 	make_virtio_bus(devices);
@@ -401,6 +428,7 @@ int devices_plug_net(struct devices *devices, const char *id, struct error *err)
 void devices_done(struct devices *devices)
 {
 	virtio_bus_done(&devices->virtio);
+	devices_memory_done(devices);
 	metrics_remove(devices->config.metrics, devices);
 	exit_port_free(devices->exit_port);
 	acpi_pm_free(devices->acpi_pm);

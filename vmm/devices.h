@@ -9,6 +9,7 @@
 #include "vmm/bus.h"
 #include "vmm/config.h"
 #include "vmm/console.h"
+#include "vmm/devices_memory.h"
 #include "vmm/virtio_bus.h"
 
 struct acpi_pm;
@@ -17,6 +18,7 @@ struct i8042;
 struct metrics;
 struct mmds;
 struct pvpanic;
+struct ram;
 struct vm;
 
 enum devices_event {
@@ -38,7 +40,8 @@ struct devices_config {
 	bool pci;		     /* virtio devices are on a PCI bus */
 	struct vm *vm;
 	struct loop *loop;
-	const struct gmem *mem;
+	struct gmem *mem; /* of `ram`, which has what memory-hotplug wants to plug */
+	struct ram *ram;
 	struct discard discard; /* of `mem` */
 	struct metrics *metrics;
 	struct mmds *mmds;
@@ -61,6 +64,7 @@ struct devices {
 	struct exit_port *exit_port;
 	struct boot_timer boot_timer;
 	struct virtio_bus virtio;
+	struct devices_memory memory;
 };
 
 /* Makes all of them; `devices` must stay where it is. 0, or -errno with `err` naming the field and nothing
@@ -89,7 +93,6 @@ int devices_plug_net(struct devices *devices, const char *id, struct error *err)
 void devices_press_power_button(struct devices *devices);
 /* As i8042_press_ctrl_alt_del(). */
 int devices_press_ctrl_alt_del(struct devices *devices);
-
 /* What the workload handed over, 0..255, or -1. Any thread. */
 int devices_exit_status(const struct devices *devices);
 

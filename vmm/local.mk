@@ -39,10 +39,12 @@ hull_vmm_SOURCES = \
 	vmm/api_balloon.c vmm/api_balloon.h \
 	vmm/api_hotplug.c vmm/api_hotplug.h \
 	vmm/api_live.c vmm/api_live.h \
+	vmm/api_memory.c vmm/api_memory.h \
 	vmm/api_mmds.c vmm/api_mmds.h \
 	vmm/api_routes.c \
 	vmm/api_vhost.c vmm/api_vhost.h \
 	vmm/devices.c vmm/devices.h \
+	vmm/devices_memory.c vmm/devices_memory.h \
 	vmm/devices_vhost.c vmm/devices_vhost.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \

@@ -106,11 +106,13 @@ static int make_memory(struct machine *machine, struct error *err)
 		[CONFIG_HUGE_PAGES_2M] = RAM_PAGES_2M,
 	};
 	const struct config_machine *config = &machine->setup.config->machine;
+	const struct config_hotplug_memory *hotplug = machine->setup.config->hotplug_memory;
 	struct ram_config ram = {
 		.size_bytes = (uint64_t)config->mem_size_mib << 20,
 		.kind = config->memory_kind == CONFIG_MEMORY_COW ? RAM_COW : RAM_SHARED,
 		.pages = pages[config->huge_pages],
 		.base_fd = -1,
+		.plug_bytes = hotplug ? (uint64_t)hotplug->total_size_mib << 20 : 0,
 	};
 	int r = ram_init(&machine->ram, &ram, err);
 
@@ -132,6 +134,7 @@ static int make_devices(struct machine *machine, struct error *err)
 		.vm = &machine->vm,
 		.loop = machine->setup.loop,
 		.mem = &machine->ram.mem,
+		.ram = &machine->ram,
 		.discard = {discard, &machine->ram, machine->ram.page_bytes},
 		.metrics = machine->setup.metrics,
 		.mmds = machine->setup.mmds,

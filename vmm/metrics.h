@@ -41,6 +41,8 @@ enum metrics_source {
 	METRICS_VHOST_USER_NET,
 	METRICS_VHOST_USER_FS,
 	METRICS_VHOST_NET,
+	METRICS_PMEM,	    /* struct pmem_metrics */
+	METRICS_HOTPLUG,    /* struct mem_metrics */
 	METRICS_INTERRUPTS, /* struct virtio_metrics, of each virtio device */
 	METRICS_UART,	    /* struct uart16550_metrics */
 	METRICS_I8042,	    /* struct i8042_metrics */

@@ -9,7 +9,9 @@
 #include "devices/uart16550.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_mem.h"
 #include "devices/virtio_net.h"
+#include "devices/virtio_pmem.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vhost.h"
 #include "devices/virtio_vsock.h"
@@ -105,6 +107,33 @@ static const struct metric_field vhost_fields[] = {
 	VALUE(vhost_metrics, activate_time_us),
 	VALUE(vhost_metrics, config_change_time_us),
 	COUNT(vhost_metrics, backend_fails),
+};
+
+static const struct metric_field pmem_fields[] = {
+	COUNT(pmem_metrics, event_fails),
+	COUNT(pmem_metrics, queue_event_count),
+	COUNT(pmem_metrics, rate_limiter_throttled_events),
+	COUNT(pmem_metrics, rate_limiter_event_count),
+};
+
+static const struct metric_field hotplug_fields[] = {
+	COUNT(mem_metrics, queue_event_fails),
+	COUNT(mem_metrics, queue_event_count),
+	LATENCY(mem_metrics, plug_agg),
+	COUNT(mem_metrics, plug_count),
+	COUNT(mem_metrics, plug_bytes),
+	COUNT(mem_metrics, plug_fails),
+	LATENCY(mem_metrics, unplug_agg),
+	COUNT(mem_metrics, unplug_count),
+	COUNT(mem_metrics, unplug_bytes),
+	COUNT(mem_metrics, unplug_fails),
+	COUNT(mem_metrics, unplug_discard_fails),
+	LATENCY(mem_metrics, unplug_all_agg),
+	COUNT(mem_metrics, unplug_all_count),
+	COUNT(mem_metrics, unplug_all_fails),
+	LATENCY(mem_metrics, state_agg),
+	COUNT(mem_metrics, state_count),
+	COUNT(mem_metrics, state_fails),
 };
 
 static const struct metric_field interrupts_fields[] = {
@@ -225,6 +254,8 @@ const struct metric_table metric_tables[METRICS_SOURCES] = {
 	[METRICS_VHOST_USER_NET] = DEVICE_TABLE("vhost_user_net", vhost_fields, vhost_metrics),
 	[METRICS_VHOST_USER_FS] = DEVICE_TABLE("vhost_user_fs", vhost_fields, vhost_metrics),
 	[METRICS_VHOST_NET] = DEVICE_TABLE("vhost_net", vhost_fields, vhost_metrics),
+	[METRICS_PMEM] = DEVICE_TABLE("pmem", pmem_fields, pmem_metrics),
+	[METRICS_HOTPLUG] = DEVICE_TABLE("memory_hotplug", hotplug_fields, mem_metrics),
 	[METRICS_INTERRUPTS] = TABLE("interrupts", interrupts_fields, virtio_metrics),
 	[METRICS_UART] = TABLE("uart", uart_fields, uart16550_metrics),
 	[METRICS_I8042] = TABLE("i8042", i8042_fields, i8042_metrics),

@@ -25,7 +25,7 @@ struct plugged_memory_config {
 	struct vm *vm; /* borrowed, as is `ram`, whose plug_bytes are a multiple of slot_bytes */
 	struct ram *ram;
 	uint64_t block_bytes, slot_bytes;
-	/* Whether a device may still be at these bytes (devices_hold()). With virtio-mem's lock held. */
+	/* Whether a device, but for virtio-mem, may still be at these bytes (virtio_dev_holds()). With virtio-mem's lock held. */
 	bool (*is_held)(void *ctx, const void *host, uint64_t len);
 	void *ctx;
 };

@@ -31,7 +31,7 @@ struct pmem_file *pmem_file_new(struct vm *vm, struct gmem *mem, const char *pat
 /* Takes it away from the guest, and from devices for all they begin from now on. Its device must be gone. 0, or -errno: KVM
  * cannot do it now. */
 int pmem_file_withdraw(struct pmem_file *file);
-/* Once it is withdrawn and no device holds any of [host, host + size_bytes) (devices_hold()); or all devices and vCPUs are gone.
+/* Once it is withdrawn and no device holds any of [host, host + size_bytes) (virtio_dev_holds()); or all devices and vCPUs are gone.
  * NULL is fine. */
 void pmem_file_free(struct pmem_file *file);
 DEFINE_CLEANUP(struct pmem_file *, pmem_file_free)

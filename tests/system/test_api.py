@@ -32,6 +32,16 @@ PIECES = {
         ({"iface_id": "eth0"}, "host_dev_name"), ({"iface_id": "eth1", "stream_socket_path": "/s"}, "the path says"),
         ({"iface_id": "eth0", "stream_socket_path": "/s", "guest_mac": "01:00:ac:10:00:02"}, "guest_mac: is a multicast"),
         ({"iface_id": "eth0", "stream_socket_path": "/s", "mtu": 67}, "mtu: must be 68 to 65535")]),
+    "/pmem/data": ({"id": "data", "path_on_host": "{disk}", "root_device": False, "read_only": True}, [
+        ({"id": "other", "path_on_host": "{disk}"}, 'id: is "other", and the path says "data"'),
+        ({"id": "data", "path_on_host": "/missing"}, "path_on_host: /missing"),
+        ({"id": "data", "path_on_host": "{empty}"}, "is empty"), ({"id": "data"}, "path_on_host: is required"),
+        ({"id": "data", "path_on_host": "{disk}", "readonly": True}, 'did you mean "read_only"?')]),
+    "/hotplug/memory": ({"total_size_mib": 512, "block_size_mib": 4, "slot_size_mib": 256}, [
+        ({}, "total_size_mib: is required"), ({"total_size_mib": 1024, "block_size_mib": 3}, "block_size_mib: must be a power of two"),
+        ({"total_size_mib": 1000}, "total_size_mib: must be a multiple of slot_size_mib"),
+        ({"total_size_mib": 1024, "slot_size_mib": 64}, "slot_size_mib: must be 128"),
+        ({"total_size_mib": 1024, "requested_size_mib": 2}, "requested_size_mib: unknown field")]),
     "/vsock": ({"guest_cid": 3, "uds_path": "/tmp/v.sock"}, [
         ({"guest_cid": 2, "uds_path": "/v"}, "guest_cid: must be 3"), ({"guest_cid": 3}, "uds_path: is required")]),
     "/entropy": ({}, [({"rate": 1}, "rate: unknown field"), ([], "must be an object")]),
@@ -76,7 +86,7 @@ def test_each_piece_is_taken_and_read_again(api, fill, path):
     body = fill(PIECES[path][0])
     api.must("PUT", path, body)
     api.must("PUT", path, body)  # once more replaces it
-    section = api.must("GET", "/vm/config")[path.split("/")[1]]
+    section = api.must("GET", "/vm/config")["memory-hotplug" if path == "/hotplug/memory" else path.split("/")[1]]
     if isinstance(section, list):
         assert len(section) == 1
         section = section[0]
@@ -102,12 +112,23 @@ def test_a_machine_is_changed_in_part(api):
 
 
 def test_drives_and_interfaces_are_taken_out_again(api, fill):
-    for path in ("/drives/data", "/network-interfaces/eth0"):
+    for path in ("/drives/data", "/network-interfaces/eth0", "/pmem/data"):
         api.refused("DELETE", path, None, "has no")
         api.must("PUT", path, fill(PIECES[path][0]))
         api.must("DELETE", path)
         api.refused("DELETE", path, None, "has no")
     assert api.must("GET", "/vm/config")["drives"] == []
+
+
+def test_a_file_is_the_root_device_or_a_drive_is(api, fill):
+    drive = fill({"drive_id": "a", "path_on_host": "{disk}", "is_root_device": True})
+    pmem = fill({"id": "p", "path_on_host": "{disk}", "root_device": True})
+    api.must("PUT", "/drives/a", drive)
+    api.refused("PUT", "/pmem/p", pmem, 'drive "a" is the root device already')
+    api.must("DELETE", "/drives/a")
+    api.must("PUT", "/pmem/p", pmem)
+    api.refused("PUT", "/drives/a", drive, "the root device already")
+    api.refused("PUT", "/pmem/q", {**pmem, "id": "q"}, "the root device already")
 
 
 def test_two_root_devices_are_one_too_many(api, fill):
@@ -140,6 +161,11 @@ def test_two_root_devices_are_one_too_many(api, fill):
     ("PUT", "/actions", {}, "action_type: is required"),
     ("PUT", "/actions", {"action_type": "InstanceStart"}, "boot-source: no kernel has been named to boot"),
     ("PATCH", "/vm", {"state": "Paused"}, NOT_YET),
+    ("GET", "/hotplug/memory", None, NOT_YET),
+    ("PATCH", "/hotplug/memory", {"requested_size_mib": 128}, NOT_YET),
+    ("PATCH", "/pmem/data", {"id": "data"}, NOT_YET),
+    ("DELETE", "/hotplug/memory", None, "Invalid request method and/or path"),
+    ("GET", "/pmem/data", None, "Invalid request method and/or path"),
 ])
 def test_what_is_refused_before_the_start(api, method, path, body, reason):
     api.refused(method, path, body, reason)

@@ -194,6 +194,73 @@ static void test_metadata_service(void **state)
 	refuses("{" BOOT "," ETH0 ",\"mmds-config\":{\"network_interfaces\":[]}}", "mmds-config.network_interfaces", "must not be empty");
 }
 
+static void test_pmem(void **state)
+{
+	struct config config;
+	struct error err;
+	char *line;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," MACHINE ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":false}],"
+			       "\"pmem\":[{\"id\":\"a\",\"path_on_host\":\"/a\"},"
+			       "{\"id\":\"b\",\"path_on_host\":\"/b\",\"root_device\":true,\"read_only\":true,"
+			       "\"rate_limiter\":{\"ops\":{\"size\":1,\"refill_time\":100}}}]}",
+				 &config, &err),
+		0);
+	assert_int_equal(config.pmems.len, 2);
+	assert_false(config_pmem(&config, 0)->root_device || config_pmem(&config, 0)->read_only);
+	assert_null(config_pmem(&config, 0)->rate_limiter);
+	assert_int_equal(config_pmem(&config, 1)->rate_limiter->ops->refill_time, 100);
+	line = config_command_line(&config);
+	assert_string_equal(line, "console=ttyS0 reboot=k panic=-1 root=/dev/pmem1 ro");
+	free(line);
+	config_done(&config);
+	refuses("{" BOOT "," MACHINE ",\"pmem\":[{\"path_on_host\":\"/a\"}]}", "pmem[0].id", "required");
+	refuses("{" BOOT "," MACHINE ",\"pmem\":[{\"id\":\"a\"}]}", "pmem[0].path_on_host", "required");
+	refuses("{" BOOT "," MACHINE ",\"pmem\":[{\"id\":\"a-b\",\"path_on_host\":\"/a\"}]}", "pmem[0].id", "letters");
+	refuses("{" BOOT "," MACHINE ",\"pmem\":[{\"id\":\"a\",\"path_on_host\":\"/a\"},"
+		"{\"id\":\"a\",\"path_on_host\":\"/b\"}]}",
+		"pmem[1].id", "taken by pmem[0]");
+	refuses("{" BOOT "," MACHINE ",\"pmem\":[{\"id\":\"a\",\"path_on_host\":\"/a\",\"root_device\":true},"
+		"{\"id\":\"b\",\"path_on_host\":\"/b\",\"root_device\":true}]}",
+		"pmem[1].root_device", "pmem[0] is the root device already");
+	refuses("{" BOOT "," MACHINE ",\"pmem\":[{\"id\":\"a\",\"path_on_host\":\"/a\",\"root_device\":true}],"
+		"\"drives\":[{\"drive_id\":\"r\",\"path_on_host\":\"/a\",\"is_root_device\":true}]}",
+		"pmem[0].root_device", "drive \"r\" is the root device already");
+}
+
+static void test_memory_that_is_plugged(void **state)
+{
+	static const struct {
+		const char *object, *field, *reason;
+	} wrong[] = {
+		{"{}", "memory-hotplug.total_size_mib", "required"},
+		{"{\"total_size_mib\":1024,\"block_size_mib\":1}", "memory-hotplug.block_size_mib", "must be 2 to"},
+		{"{\"total_size_mib\":1024,\"block_size_mib\":6}", "memory-hotplug.block_size_mib", "power of two"},
+		{"{\"total_size_mib\":1024,\"slot_size_mib\":64}", "memory-hotplug.slot_size_mib", "must be 128 to"},
+		{"{\"total_size_mib\":1024,\"block_size_mib\":4,\"slot_size_mib\":130}", "memory-hotplug.slot_size_mib",
+			"multiple of block_size_mib"},
+		{"{\"total_size_mib\":64}", "memory-hotplug.total_size_mib", "multiple of slot_size_mib"},
+		{"{\"total_size_mib\":1000}", "memory-hotplug.total_size_mib", "multiple of slot_size_mib"},
+		{"{\"total_size_mib\":1024,\"requested_size_mib\":2}", "memory-hotplug.requested_size_mib", "unknown"},
+	};
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT "," MACHINE ",\"memory-hotplug\":{\"total_size_mib\":1024}}", &config, &err), 0);
+	assert_int_equal(config.hotplug_memory->total_size_mib, 1024);
+	assert_int_equal(config.hotplug_memory->block_size_mib, 2);
+	assert_int_equal(config.hotplug_memory->slot_size_mib, 128);
+	config_done(&config);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		char text[512];
+
+		snprintf(text, sizeof(text), "{" BOOT "," MACHINE ",\"memory-hotplug\":%s}", wrong[i].object);
+		refuses(text, wrong[i].field, wrong[i].reason);
+	}
+}
+
 static void test_sizes(void **state)
 {
 	(void)state;
@@ -304,6 +371,8 @@ int main(void)
 		cmocka_unit_test(test_a_root_device_can_be_a_partition),
 		cmocka_unit_test(test_networks),
 		cmocka_unit_test(test_metadata_service),
+		cmocka_unit_test(test_pmem),
+		cmocka_unit_test(test_memory_that_is_plugged),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_kinds_of_memory),
 		cmocka_unit_test(test_balloon),
