@@ -202,6 +202,17 @@ def test_a_refused_machine_leaves_none(hull, hulld):
     assert machines(hulld) == []
 
 
+def test_a_name_or_port_that_is_taken_is_said(hull, hulld):
+    spec = {"name": "made", "image": "busybox", "command": ["/bin/true"], "disk_mib": 64}
+    assert hulld.post("/v1/machines", spec).status == 201
+    assert hull.refused("run", "--name", "made", "busybox", "--", "true", status=125)[0] == 'name: a machine "made" exists already'
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line, hint = hull.refused("run", "-p", f"{port}:80", "busybox", "--", "true", status=125)
+    assert line.startswith(f"ports[0].host: 127.0.0.1:{port} cannot be published: ") and hint == "choose another host port"
+    assert machines(hulld) == ["made"]
+
+
 def test_a_start_that_fails_leaves_nothing(tmp_path, hulld):
     """A kernel that is none, and one that is not there: the first fails in the monitor, the second before it."""
     (tmp_path / "kernel").write_bytes(b"no kernel" * 1000)
@@ -256,6 +267,7 @@ def recipe(tmp_path):
     ({"copy": [{"from": "IMAGE.json", "to": "/srv/../a"}]}, 'copy[0].to: "/srv/../a": neither ".", ".." nor control characters'),
     ({"copy": [{"from": "pipe", "to": "/srv/a"}]}, "is neither a file nor a folder"),
     ({"config": {"user": "a b"}}, 'config.user: "a b" is no USER or USER:GROUP'),
+    ({"config": {"env": {"A=B": "c"}}}, "config.env.A=B: is no name of an environment variable"),
     ({"config": {"ports": [0]}}, "config.ports[0]: must be a number from 1 to 65535"),
 ])
 def test_a_wrong_recipe_is_refused_before_anything_is_installed(recipe, tmp_path, fields, why):
@@ -267,7 +279,6 @@ def test_a_wrong_recipe_is_refused_before_anything_is_installed(recipe, tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of its own needs root")
 def test_without_a_network_it_says_which_mirror_it_cannot_reach(recipe):
-    ({"config": {"env": {"A=B": "c"}}}, "config.env.A=B: is no name of an environment variable"),
     done = subprocess.run(["unshare", "--net", HULL, "image", "build", "x", "--package", "busybox", "--output", recipe.cli.home / "out"],
                           env=recipe.cli.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1

@@ -144,7 +144,8 @@ def file_system_state(path):
 def test_a_workload_has_what_it_was_promised(machine):
     script = """id; pwd; echo "$PORT $HOME $HOSTNAME"; cat /etc/hosts /etc/hostname /proc/self/oom_score_adj /proc/1/oom_score_adj
         echo opened >/dev/stdout; cat; echo mark >/srv/mark 2>&1; touch mine; stat -c '%U %a' . /tmp
-        httpd -p 80 && echo bound; ls /hull /image 2>&1; exit 7"""
+        httpd -p 80 && echo bound; ls /hull /image 2>&1
+        for i in 1 2 3; do (sleep 0.1 &); done; sleep 1; for s in $(ps -o stat); do case $s in Z*) echo a zombie;; esac; done; exit 7"""
     first = machine(shell(script), user="app", workdir="/home/app/work", env={"PORT": "80"})
     assert first.wait() == 7
     text = first.output.decode()
@@ -152,6 +153,7 @@ def test_a_workload_has_what_it_was_promised(machine):
                      "127.0.0.1\tlocalhost", "127.0.1.1\tweb", "\nweb\n0\n-1000\n", "\nopened\n",
                      "/srv/mark: Permission denied", "app 755\nroot 1777", "\nbound\n", "/hull: No such", "/image: No such"):
         assert expected in text, text
+    assert "a zombie" not in text, "orphans are reaped"
     assert first.vmm.status["exit_status"] == 7
     assert file_system_state(first.scratch) == "clean"
     second = machine(shell("ls; exit 3"), user="app", workdir="/home/app/work")

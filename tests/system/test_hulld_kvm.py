@@ -129,6 +129,12 @@ def test_stop_works_while_it_starts_and_delete_in_any_state(hulld):
     assert not (hulld.state / "machines" / machine["id"]).exists()
 
 
+def test_a_guest_that_powers_off_has_no_status(hulld):
+    machine = start(hulld, "off", ["/bin/poweroff", "-f"], "stopped")
+    assert (machine["exit_status"], machine["cause"]["code"], machine["restarts"]) == (None, "poweroff", 0)
+    hulld.delete("/v1/machines/off")
+
+
 def test_a_reset_boots_again(hulld):
     create(hulld, "reset", ["/bin/sh", "-c", "echo b > /proc/sysrq-trigger; sleep 1000"])
     hulld.post("/v1/machines/reset/start")

@@ -55,6 +55,12 @@ def exit_port(tmp_path_factory):
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("program", ["hull-vmm", "hull-init"])
+def test_it_needs_no_shared_library(program):
+    headers = subprocess.run(["readelf", "--program-headers", "--dynamic", BUILD / program], check=True, capture_output=True, text=True).stdout
+    assert "INTERP" not in headers and "(NEEDED)" not in headers
+
+
 # A guest, from its first line to each of its ends.
 
 
@@ -301,7 +307,8 @@ def test_a_wrong_configuration_is_refused(vmm, config, path, value, field, reaso
 
 
 @pytest.mark.parametrize("text, reason", [("{", "line 1"), ("", "line 1"), ("[]", "must be an object"), ("{}{}", "line 1"),
-                                          ('{"a":1,"a":2}', "duplicate"), ("\0", "line 1"), ("[" * 5000, "JSON")])
+                                          ('{"a":1,"a":2}', "duplicate"), ("\0", "line 1"), ("[" * 5000, "JSON"),
+                                          pytest.param('{"a":"' + "x" * (1 << 20) + '"}', "has more than 1048576 bytes", id="1 MiB")])
 def test_a_file_that_is_no_configuration_is_refused(vmm, text, reason):
     refused(vmm(text), "--config-file", reason)
 
@@ -334,12 +341,15 @@ def test_a_host_without_kvm_is_told_what_to_do(vmm, config, hide, reason):
 
 
 @pytest.mark.kvm
-@pytest.mark.parametrize("content, reason", [(b"", ""), (b"no kernel" * 1000, ""), ("half", ""), ("header", "")],
-                         ids=["empty", "text", "half", "header"])
-def test_a_kernel_that_is_none_is_refused(vmm, config, kernel, tmp_path_factory, content, reason):
-    whole = kernel.read_bytes()
+@pytest.mark.parametrize("form, content, reason", [
+    ("kernel", b"", "is empty"), ("kernel", b"no kernel" * 1000, "is neither"), ("kernel", 0.5, "is cut off"),
+    ("kernel", 4096, "is cut off"), ("kernel", 600, "is "), ("vmlinux", 0.5, "is cut off"), ("vmlinux", 64, "is cut off"),
+    ("vmlinux", 10, "is cut off"), ("vmlinux", 3, "is too short")],
+                         ids=["empty", "text", "half", "header", "half-header", "elf-half", "elf-header", "elf-begun", "elf-magic"])
+def test_a_kernel_that_is_none_is_refused(vmm, config, request, tmp_path_factory, form, content, reason):
+    whole = request.getfixturevalue(form).read_bytes()
     path = tmp_path_factory.mktemp("kernel") / "kernel"
-    path.write_bytes({"half": whole[:len(whole) // 2], "header": whole[:600]}.get(content, content))
+    path.write_bytes(content if isinstance(content, bytes) else whole[:int(content if content > 1 else len(whole) * content)])
     config["boot-source"]["kernel_image_path"] = str(path)
     refused(vmm(config), "boot-source.kernel_image_path", reason)
 
