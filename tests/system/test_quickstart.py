@@ -1,6 +1,7 @@
 """The README's first command, as a new user types it: a backend answers from inside a virtual machine."""
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -262,6 +263,20 @@ def test_a_taken_port_is_said_before_anything_starts(running, environment):
         refused = quickstart(dict(environment, HULL_QUICKSTART_PORT=taken, XDG_STATE_HOME=home), timeout=120)
     assert refused.returncode != 0
     assert taken in refused.stdout and "taken" in refused.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
+def test_a_build_of_another_user_is_not_written_to(environment, tmp_path):
+    """`sudo ./quickstart`, and then without."""
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents:
+        if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    shutil.copy(TOP / "quickstart", tmp_path)
+    (tmp_path / "build").mkdir()
+    refused = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", tmp_path / "quickstart"], env=environment,
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1 and "belongs to root" in refused.stderr, refused
 
 
 def test_a_misspelt_command_is_refused(environment):
