@@ -1,10 +1,15 @@
 """hulld with real machines: hull-vmm, hull-init, a stock kernel, on KVM."""
+import json
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import tempfile
 import threading
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -272,3 +277,52 @@ def test_sigkill_at_any_instant_of_a_start_leaves_one_monitor(hulld):
         assert hulld.post("/v1/machines/crash/kill").json["state"] == "stopped"
         assert monitors(hulld, machine) == 0
     hulld.delete("/v1/machines/crash")
+
+
+@pytest.fixture
+def own_host():
+    """A host of `kvmhost up` where /dev/kvm is usable, which is this machine: (its folder, kvmhost(verb, ...))."""
+    folder = Path(tempfile.mkdtemp(prefix="hull-"))  # short: socket addresses are
+    env = {name: value for name, value in os.environ.items() if name != "KVMHOST_EMULATE"}
+    env.update(XDG_CONFIG_HOME=str(folder / "config"), HULL_START_TIMEOUT_S=str(BOOT))
+
+    def kvmhost(*words):
+        done = subprocess.run([Path(__file__).resolve().parents[2] / "tools" / "kvmhost", *words, "--state", folder], env=env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOOT)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    yield folder, kvmhost
+    kvmhost("down")
+    shutil.rmtree(folder)
+
+
+def processes_of(folder):
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if str(folder).encode() in open(f"/proc/{entry}/cmdline", "rb").read() and alive(entry):
+                found.append(entry)
+        except OSError:
+            continue
+    return found
+
+
+def test_down_ends_all_that_runs_on_this_machine_too(own_host, hulld):
+    folder, kvmhost = own_host
+    assert json.loads(kvmhost("up", "--hull", str(BUILD)))["url"].startswith("http://127.0.0.1:")
+    here = Hulld.__new__(Hulld)
+    here.socket = folder / "run" / "hulld" / "hulld.sock"
+    here.image("busybox", (hulld.folder / "image.erofs").read_bytes())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start(here, "web", ["/bin/sh", "-c", "trap 'echo bye; exit' TERM; while true; do sleep 0.1; done"],
+          ports=[{"host": port, "guest": 80}])
+    assert len(processes_of(folder)) >= 3  # the relay, hulld, hull-ingress, the monitor
+    kvmhost("down")
+    assert processes_of(folder) == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    kvmhost("up", "--hull", str(BUILD))
+    assert here.machine("web")["state"] == "stopped" and logs(here, "web").endswith("bye\n")
