@@ -1,6 +1,6 @@
 """The devices' data paths, with a stock guest at the other end: what went in comes out, byte for byte.
 
-HULL_VSOCK_MIB   how much goes over vsock, each way (default: 64)
+HULL_VSOCK_MIB   how much goes over vsock, each way (default: 1024)
 """
 import ctypes
 import http.server
@@ -426,7 +426,7 @@ def connect(path, port):
 
 
 def test_over_vsock_both_ways(boot, config, pump, tmp_path):
-    size = int(os.environ.get("HULL_VSOCK_MIB", "64")) * MIB
+    size = int(os.environ.get("HULL_VSOCK_MIB", "1024")) * MIB
     path = tmp_path / "vsock.sock"
     config["vsock"] = {"guest_cid": 3, "uds_path": str(path)}
     machine = boot("pump listen 5000 & read line; poweroff -f", VSOCK, {"bin/pump": pump.read_bytes()})
