@@ -1,6 +1,6 @@
 # Unit tests, included by tests/local.mk inside HAVE_CMOCKA. A test's source is tests/unit/NAME.c, where its stanza does
 # not say otherwise.
-EXTRA_DIST += tests/unit/test.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
+EXTRA_DIST += tests/unit/test.h tests/unit/virtio_probe.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
 	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h \
 	tests/unit/vhost_backend.h tests/unit/vhost_world.h tests/unit/tap.h
 UNIT_TESTS =

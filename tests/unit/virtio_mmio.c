@@ -1,5 +1,6 @@
 /* The virtio core and its mmio transport, driven register by register, by a driver that keeps the rules and by one that
  * does not; with a device of the test's own. */
+#include "tests/unit/virtio_probe.h"
 #include "tests/unit/virtq_driver.h"
 
 #include "devices/virtio_mmio.h"
@@ -8,102 +9,6 @@
 #include <fcntl.h>
 #include <linux/virtio_mmio.h>
 #include <unistd.h>
-
-/* ---- a device that records what it is told ---- */
-
-#define FEATURE 5u
-
-struct probe {
-	struct virtio_dev dev;
-	unsigned activated, was_reset, doorbells[2], quiesced, resumed;
-	int activate_result;
-	uint8_t config[12];
-	uint32_t own_state;
-	bool *freed;
-};
-
-static struct probe *to_probe(struct virtio_dev *dev)
-{
-	return container_of(dev, struct probe, dev);
-}
-
-static uint64_t probe_features(struct virtio_dev *dev)
-{
-	(void)dev;
-	return 1u << FEATURE;
-}
-
-static void probe_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len)
-{
-	memcpy(ret, to_probe(dev)->config + offset, len);
-}
-
-static void probe_config_write(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len)
-{
-	memcpy(to_probe(dev)->config + offset, data, len);
-}
-
-static int probe_activate(struct virtio_dev *dev)
-{
-	to_probe(dev)->activated++;
-	return to_probe(dev)->activate_result;
-}
-
-static void probe_reset(struct virtio_dev *dev)
-{
-	to_probe(dev)->was_reset++;
-}
-
-static void probe_doorbell(struct virtio_dev *dev, uint16_t q)
-{
-	to_probe(dev)->doorbells[q]++;
-}
-
-static void probe_quiesce(struct virtio_dev *dev)
-{
-	to_probe(dev)->quiesced++;
-}
-
-static void probe_resume(struct virtio_dev *dev)
-{
-	to_probe(dev)->resumed++;
-}
-
-static void probe_save(struct virtio_dev *dev, struct state_writer *w)
-{
-	state_put_u32(w, to_probe(dev)->own_state);
-}
-
-static int probe_load(struct virtio_dev *dev, struct state_reader *r, struct error *err)
-{
-	to_probe(dev)->own_state = state_get_u32(r);
-	return to_probe(dev)->own_state == 666 ? error_set(err, EINVAL, "no such state") : 0;
-}
-
-static void probe_free(struct virtio_dev *dev)
-{
-	*to_probe(dev)->freed = true;
-	free(to_probe(dev));
-}
-
-static const struct virtio_ops probe_ops = {
-	.name = "virtio-probe",
-	.device_id = 42,
-	.n_queues = 2,
-	.queue_size = 128,
-	.features = probe_features,
-	.config_size = 12,
-	.config_read = probe_config_read,
-	.config_write = probe_config_write,
-	.activate = probe_activate,
-	.reset = probe_reset,
-	.doorbell = probe_doorbell,
-	.quiesce = probe_quiesce,
-	.resume = probe_resume,
-	.save = probe_save,
-	.load = probe_load,
-	.free = probe_free,
-};
 
 struct fixture {
 	struct loop *loop;
@@ -115,23 +20,13 @@ struct fixture {
 	struct error err;
 };
 
-static struct probe *new_probe(struct fixture *f)
-{
-	struct probe *probe = calloc(1, sizeof(*probe));
-
-	assert_non_null(probe);
-	probe->freed = &f->freed;
-	virtio_dev_init(&probe->dev, &probe_ops, &f->g.mem);
-	return probe;
-}
-
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	f->loop = loop_new();
 	guest_init(&f->g, 1 << 20);
-	f->probe = new_probe(f);
+	f->probe = new_probe(&f->g.mem, &f->freed);
 	f->mmio = virtio_mmio_new(&f->probe->dev, f->loop, &f->err);
 	assert_non_null(f->mmio);
 	driver_queue_init(&f->q[0], &f->g, 64);
@@ -259,7 +154,7 @@ static void the_page_identifies_the_device(void **state)
 	wr(f, VIRTIO_MMIO_QUEUE_SEL, 2);
 	assert_int_equal(rd(f, VIRTIO_MMIO_QUEUE_NUM_MAX), 0);
 	assert_int_equal(offered_features(f), 1ull << VIRTIO_F_VERSION_1 | 1u << VIRTIO_RING_F_EVENT_IDX |
-						      1u << VIRTIO_RING_F_INDIRECT_DESC | 1u << FEATURE);
+						      1u << VIRTIO_RING_F_INDIRECT_DESC | 1u << PROBE_FEATURE);
 	wr(f, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 2);
 	assert_int_equal(rd(f, VIRTIO_MMIO_DEVICE_FEATURES), 0);
 }
@@ -391,7 +286,7 @@ static void features_ok_is_refused_for_what_was_not_offered(void **state)
 
 	set_status(f, 1);
 	set_status(f, 3);
-	accept_features(f, 1u << FEATURE); /* no VERSION_1: a legacy driver */
+	accept_features(f, 1u << PROBE_FEATURE); /* no VERSION_1: a legacy driver */
 	assert_int_equal(set_status(f, 11), 3);
 	accept_features(f, 1ull << VIRTIO_F_VERSION_1 | 1u << 6);
 	assert_int_equal(set_status(f, 11), 3);
@@ -547,7 +442,7 @@ static void replace_device(struct fixture *f)
 	f->freed = false;
 	virtio_mmio_free(f->mmio);
 	assert_true(f->freed);
-	f->probe = new_probe(f);
+	f->probe = new_probe(&f->g.mem, &f->freed);
 	f->mmio = virtio_mmio_new(&f->probe->dev, f->loop, &f->err);
 }
 

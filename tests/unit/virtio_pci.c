@@ -1,4 +1,5 @@
 /* The PCI bus, MSI-X and the virtio transport on them, driven as a guest drives them: through configuration space and the BAR. */
+#include "tests/unit/virtio_probe.h"
 #include "tests/unit/virtq_driver.h"
 
 #include "devices/msix.h"
@@ -7,101 +8,12 @@
 
 #include <errno.h>
 #include <linux/pci.h>
-#include <linux/virtio_ids.h>
 #include <linux/virtio_pci.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #define SLOT	3
 #define BASE	0xd8000000u
-#define FEATURE 5u
-
-/* ---- a device that records what it is told ---- */
-
-struct probe {
-	struct virtio_dev dev;
-	unsigned was_reset, doorbells[2];
-	uint8_t config[12];
-	uint32_t own_state;
-};
-
-static struct probe *to_probe(struct virtio_dev *dev)
-{
-	return container_of(dev, struct probe, dev);
-}
-
-static uint64_t probe_features(struct virtio_dev *dev)
-{
-	(void)dev;
-	return 1u << FEATURE;
-}
-
-static void probe_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, uint32_t len)
-{
-	memcpy(ret, to_probe(dev)->config + offset, len);
-}
-
-static void probe_config_write(struct virtio_dev *dev, uint32_t offset, const void *data, uint32_t len)
-{
-	memcpy(to_probe(dev)->config + offset, data, len);
-}
-
-static int probe_activate(struct virtio_dev *dev)
-{
-	(void)dev;
-	return 0;
-}
-
-static void probe_reset(struct virtio_dev *dev)
-{
-	to_probe(dev)->was_reset++;
-}
-
-static void probe_doorbell(struct virtio_dev *dev, uint16_t q)
-{
-	to_probe(dev)->doorbells[q]++;
-}
-
-static void probe_nothing(struct virtio_dev *dev)
-{
-	(void)dev;
-}
-
-static void probe_save(struct virtio_dev *dev, struct state_writer *w)
-{
-	state_put_u32(w, to_probe(dev)->own_state);
-}
-
-static int probe_load(struct virtio_dev *dev, struct state_reader *r, struct error *err)
-{
-	(void)err;
-	to_probe(dev)->own_state = state_get_u32(r);
-	return 0;
-}
-
-static void probe_free(struct virtio_dev *dev)
-{
-	free(to_probe(dev));
-}
-
-static const struct virtio_ops probe_ops = {
-	.name = "virtio-probe",
-	.device_id = VIRTIO_ID_BLOCK,
-	.n_queues = 2,
-	.queue_size = 128,
-	.features = probe_features,
-	.config_size = 12,
-	.config_read = probe_config_read,
-	.config_write = probe_config_write,
-	.activate = probe_activate,
-	.reset = probe_reset,
-	.doorbell = probe_doorbell,
-	.quiesce = probe_nothing,
-	.resume = probe_nothing,
-	.save = probe_save,
-	.load = probe_load,
-	.free = probe_free,
-};
 
 /* ---- the owner's side: what is connected where ---- */
 
@@ -119,6 +31,7 @@ struct fixture {
 	bool connected[3];
 	unsigned connects;
 	int connect_result;
+	bool freed;
 	struct error err;
 };
 
@@ -173,8 +86,7 @@ static const struct virtio_pci_ops ops = {connect_doorbell, disconnect_doorbell,
 
 static void make(struct fixture *f)
 {
-	f->probe = calloc(1, sizeof(*f->probe));
-	virtio_dev_init(&f->probe->dev, &probe_ops, &f->g.mem);
+	f->probe = new_probe(&f->g.mem, &f->freed);
 	f->pci = virtio_pci_new(&f->probe->dev, f->loop, &ops, f, &f->err);
 	assert_non_null(f->pci);
 	pci_bus_plug(&f->bus, SLOT, virtio_pci_function(f->pci), BASE);
@@ -337,7 +249,7 @@ static void both_ways_find_the_same(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_int_equal(cfg(f, PCI_VENDOR_ID, 4), 0x1af4u | (0x1040u + VIRTIO_ID_BLOCK) << 16);
+	assert_int_equal(cfg(f, PCI_VENDOR_ID, 4), 0x1af4u | (0x1040u + PROBE_DEVICE_ID) << 16);
 	assert_int_equal(cfg(f, PCI_REVISION_ID, 1), 1);
 	assert_true(cfg(f, PCI_SUBSYSTEM_ID, 2) >= 0x40);
 	assert_int_equal(port(f, 0x80000000u | SLOT << 11), cfg(f, 0, 4));
@@ -449,7 +361,7 @@ static void a_driver_comes_up_and_goes_down(void **state)
 
 	start(f);
 	assert_true(f->probe->dev.active);
-	assert_int_equal(rd(f, VIRTIO_PCI_COMMON_DF, 4) & 1u << FEATURE, 1u << FEATURE);
+	assert_int_equal(rd(f, VIRTIO_PCI_COMMON_DF, 4) & 1u << PROBE_FEATURE, 1u << PROBE_FEATURE);
 	assert_int_equal(rd(f, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 1);
 	assert_int_equal(rd(f, VIRTIO_PCI_COMMON_Q_NOFF, 2), 1);
 	assert_int_equal(rd(f, VIRTIO_PCI_COMMON_Q_DESCLO, 4), f->q[1].desc);
