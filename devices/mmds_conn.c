@@ -2,8 +2,8 @@
  *
  * Theory of operation. `out` holds one answer, from its first byte that is not acknowledged; the FIN counts as one byte behind
  * it, once there is nothing more to say. While anything of both is not acknowledged a timer runs; when it is over, sending
- * begins again at the first of these bytes, even into a closed window, and the next wait is twice as long. After too many, the
- * connection is reset. The next request is looked at when the answer before is acknowledged. */
+ * begins again at the first of these bytes, even into a closed window, and the next wait is twice as long. After too many
+ * without a word from the peer, the connection is reset. The next request is looked at when the answer before is acknowledged. */
 #include "devices/mmds_http.h"
 #include "devices/mmds_tcp.h"
 
@@ -12,7 +12,8 @@
 
 #define RESEND_MIN_NS UINT64_C(300000000)
 #define RESEND_MAX_NS UINT64_C(10000000000)
-#define TRIES_MAX     12
+#define TRIES_MAX     12 /* a minute and a bit */
+#define GIVE_UP_NS    UINT64_C(60000000000)
 /* 3.7.1: what a peer takes that does not say. Less than the other nobody's link carries. */
 #define MSS_DEFAULT   536
 #define MSS_MIN	      48
@@ -48,7 +49,7 @@ static uint16_t window(const struct mmds_conn *conn)
 
 bool mmds_conn_is_idle(const struct mmds_conn *conn)
 {
-	return conn->state == MMDS_CONN_OPEN && !conn->in.len && !unacked(conn) && !has_fin(conn);
+	return conn->answered && !conn->in.len && !unacked(conn) && !has_fin(conn);
 }
 
 void mmds_conn_open(struct mmds_conn *conn, const struct mmds_peer *peer, const struct tcp_segment *syn, uint32_t iss,
@@ -110,8 +111,6 @@ static void take_window(struct mmds_conn *conn, const struct tcp_segment *segmen
 	conn->snd_wnd = segment->window;
 	conn->snd_wl1 = segment->seq;
 	conn->snd_wl2 = segment->ack;
-	if (!conn->snd_wnd)
-		conn->tries = 0; /* it is there, and asks us to wait */
 }
 
 static void take_ack(struct mmds_conn *conn, const struct tcp_segment *segment)
@@ -172,6 +171,8 @@ static void serve(struct mmds_conn *conn, struct mmds *mmds, size_t room, uint64
 	served = mmds_http_serve(mmds, conn->in.data, conn->in.len, now_ns, &conn->out, &used);
 	if (used)
 		buf_consume(&conn->in, used);
+	if (served != MMDS_INCOMPLETE)
+		conn->answered = true;
 	if (served == MMDS_ANSWERED_LAST || (served == MMDS_INCOMPLETE && conn->peer_closed))
 		conn->closing = true;
 	if (!conn->in.len || conn->closing) {
@@ -260,11 +261,13 @@ uint64_t mmds_conn_delay_ns(const struct mmds_conn *conn, uint64_t now_ns)
 	return conn->resend_ns == UINT64_MAX ? UINT64_MAX : conn->resend_ns - now_ns;
 }
 
-/* Time is over for what was sent. False when it has been too often. */
+/* Time is over for what was sent. False when it has been too often, and nobody is there who asks us to wait (3.8.6.1). */
 static bool begin_again(struct mmds_conn *conn, uint64_t now_ns)
 {
 	conn->resend_ns = UINT64_MAX;
-	if (++conn->tries > TRIES_MAX)
+	if (conn->tries < TRIES_MAX)
+		conn->tries++;
+	else if (now_ns - conn->heard_ns >= GIVE_UP_NS)
 		return false;
 	conn->snd_nxt = conn->snd_una;
 	conn->probing = true;

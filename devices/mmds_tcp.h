@@ -3,7 +3,7 @@
  * nothing but a ring, and no option but the segment size.
  *
  * Memory is bounded: so many connections, of each a part of one request, and of all so many bytes of answers. When there are
- * more connections than that, the one that has been idle for longest makes room.
+ * more connections than that, the one that has been idle for longest since an answer makes room.
  *
  * It knows no clock (`now_ns` is the caller's) and no packets: a segment goes in and out as it lies behind an IPv4 header, its
  * checksum somebody else's. */
@@ -56,6 +56,7 @@ struct mmds_conn {
 	bool peer_closed; /* its FIN was received */
 	bool closing;	  /* our FIN follows the last byte of `out` */
 	bool fin_acked;
+	bool answered; /* a request at least */
 	bool ack_due; /* what was received is to be acknowledged */
 	bool probing; /* one byte may go into a closed window (3.8.6.1) */
 	unsigned tries; /* since the peer last made progress */
@@ -108,7 +109,7 @@ enum mmds_conn_fate mmds_conn_receive(struct mmds_conn *conn, struct mmds *mmds,
 uint64_t mmds_conn_delay_ns(const struct mmds_conn *conn, uint64_t now_ns);
 /* As mmds_tcp_next(). `*ret_fate`: the connection may be at its end afterwards. */
 size_t mmds_conn_next(struct mmds_conn *conn, uint8_t *ret, uint64_t now_ns, enum mmds_conn_fate *ret_fate);
-/* Nothing is under way: no request, no answer. */
+/* It has had an answer, and nothing is under way: no request, no other answer. */
 bool mmds_conn_is_idle(const struct mmds_conn *conn);
 
 /* Writes a header of 20 bytes, its data said to begin `options_bytes` later. */

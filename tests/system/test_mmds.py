@@ -258,7 +258,7 @@ read line; poweroff -f
 
 @pytest.mark.kvm
 def test_version_2_without_a_network(boot, config, network, tmp_path_factory):  # noqa: F811
-    """One interface's tap is down, the other's peer neither reads nor says anything."""
+    """On a PCI bus; one interface's tap is down, the other's peer neither reads nor says anything."""
     folder = tmp_path_factory.mktemp("peer")
     ip("tuntap", "add", "hull0", "mode", "tap", "vnet_hdr")
     silent = socket.socket(socket.AF_UNIX)
@@ -271,7 +271,7 @@ def test_version_2_without_a_network(boot, config, network, tmp_path_factory):  
                                     {"iface_id": "eth1", "stream_socket_path": str(folder / "silent")}]
     config["mmds-config"] = {"network_interfaces": ["eth0", "eth1"], "version": "V2", "ipv4_address": "169.254.170.2", "imds_compat": True}
     config["metrics"] = {"metrics_path": str(folder / "metrics")}
-    machine = boot(VERSION_2, "--metadata", folder / "metadata")
+    machine = boot(VERSION_2, "--metadata", folder / "metadata", "--enable-pci")
     for interface in ("eth0", "eth1"):
         assert says(machine, f"none {interface}").endswith(" 401")
         assert says(machine, f"wrong {interface}") == "MMDS token not valid. 401"
@@ -287,5 +287,7 @@ def test_version_2_without_a_network(boot, config, network, tmp_path_factory):  
     assert counts["rx_accepted"] >= counts["rx_count"] > 60 and counts["tx_frames"] == counts["tx_count"] > 40
     assert counts["tx_bytes"] > 54 * counts["tx_frames"]
     assert counts["rx_accepted_err"] == counts["rx_bad_eth"] == counts["tx_errors"] == 0
+    # What the service names is not taken out of the guest either.
+    machine.refused("DELETE", "/network-interfaces/eth1", None, 'mmds-config.network_interfaces: names "eth1"')
     machine.send("\n")
     assert machine.wait(DEADLINE) == 0 and machine.status["cause"] == "poweroff"
