@@ -142,6 +142,11 @@ static int put_machine_config(void *ctx, struct api_call *call, struct error *er
 	return put(ctx, call, "machine-config", err);
 }
 
+static int put_cpu_config(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "cpu-config", err);
+}
+
 static int patch_machine_config(void *ctx, struct api_call *call, struct error *err)
 {
 	if (json_object_size(call->body) == 0)
@@ -326,6 +331,7 @@ const struct api_route monitor_routes[] = {
 	{HTTP_GET, "/machine-config", API_ALWAYS, API_BODY_NONE, get_machine_config},
 	{HTTP_PUT, "/machine-config", API_NOT_STARTED, API_BODY_JSON, put_machine_config},
 	{HTTP_PATCH, "/machine-config", API_NOT_STARTED, API_BODY_JSON, patch_machine_config},
+	{HTTP_PUT, "/cpu-config", API_NOT_STARTED, API_BODY_JSON, put_cpu_config},
 	{HTTP_PUT, "/drives/{id}", API_ALWAYS, API_BODY_JSON, put_drive},
 	{HTTP_PATCH, "/drives/{id}", API_STARTED, API_BODY_JSON, live_patch_drive},
 	{HTTP_DELETE, "/drives/{id}", API_ALWAYS, API_BODY_NONE, delete_drive},

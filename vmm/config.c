@@ -2,16 +2,11 @@
 #include "vmm/config.h"
 
 #include "common/buf.h"
+#include "vmm/config_cpu.h"
 #include "vmm/layout.h"
 
-#include <assert.h>
 #include <string.h>
 #include <strings.h>
-
-static const char *const unsupported_names[] = {
-	"cpu-config"};
-static_assert(
-	ARRAY_SIZE(unsupported_names) == ARRAY_SIZE(((struct config *)0)->unsupported), "one name a key");
 
 const struct config_drive *config_drive(const struct config *config, size_t index)
 {
@@ -60,12 +55,6 @@ const struct config_net *config_find_net(const struct config *config, const char
 const struct config_pmem *config_pmem(const struct config *config, size_t index)
 {
 	return (const struct config_pmem *)config->pmems.items + index;
-}
-
-/* `value` was given for `field`, which Firecracker knows and this monitor does not serve. */
-static int refuse_if_given(const json_t *value, const char *field, struct error *err)
-{
-	return value ? error_set_field(err, ENOTSUP, field, "not supported yet") : 0;
 }
 
 static int check_machine(const struct config_machine *machine, struct error *err)
@@ -265,8 +254,6 @@ int config_check(const struct config *config, struct error *err)
 			  !!config->hotplug_memory + !!config->vsock + !!config->entropy + !!config->balloon;
 	int r = check_machine(&config->machine, err);
 
-	for (size_t i = 0; i < ARRAY_SIZE(unsupported_names) && r == 0; i++)
-		r = refuse_if_given(config->unsupported[i], unsupported_names[i], err);
 	for (size_t i = 0; i < config->drives.len && r == 0; i++)
 		r = check_drive(config, i, err);
 	for (size_t i = 0; i < config->nets.len && r == 0; i++)
@@ -329,7 +316,9 @@ int config_parse(const char *text, size_t len, struct config *ret, struct error 
 	if (!json)
 		return -EINVAL;
 	default_machine(json);
-	r = json_read(&config_table, json, &config, err);
+	r = config_cpu_follow_path(json, err);
+	if (r == 0)
+		r = json_read(&config_table, json, &config, err);
 	json_decref(json);
 	if (r < 0)
 		return r;

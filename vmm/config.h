@@ -110,14 +110,17 @@ struct config_mmds {
 	bool imds_compat;
 };
 
+struct config_cpu;
+
 struct config {
 	struct config_boot boot;
 	struct config_machine machine;
+	struct config_cpu *cpu;     /* NULL: none, as those below; see vmm/config_cpu.h */
 	struct json_array drives;   /* struct config_drive; at most one is the root device */
 	struct json_array nets;     /* struct config_net */
 	struct json_array filesystems; /* struct config_filesystem */
 	struct json_array pmems;    /* struct config_pmem */
-	struct config_hotplug_memory *hotplug_memory; /* NULL: none, as below */
+	struct config_hotplug_memory *hotplug_memory; /* as those below */
 	struct config_vsock *vsock;
 	struct config_entropy *entropy;
 	struct config_balloon *balloon;
@@ -125,7 +128,6 @@ struct config {
 	struct config_logger *logger;
 	struct config_metrics *metrics;
 	struct config_mmds *mmds;
-	json_t *unsupported[1]; /* keys of Firecracker's that this monitor does not serve yet */
 };
 
 extern const struct json_table config_rate_limiter_table; /* of struct rate_limiter_config */

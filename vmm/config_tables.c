@@ -5,6 +5,7 @@
 
 #include "devices/mmds.h"
 #include "devices/virtio_vhost.h"
+#include "vmm/config_cpu.h"
 #include "vmm/layout.h"
 
 #include <arpa/inet.h>
@@ -59,9 +60,16 @@ static int check_mac(const char *value, struct error *err)
 
 static int check_template(const char *value, struct error *err)
 {
-	if (strcmp(value, "None") != 0)
-		return error_set(err, ENOTSUP, "CPU templates are not supported yet");
-	return 0;
+	static const char *const known[] = {"C3", "T2", "T2S", "T2CL", "T2A", "V1N1"};
+
+	if (strcmp(value, "None") == 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strcmp(value, known[i]) == 0)
+			return error_set(err, ENOTSUP,
+				"is %s; of the static templates, which Firecracker has deprecated, there is None only: say "
+				"what the processor is like in cpu-config", known[i]);
+	return error_set(err, EINVAL, "must be None, not \"%.40s\"", value);
 }
 
 static int check_level(const char *value, struct error *err)
@@ -301,13 +309,10 @@ static const struct json_field mmds_fields[] = {
 static const struct json_table mmds_table = JSON_TABLE("MmdsConfig", struct config_mmds, mmds_fields);
 
 #define CONFIG(member) offsetof(struct config, member)
-#define UNSUPPORTED(n, name)                                                                                 \
-	{                                                                                                    \
-		name, JSON_FIELD_ANY, CONFIG(unsupported[n]), .nullable = true                               \
-	}
 static const struct json_field config_fields[] = {
 	{"boot-source", JSON_FIELD_OBJECT, CONFIG(boot), .required = true, .table = &boot_table},
 	{"machine-config", JSON_FIELD_OBJECT, CONFIG(machine), .required = true, .table = &machine_table},
+	{"cpu-config", JSON_FIELD_OPTIONAL, CONFIG(cpu), .nullable = true, .table = &config_cpu_table},
 	{"drives", JSON_FIELD_ARRAY, CONFIG(drives), .nullable = true, .max = CONFIG_DEVICES_MAX,
 		.table = &drive_table},
 	{"network-interfaces", JSON_FIELD_ARRAY, CONFIG(nets), .nullable = true, .max = CONFIG_DEVICES_MAX,
@@ -325,6 +330,5 @@ static const struct json_field config_fields[] = {
 	{"logger", JSON_FIELD_OPTIONAL, CONFIG(logger), .nullable = true, .table = &logger_table},
 	{"metrics", JSON_FIELD_OPTIONAL, CONFIG(metrics), .nullable = true, .table = &metrics_table},
 	{"mmds-config", JSON_FIELD_OPTIONAL, CONFIG(mmds), .nullable = true, .table = &mmds_table},
-	UNSUPPORTED(0, "cpu-config"),
 };
 const struct json_table config_table = JSON_TABLE("Configuration", struct config, config_fields);

@@ -20,11 +20,14 @@ libhull_vmm_a_SOURCES = \
 	vmm/api_server.c vmm/api_server.h \
 	vmm/bus.c vmm/bus.h \
 	vmm/config.c vmm/config.h \
+	vmm/config_cpu.c vmm/config_cpu.h \
 	vmm/config_edit.c vmm/config_tables.c \
 	vmm/console.c vmm/console.h \
+	vmm/cpu_template.c vmm/cpu_template.h \
 	vmm/cpuid.c vmm/cpuid.h \
 	vmm/cpuid_features.c \
 	vmm/logger.c vmm/logger.h \
+	vmm/msr_filter.c vmm/msr_filter.h \
 	vmm/metrics.c vmm/metrics.h \
 	vmm/metrics_tables.c \
 	vmm/options.c vmm/options.h \

@@ -176,6 +176,7 @@ static int make_vcpus(struct machine *machine, struct error *err)
 		.ports = &machine->devices.ports,
 		.mmio = &machine->devices.mmio,
 		.topology = &machine->topology,
+		.template = machine->setup.config->cpu,
 		.entry = &machine->entry,
 		.may_wait = vcpus_may_wait,
 		.ended = vcpu_ended,
@@ -214,7 +215,7 @@ static int set_topology(struct machine *machine, struct error *err)
 static int build(struct machine *machine, struct error *err)
 {
 	gpa_t rsdp;
-	int r = vm_init(&machine->vm, err);
+	int r = vm_init(&machine->vm, machine->setup.config->cpu, err);
 
 	if (r == 0)
 		r = set_topology(machine, err);

@@ -162,6 +162,7 @@ static const struct metric_field vcpu_fields[] = {
 	COUNT(vcpu_metrics, exit_io_out),
 	COUNT(vcpu_metrics, exit_mmio_read),
 	COUNT(vcpu_metrics, exit_mmio_write),
+	COUNT(vcpu_metrics, exit_msr_refused), /* Hull's own */
 	COUNT(vcpu_metrics, failures),
 };
 

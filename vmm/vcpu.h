@@ -23,6 +23,7 @@
 
 struct vm;
 struct boot_entry;
+struct config_cpu;
 struct cpuid_topology;
 struct vcpus;
 
@@ -35,6 +36,7 @@ struct vcpus_config {
 	const struct vm *vm; /* all borrowed, for the group's life */
 	const struct bus *ports, *mmio;
 	const struct cpuid_topology *topology; /* n_vcpus says how many */
+	const struct config_cpu *template;     /* of the processors; may be NULL */
 	const struct boot_entry *entry;        /* of vCPU 0; the others wait for its start-up interrupt */
 	/* From now on a register access may wait for the outside (true: they run), or shall not, and one that does
 	 * comes back (false: they are wanted at rest). Any thread, under the group's lock. */
@@ -48,7 +50,8 @@ enum vcpus_wanted { VCPUS_PAUSE, VCPUS_RUN, VCPUS_STOP };
 
 struct vcpu_metrics {
 	uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write; /* register accesses */
-	uint64_t failures; /* it ended by an error */
+	uint64_t exit_msr_refused;    /* accesses to MSRs that the guest has not */
+	uint64_t failures;	      /* it ended by an error */
 };
 
 struct vcpu {

@@ -4,8 +4,10 @@
 #include "common/checked.h"
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "vmm/cpu_template.h"
 #include "vmm/cpuid.h"
 #include "vmm/layout.h"
+#include "vmm/msr_filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,10 +41,10 @@ static int open_kvm(struct error *err)
 	}
 }
 
-static int check_capabilities(int kvm_fd, struct error *err)
+static int check_capabilities(int kvm_fd, const struct config_cpu *template, struct error *err)
 {
 	static const struct {
-		int capability;
+		uint32_t capability;
 		const char *name;
 	} needed[] = {
 		{KVM_CAP_IRQCHIP, "an interrupt controller"},
@@ -56,6 +58,8 @@ static int check_capabilities(int kvm_fd, struct error *err)
 		{KVM_CAP_IOEVENTFD_ANY_LENGTH, "ioeventfd of any length"},
 		{KVM_CAP_IRQ_ROUTING, "interrupt routing"},
 		{KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
+		{KVM_CAP_X86_USER_SPACE_MSR, "refusing MSRs in user space"},
+		{KVM_CAP_X86_MSR_FILTER, "an MSR filter"},
 	};
 	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
 
@@ -65,10 +69,11 @@ static int check_capabilities(int kvm_fd, struct error *err)
 		return error_set_field(
 			err, ENOTSUP, KVM_DEVICE, "API version %d, not %d", version, KVM_API_VERSION);
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-		if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].capability) <= 0)
+		if (!cpu_template_waives(template, needed[i].capability) &&
+			ioctl(kvm_fd, KVM_CHECK_EXTENSION, (unsigned long)needed[i].capability) <= 0)
 			return error_set_field(err, ENOTSUP, KVM_DEVICE,
 				"this host's KVM is too old: it lacks %s", needed[i].name);
-	return 0;
+	return cpu_template_check(template, kvm_fd, err);
 }
 
 static int create_machine(int kvm_fd, struct error *err)
@@ -86,25 +91,29 @@ static int create_machine(int kvm_fd, struct error *err)
  * guests have the TSC-deadline timer. */
 static int set_up_machine(int vm_fd, struct error *err)
 {
+	/* Guests are not offered performance counters (vmm/cpuid_features.c); KVM need not keep any for them. Older KVM
+	 * cannot be told. */
+	struct kvm_enable_cap no_counters = {.cap = KVM_CAP_PMU_CAPABILITY, .args = {KVM_PMU_CAP_DISABLE}};
 	uint64_t identity_map = LAYOUT_IDENTITY_MAP;
 
+	ioctl(vm_fd, KVM_ENABLE_CAP, &no_counters);
 	if (ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0)
 		return error_set_errno(err, errno, "KVM cannot place the identity map");
 	if (ioctl(vm_fd, KVM_SET_TSS_ADDR, LAYOUT_TSS) < 0)
 		return error_set_errno(err, errno, "KVM cannot place the TSS");
 	if (ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
 		return error_set_errno(err, errno, "KVM cannot make an interrupt controller");
-	return 0;
+	return msr_filter_install(vm_fd, err);
 }
 
-static int init(struct vm *vm, struct error *err)
+static int init(struct vm *vm, const struct config_cpu *template, struct error *err)
 {
 	int r = open_kvm(err), size;
 
 	if (r < 0)
 		return r;
 	vm->kvm_fd = r;
-	r = check_capabilities(vm->kvm_fd, err);
+	r = check_capabilities(vm->kvm_fd, template, err);
 	if (r < 0)
 		return r;
 	size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -123,6 +132,9 @@ static int init(struct vm *vm, struct error *err)
 	vm->cpuid = cpuid_supported(vm->kvm_fd, err);
 	if (!vm->cpuid)
 		return -EIO;
+	r = cpu_template_apply(template, vm->cpuid, err);
+	if (r < 0)
+		return r;
 	r = create_machine(vm->kvm_fd, err);
 	if (r < 0)
 		return r;
@@ -130,10 +142,10 @@ static int init(struct vm *vm, struct error *err)
 	return set_up_machine(vm->fd, err);
 }
 
-int vm_init(struct vm *ret, struct error *err)
+int vm_init(struct vm *ret, const struct config_cpu *template, struct error *err)
 {
 	struct vm vm = {.kvm_fd = -1, .fd = -1};
-	int r = init(&vm, err);
+	int r = init(&vm, template, err);
 
 	if (r < 0)
 		vm_done(&vm);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+struct config_cpu;
 struct kvm_cpuid2;
 struct gmem_region;
 struct kvm_irq_routing;
@@ -20,14 +21,14 @@ struct vm {
 	uint64_t *slots; /* owned: a bit for each memory slot, set while it is taken */
 	unsigned max_slots;
 	bool has_tsc_deadline;    /* KVM emulates the TSC-deadline timer */
-	struct kvm_cpuid2 *cpuid; /* owned: what KVM can give a vCPU, unadapted */
+	struct kvm_cpuid2 *cpuid; /* owned: what KVM can give a vCPU, the template applied, unadapted */
 	pthread_mutex_t routing_lock;	 /* guards what follows; a leaf */
 	struct kvm_irq_routing *routing; /* owned; NULL: as KVM made it */
 };
 
 /* Opens /dev/kvm, checks what it can do, and makes a machine with an interrupt controller, without memory or
- * vCPUs. 0, or -errno with `err` set and `ret` as vm_done() leaves it. */
-int vm_init(struct vm *ret, struct error *err);
+ * vCPUs. `template` is of what processors, or NULL. 0, or -errno with `err` set and `ret` as vm_done() leaves it. */
+int vm_init(struct vm *ret, const struct config_cpu *template, struct error *err);
 /* vCPU descriptors must be closed and their threads joined. */
 void vm_done(struct vm *vm);
 

@@ -22,6 +22,13 @@ PIECES = {
         ({"vcpu_count": 2}, "mem_size_mib: is required"), ({"vcpu_count": 0, "mem_size_mib": 128}, "vcpu_count: must be 1 to 32"),
         ({"vcpu_count": 33, "mem_size_mib": 128}, "vcpu_count"), ({"vcpu_count": 3, "mem_size_mib": 128, "smt": True}, "even"),
         ({"vcpu_count": "2", "mem_size_mib": 128}, "vcpu_count: must be an integer")]),
+    "/cpu-config": ({"kvm_capabilities": ["!56"], "msr_modifiers": [{"addr": "0x10a", "bitmap": "0bx"}], "cpuid_modifiers": [
+        {"leaf": "0x7", "subleaf": "0x0", "flags": 1, "modifiers": [{"register": "ebx", "bitmap": "0b0xxxxx"}]}]}, [
+            ({"kvm_capabilities": ["x"]}, "kvm_capabilities[0]: must be the number of a KVM capability"),
+            ({"cpuid_modifiers": [{"leaf": "0x7", "subleaf": "0x0", "flags": 1, "modifiers": [{"register": "rbx", "bitmap": "0b0"}]}]},
+             "cpuid_modifiers[0].modifiers[0].register: must be one of eax, ebx, ecx, edx"),
+            ({"msr_modifiers": [{"addr": "0x10a", "bitmap": "10"}]}, "msr_modifiers[0].bitmap: must be 1 to 64 of 0, 1 and x"),
+            ({"reg_modifiers": []}, "reg_modifiers: unknown field")]),
     "/drives/data": ({"drive_id": "data", "path_on_host": "{disk}", "is_root_device": False, "is_read_only": True}, [
         ({"drive_id": "other", "path_on_host": "{disk}", "is_root_device": False}, 'drive_id: is "other", and the path says "data"'),
         ({"drive_id": "data", "path_on_host": "/missing", "is_root_device": False}, "path_on_host: /missing"),

@@ -79,8 +79,9 @@ tests_unit_bus_LDADD = $(VMM_TEST_LIBS)
 tests_unit_config_LDADD = $(VMM_TEST_LIBS)
 tests_unit_console_LDADD = $(VMM_TEST_LIBS)
 tests_unit_options_LDADD = $(VMM_TEST_LIBS)
-UNIT_TESTS += tests/unit/cpuid
+UNIT_TESTS += tests/unit/cpuid tests/unit/cpu_template
 tests_unit_cpuid_LDADD = $(VMM_TEST_LIBS)
+tests_unit_cpu_template_LDADD = $(VMM_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent
 tests_unit_passwd_LDADD = libhull-guest.a $(UNIT_LIBS)

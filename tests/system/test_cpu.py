@@ -1,0 +1,159 @@
+"""What a guest's processors are: their shape, their features, their registers."""
+import json
+import re
+import subprocess
+
+import pytest
+
+from conftest import TOP
+
+from test_vmm import boot, config, refused  # noqa: F401 (fixtures)
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("probe") / "probe"
+    subprocess.run(["cc", "-static", "-O2", "-pthread", "-o", path, TOP / "tests" / "system" / "probe.c"], check=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def guest(boot, probe):
+    """guest(script, …): as boot(), with the program `probe` in it."""
+
+    def start(script, modules=(), **options):
+        return boot(script, modules, files={"bin/probe": probe}, **options)
+
+    return start
+
+
+def leaf(number, subleaf=0, **registers):
+    """A CPUID modifier: leaf(7, ebx="0b0")."""
+    return {"leaf": hex(number), "subleaf": hex(subleaf), "flags": 0,
+            "modifiers": [{"register": name, "bitmap": bitmap} for name, bitmap in registers.items()]}
+
+
+def bit(number, value):
+    return f"0b{value}" + "x" * number
+
+
+# Shape.
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("cpus, smt", [(1, False), (2, False), (4, False), (4, True)])
+def test_the_guest_finds_the_machine_that_was_asked_for(guest, cpus, smt):
+    machine = guest("""cd /sys/devices/system/cpu
+        for c in cpu[0-9]*; do
+            echo guest: $c core $(cat $c/topology/core_id) package $(cat $c/topology/physical_package_id) threads $(cat $c/topology/core_cpus_list)
+        done
+        for i in cpu0/cache/index*; do echo guest: cache $(cat $i/level) $(cat $i/type) $(cat $i/shared_cpu_list); done
+        grep -E 'siblings|cpu cores|model name|initial apicid' /proc/cpuinfo | sort -u | sed 's/^/guest: /'
+        probe cpuid 0x80000000 0 | sed 's/^/guest: extended /'; probe cpuid 0x40000000 0 | sed 's/^/guest: hypervisor /'
+        echo guest: end; poweroff -f""", vcpu_count=cpus, smt=smt)
+    machine.wait_for("guest: end")
+    assert machine.wait() == 0
+    threads = 2 if smt else 1
+    for i in range(cpus):
+        first = i // threads * threads
+        siblings = f"{first}-{first + 1}" if smt else str(i)
+        assert re.search(rf"guest: cpu{i} core {i // threads} package 0 threads {siblings}\r?$", machine.console, re.M), machine.console
+        assert re.search(rf"initial apicid\s*: {i}\r?$", machine.console, re.M)
+    assert re.search(rf"siblings\s*: {cpus}\r?$", machine.console, re.M)
+    assert re.search(rf"cpu cores\s*: {cpus // threads}\r?$", machine.console, re.M)
+    assert re.search(r"model name\s*: (AMD EPYC|Intel\(R\) Xeon\(R\) Processor)", machine.console)
+    # An AMD processor without leaf 0x8000001d, as an emulated host's, cannot say of a cache that the threads of a core share it.
+    last, *vendor = re.search("guest: extended (.*)", machine.console).group(1).split()
+    can_say = "68747541" not in vendor or int(last, 16) >= 0x8000001d
+    caches = re.findall(r"guest: cache (\d) \w+ (\S+)", machine.console)
+    assert len(caches) >= 3
+    for level, shared in caches:
+        first = "0-1" if smt and can_say else "0"
+        everyone = f"0-{cpus - 1}" if cpus > 1 else "0"
+        assert shared == (everyone if level == "3" else first)
+    assert re.search("guest: hypervisor 40000001 4b4d564b 564b4d56 0000004d", machine.console)  # KVMKVMKVM, and one leaf more
+
+
+# Features.
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("how", ["inline", "path"])
+def test_a_template_hides_a_feature(guest, config, how, tmp_path_factory):
+    template = {"kvm_capabilities": ["!56"], "cpuid_modifiers": [leaf(7, ebx=bit(19, 0)), leaf(1, ecx=bit(30, 0))]}
+    if how == "path":
+        path = tmp_path_factory.mktemp("template") / "template.json"
+        path.write_text(json.dumps(template))
+        template = str(path)
+    script = "echo guest: flags $(sed -n 's/^flags.*://p' /proc/cpuinfo | head -n 1) end; poweroff -f"
+    plain = guest(script)
+    before = set(plain.wait_for(r"guest: flags (.*) end").group(1).split())
+    assert plain.wait() == 0
+    config["cpu-config"] = template
+    machine = guest(script)
+    after = set(machine.wait_for(r"guest: flags (.*) end").group(1).split())
+    assert machine.wait() == 0
+    assert {"adx", "rdrand", "hypervisor", "tsc_deadline_timer"} <= before
+    assert not before & {"vmx", "svm", "arch_perfmon", "perfctr_core", "pdcm", "sgx", "waitpkg"}
+    assert before - after == {"adx", "rdrand"} and not after - before
+
+
+# What a dump of another host's CPUID would do: all leaves of this machine, with somebody else's numbers in them.
+@pytest.mark.kvm
+def test_a_template_does_not_spoil_the_machines_shape(guest, config):
+    ones = "0b" + "1" * 32
+    config["cpu-config"] = {"cpuid_modifiers": [
+        leaf(0, ebx=ones, ecx=ones, edx=ones), leaf(1, ebx=ones), leaf(0xb, edx=ones, eax=ones, ebx=ones),
+        leaf(0x80000002, eax=ones)]}
+    machine = guest("echo guest: $(grep -c ^processor /proc/cpuinfo) $(cat /sys/devices/system/cpu/cpu1/topology/core_cpus_list) "
+                    "$(sed -n 's/^vendor_id.*: //p' /proc/cpuinfo | head -n 1); poweroff -f", vcpu_count=2)
+    assert machine.wait_for(r"guest: (\S+) (\S+) (\S+)").groups()[:2] == ("2", "1")
+    assert re.search(r"guest: 2 1 (AuthenticAMD|GenuineIntel)", machine.console)
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("template, field, reason", [
+    ({"cpuid_modifiers": [leaf(1, eax="0bx"), leaf(0x7f)]}, "cpu-config.cpuid_modifiers[1].leaf", "offers no leaf 0x7f with subleaf 0x0"),
+    ({"cpuid_modifiers": [leaf(1, 1)]}, "cpu-config.cpuid_modifiers[0].leaf", "offers no leaf 0x1 with subleaf 0x1"),
+    ({"kvm_capabilities": ["0", "9999"]}, "cpu-config.kvm_capabilities[1]", "does not have capability 9999"),
+    ({"msr_modifiers": [{"addr": "0x10", "bitmap": "0bx"}, {"addr": "0x4b564dff", "bitmap": "0bx"}]}, "cpu-config.msr_modifiers[1].addr",
+     "does not have MSR 0x4b564dff"),
+    ({"msr_modifiers": [{"addr": "0x1b", "bitmap": "0b" + "1" * 64}]}, "cpu-config.msr_modifiers[0].addr", "does not take this for MSR 0x1b"),
+], ids=["leaf", "subleaf", "capability", "msr", "value"])
+def test_a_template_that_this_host_cannot_give_is_refused(vmm, config, template, field, reason):
+    config["cpu-config"] = template
+    refused(vmm(config), field, reason)
+
+
+# MSRs.
+
+MICROCODE = 0x8b  # its revision: KVM has a guest read what it was told
+
+
+@pytest.mark.kvm
+def test_a_template_sets_an_msr_of_each_processor(guest, config):
+    config["cpu-config"] = {"msr_modifiers": [{"addr": hex(MICROCODE), "bitmap": "0b" + format(0x12345678, "032b")}]}
+    machine = guest(f"echo guest: $(probe msr read {MICROCODE:#x}) $(grep -c 'microcode.*0x12345678' /proc/cpuinfo); poweroff -f",
+                    ["msr"], vcpu_count=2)
+    assert int(machine.wait_for(r"guest: value (0x\w+) 2").group(1), 16) & 0xffffffff == 0x12345678
+    assert machine.wait() == 0
+
+
+@pytest.mark.kvm
+def test_other_msrs_are_errors_in_the_guest_and_counted(guest, config, tmp_path_factory):
+    """A performance counter, Hyper-V's, VMX's, SVM's and system management's: each is an error; the TSC is none."""
+    metrics = tmp_path_factory.mktemp("metrics") / "metrics"
+    config["metrics"] = {"metrics_path": str(metrics)}
+    machine = guest("""for msr in 0xc1 0x40000000 0x480 0xc0010114 0x9e 0xc0010117; do
+            echo guest: $msr $(probe msr read $msr) $(probe msr write $msr); done
+        echo guest: tsc $(probe msr read 0x10)
+        echo guest: storm $(probe msr read 0xc1 20000); poweroff -f""", ["msr"], arguments=["--level", "Debug"])
+    machine.wait_for(r"guest: storm error 5")
+    assert machine.wait() == 0
+    for msr in ("0xc1", "0x40000000", "0x480", "0xc0010114", "0x9e", "0xc0010117"):
+        assert re.search(rf"guest: {msr} error 5 error 5\r?$", machine.console, re.M), machine.console
+    assert re.search(r"guest: tsc value 0x\w+", machine.console)
+    counts = json.loads(metrics.read_text().splitlines()[-1])["vcpu"]
+    assert 20012 <= counts["exit_msr_refused"] < 20012 + 64  # and a few that the kernel has tried
+    assert counts["failures"] == 0
+    told = re.findall(r"has no MSR (0x\w+), which the guest (reads|writes)", machine.log)
+    assert 0 < len(told) <= 16
