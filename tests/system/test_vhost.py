@@ -198,7 +198,13 @@ def test_an_interface_past_this_process_is_described(vmm, listener):
             ({"tx_rate_limiter": limiter}, "tx_rate_limiter: cannot be given with vhost_user_socket")):
         api.refused("PUT", "/network-interfaces/eth0", {**body, **wrong}, reason)
     api.refused("PATCH", "/machine-config", {"memory_kind": "cow"}, "vhost_user_socket: vhost-user maps the guest's memory")
+    api.refused("PUT", "/mmds/config", {"network_interfaces": ["eth0"]}, 
+                'names "eth0", which is given with vhost_user_socket: its frames go past this process')
+    api.must("PUT", "/network-interfaces/eth2", {"iface_id": "eth2", "stream_socket_path": "/s"})
+    api.must("PUT", "/mmds/config", {"network_interfaces": ["eth2"]})
+    api.refused("PUT", "/network-interfaces/eth2", {**body, "iface_id": "eth2"}, 'names "eth2", which is given with vhost_user_socket')
     tap = {"iface_id": "eth1", "host_dev_name": "tap0", "vhost": True}
+    api.refused("PUT", "/network-interfaces/eth2", {**tap, "iface_id": "eth2"}, 'names "eth2", which is given with vhost: its')
     for wrong, reason in (({"tx_rate_limiter": limiter}, "tx_rate_limiter: cannot be given with vhost: frames go past this process"),
                           ({"rx_rate_limiter": limiter}, "rx_rate_limiter: cannot be given with vhost"),
                           ({"vhost": 1}, "vhost: must be true or false")):
@@ -350,10 +356,15 @@ def test_a_disk_comes_and_goes(guest, storage, overlay):
     api = guest(OBEDIENT, {}, PCI, BLK)
     console = Obedient(api)
     deadline = time.monotonic() + DEADLINE
+
+    def put(path):
+        """The guest lets go of the one before some time after its driver has."""
+        while "being taken out" in str(answer := api.call("PUT", "/drives/data", drive(path))):
+            assert time.monotonic() < deadline
+        return answer
+
     for n in range(3):
-        # The guest lets go of it some time after its driver has.
-        while (answer := api.call("PUT", "/drives/data", drive(daemon.socket)))[0] != 204:
-            assert "being taken out" in answer[1]["fault_message"] and time.monotonic() < deadline, answer
+        assert put(daemon.socket) == (204, None)
         console.do("until_there /dev/vda")
         if n == 0:
             assert f"{zlib.crc32(content):08x}" in console.do("crc32 < /dev/vda")
@@ -361,6 +372,7 @@ def test_a_disk_comes_and_goes(guest, storage, overlay):
         console.do(f"echo wrote {n} | dd of=/dev/vda bs=512 count=1 conv=sync,fsync")
         api.must("DELETE", "/drives/data")
         console.do("until_gone /dev/vda")
+    assert put("/missing")[0] == 400
     descriptors = len(os.listdir(f"/proc/{api.process.pid}/fd"))
     api.refused("PUT", "/drives/data", drive("/missing"), "socket: /missing: No such file")
     assert len(os.listdir(f"/proc/{api.process.pid}/fd")) == descriptors
