@@ -60,9 +60,11 @@ def ask(machine, command, pattern):
     return machine.wait_for(r"(?s)\A.{%d}.*?%s" % (seen, pattern))
 
 
-def metrics(machine, path, group):
+def metrics(machine, path, group, seen=0):
+    """What was counted, in lines of which there is one each minute besides, from the `seen`th on; and how many lines there are."""
     machine.must("PUT", "/actions", {"action_type": "FlushMetrics"})
-    return json.loads(path.read_text().splitlines()[-1])[group]
+    lines = [json.loads(line)[group] for line in path.read_text().splitlines()]
+    return {name: sum(line[name] for line in lines[seen:]) for name, value in lines[0].items() if isinstance(value, int)}, len(lines)
 
 
 # Files.
@@ -179,11 +181,11 @@ def test_flushes_keep_to_a_limit_that_can_be_changed(guest, folder):
         done""", pieces, PMEM)
     machine.wait_for("guest: ready")
     assert int(ask(machine, "go", r"guest: took (\d+)").group(1)) >= 195  # hundredths: five of six waited
-    counted = metrics(machine, report, "pmem_data")
+    counted, lines = metrics(machine, report, "pmem_data")
     assert counted["queue_event_count"] >= 6 and counted["rate_limiter_throttled_events"] >= 5 and counted["event_fails"] == 0
     machine.must("PATCH", "/pmem/data", {"id": "data", "rate_limiter": {"ops": {"size": 0, "refill_time": 0}}})
     ask(machine, "go", "guest: took")
-    assert metrics(machine, report, "pmem_data")["rate_limiter_throttled_events"] == 0
+    assert metrics(machine, report, "pmem_data", lines)[0]["rate_limiter_throttled_events"] == 0
     assert machine.must("GET", "/vm/config")["pmem"][0]["rate_limiter"]["ops"]["size"] == 0
     machine.refused("PATCH", "/pmem/other", {"id": "other", "rate_limiter": None}, 'there is no "other"')
     machine.refused("PATCH", "/pmem/data", {"id": "other"}, "the path says")
@@ -249,7 +251,7 @@ def test_memory_comes_and_goes(guest, folder, kind, pci):
     assert total_mib(machine) == pytest.approx(before, abs=1)
     print(f"{kind}: {used:.0f} MiB before, {pss_mib(machine):.0f} MiB when all is unplugged again")
     assert pss_mib(machine) - used < 60  # what lay in the machine's own RAM stays there
-    counted = metrics(machine, report, "memory_hotplug")
+    counted, _ = metrics(machine, report, "memory_hotplug")
     assert counted["plug_bytes"] >= 510 * MIB and counted["unplug_bytes"] == counted["plug_bytes"]
     assert counted["plug_fails"] == counted["unplug_discard_fails"] == counted["queue_event_fails"] == 0
     machine.send("off\n")
