@@ -46,6 +46,7 @@ hull_vmm_SOURCES = \
 	vmm/api_mmds.c vmm/api_mmds.h \
 	vmm/api_routes.c \
 	vmm/api_vhost.c vmm/api_vhost.h \
+	vmm/clock.c vmm/clock.h \
 	vmm/devices.c vmm/devices.h \
 	vmm/devices_memory.c vmm/devices_memory.h \
 	vmm/devices_vhost.c vmm/devices_vhost.h \

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "vmm/boot.h"
+#include "vmm/clock.h"
 #include "vmm/config.h"
 #include "vmm/cpuid.h"
 #include "vmm/devices.h"
@@ -185,6 +186,8 @@ static int make_vcpus(struct machine *machine, struct error *err)
 
 	int r = vcpus_init(&machine->vcpus, &config, err);
 
+	if (r == 0)
+		r = clock_align(&machine->vcpus, err);
 	for (unsigned i = 0; r == 0 && i < machine->vcpus.n; i++)
 		metrics_add(machine->setup.metrics, METRICS_VCPU, NULL, &machine->vcpus, &machine->vcpus.items[i].metrics);
 	return r;
@@ -266,6 +269,7 @@ void machine_pause(struct machine *machine)
 
 void machine_resume(struct machine *machine)
 {
+	clock_tell_pause(&machine->vcpus);
 	vcpus_resume(&machine->vcpus);
 }
 

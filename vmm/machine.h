@@ -31,7 +31,7 @@ struct machine *machine_new(const struct machine_setup *setup, struct error *err
 
 /* Lets its vCPUs run. Once. */
 void machine_start(struct machine *machine);
-/* All vCPUs at rest, and running on. The guest's clocks go on meanwhile. No effect once the machine has ended. */
+/* All vCPUs at rest, and running on. The guest's clocks go on meanwhile (vmm/clock.c). No effect once the machine has ended. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
 /* Asks the guest to power off, by ACPI; it may or may not. */

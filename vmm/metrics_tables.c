@@ -162,7 +162,12 @@ static const struct metric_field vcpu_fields[] = {
 	COUNT(vcpu_metrics, exit_io_out),
 	COUNT(vcpu_metrics, exit_mmio_read),
 	COUNT(vcpu_metrics, exit_mmio_write),
+	LATENCY(vcpu_metrics, exit_io_in_agg),
+	LATENCY(vcpu_metrics, exit_io_out_agg),
+	LATENCY(vcpu_metrics, exit_mmio_read_agg),
+	LATENCY(vcpu_metrics, exit_mmio_write_agg),
 	COUNT(vcpu_metrics, exit_msr_refused), /* Hull's own */
+	COUNT(vcpu_metrics, kvmclock_ctrl_fails),
 	COUNT(vcpu_metrics, failures),
 };
 

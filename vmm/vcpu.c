@@ -4,6 +4,7 @@
 #include "common/checked.h"
 #include "common/cleanup.h"
 #include "common/log.h"
+#include "common/loop.h"
 #include "devices/metrics.h"
 #include "vmm/boot.h"
 #include "vmm/cpu_template.h"
@@ -109,13 +110,20 @@ static int vcpu_init(struct vcpu *vcpu, struct error *err)
 	return r;
 }
 
+static void record(uint64_t *count, struct metric_latency *latency, uint64_t begun_ns)
+{
+	metric_inc(count);
+	metric_record_latency(latency, (monotonic_ns() - begun_ns) / 1000);
+}
+
 static void serve_port(struct vcpu *vcpu)
 {
 	const struct vcpus_config *config = &vcpu->group->config;
+	struct vcpu_metrics *metrics = &vcpu->metrics;
 	struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	uint64_t begun_ns = monotonic_ns();
 
-	metric_inc(run->io.direction == KVM_EXIT_IO_OUT ? &vcpu->metrics.exit_io_out : &vcpu->metrics.exit_io_in);
 	/* A string instruction brings `count` accesses to the same port at once. */
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
 		if (run->io.direction == KVM_EXIT_IO_OUT)
@@ -123,18 +131,26 @@ static void serve_port(struct vcpu *vcpu)
 		else
 			bus_read(config->ports, run->io.port, data, run->io.size);
 	}
+	if (run->io.direction == KVM_EXIT_IO_OUT)
+		record(&metrics->exit_io_out, &metrics->exit_io_out_agg, begun_ns);
+	else
+		record(&metrics->exit_io_in, &metrics->exit_io_in_agg, begun_ns);
 }
 
 static void serve_mmio(struct vcpu *vcpu)
 {
 	const struct vcpus_config *config = &vcpu->group->config;
+	struct vcpu_metrics *metrics = &vcpu->metrics;
 	struct kvm_run *run = vcpu->run;
+	uint64_t begun_ns = monotonic_ns();
 
-	metric_inc(run->mmio.is_write ? &vcpu->metrics.exit_mmio_write : &vcpu->metrics.exit_mmio_read);
-	if (run->mmio.is_write)
+	if (run->mmio.is_write) {
 		bus_write(config->mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
-	else
+		record(&metrics->exit_mmio_write, &metrics->exit_mmio_write_agg, begun_ns);
+	} else {
 		bus_read(config->mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+		record(&metrics->exit_mmio_read, &metrics->exit_mmio_read_agg, begun_ns);
+	}
 }
 
 /* One that is not let through (vmm/msr_filter.c), or that KVM does not know: the guest gets #GP. It may try as often as it

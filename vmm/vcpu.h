@@ -14,6 +14,7 @@
 #define HULL_VMM_VCPU_H
 
 #include "common/error.h"
+#include "devices/metrics.h"
 #include "vmm/bus.h"
 
 #include <pthread.h>
@@ -50,7 +51,9 @@ enum vcpus_wanted { VCPUS_PAUSE, VCPUS_RUN, VCPUS_STOP };
 
 struct vcpu_metrics {
 	uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write; /* register accesses */
+	struct metric_latency exit_io_in_agg, exit_io_out_agg, exit_mmio_read_agg, exit_mmio_write_agg;
 	uint64_t exit_msr_refused;    /* accesses to MSRs that the guest has not */
+	uint64_t kvmclock_ctrl_fails; /* it could not be told of a pause; also when its guest uses no kvmclock */
 	uint64_t failures;	      /* it ended by an error */
 };
 

@@ -1,16 +1,39 @@
-/* What a guest's program sees of its processors: a static program for a guest's initramfs.
+/* What a guest's program sees of its processors and clocks: a static program for a guest's initramfs.
  *
  *	probe msr read|write ADDRESS [TIMES]	through /dev/cpu/0/msr: "value 0x…", "done" or "error N" (an errno)
- *	probe cpuid LEAF SUBLEAF		"eax ebx ecx edx", hexadecimal */
+ *	probe cpuid LEAF SUBLEAF		"eax ebx ecx edx", hexadecimal
+ *	probe warps TIMES			"tsc N clock N": how often a processor was behind another */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+#include <x86intrin.h>
+
+static int move_to(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set);
+}
+
+static int64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
 
 static int msr(int writes, uint32_t address, long times)
 {
@@ -40,6 +63,57 @@ static int cpuid(uint32_t leaf, uint32_t subleaf)
 	return 0;
 }
 
+/* Processors take turns: each finds the clocks where the one before left them, or further on. */
+
+static struct {
+	atomic_flag busy;
+	uint64_t tsc;
+	int64_t clock_ns;
+	long times, tsc_warps, clock_warps;
+} shared;
+
+static void *take_turns(void *cpu)
+{
+	if (move_to((int)(intptr_t)cpu) < 0)
+		return "no such processor";
+	for (long i = 0; i < shared.times; i++) {
+		uint64_t tsc;
+		int64_t clock_ns;
+
+		while (atomic_flag_test_and_set(&shared.busy))
+			sched_yield();
+		_mm_lfence();
+		tsc = __rdtsc();
+		_mm_lfence();
+		clock_ns = now_ns(CLOCK_MONOTONIC);
+		shared.tsc_warps += tsc < shared.tsc;
+		shared.clock_warps += clock_ns < shared.clock_ns;
+		shared.tsc = tsc;
+		shared.clock_ns = clock_ns;
+		atomic_flag_clear(&shared.busy);
+	}
+	return NULL;
+}
+
+static int warps(long times)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	pthread_t threads[64];
+
+	shared.times = times;
+	for (long i = 0; i < n && i < 64; i++)
+		pthread_create(&threads[i], NULL, take_turns, (void *)i);
+	for (long i = 0; i < n && i < 64; i++) {
+		void *why;
+
+		pthread_join(threads[i], &why);
+		if (why)
+			puts(why);
+	}
+	printf("tsc %ld clock %ld\n", shared.tsc_warps, shared.clock_warps);
+	return 0;
+}
+
 int main(int argc, char *argv[])
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -51,5 +125,7 @@ int main(int argc, char *argv[])
 		return msr(strcmp(argv[2], "write") == 0, (uint32_t)numbers[1], argc > 4 ? (long)numbers[2] : 1);
 	if (strcmp(what, "cpuid") == 0 && argc == 4)
 		return cpuid((uint32_t)numbers[0], (uint32_t)numbers[1]);
+	if (strcmp(what, "warps") == 0 && argc == 3)
+		return warps((long)numbers[0]);
 	return 2;
 }

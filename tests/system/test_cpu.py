@@ -1,6 +1,8 @@
-"""What a guest's processors are: their shape, their features, their registers."""
+"""What a guest's processors are: their shape, their features, their registers and clocks."""
 import json
+import os
 import re
+import select
 import subprocess
 
 import pytest
@@ -154,6 +156,54 @@ def test_other_msrs_are_errors_in_the_guest_and_counted(guest, config, tmp_path_
     assert re.search(r"guest: tsc value 0x\w+", machine.console)
     counts = json.loads(metrics.read_text().splitlines()[-1])["vcpu"]
     assert 20012 <= counts["exit_msr_refused"] < 20012 + 64  # and a few that the kernel has tried
-    assert counts["failures"] == 0
+    assert counts["exit_io_out_agg"]["sum_us"] > 0 and counts["failures"] == 0
     told = re.findall(r"has no MSR (0x\w+), which the guest (reads|writes)", machine.log)
     assert 0 < len(told) <= 16
+
+
+# Time.
+
+@pytest.fixture
+def guest_with_api(vmm, config, initramfs, probe, tmp_path_factory):
+    """guest_with_api(script, **machine): the same, of an API."""
+
+    def start(script, **sizes):
+        config["boot-source"]["initrd_path"] = str(initramfs(script, files={"bin/probe": probe}))
+        config["machine-config"].update(sizes)
+        path = tmp_path_factory.mktemp("config") / "config.json"
+        path.write_text(json.dumps(config))
+        return vmm(None, "--config-file", path)
+
+    return start
+
+
+def stay_paused(machine, seconds):
+    """It does, and says nothing meanwhile. The time that it is paused is what is tested."""
+    machine.must("PATCH", "/vm", {"state": "Paused"})
+    while select.select([machine.process.stdout], [], [], 0)[0]:
+        machine.output += os.read(machine.process.stdout.fileno(), 4096)  # what it had said
+    assert not select.select([machine.process.stdout], [], [], seconds)[0]
+    machine.must("PATCH", "/vm", {"state": "Resumed"})
+
+
+@pytest.mark.kvm
+def test_the_clocks_of_four_processors_are_one(guest):
+    machine = guest("echo guest: $(probe warps 20000); dmesg | grep -i 'tsc.*unstable\\|warp'; poweroff -f", vcpu_count=4)
+    assert machine.wait_for(r"guest: tsc (\d+) clock (\d+)").groups() == ("0", "0")
+    assert machine.wait() == 0
+    assert "unstable" not in machine.console
+
+
+@pytest.mark.kvm
+def test_a_pause_is_no_soft_lockup(guest_with_api):
+    """With a threshold of one second the watchdog barks after two; a processor that is busy is watched."""
+    machine = guest_with_api("""echo 1 > /proc/sys/kernel/watchdog_thresh
+        sh -c 'while :; do :; done' &
+        sh -c 'while :; do :; done' &
+        echo guest: busy; read line; dmesg | grep -c 'soft lockup' | sed 's/^/guest: lockups /'; poweroff -f""", vcpu_count=2)
+    machine.wait_for("guest: busy")
+    stay_paused(machine, 5)
+    # It is looked at when the watchdog's timers have come: they are due at once.
+    machine.send("go\n")
+    assert machine.wait_for(r"guest: lockups (\d+)").group(1) == "0"
+    assert machine.wait() == 0
