@@ -56,4 +56,4 @@ def test_pages_format_and_refer_to_pages_there_are(page):
     formatted = subprocess.run(["scdoc"], input=text, capture_output=True, text=True, timeout=60)
     assert (formatted.returncode, formatted.stderr) == (0, "")
     for name, section in re.findall(r"\*(hull[a-z-]*|kvmhost)\*\((\d)\)", text):
-        assert (TOP / "docs" / f"{name}.{section}.scd").exists(), f"{name}({section})"
+        assert list((TOP / "docs").glob(f"{name}.{section}.scd*")), f"{name}({section})"  # the build completes some
