@@ -20,6 +20,7 @@ static const struct {
 } kinds[] = {
 	[HOTPLUG_DRIVE] = {"drives", VIRTIO_ID_BLOCK, devices_plug_drive},
 	[HOTPLUG_NET] = {"network-interfaces", VIRTIO_ID_NET, devices_plug_net},
+	[HOTPLUG_PMEM] = {"pmem", VIRTIO_ID_PMEM, devices_plug_pmem},
 };
 
 static int check_bus(const struct monitor *monitor, struct error *err)

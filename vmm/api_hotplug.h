@@ -6,7 +6,7 @@ struct api_call;
 struct error;
 struct monitor;
 
-enum hotplug_kind { HOTPLUG_DRIVE, HOTPLUG_NET };
+enum hotplug_kind { HOTPLUG_DRIVE, HOTPLUG_NET, HOTPLUG_PMEM };
 
 /* The machine runs, or is paused. 0, or -errno with `err` set and nothing changed. */
 int hotplug_put(struct monitor *monitor, enum hotplug_kind kind, struct api_call *call, struct error *err);

@@ -170,6 +170,8 @@ static int put_net(void *ctx, struct api_call *call, struct error *err)
 
 static int put_pmem(void *ctx, struct api_call *call, struct error *err)
 {
+	if (is_started(ctx))
+		return hotplug_put(ctx, HOTPLUG_PMEM, call, err);
 	return put_and_look(ctx, call, "pmem", look_for_pmem, err);
 }
 
@@ -245,6 +247,8 @@ static int delete_net(void *ctx, struct api_call *call, struct error *err)
 
 static int delete_pmem(void *ctx, struct api_call *call, struct error *err)
 {
+	if (is_started(ctx))
+		return hotplug_delete(ctx, HOTPLUG_PMEM, call, err);
 	return remove_item(ctx, call, "pmem", err);
 }
 
@@ -340,9 +344,9 @@ const struct api_route monitor_routes[] = {
 	{HTTP_DELETE, "/network-interfaces/{id}", API_ALWAYS, API_BODY_NONE, delete_net},
 	{HTTP_PUT, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_JSON, vhost_put_filesystem},
 	{HTTP_DELETE, "/hull/filesystems/{id}", API_NOT_STARTED, API_BODY_NONE, vhost_delete_filesystem},
-	{HTTP_PUT, "/pmem/{id}", API_NOT_STARTED, API_BODY_JSON, put_pmem},
+	{HTTP_PUT, "/pmem/{id}", API_ALWAYS, API_BODY_JSON, put_pmem},
 	{HTTP_PATCH, "/pmem/{id}", API_STARTED, API_BODY_JSON, live_patch_pmem},
-	{HTTP_DELETE, "/pmem/{id}", API_NOT_STARTED, API_BODY_NONE, delete_pmem},
+	{HTTP_DELETE, "/pmem/{id}", API_ALWAYS, API_BODY_NONE, delete_pmem},
 	{HTTP_GET, "/hotplug/memory", API_STARTED, API_BODY_NONE, live_get_hotplug_memory},
 	{HTTP_PUT, "/hotplug/memory", API_NOT_STARTED, API_BODY_JSON, put_hotplug_memory},
 	{HTTP_PATCH, "/hotplug/memory", API_STARTED, API_BODY_JSON, live_patch_hotplug_memory},

@@ -57,6 +57,14 @@ const struct config_pmem *config_pmem(const struct config *config, size_t index)
 	return (const struct config_pmem *)config->pmems.items + index;
 }
 
+const struct config_pmem *config_find_pmem(const struct config *config, const char *id)
+{
+	for (size_t i = 0; i < config->pmems.len; i++)
+		if (strcmp(config_pmem(config, i)->id, id) == 0)
+			return config_pmem(config, i);
+	return NULL;
+}
+
 static int check_machine(const struct config_machine *machine, struct error *err)
 {
 	int r = 0;

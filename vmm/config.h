@@ -187,6 +187,7 @@ bool config_net_is_vhost(const struct config_net *net);
 /* The one of that id, or NULL. */
 const struct config_drive *config_find_drive(const struct config *config, const char *id);
 const struct config_net *config_find_net(const struct config *config, const char *id);
+const struct config_pmem *config_find_pmem(const struct config *config, const char *id);
 const struct config_pmem *config_pmem(const struct config *config, size_t index);
 /* The drive that is the root device, or NULL. It is to be the machine's first. */
 const struct config_drive *config_root_drive(const struct config *config);

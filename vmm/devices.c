@@ -425,6 +425,19 @@ int devices_plug_net(struct devices *devices, const char *id, struct error *err)
 	return r;
 }
 
+int devices_plug_pmem(struct devices *devices, const char *id, struct error *err)
+{
+	const struct config_pmem *pmem = config_find_pmem(devices->config.config, id);
+	int r;
+
+	if (pmem->root_device)
+		return error_set_field(err, EINVAL, "root_device", "the guest has started with its root device, or without");
+	r = make_pmem(devices, pmem, err);
+	if (r == 0)
+		announce(devices, VIRTIO_ID_PMEM, id);
+	return r;
+}
+
 void devices_done(struct devices *devices)
 {
 	virtio_bus_done(&devices->virtio);

@@ -84,10 +84,11 @@ static inline struct virtio_dev *devices_find(const struct devices *devices, uin
 	return virtio_bus_find(&devices->virtio, device_id, id);
 }
 
-/* Puts the drive or interface `id`, which the configuration has by now, on the PCI bus of the machine that runs, and tells the guest.
+/* Puts the drive, interface or pmem `id`, which the configuration has by now, on the PCI bus of the machine that runs, and tells the guest.
  * 0, or -errno with `err` naming the field inside its object and nothing changed. Loop thread. */
 int devices_plug_drive(struct devices *devices, const char *id, struct error *err);
 int devices_plug_net(struct devices *devices, const char *id, struct error *err);
+int devices_plug_pmem(struct devices *devices, const char *id, struct error *err);
 
 /* Presses the power button: the guest is told by ACPI, and does what it likes. Any thread. */
 void devices_press_power_button(struct devices *devices);

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from test_api import NOT_ANY_MORE, guest  # noqa: F401 (a fixture)
 MIB = 1 << 20
 BLK = ["virtio_blk"]
 NET = ["failover", "net_failover", "virtio_net"]
+PMEM = ["libnvdimm", "nd_btt", "nd_pmem", "nd_virtio", "virtio_pmem"]
 
 # A guest that does what it is told, a line at a time, and says how that ended.
 OBEDIENT = """
@@ -153,6 +155,26 @@ def test_an_interface_comes_and_goes_while_the_guest_runs(guest):
             wait_until_closed(api, "/dev/net/tun")
     finally:
         subprocess.run(["ip", "link", "del", "hullpci0"], check=True)
+    console.off()
+
+
+@pytest.mark.kvm
+def test_a_file_as_memory_comes_and_goes_while_the_guest_runs(guest, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pmem") / "late"
+    path.write_bytes(b"plugged" + bytes(4 * MIB - 7))
+    api = guest(OBEDIENT, {}, ["--enable-pci"], PMEM)
+    console = Obedient(api)
+    pmem = {"id": "late", "path_on_host": str(path)}
+    api.refused("PUT", "/pmem/late", {**pmem, "root_device": True}, "root_device: ")
+    for round_ in range(2):
+        api.must("PUT", "/pmem/late", pmem)
+        assert "plugged" in console.do("until_there /dev/pmem0; head -c 7 /dev/pmem0")
+        console.do(f"echo round {round_} | dd of=/dev/pmem0 bs=512 seek=8 conv=fsync")
+        assert path.read_bytes()[4096:4103] == b"round %d" % round_
+        api.must("DELETE", "/pmem/late")
+        console.do("until_gone /dev/pmem0")
+        wait_until_closed(api, path)
+        assert str(path) not in Path(f"/proc/{api.process.pid}/maps").read_text()
     console.off()
 
 
