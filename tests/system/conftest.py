@@ -6,80 +6,22 @@ HULL_MODULES  the folder of that kernel's modules (default: guest/lib/modules in
 """
 import http.client
 import json
-import lzma
 import os
 import re
 import select
 import signal
 import socket
-import stat
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from guest_image import Cpio, make_initramfs  # noqa: F401 (tests have Cpio from here)
+
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build")).resolve()
 DEADLINE = 120  # seconds, for whatever a guest on an emulated host is waited for
-
-
-class Cpio:
-    """A newc archive, as an initramfs is: enough of it to boot a script."""
-
-    def __init__(self):
-        self.data = bytearray()
-        self.inode = 0
-
-    def _entry(self, name, mode, content=b""):
-        self.inode += 1
-        fields = [self.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
-        self.data += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        self.data += b"\0" * (-len(self.data) % 4) + content
-        self.data += b"\0" * (-len(self.data) % 4)
-
-    def folder(self, name):
-        self._entry(name, stat.S_IFDIR | 0o755)
-
-    def file(self, name, content, mode=0o755):
-        self._entry(name, stat.S_IFREG | mode, content)
-
-    def link(self, name, target):
-        self._entry(name, stat.S_IFLNK | 0o777, target.encode())
-
-    def finish(self):
-        self._entry("TRAILER!!!", 0)
-        return bytes(self.data)
-
-
-def module(folder, name):
-    """A kernel module's bytes, by its name, unpacked. (Walking the folder would take a minute over 9p.)"""
-    for order in folder.glob("*/modules.order"):
-        for line in order.read_text().split():
-            if Path(line).stem.replace("-", "_") == name:
-                path = order.parent / line
-                if path.exists():
-                    return path.read_bytes()
-                return lzma.decompress(path.with_name(path.name + ".xz").read_bytes())
-    raise FileNotFoundError(f"no module {name} below {folder}")
-
-
-def make_initramfs(path, script, modules_folder, modules=(), files=None):
-    """`script` runs under busybox as PID 1, once `modules` are loaded, in order; `files` are further ones, by name."""
-    init = ["#!/bin/sh", "/bin/busybox --install -s /bin", "mount -t proc proc /proc", "mount -t sysfs sys /sys",
-            "mount -t devtmpfs dev /dev", "for m in /modules/*; do [ -e $m ] && insmod $m; done", script]
-    archive = Cpio()
-    for folder in ("bin", "dev", "lib64", "proc", "sys", "modules", "mnt", "tmp"):
-        archive.folder(folder)
-    archive.file("bin/busybox", Path("/bin/busybox").read_bytes())
-    archive.link("bin/sh", "busybox")
-    for number, name in enumerate(modules):
-        archive.file(f"modules/{number:02}-{name}.ko", module(modules_folder, name), 0o644)
-    for name, content in (files or {}).items():
-        archive.file(name, content)
-    archive.file("init", "\n".join(init).encode() + b"\n")
-    path.write_bytes(archive.finish())
-    return path
 
 
 class UnixConnection(http.client.HTTPConnection):

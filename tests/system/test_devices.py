@@ -6,7 +6,6 @@ import ctypes
 import http.server
 import os
 import random
-import re
 import socket
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import DEADLINE, TOP
+from guest_image import FIO_ENVIRONMENT, fio_files
 
 MIB = 1 << 20
 BLK = ["virtio_mmio", "virtio_blk"]
@@ -57,27 +57,7 @@ def finish(machine, timeout=DEADLINE):
 
 @pytest.fixture(scope="session")
 def fio(tmp_path_factory):
-    """fio and the shared libraries that it needs here, for an initramfs. Its engines for Ceph, Gluster, RDMA and so on would
-    bring 80 MiB more: an empty library in the place of each of these satisfies the loader."""
-    program = Path("/usr/bin/fio")
-    needed = {Path(line.split()[2]) for line in subprocess.check_output(["ldd", program], text=True).splitlines()
-              if line.strip().startswith(("libnuma.", "libz.", "libm.", "libaio.", "libc."))}
-    names = {line.split("[")[1].rstrip("]") for line in
-             subprocess.check_output(["readelf", "-d", program], text=True).splitlines() if "(NEEDED)" in line}
-    absent = names - {path.name for path in needed} - {"ld-linux-x86-64.so.2"}
-    undefined = {line.split()[-1].split("@")[0] for line in
-                 subprocess.check_output(["nm", "-D", "--undefined-only", program], text=True).splitlines()
-                 if re.search(r" (glfs|rados|rbd|nbd|ibv|rdma|pmem)\w*(@|$)", line)}
-    source = "".join(f"void {name}(void) {{ __builtin_trap(); }}\n" for name in sorted(undefined))
-    folder = tmp_path_factory.mktemp("fio")
-    files = {"bin/fio": program.read_bytes(), "lib64/ld-linux-x86-64.so.2": Path("/lib64/ld-linux-x86-64.so.2").read_bytes()}
-    files.update({f"lib64/{path.name}": path.read_bytes() for path in needed})
-    # What they defined is in one more, libabsent.so: a library without versions may not have a name that fio wants versions of.
-    for name in absent | {"libabsent.so"}:
-        subprocess.run(["cc", "-shared", "-nostdlib", "-w", f"-Wl,-soname,{name}", "-o", folder / name, "-x", "c", "-"],
-                       input=source.encode() if name == "libabsent.so" else b"", check=True)
-        files[f"lib64/{name}"] = (folder / name).read_bytes()
-    return files
+    return fio_files(tmp_path_factory.mktemp("fio"))
 
 
 # Three kinds of work at once, each with its part of the disk.
@@ -118,8 +98,7 @@ offset=24m
 size=16m
 """
 
-FIO = """
-fio_on() { DISK=$1 LD_LIBRARY_PATH=/lib64 LD_PRELOAD=libabsent.so fio --output=/tmp/fio.log $2 /job.fio 2>/dev/null; result=$?
+FIO = "\nfio_on() { DISK=$1 " + FIO_ENVIRONMENT + """ fio --output=/tmp/fio.log $2 /job.fio 2>/dev/null; result=$?
     [ $result = 0 ] || grep -iE 'verify|error|bad|fio:' /tmp/fio.log | head; echo guest: fio $1 $2 $result; }
 """
 
