@@ -55,7 +55,8 @@ struct blk_backend_ops {
 	const char *name;
 	/* True when `io` has finished at once. At most `depth` operations may be under way. */
 	bool (*start)(struct blk_backend *engine, struct blk_io *io);
-	/* How many operations were handed to the kernel; -errno when it has no room now: try again later. */
+	/* How many operations were handed to the kernel; -errno when it has no room now: try again later. Reap after it in
+	 * either case: event_fd does not tell of what finished meanwhile. */
 	int (*submit)(struct blk_backend *engine);
 	/* An operation that has finished; NULL when there is none yet, or with `wait` when none is under way. */
 	struct blk_io *(*reap)(struct blk_backend *engine, bool wait);
@@ -67,7 +68,9 @@ struct blk_backend_ops {
 struct blk_backend *blk_uring_new(int fd, unsigned depth);
 struct blk_backend *blk_sync_new(int fd);
 
-/* io_uring where it is wanted and may be used (else a line in the log that names `path`), or plain system calls. Likewise. */
+/* io_uring where it is wanted and may be used (else a line in the log that names `path`), or plain system calls. These for files in
+ * memory, too: no operation on them waits for a disk, but as their file systems say that any may, io_uring wakes a thread for
+ * each. Likewise. */
 struct blk_backend *blk_engine_new(int fd, unsigned depth, bool async, const char *path);
 
 /* For engines: how much of `io` is left after the kernel did `done` bytes of it. */

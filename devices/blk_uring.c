@@ -85,15 +85,21 @@ static int uring_submit(struct blk_backend *engine)
 	struct blk_uring *u = to_uring(engine);
 	int r, n = 0;
 
+	/* What finishes during the call is reaped after it: it need not wake the loop. */
+	io_uring_cq_eventfd_toggle(&u->ring, false);
 	/* One call as a rule; the kernel takes fewer when it runs out of memory on the way. */
 	while (io_uring_sq_ready(&u->ring) > 0) {
 		r = io_uring_submit(&u->ring);
-		if (r < 0 && r != -EINTR)
-			return r;
-		if (r == 0)
-			return -EAGAIN;
+		if (r <= 0 && r != -EINTR) {
+			n = r < 0 ? r : -EAGAIN;
+			break;
+		}
 		n += r > 0 ? r : 0;
 	}
+	io_uring_cq_eventfd_toggle(&u->ring, true);
+	/* Full barrier: this store against the load of the completion ring's tail by the owner's reap(). The kernel does the
+	 * reverse, so what it does not tell of is seen there. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return n;
 }
 

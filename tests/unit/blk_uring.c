@@ -5,6 +5,7 @@
 #include "devices/blk_uring.c"
 
 #include <fcntl.h>
+#include <poll.h>
 
 static int run_sqe(struct io_uring *ring)
 {
@@ -46,6 +47,38 @@ static void the_ring_does_disk_operations_only(void **state)
 	close(fd);
 }
 
+/* It is reaped at once, and then nobody is woken; or it ends later, and somebody is. */
+static void each_end_is_told_of_once(void **state)
+{
+	int fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	struct blk_backend *backend = blk_uring_new(fd, 4);
+	char bytes[512];
+
+	(void)state;
+	if (!backend) {
+		close(fd);
+		skip();
+	}
+	for (int i = 0; i < 1000; i++) {
+		struct iovec iov = {bytes, sizeof(bytes)};
+		struct blk_io io = {.op = BLK_OP_READ, .len = sizeof(bytes), .iov = &iov, .n_iov = 1};
+		struct pollfd event = {.fd = backend->event_fd, .events = POLLIN};
+		uint64_t count;
+
+		assert_false(backend->ops->start(backend, &io));
+		assert_int_equal(backend->ops->submit(backend), 1);
+		if (backend->ops->reap(backend, false)) {
+			assert_int_equal(poll(&event, 1, 0), 0);
+			continue;
+		}
+		assert_int_equal(poll(&event, 1, 10000), 1);
+		assert_int_equal(read(backend->event_fd, &count, sizeof(count)), sizeof(count));
+		assert_ptr_equal(backend->ops->reap(backend, false), &io);
+	}
+	backend->ops->free(backend);
+	close(fd);
+}
+
 static void a_closed_ring_leaves_no_descriptor(void **state)
 {
 	int fd = open("/dev/zero", O_RDWR | O_CLOEXEC), before, after;
@@ -69,6 +102,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_ring_does_disk_operations_only),
+		cmocka_unit_test(each_end_is_told_of_once),
 		cmocka_unit_test(a_closed_ring_leaves_no_descriptor),
 	};
 
