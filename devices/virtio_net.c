@@ -101,13 +101,17 @@ static void arm_timer(struct virtio_net *n)
 		loop_timer_arm(n->timer, delay_ns);
 }
 
-static void service(struct virtio_net *n)
+/* Works on the queues of which something was heard: a look at the back-end for nothing is a system call. The limits share a
+ * timer, so with them it is both. */
+static void service(struct virtio_net *n, bool rx, bool tx)
 {
+	bool limited = rate_limiter_is_on(&n->rx_limiter) || rate_limiter_is_on(&n->tx_limiter);
+
 	n->limit_delay_ns = UINT64_MAX;
 	n->rx_limited = false;
-	if (is_running(n) && (n->backend || n->interceptor))
+	if ((rx || limited) && is_running(n) && (n->backend || n->interceptor))
 		net_pump_rx(n);
-	if (is_running(n))
+	if ((tx || limited) && is_running(n))
 		net_pump_tx(n);
 	if (answer_delay_ns(n) == 0)
 		net_pump_rx(n); /* answers to what was just sent */
@@ -125,20 +129,22 @@ static void on_kick(void *ctx)
 	struct virtio_net *n = ctx;
 
 	virtio_dev_enter(&n->dev);
-	service(n);
+	service(n, true, true);
 	virtio_dev_leave(&n->dev);
 }
 
 static void on_backend(void *ctx, uint32_t epoll_events)
 {
 	struct virtio_net *n = ctx;
+	bool readable = epoll_events & (EPOLLIN | EPOLLERR | EPOLLHUP);
+	bool writable = epoll_events & (EPOLLOUT | EPOLLERR | EPOLLHUP);
 
 	virtio_dev_enter(&n->dev);
 	if (epoll_events & EPOLLIN)
 		metric_inc(&n->metrics.rx_tap_event_count);
-	if (epoll_events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
+	if (writable)
 		n->tx_blocked = false;
-	service(n);
+	service(n, readable, writable);
 	virtio_dev_leave(&n->dev);
 }
 
@@ -203,7 +209,7 @@ static void net_doorbell(struct virtio_dev *dev, uint16_t q)
 	if (q == NET_QUEUE_RX)
 		n->rx_starved = false;
 	if (loop_kick_is_loop_thread(&n->kick))
-		service(n);
+		service(n, q == NET_QUEUE_RX, q == NET_QUEUE_TX);
 	else
 		loop_kick(&n->kick);
 }

@@ -44,6 +44,7 @@ struct virtio_net {
 	struct net_metrics metrics;
 
 	size_t rx_expected; /* bytes of buffers to have at hand */
+	bool rx_large;	    /* this round had a frame for which that was too little: the next will, streams being what they are */
 	size_t pending;     /* bytes of a frame in `spare` that waits for buffers; 0: none */
 	uint8_t spare[NET_PACKET_MAX];
 	size_t sent_head; /* bytes of the frame in hand that were copied to `sent`, for the interceptor to see */

@@ -145,8 +145,10 @@ static int get_frame(struct virtio_net *n)
 		net_link_lost(n, (int)-got);
 		return 0;
 	}
-	if ((size_t)got > NET_RX_SMALL)
+	if ((size_t)got > NET_RX_SMALL) {
 		n->rx_expected = NET_PACKET_MAX;
+		n->rx_large = true;
+	}
 	if ((size_t)got <= NET_HEADER_BYTES)
 		return 1;
 	net_charge(&n->rx_limiter, (size_t)got - NET_HEADER_BYTES);
@@ -208,6 +210,7 @@ void net_pump_rx(struct virtio_net *n)
 
 	if (!rx->ready || n->rx_starved)
 		return;
+	n->rx_large = false;
 	n->rx_expected = merges(n) ? n->rx_expected : 1;
 	virtq_disable_doorbell(rx);
 	virtq_batch_begin(&n->batch, rx, 0);
@@ -230,6 +233,6 @@ void net_pump_rx(struct virtio_net *n)
 	virtq_batch_return(&n->batch);
 	if (r > 0)
 		loop_kick(&n->kick); /* the budget is used up; there may be frames that no event tells of */
-	else
+	else if (!n->rx_large)
 		n->rx_expected = NET_RX_SMALL;
 }
