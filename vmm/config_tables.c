@@ -118,7 +118,8 @@ const struct json_table config_rate_limiter_table =
 static const struct json_field boot_fields[] = {
 	{"kernel_image_path", JSON_FIELD_STRING, BOOT(kernel_image_path), .required = true, .min = 1,
 		.help = "bzImage or ELF vmlinux"},
-	{"initrd_path", JSON_FIELD_STRING, BOOT(initrd_path), .nullable = true, .min = 1},
+	{"initrd_path", JSON_FIELD_STRING, BOOT(initrd_path), .nullable = true, .min = 1,
+		.help = "cpio archive, which the kernel unpacks"},
 	{"initrd_append_path", JSON_FIELD_STRING, BOOT(initrd_append_path), .nullable = true, .min = 1,
 		.sparse = true, .help = "cpio archive put behind the initrd"},
 	{"boot_args", JSON_FIELD_STRING, BOOT(boot_args), .nullable = true, .max = LAYOUT_CMDLINE_MAX - 1,
@@ -133,8 +134,10 @@ static const struct json_field machine_fields[] = {
 	{"mem_size_mib", JSON_FIELD_INT, MACHINE(mem_size_mib), .required = true, .min = CONFIG_MEMORY_MIN,
 		.max = CONFIG_MEMORY_MAX},
 	{"smt", JSON_FIELD_BOOL, MACHINE(smt), .nullable = true, .help = "two threads a core"},
-	{"track_dirty_pages", JSON_FIELD_BOOL, MACHINE(track_dirty_pages), .nullable = true},
-	{"huge_pages", JSON_FIELD_ENUM, MACHINE(huge_pages), .nullable = true, .names = huge_page_names},
+	{"track_dirty_pages", JSON_FIELD_BOOL, MACHINE(track_dirty_pages), .nullable = true,
+		.help = "false only"},
+	{"huge_pages", JSON_FIELD_ENUM, MACHINE(huge_pages), .nullable = true, .names = huge_page_names,
+		.help = "the host pages behind the guest RAM"},
 	{"memory_kind", JSON_FIELD_ENUM, MACHINE(memory_kind), .nullable = true, .sparse = true,
 		.names = memory_kind_names,
 		.help = "shared: others may map it, as vhost-user does; cow: private to the monitor"},
@@ -147,12 +150,16 @@ static const struct json_table machine_table =
 #define DRIVE(member) offsetof(struct config_drive, member)
 static const struct json_field drive_fields[] = {
 	{"drive_id", JSON_FIELD_STRING, DRIVE(drive_id), .required = true, .min = 1, .max = 64,
-		.check = check_id},
+		.check = check_id,
+		.help = "its serial number inside the guest"},
 	{"path_on_host", JSON_FIELD_STRING, DRIVE(path_on_host), .nullable = true, .min = 1,
 		.help = "raw file or block device"},
-	{"is_root_device", JSON_FIELD_BOOL, DRIVE(is_root_device), .required = true},
-	{"is_read_only", JSON_FIELD_BOOL, DRIVE(is_read_only), .nullable = true},
-	{"partuuid", JSON_FIELD_STRING, DRIVE(partuuid), .nullable = true, .min = 1, .max = 64},
+	{"is_root_device", JSON_FIELD_BOOL, DRIVE(is_root_device), .required = true,
+		.help = "it becomes /dev/vda, and the kernel command line names it"},
+	{"is_read_only", JSON_FIELD_BOOL, DRIVE(is_read_only), .nullable = true,
+		.help = "the guest cannot write to it"},
+	{"partuuid", JSON_FIELD_STRING, DRIVE(partuuid), .nullable = true, .min = 1, .max = 64,
+		.help = "of the root device: the partition that is the root"},
 	{"cache_type", JSON_FIELD_ENUM, DRIVE(cache_type), .nullable = true, .names = cache_names,
 		.def = CONFIG_CACHE_UNSAFE},
 	{"io_engine", JSON_FIELD_ENUM, DRIVE(io_engine), .nullable = true, .names = engine_names,
@@ -167,7 +174,8 @@ static const struct json_table drive_table = JSON_TABLE("Drive", struct config_d
 #define NET(member) offsetof(struct config_net, member)
 static const struct json_field net_fields[] = {
 	{"iface_id", JSON_FIELD_STRING, NET(iface_id), .required = true, .min = 1, .max = 64,
-		.check = check_id},
+		.check = check_id,
+		.help = "its name here; the guest MAC is made from it unless given"},
 	{"host_dev_name", JSON_FIELD_STRING, NET(host_dev_name), .nullable = true, .min = 1, .max = 15,
 		.help = "name of a tap interface"},
 	{"stream_socket_path", JSON_FIELD_STRING, NET(stream_socket_path), .nullable = true, .min = 1,
@@ -176,8 +184,10 @@ static const struct json_field net_fields[] = {
 		.sparse = true, .help = "Unix socket of a vhost-user back-end"},
 	{"vhost", JSON_FIELD_BOOL, NET(vhost), .nullable = true, .sparse = true,
 		.help = "the kernel (vhost-net) moves the tap's frames"},
-	{"guest_mac", JSON_FIELD_STRING, NET(guest_mac), .nullable = true, .check = check_mac},
-	{"mtu", JSON_FIELD_INT, NET(mtu), .nullable = true, .sparse = true, .min = 68, .max = 65535},
+	{"guest_mac", JSON_FIELD_STRING, NET(guest_mac), .nullable = true, .check = check_mac,
+		.help = "six bytes in hexadecimal, as 06:00:ac:10:00:02"},
+	{"mtu", JSON_FIELD_INT, NET(mtu), .nullable = true, .sparse = true, .min = 68, .max = 65535,
+		.help = "the largest frame that the guest is told of"},
 	{"rx_rate_limiter", JSON_FIELD_OPTIONAL, NET(rx_rate_limiter), .nullable = true,
 		.table = &config_rate_limiter_table},
 	{"tx_rate_limiter", JSON_FIELD_OPTIONAL, NET(tx_rate_limiter), .nullable = true,
@@ -187,7 +197,8 @@ static const struct json_table net_table = JSON_TABLE("NetworkInterface", struct
 
 #define FILESYSTEM(member) offsetof(struct config_filesystem, member)
 static const struct json_field filesystem_fields[] = {
-	{"fs_id", JSON_FIELD_STRING, FILESYSTEM(fs_id), .required = true, .min = 1, .max = 64, .check = check_id},
+	{"fs_id", JSON_FIELD_STRING, FILESYSTEM(fs_id), .required = true, .min = 1, .max = 64, .check = check_id,
+		.help = "its name here"},
 	{"tag", JSON_FIELD_STRING, FILESYSTEM(tag), .required = true, .min = 1, .max = VIRTIO_VHOST_TAG_MAX,
 		.help = "what the guest mounts it by"},
 	{"socket", JSON_FIELD_STRING, FILESYSTEM(socket), .required = true, .min = 1,
@@ -200,11 +211,14 @@ static const struct json_table filesystem_table =
 
 #define PMEM(member) offsetof(struct config_pmem, member)
 static const struct json_field pmem_fields[] = {
-	{"id", JSON_FIELD_STRING, PMEM(id), .required = true, .min = 1, .max = 64, .check = check_id},
+	{"id", JSON_FIELD_STRING, PMEM(id), .required = true, .min = 1, .max = 64, .check = check_id,
+		.help = "its name here"},
 	{"path_on_host", JSON_FIELD_STRING, PMEM(path_on_host), .required = true, .min = 1,
 		.help = "file or block device that the guest has as memory"},
-	{"root_device", JSON_FIELD_BOOL, PMEM(root_device), .nullable = true},
-	{"read_only", JSON_FIELD_BOOL, PMEM(read_only), .nullable = true},
+	{"root_device", JSON_FIELD_BOOL, PMEM(root_device), .nullable = true,
+		.help = "the kernel command line names it as the root"},
+	{"read_only", JSON_FIELD_BOOL, PMEM(read_only), .nullable = true,
+		.help = "the guest cannot write to it"},
 	{"rate_limiter", JSON_FIELD_OPTIONAL, PMEM(rate_limiter), .nullable = true,
 		.table = &config_rate_limiter_table, .help = "of flushes, each of which counts the file's size"},
 };
@@ -224,9 +238,12 @@ static const struct json_table hotplug_memory_table =
 
 #define VSOCK(member) offsetof(struct config_vsock, member)
 static const struct json_field vsock_fields[] = {
-	{"guest_cid", JSON_FIELD_INT, VSOCK(guest_cid), .required = true, .min = 3, .max = CONFIG_CID_MAX},
-	{"uds_path", JSON_FIELD_STRING, VSOCK(uds_path), .required = true, .min = 1},
-	{"vsock_id", JSON_FIELD_STRING, VSOCK(vsock_id), .nullable = true, .check = check_id},
+	{"guest_cid", JSON_FIELD_INT, VSOCK(guest_cid), .required = true, .min = 3, .max = CONFIG_CID_MAX,
+		.help = "the address of the guest"},
+	{"uds_path", JSON_FIELD_STRING, VSOCK(uds_path), .required = true, .min = 1,
+		.help = "Unix socket on which the host connects to the guest"},
+	{"vsock_id", JSON_FIELD_STRING, VSOCK(vsock_id), .nullable = true, .check = check_id,
+		.help = "taken, and of no effect"},
 };
 static const struct json_table vsock_table = JSON_TABLE("Vsock", struct config_vsock, vsock_fields);
 
@@ -253,7 +270,8 @@ static const struct json_table balloon_table = JSON_TABLE("Balloon", struct conf
 
 static const struct json_field serial_fields[] = {
 	{"serial_out_path", JSON_FIELD_STRING, offsetof(struct config_serial, serial_out_path),
-		.nullable = true, .min = 1},
+		.nullable = true, .min = 1,
+		.help = "file for the output of the console, which is appended to; there is no input then"},
 	{"rate_limiter", JSON_FIELD_OPTIONAL, offsetof(struct config_serial, rate_limiter), .nullable = true,
 		.table = &bucket_table, .help = "output beyond it is dropped"},
 };
@@ -261,12 +279,16 @@ static const struct json_table serial_table = JSON_TABLE("Serial", struct config
 
 #define LOGGER(member) offsetof(struct config_logger, member)
 static const struct json_field logger_fields[] = {
-	{"log_path", JSON_FIELD_STRING, LOGGER(log_path), .nullable = true, .min = 1},
-	{"level", JSON_FIELD_STRING, LOGGER(level), .nullable = true, .check = check_level},
+	{"log_path", JSON_FIELD_STRING, LOGGER(log_path), .nullable = true, .min = 1,
+		.help = "file or FIFO, which is appended to"},
+	{"level", JSON_FIELD_STRING, LOGGER(level), .nullable = true, .check = check_level,
+		.help = "Off, Error, Warning, Info, Debug or Trace"},
 	{"show_level", JSON_FIELD_BOOL, LOGGER(show_level), .nullable = true,
-		.present_offset = LOGGER(has_show_level)},
+		.present_offset = LOGGER(has_show_level),
+		.help = "each line has its level"},
 	{"show_log_origin", JSON_FIELD_BOOL, LOGGER(show_log_origin), .nullable = true,
-		.present_offset = LOGGER(has_show_log_origin)},
+		.present_offset = LOGGER(has_show_log_origin),
+		.help = "each line has the source file and line it comes from"},
 	{"module", JSON_FIELD_STRING, LOGGER(module), .nullable = true, .max = LOG_MODULE_MAX - 1,
 		.help = "only what source files of this prefix say"},
 };
@@ -276,8 +298,10 @@ static const struct json_table logger_table = JSON_TABLE("Logger", struct config
 static const struct json_field metrics_fields[] = {
 	{"metrics_path", JSON_FIELD_STRING, METRICS(metrics_path), .required = true, .min = 1,
 		.help = "file or FIFO"},
-	{"emit_id", JSON_FIELD_BOOL, METRICS(emit_id), .nullable = true, .sparse = true},
-	{"properties", JSON_FIELD_MAP, METRICS(properties), .nullable = true, .sparse = true, .max = 64},
+	{"emit_id", JSON_FIELD_BOOL, METRICS(emit_id), .nullable = true, .sparse = true,
+		.help = "each line has the id of the machine"},
+	{"properties", JSON_FIELD_MAP, METRICS(properties), .nullable = true, .sparse = true, .max = 64,
+		.help = "strings that each line has too, by name"},
 };
 static const struct json_table metrics_table = JSON_TABLE("Metrics", struct config_metrics, metrics_fields);
 
