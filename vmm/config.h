@@ -35,6 +35,7 @@ struct config_machine {
 	int huge_pages; /* enum config_huge_pages */
 	int memory_kind; /* enum config_memory_kind */
 	char *cpu_template;
+	char *gdb_socket_path; /* NULL: no debugger; else the machine waits for it */
 };
 
 struct config_drive {

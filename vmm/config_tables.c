@@ -143,6 +143,8 @@ static const struct json_field machine_fields[] = {
 		.help = "shared: others may map it, as vhost-user does; cow: private to the monitor"},
 	{"cpu_template", JSON_FIELD_STRING, MACHINE(cpu_template), .nullable = true, .sparse = true,
 		.check = check_template},
+	{"gdb_socket_path", JSON_FIELD_STRING, MACHINE(gdb_socket_path), .nullable = true, .sparse = true, .min = 1,
+		.help = "Unix socket; the machine waits there for a debugger before its first instruction"},
 };
 static const struct json_table machine_table =
 	JSON_TABLE("MachineConfig", struct config_machine, machine_fields);

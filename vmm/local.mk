@@ -26,6 +26,10 @@ libhull_vmm_a_SOURCES = \
 	vmm/cpu_template.c vmm/cpu_template.h \
 	vmm/cpuid.c vmm/cpuid.h \
 	vmm/cpuid_features.c \
+	vmm/gdb_break.c vmm/gdb_break.h \
+	vmm/gdb_packet.c vmm/gdb_packet.h \
+	vmm/gdb_registers.c vmm/gdb_registers.h \
+	vmm/gdb_stub.c vmm/gdb_stub.h \
 	vmm/logger.c vmm/logger.h \
 	vmm/msr_filter.c vmm/msr_filter.h \
 	vmm/metrics.c vmm/metrics.h \
@@ -50,6 +54,9 @@ hull_vmm_SOURCES = \
 	vmm/devices.c vmm/devices.h \
 	vmm/devices_memory.c vmm/devices_memory.h \
 	vmm/devices_vhost.c vmm/devices_vhost.h \
+	vmm/gdb_kvm.c vmm/gdb_kvm.h \
+	vmm/gdb_server.c vmm/gdb_server.h \
+	vmm/gdb_target.c vmm/gdb_target.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \
 	vmm/plugged_memory.c vmm/plugged_memory.h \

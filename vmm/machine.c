@@ -13,6 +13,7 @@
 #include "vmm/config.h"
 #include "vmm/cpuid.h"
 #include "vmm/devices.h"
+#include "vmm/gdb_server.h"
 #include "vmm/metrics.h"
 #include "vmm/outcome.h"
 #include "vmm/ram.h"
@@ -31,6 +32,8 @@ struct machine {
 	struct devices devices;
 	struct boot_entry entry;
 	struct vcpus vcpus;
+	bool paused, held;	/* by the API, by the debugger: vCPUs run while neither is so */
+	struct gdb_server *gdb; /* NULL without one */
 
 	pthread_mutex_t lock; /* guards what follows; a leaf */
 	bool ended;
@@ -69,6 +72,35 @@ static void device_event(void *ctx, enum devices_event event)
 	};
 
 	end(ctx, endings[event].cause, endings[event].message);
+}
+
+/* Brings the vCPUs to where they are wanted, from where they were. */
+static void settle_vcpus(struct machine *machine)
+{
+	if (machine->paused || machine->held) {
+		vcpus_pause(&machine->vcpus);
+		return;
+	}
+	clock_tell_pause(&machine->vcpus);
+	vcpus_resume(&machine->vcpus);
+}
+
+static void hold(void *ctx, bool hold)
+{
+	struct machine *machine = ctx;
+
+	machine->held = hold;
+	settle_vcpus(machine);
+}
+
+static void kill_machine(void *ctx)
+{
+	end(ctx, OUTCOME_SIGNAL, "the debugger killed it");
+}
+
+static bool debug_exit(void *ctx, struct vcpu *vcpu)
+{
+	return gdb_server_exit(((struct machine *)ctx)->gdb, vcpu);
 }
 
 static void vcpu_ended(void *ctx, enum vcpu_end how, const char *message)
@@ -180,6 +212,7 @@ static int make_vcpus(struct machine *machine, struct error *err)
 		.template = machine->setup.config->cpu,
 		.entry = &machine->entry,
 		.may_wait = vcpus_may_wait,
+		.debug = debug_exit,
 		.ended = vcpu_ended,
 		.ctx = machine,
 	};
@@ -191,6 +224,24 @@ static int make_vcpus(struct machine *machine, struct error *err)
 	for (unsigned i = 0; r == 0 && i < machine->vcpus.n; i++)
 		metrics_add(machine->setup.metrics, METRICS_VCPU, NULL, &machine->vcpus, &machine->vcpus.items[i].metrics);
 	return r;
+}
+
+static int make_debugger(struct machine *machine, struct error *err)
+{
+	const char *socket_path = machine->setup.gdb_socket;
+	struct gdb_server_config config = {
+		.path = socket_path ? socket_path : machine->setup.config->machine.gdb_socket_path,
+		.target = {.loop = machine->setup.loop, .vcpus = &machine->vcpus, .mem = &machine->ram.mem,
+			.kvm_fd = machine->vm.kvm_fd, .hold = hold, .kill = kill_machine, .ctx = machine},
+	};
+
+	if (!config.path)
+		return 0;
+	machine->gdb = gdb_server_new(&config, err);
+	if (!machine->gdb)
+		return error_in_field(err, socket_path ? "--gdb-socket" : "machine-config.gdb_socket_path");
+	machine->held = !socket_path;
+	return 0;
 }
 
 /* Stops them for good. */
@@ -232,6 +283,8 @@ static int build(struct machine *machine, struct error *err)
 		r = load_kernel(machine, rsdp, err);
 	if (r == 0)
 		r = make_vcpus(machine, err);
+	if (r == 0)
+		r = make_debugger(machine, err);
 	return r;
 }
 
@@ -259,18 +312,20 @@ struct machine *machine_new(const struct machine_setup *setup, struct error *err
 void machine_start(struct machine *machine)
 {
 	devices_start(&machine->devices);
-	vcpus_resume(&machine->vcpus);
+	if (!machine->held)
+		vcpus_resume(&machine->vcpus);
 }
 
 void machine_pause(struct machine *machine)
 {
-	vcpus_pause(&machine->vcpus);
+	machine->paused = true;
+	settle_vcpus(machine);
 }
 
 void machine_resume(struct machine *machine)
 {
-	clock_tell_pause(&machine->vcpus);
-	vcpus_resume(&machine->vcpus);
+	machine->paused = false;
+	settle_vcpus(machine);
 }
 
 void machine_press_power_button(struct machine *machine)
@@ -308,6 +363,7 @@ void machine_free(struct machine *machine)
 	if (!machine)
 		return;
 	end_vcpus(machine);
+	gdb_server_free(machine->gdb);
 	devices_done(&machine->devices);
 	vm_done(&machine->vm);
 	ram_done(&machine->ram);

@@ -23,15 +23,17 @@ struct machine_setup {
 	struct metrics *metrics;
 	struct mmds *mmds;
 	const struct devices_output *output;
+	const char *gdb_socket; /* where a debugger may come at any time; NULL: where the configuration says, or nowhere */
 };
 
 /* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `setup` itself is copied. NULL with `err` set, and
  * nothing left on the host. */
 struct machine *machine_new(const struct machine_setup *setup, struct error *err);
 
-/* Lets its vCPUs run. Once. */
+/* Lets its vCPUs run, once; or, where the configuration names a debugger's socket, lets them wait for the debugger. */
 void machine_start(struct machine *machine);
-/* All vCPUs at rest, and running on. The guest's clocks go on meanwhile (vmm/clock.c). No effect once the machine has ended. */
+/* All vCPUs at rest, and running on, unless a debugger has stopped them. The guest's clocks go on meanwhile (vmm/clock.c). No
+ * effect once the machine has ended. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
 /* Asks the guest to power off, by ACPI; it may or may not. */

@@ -215,6 +215,7 @@ int monitor_start(struct monitor *monitor, struct error *err)
 		.metrics = monitor->metrics,
 		.mmds = monitor->mmds,
 		.output = &monitor->options->output,
+		.gdb_socket = monitor->options->gdb_socket,
 	};
 
 	if (!monitor->config.boot.kernel_image_path)

@@ -31,6 +31,7 @@ const char options_usage[] =
 	"  --status-fd N       descriptor for one line of JSON at the end: why, and the workload's exit "
 	"status\n"
 	"  --shutdown-timeout SECONDS  that a guest has to power off when SIGTERM asks for it (30; firecracker: 0)\n"
+	"  --gdb-socket PATH   Unix socket at which a debugger (gdb) may attach to the guest\n"
 	"  --boot-timer        log how long the boot took when the guest writes 123 to address 0xc0000000\n"
 	"  --output-limit MIB  the files of console, log descriptor and log keep this much, the newest\n"
 	"  --log-path PATH     file or FIFO for the log, instead of standard error\n"
@@ -153,6 +154,14 @@ static int parse_number_or_0(const char *value, const char *unit, uint64_t max, 
 static int set_shutdown_timeout(struct parsed *p, const char *value, struct error *err)
 {
 	return parse_number_or_0(value, " seconds", SHUTDOWN_TIMEOUT_S_MAX, &p->options.shutdown_timeout_s, err);
+}
+
+static int set_gdb_socket(struct parsed *p, const char *value, struct error *err)
+{
+	if (!*value)
+		return error_set(err, EINVAL, "must be a path");
+	p->options.gdb_socket = value;
+	return 0;
 }
 
 static int set_boot_timer(struct parsed *p, const char *value, struct error *err)
@@ -313,6 +322,7 @@ static const struct option_entry {
 	{"--status-fd", true, set_status_fd},
 	{"--output-limit", true, set_output_limit},
 	{"--shutdown-timeout", true, set_shutdown_timeout},
+	{"--gdb-socket", true, set_gdb_socket},
 	{"--boot-timer", false, set_boot_timer},
 	{"--log-path", true, set_log_path},
 	{"--level", true, set_level},

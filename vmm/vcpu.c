@@ -166,6 +166,20 @@ static void refuse_msr(struct vcpu *vcpu)
 	metric_inc(&vcpu->metrics.exit_msr_refused);
 }
 
+static void want(struct vcpus *group, enum vcpus_wanted wanted);
+
+static void serve_debug(struct vcpu *vcpu)
+{
+	struct vcpus *group = vcpu->group;
+
+	if (!group->config.debug(group->config.ctx, vcpu))
+		return;
+	pthread_mutex_lock(&group->lock);
+	vcpu->held = true;
+	want(group, VCPUS_PAUSE);
+	pthread_mutex_unlock(&group->lock);
+}
+
 static bool end(const struct vcpu *vcpu, enum vcpu_end end, const char *message)
 {
 	const struct vcpus_config *config = &vcpu->group->config;
@@ -224,6 +238,9 @@ static bool serve_exit(struct vcpu *vcpu)
 	case KVM_EXIT_X86_WRMSR:
 		refuse_msr(vcpu);
 		return true;
+	case KVM_EXIT_DEBUG:
+		serve_debug(vcpu);
+		return true;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_HLT: /* not with an interrupt controller in KVM */
 		return true;
@@ -263,7 +280,7 @@ static bool finish_access(struct vcpu *vcpu)
 /* Runs the guest until something else is wanted. False when this vCPU is not to run again. */
 static bool run_guest(struct vcpu *vcpu)
 {
-	while (atomic_load(&vcpu->group->wanted) == VCPUS_RUN) {
+	while (atomic_load(&vcpu->group->wanted) == VCPUS_RUN && !vcpu->held) {
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
 			if (!serve_exit(vcpu))
 				return false;
@@ -298,7 +315,7 @@ static void *vcpu_thread(void *arg)
 	pthread_setname_np(pthread_self(), name);
 	pthread_mutex_lock(&group->lock);
 	while (group->wanted != VCPUS_STOP) {
-		if (group->wanted == VCPUS_RUN && may_run) {
+		if (group->wanted == VCPUS_RUN && may_run && !vcpu->held) {
 			group->n_resting--;
 			pthread_mutex_unlock(&group->lock);
 			may_run = run_guest(vcpu);
@@ -392,6 +409,13 @@ void vcpus_pause(struct vcpus *group)
 	want(group, VCPUS_PAUSE);
 	while (group->wanted == VCPUS_PAUSE && group->n_resting < group->n)
 		pthread_cond_wait(&group->changed, &group->lock);
+	pthread_mutex_unlock(&group->lock);
+}
+
+void vcpus_hold(struct vcpus *group, unsigned index, bool held)
+{
+	pthread_mutex_lock(&group->lock);
+	group->items[index].held = held;
 	pthread_mutex_unlock(&group->lock);
 }
 

@@ -26,6 +26,7 @@ struct vm;
 struct boot_entry;
 struct config_cpu;
 struct cpuid_topology;
+struct vcpu;
 struct vcpus;
 
 enum vcpu_end {
@@ -42,6 +43,9 @@ struct vcpus_config {
 	/* From now on a register access may wait for the outside (true: they run), or shall not, and one that does
 	 * comes back (false: they are wanted at rest). Any thread, under the group's lock. */
 	void (*may_wait)(void *ctx, bool may_wait);
+	/* KVM_EXIT_DEBUG, which comes only when a debugger wants it. True: this vCPU is held and all come to rest, as by
+	 * vcpus_hold() and vcpus_pause(). vCPU thread. */
+	bool (*debug)(void *ctx, struct vcpu *vcpu);
 	/* A vCPU cannot or shall not go on; it is at rest afterwards. vCPU thread. */
 	void (*ended)(void *ctx, enum vcpu_end end, const char *message);
 	void *ctx;
@@ -64,6 +68,7 @@ struct vcpu {
 	struct kvm_run *run; /* owned mapping */
 	pthread_t thread;
 	bool has_thread;
+	bool held; /* it rests also while the group runs. Written under the group's lock, by its own thread or while it rests */
 	struct vcpu_metrics metrics;
 };
 
@@ -86,6 +91,8 @@ void vcpus_done(struct vcpus *group);
 /* vcpus_pause() returns when all are at rest. Not from a vCPU thread. No effect once a stop was requested. */
 void vcpus_resume(struct vcpus *group);
 void vcpus_pause(struct vcpus *group);
+/* One that is held stays at rest when the others are resumed. While it rests. Not from a vCPU thread. */
+void vcpus_hold(struct vcpus *group, unsigned index, bool held);
 /* Sends all threads to their end without waiting for them. Any thread, vCPUs and device callbacks included. */
 void vcpus_request_stop(struct vcpus *group);
 

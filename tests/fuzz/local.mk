@@ -11,6 +11,7 @@ endif
 
 FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_balloon tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
 FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pci
+FUZZ_TARGETS += tests/fuzz/gdb
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -40,6 +41,10 @@ tests_fuzz_vsock_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
 tests_fuzz_net_SOURCES = tests/fuzz/net.c $(FUZZ_MAIN)
 tests_fuzz_net_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_net_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
+
+tests_fuzz_gdb_SOURCES = tests/fuzz/gdb.c $(FUZZ_MAIN)
+tests_fuzz_gdb_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_gdb_LDADD = libhull-vmm.a libhull-devices.a libhull-common.a
 
 tests_fuzz_http_SOURCES = tests/fuzz/http.c $(FUZZ_MAIN)
 tests_fuzz_http_LDFLAGS = $(FUZZ_LINK)

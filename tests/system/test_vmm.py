@@ -278,6 +278,7 @@ NET = {"iface_id": "eth0", "host_dev_name": "tap0"}
     (["machine-config", "vcpu_cout"], 1, "machine-config.vcpu_cout", 'did you mean "vcpu_count"?'),
     (["machine-config", "cpu_template"], "T2", "machine-config.cpu_template", "there is None only"),
     (["machine-config", "cpu_template"], "none", "machine-config.cpu_template", 'must be None, not "none"'),
+    (["machine-config", "gdb_socket_path"], "", "machine-config.gdb_socket_path", "must not be empty"),
     (["machine-config", "track_dirty_pages"], True, "machine-config.track_dirty_pages", "not supported yet"),
     (["boot-source", "boot_args"], "x" * 2048, "boot-source.boot_args", "at most 2047 bytes"),
     (["boot-source", "kernel_image_path"], None, "boot-source.kernel_image_path", "required"),

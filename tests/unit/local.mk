@@ -83,6 +83,12 @@ UNIT_TESTS += tests/unit/cpuid tests/unit/cpu_template
 tests_unit_cpuid_LDADD = $(VMM_TEST_LIBS)
 tests_unit_cpu_template_LDADD = $(VMM_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/gdb_packet tests/unit/gdb_break tests/unit/gdb_stub
+EXTRA_DIST += tests/unit/gdb_world.h
+tests_unit_gdb_packet_LDADD = $(VMM_TEST_LIBS)
+tests_unit_gdb_break_LDADD = $(VMM_TEST_LIBS)
+tests_unit_gdb_stub_LDADD = $(VMM_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent
 tests_unit_passwd_LDADD = libhull-guest.a $(UNIT_LIBS)
 tests_unit_guest_config_LDADD = libhull-guest.a $(UNIT_LIBS)

@@ -37,6 +37,7 @@ static void test_defaults(void **state)
 	assert_int_equal(options.output.limit_bytes, 0);
 	assert_int_equal(options.shutdown_timeout_s, 30);
 	assert_false(options.output.boot_timer);
+	assert_null(options.gdb_socket);
 	assert_null(options.logger.level);
 	assert_null(options.logger.log_path);
 	assert_false(options.logger.has_show_level);
@@ -55,7 +56,7 @@ static void test_all_of_them(void **state)
 	assert_int_equal(parse(ARGV("--no-api", "--config-file=a=b", "--id", "web-1_x", with_equals,
 				       "--status-fd", number, "--output-limit=16", "--level=Debug",
 				       "--metrics-path", "/m", "--log-path", "/l", "--module=vmm", "--show-level",
-				       "--show-log-origin", "--shutdown-timeout", "0", "--boot-timer"),
+				       "--show-log-origin", "--shutdown-timeout", "0", "--boot-timer", "--gdb-socket=/g"),
 				 &options, &err),
 		0);
 	assert_string_equal(options.config_file, "a=b");
@@ -70,6 +71,7 @@ static void test_all_of_them(void **state)
 	assert_true(options.logger.show_level && options.logger.show_log_origin);
 	assert_int_equal(options.shutdown_timeout_s, 0);
 	assert_true(options.output.boot_timer);
+	assert_string_equal(options.gdb_socket, "/g");
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	close(fd);
 }
@@ -142,6 +144,7 @@ static void test_refusals(void **state)
 		{"--shutdown-timeout=86401", "--shutdown-timeout"},
 		{"--shutdown-timeout=1s", "--shutdown-timeout"},
 		{"--boot-timer=1", "--boot-timer"},
+		{"--gdb-socket=", "--gdb-socket"},
 		{"--api-sock=/a", "--no-api"},
 		{"--api-sock=", "--api-sock"},
 		{"--http-api-max-payload-size=0", "--http-api-max-payload-size"},
