@@ -27,6 +27,7 @@ libhull_devices_a_SOURCES += \
 	devices/uart16550.c devices/uart16550.h
 
 libhull_devices_a_SOURCES += \
+	devices/virtio_console.c devices/virtio_console.h \
 	devices/virtio_mem.c devices/virtio_mem.h \
 	devices/virtio_pmem.c devices/virtio_pmem.h \
 	devices/virtio_rng.c devices/virtio_rng.h

@@ -195,6 +195,12 @@ static int put_serial(void *ctx, struct api_call *call, struct error *err)
 	return put(ctx, call, "serial", err);
 }
 
+/* Hull's own. */
+static int put_console(void *ctx, struct api_call *call, struct error *err)
+{
+	return put(ctx, call, "console", err);
+}
+
 /* What it speaks of changes at once. */
 static int put_logger(void *ctx, struct api_call *call, struct error *err)
 {
@@ -367,5 +373,6 @@ const struct api_route monitor_routes[] = {
 	{HTTP_PUT, "/logger", API_NOT_STARTED, API_BODY_JSON, put_logger},
 	{HTTP_PUT, "/metrics", API_NOT_STARTED, API_BODY_JSON, put_metrics},
 	{HTTP_PUT, "/serial", API_NOT_STARTED, API_BODY_JSON, put_serial},
+	{HTTP_PUT, "/hull/console", API_NOT_STARTED, API_BODY_JSON, put_console},
 	{.path = NULL},
 };

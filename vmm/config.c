@@ -256,10 +256,21 @@ static int check_hotplug_memory(const struct config_hotplug_memory *memory, stru
 	return r < 0 ? error_in_field(err, "memory-hotplug") : 0;
 }
 
+static int check_console(const struct config_console *console, struct error *err)
+{
+	int r = 0;
+
+	if (!console->output_path && !console->socket_path)
+		r = error_set_field(err, EINVAL, "output_path", "is required (or socket_path)");
+	else if (console->output_path && console->socket_path)
+		r = error_set_field(err, EINVAL, "socket_path", "cannot be given together with output_path");
+	return r < 0 ? error_in_field(err, "console") : 0;
+}
+
 int config_check(const struct config *config, struct error *err)
 {
 	size_t n_virtio = config->drives.len + config->nets.len + config->filesystems.len + config->pmems.len +
-			  !!config->hotplug_memory + !!config->vsock + !!config->entropy + !!config->balloon;
+			  !!config->hotplug_memory + !!config->vsock + !!config->entropy + !!config->balloon + !!config->console;
 	int r = check_machine(&config->machine, err);
 
 	for (size_t i = 0; i < config->drives.len && r == 0; i++)
@@ -276,6 +287,8 @@ int config_check(const struct config *config, struct error *err)
 		r = check_pmem(config, i, err);
 	if (r == 0 && config->hotplug_memory)
 		r = check_hotplug_memory(config->hotplug_memory, err);
+	if (r == 0 && config->console)
+		r = check_console(config->console, err);
 	if (r == 0 && n_virtio > CONFIG_DEVICES_MAX)
 		r = error_set_field(err, ENOSPC, "drives",
 			"%zu devices are configured; a machine has room for %d", n_virtio, CONFIG_DEVICES_MAX);

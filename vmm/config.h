@@ -92,6 +92,11 @@ struct config_serial {
 	struct token_bucket_config *rate_limiter; /* of bytes; NULL: none */
 };
 
+/* Of the virtio console: exactly one is set. */
+struct config_console {
+	char *output_path, *socket_path;
+};
+
 struct config_logger {
 	char *log_path, *level, *module; /* may be NULL, as what follows may not have been given */
 	bool show_level, show_log_origin;
@@ -126,6 +131,7 @@ struct config {
 	struct config_entropy *entropy;
 	struct config_balloon *balloon;
 	struct config_serial *serial;
+	struct config_console *console;
 	struct config_logger *logger;
 	struct config_metrics *metrics;
 	struct config_mmds *mmds;

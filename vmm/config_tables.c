@@ -279,6 +279,14 @@ static const struct json_field serial_fields[] = {
 };
 static const struct json_table serial_table = JSON_TABLE("Serial", struct config_serial, serial_fields);
 
+static const struct json_field console_fields[] = {
+	{"output_path", JSON_FIELD_STRING, offsetof(struct config_console, output_path), .nullable = true, .sparse = true,
+		.min = 1, .help = "file or FIFO, without input"},
+	{"socket_path", JSON_FIELD_STRING, offsetof(struct config_console, socket_path), .nullable = true, .sparse = true,
+		.min = 1, .help = "Unix socket to which a terminal comes"},
+};
+static const struct json_table console_table = JSON_TABLE("Console", struct config_console, console_fields);
+
 #define LOGGER(member) offsetof(struct config_logger, member)
 static const struct json_field logger_fields[] = {
 	{"log_path", JSON_FIELD_STRING, LOGGER(log_path), .nullable = true, .min = 1,
@@ -353,6 +361,8 @@ static const struct json_field config_fields[] = {
 	{"balloon", JSON_FIELD_OPTIONAL, CONFIG(balloon), .nullable = true, .table = &balloon_table},
 	{"serial", JSON_FIELD_OPTIONAL, CONFIG(serial), .nullable = true, .sparse = true,
 		.table = &serial_table},
+	{"console", JSON_FIELD_OPTIONAL, CONFIG(console), .nullable = true, .sparse = true,
+		.table = &console_table},
 	{"logger", JSON_FIELD_OPTIONAL, CONFIG(logger), .nullable = true, .table = &logger_table},
 	{"metrics", JSON_FIELD_OPTIONAL, CONFIG(metrics), .nullable = true, .table = &metrics_table},
 	{"mmds-config", JSON_FIELD_OPTIONAL, CONFIG(mmds), .nullable = true, .table = &mmds_table},

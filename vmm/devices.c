@@ -11,6 +11,7 @@
 #include "devices/uart16550.h"
 #include "devices/virtio_balloon.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_mem.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_pmem.h"
@@ -57,6 +58,11 @@ static void uart_transmit(void *ctx, const uint8_t *data, size_t len)
 static void uart_receive_ready(void *ctx)
 {
 	console_room(&((struct devices *)ctx)->console);
+}
+
+static size_t uart_receive(void *ctx, const void *data, size_t len)
+{
+	return uart16550_receive(((struct devices *)ctx)->uart, data, len);
 }
 
 static const struct uart16550_ops uart_ops = {uart_interrupt, uart_transmit, uart_receive_ready};
@@ -328,6 +334,48 @@ static int make_interface(struct devices *devices, const struct config_net *net,
 	return config_net_is_vhost(net) ? make_vhost_net(devices, net, err) : make_net(devices, net, err);
 }
 
+/* What the virtio console and its host end call. */
+
+static bool hvc_transmit(void *ctx, const void *data, size_t len)
+{
+	return console_offer(&((struct devices *)ctx)->virtio_console, data, len);
+}
+
+static void hvc_receive_ready(void *ctx)
+{
+	console_room(&((struct devices *)ctx)->virtio_console);
+}
+
+static const struct virtio_console_ops hvc_ops = {hvc_transmit, hvc_receive_ready};
+
+static size_t hvc_receive(void *ctx, const void *data, size_t len)
+{
+	return virtio_console_receive(((struct devices *)ctx)->hvc, data, len);
+}
+
+static void hvc_sent(void *ctx)
+{
+	virtio_console_room(((struct devices *)ctx)->hvc);
+}
+
+static int make_console(struct devices *devices, const struct config_console *config, struct error *err)
+{
+	const struct console_guest guest = {hvc_receive, hvc_sent, devices};
+	struct console *console = &devices->virtio_console;
+	struct loop *loop = devices->config.loop;
+	int r;
+
+	if (config->socket_path)
+		r = console_init_socket(console, loop, &guest, config->socket_path, err);
+	else
+		r = console_init(
+			console, loop, &guest, config->output_path, devices->config.output.limit_bytes, err);
+	if (r < 0)
+		return error_in_field(err, config->socket_path ? "socket_path" : "output_path");
+	devices->hvc = virtio_console_new(&hvc_ops, devices, loop, devices->config.mem, err);
+	return devices->hvc ? virtio_bus_add(&devices->virtio, devices->hvc, NULL, err) : -EIO;
+}
+
 static int make_virtio(struct devices *devices, struct error *err)
 {
 	const struct config *config = devices->config.config;
@@ -372,19 +420,25 @@ static int make_virtio(struct devices *devices, struct error *err)
 		if (r < 0)
 			error_in_field(err, "balloon");
 	}
+	if (config->console && r >= 0) {
+		r = make_console(devices, config->console, err);
+		if (r < 0)
+			error_in_field(err, "console");
+	}
 	return r;
 }
 
 int devices_init(struct devices *devices, const struct devices_config *config, struct error *err)
 {
+	const struct console_guest guest = {.receive = uart_receive, .ctx = devices};
 	const struct config_serial *serial = config->config->serial;
 	int r;
 
 	*devices = (struct devices){.config = *config};
-	r = console_init(&devices->console, config->loop, serial ? serial->serial_out_path : NULL,
+	r = console_init(&devices->console, config->loop, &guest, serial ? serial->serial_out_path : NULL,
 		config->output.limit_bytes, err);
 	if (r < 0)
-		return r;
+		return serial && serial->serial_out_path ? error_in_field(err, "serial.serial_out_path") : r;
 	token_bucket_init(&devices->console_bucket, serial ? serial->rate_limiter : NULL, monotonic_ns());
 	devices->mmio.stray_write = devices_memory_stray_write;
 	devices->mmio.stray_ctx = devices;
@@ -448,6 +502,7 @@ void devices_done(struct devices *devices)
 	pvpanic_free(devices->pvpanic);
 	i8042_free(devices->i8042);
 	uart16550_free(devices->uart);
+	console_done(&devices->virtio_console);
 	console_done(&devices->console);
 	*devices = (struct devices){0};
 }
@@ -457,7 +512,7 @@ void devices_start(struct devices *devices)
 	const struct config_serial *serial = devices->config.config->serial;
 
 	if (!serial || !serial->serial_out_path)
-		console_read_input(&devices->console, devices->uart);
+		console_read_standard_input(&devices->console);
 }
 
 void devices_may_wait(struct devices *devices, bool may_wait)

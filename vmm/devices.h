@@ -56,6 +56,8 @@ struct devices {
 	struct devices_config config;
 	struct bus ports, mmio; /* for the vCPUs */
 	struct console console;
+	struct console virtio_console; /* the other one's host end; zeroed without one */
+	struct virtio_dev *hvc;	       /* its device, among devs */
 	struct token_bucket console_bucket; /* under the UART's lock, as its output */
 	struct uart16550 *uart; /* all owned */
 	struct i8042 *i8042;

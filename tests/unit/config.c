@@ -335,6 +335,37 @@ static void test_balloon(void **state)
 	}
 }
 
+static void test_a_console(void **state)
+{
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT ",\"console\":{\"socket_path\":\"/s\",\"output_path\":null}}", &config, &err), 0);
+	assert_string_equal(config.console->socket_path, "/s");
+	assert_null(config.console->output_path);
+	config_done(&config);
+	refuses("{" BOOT ",\"console\":{}}", "console.output_path", "is required (or socket_path)");
+	refuses("{" BOOT ",\"console\":{\"socket_path\":\"/s\",\"output_path\":\"/o\"}}", "console.socket_path",
+		"cannot be given together");
+	refuses("{" BOOT ",\"console\":{\"socket_path\":\"\"}}", "console.socket_path", "must not be empty");
+}
+
+static void test_a_debuggers_socket(void **state)
+{
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,"
+			       "\"gdb_socket_path\":\"/g\"}}", &config, &err), 0);
+	assert_string_equal(config.machine.gdb_socket_path, "/g");
+	config_done(&config);
+	assert_int_equal(parse("{" BOOT "," MACHINE "}", &config, &err), 0);
+	assert_null(config.machine.gdb_socket_path);
+	config_done(&config);
+}
+
 static void test_more_devices_than_there_is_room_for(void **state)
 {
 	char text[4096] = "{" BOOT "," MACHINE ",\"entropy\":{},\"drives\":[";
@@ -376,6 +407,8 @@ int main(void)
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_kinds_of_memory),
 		cmocka_unit_test(test_balloon),
+		cmocka_unit_test(test_a_console),
+		cmocka_unit_test(test_a_debuggers_socket),
 		cmocka_unit_test(test_more_devices_than_there_is_room_for),
 		cmocka_unit_test(test_levels),
 	};

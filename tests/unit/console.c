@@ -1,6 +1,8 @@
-/* The console's output: it reaches the reader at once, waits for a slow one, and never keeps a vCPU from coming to rest. */
+/* The console: its output reaches the reader at once, waits for a slow one, and never keeps a vCPU from coming to rest; its
+ * terminal comes to a socket and leaves it. */
 #include "tests/unit/test.h"
 
+#include "common/io.h"
 #include "vmm/console.h"
 
 #include <errno.h>
@@ -26,7 +28,41 @@ struct fixture {
 	size_t n_read;
 	pthread_t writer;
 	bool writing;
+	char received[4096];
+	size_t n_received, room; /* of the guest's end */
+	unsigned n_sent;
+	int rounds;
 };
+
+/* The guest's end: takes what it has room for. */
+static size_t receive(void *ctx, const void *data, size_t len)
+{
+	struct fixture *f = ctx;
+
+	if (len > f->room)
+		len = f->room;
+	memcpy(f->received + f->n_received, data, len);
+	f->n_received += len;
+	f->room -= len;
+	return len;
+}
+
+static void sent(void *ctx)
+{
+	((struct fixture *)ctx)->n_sent++;
+}
+
+static struct console_guest guest_of(struct fixture *f)
+{
+	return (struct console_guest){receive, sent, f};
+}
+
+static int open_console(struct fixture *f, const char *path, uint64_t limit_bytes)
+{
+	struct console_guest guest = guest_of(f);
+
+	return console_init(&f->console, f->loop, &guest, path, limit_bytes, &f->err);
+}
 
 static int setup(void **state)
 {
@@ -41,7 +77,7 @@ static int setup(void **state)
 	assert_true(f->reader >= 0);
 	f->loop = loop_new();
 	assert_non_null(f->loop);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, 0, &f->err), 0);
+	assert_int_equal(open_console(f, f->path, 0), 0);
 	*state = f;
 	return 0;
 }
@@ -237,7 +273,7 @@ static void standard_output_is_not_made_non_blocking(void **state)
 	console_done(&f->console);
 	fflush(stdout);
 	dup2(fds[1], STDOUT_FILENO);
-	r = console_init(&f->console, f->loop, NULL, 0, &f->err);
+	r = open_console(f, NULL, 0);
 	dup2(saved, STDOUT_FILENO);
 	assert_int_equal(r, 0);
 	assert_int_equal(fcntl(fds[1], F_GETFL) & O_NONBLOCK, 0);
@@ -256,7 +292,7 @@ static void a_file_takes_everything(void **state)
 
 	console_done(&f->console);
 	assert_int_equal(unlink(f->path), 0);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, 0, &f->err), 0);
+	assert_int_equal(open_console(f, f->path, 0), 0);
 	console_may_wait(&f->console, true);
 	print_all(f);
 	assert_int_equal(stat(f->path, &st), 0);
@@ -270,7 +306,7 @@ static void a_file_keeps_what_is_newest(void **state)
 
 	console_done(&f->console);
 	assert_int_equal(unlink(f->path), 0);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, TOTAL / 4, &f->err), 0);
+	assert_int_equal(open_console(f, f->path, TOTAL / 4), 0);
 	print_all(f);
 	assert_int_equal(stat(f->path, &st), 0);
 	assert_int_equal(st.st_size, TOTAL);
@@ -283,9 +319,190 @@ static void a_fifo_without_reader_is_refused(void **state)
 
 	console_done(&f->console);
 	f->reader = close_fd(f->reader);
-	assert_int_equal(console_init(&f->console, f->loop, f->path, 0, &f->err), -ENXIO);
-	assert_string_equal(f->err.field, "serial.serial_out_path");
+	assert_int_equal(open_console(f, f->path, 0), -ENXIO);
 	assert_non_null(strstr(f->err.message, "nobody reads this FIFO"));
+}
+
+static void on_round(void *ctx)
+{
+	struct fixture *f = ctx;
+
+	if (f->rounds-- > 0)
+		loop_post(f->loop, on_round, f);
+	else
+		loop_stop(f->loop);
+}
+
+/* Lets the loop deal `n` times with everything that is ready. */
+static void run_rounds(struct fixture *f, int n)
+{
+	f->rounds = n;
+	loop_post(f->loop, on_round, f);
+	assert_int_equal(loop_run(f->loop), 0);
+}
+
+/* Offers until there is no room. What was taken, which is all of it. */
+static size_t offer_until_full(struct fixture *f)
+{
+	static const char piece[PIECE];
+	size_t at = 0;
+
+	while (console_offer(&f->console, piece, PIECE))
+		at += PIECE;
+	return at + PIECE;
+}
+
+static void whoever_offers_is_told_when_to_go_on(void **state)
+{
+	struct fixture *f = *state;
+	size_t taken = offer_until_full(f), n = 0;
+	uint64_t deadline = monotonic_ns() + DEADLINE_S * 1000000000ull;
+	char data[4096];
+	ssize_t got;
+
+	while (f->n_sent == 0) {
+		assert_true(monotonic_ns() < deadline);
+		while ((got = read(f->reader, data, sizeof(data))) > 0)
+			n += (size_t)got;
+		run_rounds(f, 1);
+	}
+	while ((got = read(f->reader, data, sizeof(data))) > 0)
+		n += (size_t)got;
+	assert_int_equal(n, taken);
+	assert_int_equal(f->n_sent, 1);
+	assert_true(console_offer(&f->console, "x", 1));
+}
+
+/* ---- a socket ---- */
+
+static void listen_at(struct fixture *f)
+{
+	struct console_guest guest = guest_of(f);
+
+	console_done(&f->console);
+	assert_int_equal(unlink(f->path), 0);
+	assert_int_equal(console_init_socket(&f->console, f->loop, &guest, f->path, &f->err), 0);
+}
+
+static int come(struct fixture *f)
+{
+	int fd = unix_connect(f->path, 1, &f->err);
+
+	assert_true(fd >= 0);
+	run_rounds(f, 3);
+	return fd;
+}
+
+static void a_terminal_comes_and_goes_and_another_comes(void **state)
+{
+	struct fixture *f = *state;
+	char got[16];
+	int fd;
+
+	listen_at(f);
+	f->room = sizeof(f->received);
+	assert_true(console_offer(&f->console, "nobody", 6));
+	for (unsigned i = 0; i < 3; i++) {
+		fd = come(f);
+		assert_true(console_offer(&f->console, "hello", 5));
+		assert_int_equal(read(fd, got, sizeof(got)), 5);
+		assert_memory_equal(got, "hello", 5);
+		f->n_received = 0;
+		assert_int_equal(write(fd, "input", 5), 5);
+		run_rounds(f, 3);
+		assert_int_equal(f->n_received, 5);
+		assert_memory_equal(f->received, "input", 5);
+		close(fd);
+		run_rounds(f, 3);
+		assert_true(console_offer(&f->console, "nobody", 6));
+	}
+}
+
+static void a_second_terminal_is_turned_away(void **state)
+{
+	struct fixture *f = *state;
+	char got[16];
+	int first, second;
+
+	listen_at(f);
+	first = come(f);
+	second = come(f);
+	assert_int_equal(read(second, got, sizeof(got)), 0);
+	assert_true(console_offer(&f->console, "hello", 5));
+	assert_int_equal(read(first, got, sizeof(got)), 5);
+	close(first);
+	close(second);
+}
+
+/* Its input waits for the guest, so its end is not read. */
+static void one_that_left_makes_place_though_the_guest_takes_no_input(void **state)
+{
+	struct fixture *f = *state;
+	char got[16];
+	int fd;
+
+	listen_at(f);
+	fd = come(f);
+	assert_int_equal(write(fd, "lost", 4), 4);
+	run_rounds(f, 3);
+	close(fd);
+	fd = come(f);
+	assert_true(console_offer(&f->console, "hello", 5));
+	assert_int_equal(read(fd, got, sizeof(got)), 5);
+	f->room = sizeof(f->received);
+	assert_int_equal(write(fd, "kept", 4), 4);
+	run_rounds(f, 3);
+	assert_int_equal(f->n_received, 4);
+	assert_memory_equal(f->received, "kept", 4);
+	close(fd);
+}
+
+static void input_waits_for_room(void **state)
+{
+	struct fixture *f = *state;
+	int fd;
+
+	listen_at(f);
+	fd = come(f);
+	f->room = 2;
+	assert_int_equal(write(fd, "input", 5), 5);
+	run_rounds(f, 3);
+	assert_int_equal(f->n_received, 2);
+	f->room = 10;
+	console_room(&f->console);
+	run_rounds(f, 3);
+	assert_int_equal(f->n_received, 5);
+	assert_memory_equal(f->received, "input", 5);
+	close(fd);
+}
+
+static void a_terminal_that_leaves_lets_a_waiting_guest_go_on(void **state)
+{
+	struct fixture *f = *state;
+	int fd;
+
+	listen_at(f);
+	fd = come(f);
+	offer_until_full(f);
+	assert_int_equal(f->n_sent, 0);
+	close(fd);
+	run_rounds(f, 5);
+	assert_int_equal(f->n_sent, 1);
+}
+
+static void the_socket_goes_with_the_console(void **state)
+{
+	struct fixture *f = *state;
+	char got[1];
+	int fd;
+
+	listen_at(f);
+	fd = come(f);
+	console_done(&f->console);
+	assert_int_equal(access(f->path, F_OK), -1);
+	assert_int_equal(read(fd, got, 1), 0);
+	close(fd);
+	assert_int_equal(open_console(f, NULL, 0), 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -303,6 +520,13 @@ int main(void)
 		TEST(a_file_takes_everything),
 		TEST(a_file_keeps_what_is_newest),
 		TEST(a_fifo_without_reader_is_refused),
+		TEST(whoever_offers_is_told_when_to_go_on),
+		TEST(a_terminal_comes_and_goes_and_another_comes),
+		TEST(a_second_terminal_is_turned_away),
+		TEST(one_that_left_makes_place_though_the_guest_takes_no_input),
+		TEST(input_waits_for_room),
+		TEST(a_terminal_that_leaves_lets_a_waiting_guest_go_on),
+		TEST(the_socket_goes_with_the_console),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

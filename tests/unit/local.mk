@@ -42,6 +42,9 @@ tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_blk_life_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
 
+UNIT_TESTS += tests/unit/virtio_console
+tests_unit_virtio_console_LDADD = $(DEVICES_TEST_LIBS)
+
 UNIT_TESTS += tests/unit/rate_limiter
 tests_unit_rate_limiter_LDADD = $(DEVICES_TEST_LIBS)
 
