@@ -374,7 +374,7 @@ def test_a_disk_comes_and_goes(guest, storage, overlay):
         console.do("until_gone /dev/vda")
     assert put("/missing")[0] == 400
     descriptors = len(os.listdir(f"/proc/{api.process.pid}/fd"))
-    api.refused("PUT", "/drives/data", drive("/missing"), "socket: /missing: No such file")
+    api.refused("PUT", "/drives/data", drive("/missing"), "socket: cannot connect to /missing: No such file")
     assert len(os.listdir(f"/proc/{api.process.pid}/fd")) == descriptors
     console.off()
     daemon.stop()
