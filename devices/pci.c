@@ -233,8 +233,13 @@ void pci_bus_init(struct pci_bus *bus)
 	static const struct pci_identity host_bridge = {
 		.vendor = 0x1b36, .device = 0x0008, .class_code = 0x060000, .subsystem_vendor = 0x1b36, .subsystem = 0x1100};
 
+	pthread_rwlockattr_t writers_first;
+
 	*bus = (struct pci_bus){0};
-	pthread_rwlock_init(&bus->lock, NULL);
+	pthread_rwlockattr_init(&writers_first);
+	pthread_rwlockattr_setkind_np(&writers_first, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&bus->lock, &writers_first);
+	pthread_rwlockattr_destroy(&writers_first);
 	pci_function_init(&bus->bridge, &host_bridge, 0, NULL, NULL);
 	bus->slots[0] = &bus->bridge;
 }

@@ -7,7 +7,8 @@
  *
  * Threads: vCPUs come in by the three doors, the loop thread plugs and unplugs. `lock` is held for reading while a function's
  * registers are accessed, so that functions do not wait for one another; for writing while configuration space is written,
- * which may move a function, and while one comes or goes. It is taken before any lock of a device. */
+ * which may move a function, and while one comes or goes. Whoever waits for writing goes before readers that come later: a guest
+ * that never ceases to read must not hold up the loop. It is taken before any lock of a device. */
 #ifndef HULL_DEVICES_PCI_H
 #define HULL_DEVICES_PCI_H
 

@@ -136,3 +136,5 @@ tests_unit_pmem_file_SOURCES = tests/unit/pmem_file.c vmm/pmem_file.c
 tests_unit_pmem_file_LDADD = $(VMM_TEST_LIBS) $(LIBURING_LIBS)
 tests_unit_vm_SOURCES = tests/unit/vm.c vmm/vm.c
 tests_unit_vm_LDADD = $(VMM_TEST_LIBS)
+UNIT_TESTS += tests/unit/pci_bus
+tests_unit_pci_bus_LDADD = $(DEVICES_TEST_LIBS)
