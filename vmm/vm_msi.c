@@ -58,6 +58,10 @@ static int append_pins(struct vm *vm)
 		if (r == 0)
 			r = append(vm, pin(gsi, KVM_IRQCHIP_IOAPIC, gsi));
 	}
+	if (r < 0) { /* some of them would take the others away */
+		free(vm->routing);
+		vm->routing = NULL;
+	}
 	return r;
 }
 
@@ -69,7 +73,12 @@ static struct kvm_irq_routing_entry *find(struct vm *vm, uint32_t gsi)
 	return NULL;
 }
 
-/* With the lock held. */
+static int set_table(struct vm *vm)
+{
+	return ioctl(vm->fd, KVM_SET_GSI_ROUTING, vm->routing) < 0 ? -errno : 0;
+}
+
+/* With the lock held. What KVM does not take is not in the table afterwards either. */
 static int route(struct vm *vm, uint32_t gsi, uint64_t address, uint32_t data)
 {
 	const struct kvm_irq_routing_entry wanted = {
@@ -77,7 +86,7 @@ static int route(struct vm *vm, uint32_t gsi, uint64_t address, uint32_t data)
 		.type = KVM_IRQ_ROUTING_MSI,
 		.u.msi = {.address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data},
 	};
-	struct kvm_irq_routing_entry *entry;
+	struct kvm_irq_routing_entry *entry, before;
 	int r = vm->routing ? 0 : append_pins(vm);
 
 	if (r < 0)
@@ -85,12 +94,19 @@ static int route(struct vm *vm, uint32_t gsi, uint64_t address, uint32_t data)
 	entry = find(vm, gsi);
 	if (entry && memcmp(entry, &wanted, sizeof(wanted)) == 0)
 		return 0;
-	if (entry)
-		*entry = wanted;
-	else
+	if (!entry) {
 		r = append(vm, wanted);
-	if (r == 0 && ioctl(vm->fd, KVM_SET_GSI_ROUTING, vm->routing) < 0)
-		r = -errno;
+		if (r < 0)
+			return r;
+		r = set_table(vm);
+		vm->routing->nr -= r < 0;
+		return r;
+	}
+	before = *entry;
+	*entry = wanted;
+	r = set_table(vm);
+	if (r < 0)
+		*entry = before;
 	return r;
 }
 

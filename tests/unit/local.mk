@@ -138,3 +138,7 @@ tests_unit_vm_SOURCES = tests/unit/vm.c vmm/vm.c
 tests_unit_vm_LDADD = $(VMM_TEST_LIBS)
 UNIT_TESTS += tests/unit/pci_bus
 tests_unit_pci_bus_LDADD = $(DEVICES_TEST_LIBS)
+UNIT_TESTS += tests/unit/vm_msi
+tests_unit_vm_msi_SOURCES = tests/unit/vm_msi.c vmm/vm_msi.c
+tests_unit_vm_msi_LDADD = $(VMM_TEST_LIBS)
+tests_unit_vm_msi_LDFLAGS = -Wl,--wrap=ioctl
