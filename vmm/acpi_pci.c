@@ -66,9 +66,10 @@ static void describe_bus(struct aml *aml)
 	aml_port_fields32(aml, "PHPR", LAYOUT_PORT_PCI_HOTPLUG, registers, ARRAY_SIZE(registers));
 	for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
 		describe_slot(aml, slot);
+	/* What goes before what comes: a slot that is told of both has a new device. */
 	method = aml_begin_method(aml, "PCHG", 0, true);
-	notify_slots(aml, "PLGD", NOTIFY_DEVICE_CHECK);
 	notify_slots(aml, "ASKD", NOTIFY_EJECT_REQUEST);
+	notify_slots(aml, "PLGD", NOTIFY_DEVICE_CHECK);
 	aml_end(aml, method);
 	aml_end(aml, device);
 }

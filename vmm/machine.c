@@ -77,6 +77,7 @@ static void device_event(void *ctx, enum devices_event event)
 /* Brings the vCPUs to where they are wanted, from where they were. */
 static void settle_vcpus(struct machine *machine)
 {
+	virtio_bus_hold(&machine->devices.virtio, machine->paused || machine->held);
 	if (machine->paused || machine->held) {
 		vcpus_pause(&machine->vcpus);
 		return;

@@ -134,9 +134,12 @@ static struct virtio_slot *find_empty(struct virtio_bus *bus)
 {
 	unsigned n = bus->config.is_pci ? VIRTIO_BUS_MAX : LAYOUT_VIRTIO_MAX;
 
-	for (unsigned i = 0; i < n; i++)
-		if (!bus->slots[i].dev)
-			return &bus->slots[i];
+	for (unsigned i = 0; i < n; i++) {
+		struct virtio_slot *slot = &bus->slots[(bus->next + i) % n];
+
+		if (!slot->dev)
+			return slot;
+	}
 	return NULL;
 }
 
@@ -178,6 +181,7 @@ int virtio_bus_add(struct virtio_bus *bus, struct virtio_dev *dev, const char *i
 	}
 	slot->dev = dev;
 	slot->id = copy;
+	bus->next = index_of(slot) + 1;
 	return r;
 }
 
@@ -216,20 +220,36 @@ static bool is_in_use(struct virtio_dev *dev)
 	return in_use;
 }
 
+static void set_deadline(struct virtio_slot *slot)
+{
+	loop_timer_arm(slot->deadline, slot->bus->held ? UINT64_MAX : VIRTIO_BUS_RELEASE_NS);
+}
+
+void virtio_bus_hold(struct virtio_bus *bus, bool held)
+{
+	bus->held = held;
+	for (unsigned i = 0; i < VIRTIO_BUS_MAX; i++)
+		if (bus->slots[i].deadline)
+			set_deadline(&bus->slots[i]);
+}
+
 void virtio_bus_remove(struct virtio_bus *bus, const struct virtio_dev *dev)
 {
 	struct virtio_slot *slot = slot_of(bus, dev);
+	unsigned n = pci_slot_of(slot);
 
 	assert(bus->config.is_pci);
 	if (slot->deadline)
 		return;
-	slot->deadline = loop_add_timer(bus->config.loop, out_of_patience, slot);
-	if (!slot->deadline || !is_in_use(slot->dev)) {
+	slot->deadline = is_in_use(slot->dev) ? loop_add_timer(bus->config.loop, out_of_patience, slot) : NULL;
+	if (slot->deadline) {
+		/* What the guest let go of before it was asked was another device, or this one before it took it up again. */
+		__atomic_fetch_and(&bus->ejected, ~(UINT32_C(1) << n), __ATOMIC_ACQ_REL);
+		set_deadline(slot);
+	} else {
 		empty(slot);
-		return;
 	}
-	loop_timer_arm(slot->deadline, VIRTIO_BUS_RELEASE_NS);
-	pci_hotplug_ask(bus->hotplug, pci_slot_of(slot));
+	pci_hotplug_ask(bus->hotplug, n);
 	bus->config.slots_changed(bus->config.ctx);
 }
 

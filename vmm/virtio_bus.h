@@ -1,9 +1,10 @@
 /* Where the machine's virtio devices are: a page of registers and an interrupt line for each (virtio-mmio); or a slot of a PCI
  * bus, with messages for interrupts, where devices come and go while the guest runs.
  *
- * A device is taken back in two steps: the guest is asked, and lets go of the slot (_EJ0); then the device is taken apart. A
- * guest whose driver has gone has let go of it already. One that does not answer in time loses it all the same: reads
- * find nothing there. Loop thread, where nothing else is said. */
+ * A device is taken back in two steps: the guest is asked, and lets go of the slot (_EJ0); then the device is taken apart. Where
+ * no driver has it, it goes at once, and the guest is told so that it forgets what it has seen. A guest that runs and does
+ * not answer in time loses the device all the same: reads find nothing there. Slots are filled in a round, so that the guest has
+ * long done with what was in one before. Loop thread, where nothing else is said. */
 #ifndef HULL_VMM_VIRTIO_BUS_H
 #define HULL_VMM_VIRTIO_BUS_H
 
@@ -50,6 +51,8 @@ struct virtio_bus {
 	struct pci_bus pci;
 	struct pci_hotplug *hotplug; /* NULL with mmio */
 	uint32_t ejected;	     /* atomic: slots that the guest has let go of */
+	unsigned next;		     /* the slot to be filled next, if it is empty */
+	bool held;		     /* the guest stands still */
 	struct virtio_slot slots[VIRTIO_BUS_MAX]; /* index I is PCI slot I + 1, or page I and GSI LAYOUT_GSI_VIRTIO + I */
 };
 
@@ -65,6 +68,8 @@ int virtio_bus_add(struct virtio_bus *bus, struct virtio_dev *dev, const char *i
 void virtio_bus_announce(struct virtio_bus *bus, const struct virtio_dev *dev);
 /* Takes the device out, at once or when the guest has let go of it. */
 void virtio_bus_remove(struct virtio_bus *bus, const struct virtio_dev *dev);
+/* The guest stands still, or not any more: only while it runs does its time to let go of a device pass. */
+void virtio_bus_hold(struct virtio_bus *bus, bool held);
 
 /* The device of that kind (VIRTIO_ID_*, virtio 1.2, section 5) and id, NULL being that of an only one; or NULL. */
 struct virtio_dev *virtio_bus_find(const struct virtio_bus *bus, uint32_t device_id, const char *id);

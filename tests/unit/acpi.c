@@ -288,10 +288,19 @@ static char *output_of(const char *command, char *buf, size_t size)
 	return buf;
 }
 
+/* Where a name is first used after `at`: within what 31 slots take. */
+static const uint8_t *next_use(const uint8_t *at, const char *name)
+{
+	const uint8_t *found = memmem(at, 1200, name, strlen(name));
+
+	assert_non_null(found);
+	return found;
+}
+
 static void a_pci_bus_is_described_where_it_is(void **state)
 {
 	struct fixture *f = *state;
-	const uint8_t *mcfg, *dsdt;
+	const uint8_t *mcfg, *dsdt, *slots_changed;
 
 	f->config.pci = true;
 	build(f);
@@ -302,6 +311,10 @@ static void a_pci_bus_is_described_where_it_is(void **state)
 	dsdt = find_dsdt(f);
 	assert_non_null(memmem(dsdt, get(dsdt + 4, 4), "PCI0", 4));
 	assert_non_null(memmem(dsdt, get(dsdt + 4, 4), "S31_", 4));
+	/* A slot is first asked for what it had, and then looked at for what it has. */
+	slots_changed = memmem(dsdt, get(dsdt + 4, 4), "PCHG", 4);
+	assert_non_null(slots_changed);
+	assert_true(next_use(slots_changed, "ASKD") < next_use(slots_changed, "PLGD"));
 	f->config.pci = false;
 	build(f);
 	dsdt = find_dsdt(f);

@@ -142,3 +142,8 @@ UNIT_TESTS += tests/unit/vm_msi
 tests_unit_vm_msi_SOURCES = tests/unit/vm_msi.c vmm/vm_msi.c
 tests_unit_vm_msi_LDADD = $(VMM_TEST_LIBS)
 tests_unit_vm_msi_LDFLAGS = -Wl,--wrap=ioctl
+UNIT_TESTS += tests/unit/virtio_bus
+tests_unit_virtio_bus_SOURCES = tests/unit/virtio_bus.c vmm/virtio_bus.c
+tests_unit_virtio_bus_LDADD = $(VMM_TEST_LIBS)
+# A guest's time to let go of a device is over when the test says so.
+tests_unit_virtio_bus_LDFLAGS = -Wl,--wrap=loop_timer_arm
