@@ -91,20 +91,6 @@ static void *copy_counts(const void *counted, size_t size)
 	return copy;
 }
 
-void metrics_remove(struct metrics *metrics, const void *owner)
-{
-	struct source *source;
-
-	if (!metrics || !owner)
-		return;
-	TAILQ_FOREACH(source, &metrics->sources, entry) {
-		if (source->owner != owner)
-			continue;
-		source->owner = NULL;
-		source->counted = source->left = copy_counts(source->counted, source->table->size);
-	}
-}
-
 static void free_source(struct metrics *metrics, struct source *source)
 {
 	TAILQ_REMOVE(&metrics->sources, source, entry);
@@ -112,6 +98,90 @@ static void free_source(struct metrics *metrics, struct source *source)
 	free(source->left);
 	free(source->told);
 	free(source);
+}
+
+/* What was added to the counter at `offset` since it was told; it is told now. */
+static uint64_t take(struct source *source, size_t offset)
+{
+	uint64_t *told = (uint64_t *)(source->told + offset);
+	uint64_t now = metric_read((const uint64_t *)((const char *)source->counted + offset));
+	uint64_t added = now - *told;
+
+	*told = now;
+	return added;
+}
+
+/* Of two that say the least and the most of something; 0 is none. */
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static void hand_over_field(struct source *source, const struct metric_field *field, struct source *heir)
+{
+	const void *from = (const char *)source->counted + field->offset;
+	void *to = (char *)heir->left + field->offset;
+	const struct metric_latency *latency = from;
+	struct metric_latency *sum = to;
+
+	switch (field->kind) {
+	case METRIC_COUNT:
+		*(uint64_t *)to += take(source, field->offset);
+		break;
+	case METRIC_VALUE:
+		*(uint64_t *)to = metric_read(from);
+		break;
+	case METRIC_LATENCY:
+		sum->min_us = least(sum->min_us, metric_read(&latency->min_us));
+		sum->max_us = most(sum->max_us, metric_read(&latency->max_us));
+		sum->sum_us += take(source, field->offset + offsetof(struct metric_latency, sum_us));
+		break;
+	}
+}
+
+/* One that is gone already and of the same name: devices that come and go between two lines are one there. NULL: none. */
+static struct source *find_heir(const struct metrics *metrics, const struct source *source)
+{
+	struct source *heir;
+
+	TAILQ_FOREACH(heir, &metrics->sources, entry)
+		if (heir->left && heir->table == source->table && heir->group == source->group &&
+			(heir->key && source->key ? strcmp(heir->key, source->key) == 0 : heir->key == source->key))
+			return heir;
+	return NULL;
+}
+
+/* With nowhere to tell it, nothing is kept of it. */
+static void remove_source(struct metrics *metrics, struct source *source)
+{
+	struct source *heir = metrics->fd >= 0 ? find_heir(metrics, source) : NULL;
+
+	if (metrics->fd >= 0 && !heir) {
+		source->owner = NULL;
+		source->counted = source->left = copy_counts(source->counted, source->table->size);
+		return;
+	}
+	for (size_t i = 0; heir && i < source->table->n_fields; i++)
+		hand_over_field(source, &source->table->fields[i], heir);
+	free_source(metrics, source);
+}
+
+void metrics_remove(struct metrics *metrics, const void *owner)
+{
+	struct source *source, *next;
+
+	if (!metrics || !owner)
+		return;
+	for (source = TAILQ_FIRST(&metrics->sources); source; source = next) {
+		next = TAILQ_NEXT(source, entry);
+		if (source->owner == owner)
+			remove_source(metrics, source);
+	}
 }
 
 /* ---- a line ---- */
@@ -137,21 +207,12 @@ static void add_number(json_t *object, const char *name, uint64_t n)
 static void add_latency(json_t *object, const char *name, uint64_t min_us, uint64_t max_us, uint64_t sum_us)
 {
 	json_t *latency = object_at(object, name);
+	uint64_t min_before = (uint64_t)json_integer_value(json_object_get(latency, "min_us"));
+	uint64_t max_before = (uint64_t)json_integer_value(json_object_get(latency, "max_us"));
 
-	add_number(latency, "min_us", min_us);
-	add_number(latency, "max_us", max_us);
+	json_object_set_new(latency, "min_us", json_integer((json_int_t)least(min_before, min_us)));
+	json_object_set_new(latency, "max_us", json_integer((json_int_t)most(max_before, max_us)));
 	add_number(latency, "sum_us", sum_us);
-}
-
-/* What was added to the counter at `offset` since it was told; it is told now. */
-static uint64_t take(struct source *source, size_t offset)
-{
-	uint64_t *told = (uint64_t *)(source->told + offset);
-	uint64_t now = metric_read((const uint64_t *)((const char *)source->counted + offset));
-	uint64_t added = now - *told;
-
-	*told = now;
-	return added;
 }
 
 /* `alone`: the object of one device, or NULL; `group`: of all of its kind, where least and most say nothing. */

@@ -93,8 +93,8 @@ void metrics_add(struct metrics *metrics, enum metrics_source source, const char
 /* The same for a virtio device, which is the owner: `counted`, and what the core counts. */
 void metrics_add_device(struct metrics *metrics, enum metrics_source source, const char *id,
 	const struct virtio_dev *dev, const void *counted);
-/* All of the owner's counts will be gone: as they are now, they are in the next line. An owner of none is fine, and so is
- * `metrics` NULL. */
+/* All of the owner's counts will be gone: as they are now, they are in the next line, if there is where to write one. An owner of
+ * none is fine, and so is `metrics` NULL. */
 void metrics_remove(struct metrics *metrics, const void *owner);
 
 /* Writes a line now. 0, also when there is nowhere to write it; -EAGAIN when the reader has not taken the line before (what

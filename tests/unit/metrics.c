@@ -11,6 +11,7 @@
 #include "vmm/vcpu.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -192,6 +193,54 @@ static void what_is_gone_is_told_once_more(void **state)
 	line = line_at(w, 2);
 	assert_null(json_object_get(line, "block_data"));
 	assert_int_equal(at(line, "block.write_bytes"), 0);
+	json_decref(line);
+}
+
+static void comes_and_goes(struct world *w, unsigned times)
+{
+	for (unsigned i = 0; i < times; i++) {
+		struct virtio_dev dev = {.metrics = {.triggers = 2, .config_updates = i}};
+		struct blk_metrics drive = {.read_count = 3};
+
+		metric_record_latency(&drive.read_agg, 10 + i);
+		metrics_add_device(w->metrics, METRICS_BLOCK, "late", &dev, &drive);
+		metrics_remove(w->metrics, &dev);
+	}
+}
+
+/* Nobody has opened metrics, or their reader does not come. */
+static void devices_that_come_and_go_take_no_room(void **state)
+{
+	struct world *w = *state;
+	struct blk_metrics there = {.read_agg = {20, 30, 50}};
+	size_t bytes;
+	json_t *line;
+
+	comes_and_goes(w, 1);
+	bytes = mallinfo2().uordblks; /* 0 under a sanitizer */
+	comes_and_goes(w, 1000);
+	assert_int_equal(mallinfo2().uordblks, bytes);
+	opens(w);
+	comes_and_goes(w, 1);
+	bytes = mallinfo2().uordblks;
+	comes_and_goes(w, 999);
+	assert_int_equal(mallinfo2().uordblks, bytes);
+	metrics_add(w->metrics, METRICS_BLOCK, "late", &there, &there);
+	flushes(w);
+	metrics_remove(w->metrics, &there);
+	flushes(w);
+	flushes(w);
+	line = line_at(w, 0);
+	assert_int_equal(at(line, "block_late.read_count"), 3000);
+	assert_int_equal(at(line, "block.read_count"), 3000);
+	assert_int_equal(at(line, "block_late.read_agg.min_us"), 10);
+	assert_int_equal(at(line, "block_late.read_agg.max_us"), 1008);
+	assert_int_equal(at(line, "block_late.read_agg.sum_us"), 10 + 999 * 10 + 998 * 999 / 2 + 50);
+	assert_int_equal(at(line, "interrupts.triggers"), 2000);
+	json_decref(line);
+	line = line_at(w, 2);
+	assert_null(json_object_get(line, "block_late"));
+	assert_int_equal(at(line, "block.read_count"), 0);
 	json_decref(line);
 }
 
@@ -385,6 +434,7 @@ int main(void)
 		TEST(a_counter_is_told_as_what_was_added),
 		TEST(drives_are_told_one_by_one_and_together),
 		TEST(what_is_gone_is_told_once_more),
+		TEST(devices_that_come_and_go_take_no_room),
 		TEST(a_device_is_told_with_what_the_core_counts),
 		TEST(a_line_carries_what_its_reader_asked_for),
 		TEST(lines_are_appended_and_the_end_writes_one),
