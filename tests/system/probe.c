@@ -2,11 +2,15 @@
  *
  *	probe msr read|write ADDRESS [TIMES]	through /dev/cpu/0/msr: "value 0x…", "done" or "error N" (an errno)
  *	probe cpuid LEAF SUBLEAF		"eax ebx ecx edx", hexadecimal
- *	probe warps TIMES			"tsc N clock N": how often a processor was behind another */
+ *	probe warps TIMES			"tsc N clock N": how often a processor was behind another
+ *	probe clock				"guest: clock", and answers at the serial port's registers, as below
+ *	probe ptp [set]				"ahead N": nanoseconds before the host's clock, as /dev/ptp0 compares them; and sets
+ *						the wall clock by it */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ptp_clock.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -14,6 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
+#include <sys/ioctl.h>
+#include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
@@ -114,6 +121,71 @@ static int warps(long times)
 	return 0;
 }
 
+/* For each byte that comes, the wall clock goes back: read between the byte's arrival and the answer's first byte, so that a
+ * host that notes when it sent and when it heard knows its bounds. A digit is the processor to do it on; 'q' is the end. The
+ * kernel's driver is left out: its interrupts and buffers would take longer than what is to be told apart. */
+
+enum { PORT = 0x3f8, IER = PORT + 1, LSR = PORT + 5 };
+
+static void say(const char *text)
+{
+	for (; *text; text++)
+		outb((unsigned char)*text, PORT);
+}
+
+static int answer_clock(void)
+{
+	char text[32];
+	unsigned char interrupts;
+	int64_t ns;
+
+	if (iopl(3))
+		return perror("iopl"), 1;
+	interrupts = inb(IER);
+	outb(0, IER);
+	say("guest: clock\n"); /* what comes from now on is not the driver's any more */
+	for (;;) {
+		while (!(inb(LSR) & 1))
+			;
+		text[0] = (char)inb(PORT);
+		if (text[0] == 'q' || move_to(text[0] - '0') < 0)
+			break;
+		ns = now_ns(CLOCK_REALTIME);
+		outb('@', PORT);
+		snprintf(text, sizeof(text), "%lld\n", (long long)ns);
+		say(text);
+	}
+	outb(interrupts, IER);
+	return 0;
+}
+
+static int64_t ptp_ns(struct ptp_clock_time t)
+{
+	return t.sec * 1000000000ll + t.nsec;
+}
+
+static int ptp(int sets)
+{
+	struct ptp_sys_offset_precise offset = {0};
+	struct timex step = {.modes = ADJ_SETOFFSET | ADJ_NANO};
+	int fd = open("/dev/ptp0", O_RDONLY);
+	int64_t ahead;
+
+	if (fd < 0 || ioctl(fd, PTP_SYS_OFFSET_PRECISE, &offset) < 0)
+		return perror("/dev/ptp0"), 1;
+	ahead = ptp_ns(offset.sys_realtime) - ptp_ns(offset.device);
+	printf("ahead %lld\n", (long long)ahead);
+	if (!sets)
+		return 0;
+	step.time.tv_sec = -ahead / 1000000000;
+	step.time.tv_usec = -ahead % 1000000000;
+	if (step.time.tv_usec < 0) {
+		step.time.tv_sec--;
+		step.time.tv_usec += 1000000000;
+	}
+	return adjtimex(&step) < 0 ? perror("adjtimex"), 1 : 0;
+}
+
 int main(int argc, char *argv[])
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -127,5 +199,9 @@ int main(int argc, char *argv[])
 		return cpuid((uint32_t)numbers[0], (uint32_t)numbers[1]);
 	if (strcmp(what, "warps") == 0 && argc == 3)
 		return warps((long)numbers[0]);
+	if (strcmp(what, "clock") == 0)
+		return answer_clock();
+	if (strcmp(what, "ptp") == 0)
+		return ptp(argc > 2);
 	return 2;
 }

@@ -1,15 +1,18 @@
-"""What a guest's processors are: their shape, their features, their registers and clocks."""
+"""What a guest's processors are: their shape, their features, their registers, and that their clocks tell the host's time."""
 import json
 import os
 import re
 import select
 import subprocess
+import time
 
 import pytest
 
-from conftest import TOP
+from conftest import DEADLINE, TOP
 
 from test_vmm import boot, config, refused  # noqa: F401 (fixtures)
+
+MS = 1_000_000  # nanoseconds
 
 
 @pytest.fixture(scope="session")
@@ -163,12 +166,46 @@ def test_other_msrs_are_errors_in_the_guest_and_counted(guest, config, tmp_path_
 
 # Time.
 
+class Clock:
+    """The guest's wall clock against the host's, by `probe clock`."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.output = machine.process.stdout.fileno()
+        machine.wait_for(r"guest: clock\r?\n")
+
+    def _read(self, answer, until):
+        while until not in answer:
+            assert select.select([self.output], [], [], DEADLINE)[0], "no answer came in time"
+            more = os.read(self.output, 4096)
+            assert more, "the console ended"
+            answer += more
+        return answer
+
+    def _ask(self, cpu):
+        """(least, most): what the guest's clock may be ahead, by one question to this processor."""
+        asked = time.time_ns()
+        os.write(self.machine.process.stdin.fileno(), b"%d" % cpu)
+        answer = self._read(b"", b"@")
+        heard = time.time_ns()
+        said = int(self._read(answer.split(b"@")[1], b"\n"))
+        return said - heard, said - asked
+
+    def bounds(self, cpus, times=200):
+        """(least, most): what each processor's clock is ahead of the host's, in nanoseconds, at least and at most."""
+        answers = [self._ask(cpu) for _ in range(times) for cpu in range(cpus)]
+        return max(least for least, _ in answers), min(most for _, most in answers)
+
+    def end(self):
+        os.write(self.machine.process.stdin.fileno(), b"q")
+
+
 @pytest.fixture
 def guest_with_api(vmm, config, initramfs, probe, tmp_path_factory):
     """guest_with_api(script, **machine): the same, of an API."""
 
-    def start(script, **sizes):
-        config["boot-source"]["initrd_path"] = str(initramfs(script, files={"bin/probe": probe}))
+    def start(script, modules=(), **sizes):
+        config["boot-source"]["initrd_path"] = str(initramfs(script, modules, {"bin/probe": probe}))
         config["machine-config"].update(sizes)
         path = tmp_path_factory.mktemp("config") / "config.json"
         path.write_text(json.dumps(config))
@@ -184,6 +221,30 @@ def stay_paused(machine, seconds):
         machine.output += os.read(machine.process.stdout.fileno(), 4096)  # what it had said
     assert not select.select([machine.process.stdout], [], [], seconds)[0]
     machine.must("PATCH", "/vm", {"state": "Resumed"})
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_the_guests_time_is_the_hosts_before_and_after_a_pause(guest_with_api, cpus):
+    """A kernel counts ticks until it has its clock, and loses those of its early boot: the guest sets its clock by the host's, once.
+    How far it is off after two pauses is told by the kernel (of TSC and clock, read at the same time on the host), to be
+    believed because the bounds that questions and answers have, which a loaded machine makes wide, do not say otherwise."""
+    machine = guest_with_api("echo guest: boot $(probe ptp set); probe clock; echo guest: end $(probe ptp); poweroff -f",
+                             ["ptp_kvm"], vcpu_count=cpus)
+    lost = -int(machine.wait_for(r"guest: boot ahead (-?\d+)").group(1))
+    clock = Clock(machine)
+    seen = [clock.bounds(cpus)]
+    for seconds in (3, 1):
+        stay_paused(machine, seconds)
+        seen.append(clock.bounds(cpus))
+    clock.end()
+    ahead = int(machine.wait_for(r"guest: end ahead (-?\d+)").group(1))
+    assert machine.wait() == 0
+    print(f"{cpus} vCPU(s): boot lost {lost / MS:.3f} ms; ahead by",
+          ", ".join(f"{least / MS:.3f} to {most / MS:.3f} ms" for least, most in seen), f"and exactly {ahead / MS:.6f} ms")
+    assert -MS < ahead < MS
+    for least, most in seen:
+        assert least <= most and least < MS and most > -MS, seen
 
 
 @pytest.mark.kvm
