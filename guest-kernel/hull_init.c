@@ -13,6 +13,7 @@
 #include "common/io.h"
 #include "common/loop.h"
 #include "guest-kernel/agent.h"
+#include "guest-kernel/clock.h"
 #include "guest-kernel/config.h"
 #include "guest-kernel/console.h"
 #include "guest-kernel/hull_guest.h"
@@ -230,6 +231,16 @@ static int prepare_kernel(struct init *init, struct error *err)
 	return 0;
 }
 
+/* A machine can do without the right time, and on a kernel of one's own may have to. */
+static int set_clock(struct init *init, struct error *err)
+{
+	(void)init;
+	if (clock_set_by_host(err) < 0 && err->errnum != ENOENT)
+		console_say("%s", err->message);
+	*err = (struct error){0};
+	return 0;
+}
+
 static int read_config(struct init *init, struct error *err)
 {
 	return guest_config_read(HULL_GUEST_CONFIG_PATH, &init->config, err);
@@ -260,6 +271,7 @@ static const struct {
 } steps[] = {
 	{"first mounts", mount_kernel_files},
 	{"kernel", prepare_kernel},
+	{"clock", set_clock},
 	{"configuration", read_config},
 	{"root file system", enter_root},
 	{"network", set_up_network},

@@ -2,6 +2,7 @@
 noinst_LIBRARIES += libhull-guest.a
 libhull_guest_a_SOURCES = \
 	guest-kernel/agent.c guest-kernel/agent.h \
+	guest-kernel/clock.c guest-kernel/clock.h \
 	guest-kernel/config.c guest-kernel/config.h \
 	guest-kernel/console.c guest-kernel/console.h \
 	guest-kernel/drive.c guest-kernel/drive.h \

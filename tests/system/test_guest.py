@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, DEADLINE, Cpio
+from conftest import BUILD, DEADLINE, TOP, Cpio
 
 pytestmark = pytest.mark.kvm
 
@@ -35,6 +35,7 @@ def image(tmp_path_factory):
     (root / "etc/group").write_text("root:x:0:\napp:x:1000:\nvideo:x:44:app\n")
     (root / "etc/resolv.conf").symlink_to("/run/nowhere")
     path = folder / "image.erofs"
+    subprocess.run(["cc", "-static", "-O2", "-pthread", "-o", root / "bin/probe", TOP / "tests/system/probe.c"], check=True)
     subprocess.run(["mkfs.erofs", path, root], check=True, capture_output=True)
     return path
 
@@ -158,6 +159,12 @@ def test_a_workload_has_what_it_was_promised(machine):
     assert file_system_state(first.scratch) == "clean"
     second = machine(shell("ls; exit 3"), user="app", workdir="/home/app/work")
     assert second.wait() == 3 and second.output.startswith(b"mine\n"), second.output
+
+
+def test_its_clock_is_the_hosts(machine):
+    one = machine(["probe", "ptp"])
+    assert one.wait() == 0
+    assert abs(int(one.output.decode().removeprefix("ahead "))) < 1_000_000  # nanoseconds; a boot loses a second
 
 
 def test_all_output_arrives_also_the_last_of_a_process_left_behind(machine):
