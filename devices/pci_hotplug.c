@@ -73,6 +73,16 @@ void pci_hotplug_ask(struct pci_hotplug *dev, unsigned slot)
 	set_bit(dev, &dev->asked, slot);
 }
 
+bool pci_hotplug_is_unread(struct pci_hotplug *dev)
+{
+	bool unread;
+
+	pthread_mutex_lock(&dev->lock);
+	unread = dev->plugged | dev->asked;
+	pthread_mutex_unlock(&dev->lock);
+	return unread;
+}
+
 void pci_hotplug_save(struct pci_hotplug *dev, struct state_writer *w)
 {
 	state_begin(w, "pci-hotplug", 1);

@@ -11,6 +11,8 @@
 
 #include "devices/state.h"
 
+#include <stdbool.h>
+
 #define PCI_HOTPLUG_PORTS	   0xc
 #define PCI_HOTPLUG_OFFSET_PLUGGED 0x0
 #define PCI_HOTPLUG_OFFSET_ASKED   0x4
@@ -29,6 +31,8 @@ void pci_hotplug_write(struct pci_hotplug *dev, uint64_t offset, const void *dat
 /* The slot has got a function, or its function is wanted back: for the guest to read; the owner then interrupts. Any thread. */
 void pci_hotplug_plugged(struct pci_hotplug *dev, unsigned slot);
 void pci_hotplug_ask(struct pci_hotplug *dev, unsigned slot);
+/* Whether the guest has still to read one of the two. Any thread. */
+bool pci_hotplug_is_unread(struct pci_hotplug *dev);
 
 /* vCPUs stopped. Section "pci-hotplug". */
 void pci_hotplug_save(struct pci_hotplug *dev, struct state_writer *w);

@@ -195,10 +195,29 @@ static struct virtio_slot *slot_of(const struct virtio_bus *bus, const struct vi
 	return NULL;
 }
 
+/* An interrupt that comes before the guest's kernel, which boots, has opened its line is lost. */
+static void remind(void *ctx)
+{
+	struct virtio_bus *bus = ctx;
+
+	if (!bus->reminders || !pci_hotplug_is_unread(bus->hotplug))
+		return;
+	bus->reminders--;
+	bus->config.slots_changed(bus->config.ctx);
+	loop_timer_arm(bus->reminder, VIRTIO_BUS_REMIND_NS);
+}
+
+static void tell_guest(struct virtio_bus *bus)
+{
+	bus->reminders = VIRTIO_BUS_REMINDERS;
+	bus->config.slots_changed(bus->config.ctx);
+	loop_timer_arm(bus->reminder, bus->held ? UINT64_MAX : VIRTIO_BUS_REMIND_NS);
+}
+
 void virtio_bus_announce(struct virtio_bus *bus, const struct virtio_dev *dev)
 {
 	pci_hotplug_plugged(bus->hotplug, pci_slot_of(slot_of(bus, dev)));
-	bus->config.slots_changed(bus->config.ctx);
+	tell_guest(bus);
 }
 
 static void out_of_patience(void *ctx)
@@ -228,6 +247,8 @@ static void set_deadline(struct virtio_slot *slot)
 void virtio_bus_hold(struct virtio_bus *bus, bool held)
 {
 	bus->held = held;
+	if (bus->reminder)
+		loop_timer_arm(bus->reminder, held ? UINT64_MAX : VIRTIO_BUS_REMIND_NS);
 	for (unsigned i = 0; i < VIRTIO_BUS_MAX; i++)
 		if (bus->slots[i].deadline)
 			set_deadline(&bus->slots[i]);
@@ -250,7 +271,7 @@ void virtio_bus_remove(struct virtio_bus *bus, const struct virtio_dev *dev)
 		empty(slot);
 	}
 	pci_hotplug_ask(bus->hotplug, n);
-	bus->config.slots_changed(bus->config.ctx);
+	tell_guest(bus);
 }
 
 /* A slot that nobody asked for stays as it is: the guest finds its device again by looking. */
@@ -292,6 +313,9 @@ void virtio_bus_init(struct virtio_bus *bus, const struct virtio_bus_config *con
 		return;
 	pci_bus_init(&bus->pci);
 	bus->hotplug = pci_hotplug_new(ejected, bus);
+	bus->reminder = loop_add_timer(config->loop, remind, bus);
+	if (!bus->reminder)
+		abort();
 	add_range(config->ports, LAYOUT_PORT_PCI, PCI_PORTS, &pci_ports_bus_ops, &bus->pci);
 	add_range(config->ports, LAYOUT_PORT_PCI_HOTPLUG, PCI_HOTPLUG_PORTS, &pci_hotplug_bus_ops, bus->hotplug);
 	add_range(config->mmio, LAYOUT_PCI_MEMORY, LAYOUT_PCI_MEMORY_BYTES, &pci_memory_bus_ops, &bus->pci);
@@ -306,6 +330,7 @@ void virtio_bus_done(struct virtio_bus *bus)
 	if (bus->hotplug)
 		pci_bus_done(&bus->pci);
 	pci_hotplug_free(bus->hotplug);
+	loop_remove(bus->reminder);
 	*bus = (struct virtio_bus){0};
 }
 

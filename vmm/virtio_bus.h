@@ -24,6 +24,8 @@ struct vm;
 
 #define VIRTIO_BUS_MAX	       (PCI_SLOTS - 1)
 #define VIRTIO_BUS_RELEASE_NS  UINT64_C(5000000000) /* a guest has so long to let go of a device */
+#define VIRTIO_BUS_REMIND_NS   UINT64_C(1000000000) /* one that has not looked is told again, so often */
+#define VIRTIO_BUS_REMINDERS   30
 
 struct virtio_bus_config {
 	bool is_pci;
@@ -53,6 +55,8 @@ struct virtio_bus {
 	uint32_t ejected;	     /* atomic: slots that the guest has let go of */
 	unsigned next;		     /* the slot to be filled next, if it is empty */
 	bool held;		     /* the guest stands still */
+	struct loop_source *reminder; /* NULL with mmio */
+	unsigned reminders;	     /* that are left */
 	struct virtio_slot slots[VIRTIO_BUS_MAX]; /* index I is PCI slot I + 1, or page I and GSI LAYOUT_GSI_VIRTIO + I */
 };
 

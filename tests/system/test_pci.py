@@ -205,6 +205,68 @@ def test_a_guest_that_looks_for_itself(vmm, vmlinux, initramfs, disk):
 
 
 @pytest.mark.kvm
+def test_a_device_without_a_driver_goes_at_once_and_the_guest_forgets_it(guest, disk):
+    path = disk("late")
+    api = guest(OBEDIENT, {}, ["--enable-pci"], [])
+    console = Obedient(api)
+    api.must("PUT", "/drives/late", drive("late", path))
+    console.do("until_there /sys/bus/pci/devices/0000:00:01.0")
+    api.must("DELETE", "/drives/late")
+    assert str(path) not in open_files(api)
+    console.do("until_gone /sys/bus/pci/devices/0000:00:01.0")
+    console.off()
+
+
+@pytest.mark.kvm
+def test_drives_that_come_while_the_guest_boots(guest, disk):
+    """Before it has opened the line on which it would be told."""
+    path = disk("late")
+    api = guest(OBEDIENT, {}, ["--enable-pci"], BLK)
+    for i in range(24):
+        for _ in range(30):  # which spreads them over the boot
+            api.must("GET", "/")
+        api.must("PUT", f"/drives/d{i}", drive(f"d{i}", path, is_read_only=True))
+    console = Obedient(api)
+    console.do("until [ $(ls /sys/block | grep -c vd) = 24 ]; do usleep 20000; done")
+    console.off()
+
+
+@pytest.mark.kvm
+def test_a_guest_that_is_paused_is_asked_when_it_runs_again(guest, disk):
+    path, other = disk("late", b"plugged"), disk("other", b"another")
+    api = guest(OBEDIENT, {"/drives/late": drive("late", path)}, ["--enable-pci"], BLK)
+    console = Obedient(api)
+    console.do("until_there /dev/vda")
+    api.must("PATCH", "/vm", {"state": "Paused"})
+    api.must("DELETE", "/drives/late")
+    api.must("PUT", "/drives/other", drive("other", other))
+    api.refused("PUT", "/drives/late", drive("late", path), "is being taken out of the guest")
+    assert [d["drive_id"] for d in api.must("GET", "/vm/config")["drives"]] == ["other"]
+    assert str(path) in open_files(api)
+    api.must("PATCH", "/vm", {"state": "Resumed"})
+    console.do("until [ \"$(cat /sys/block/vd*/serial)\" = other ]; do usleep 20000; done; head -c 7 /dev/vd? | grep another")
+    wait_until_closed(api, path)
+    assert "loses it" not in api.log
+    # It ends while it is asked for one.
+    api.must("PATCH", "/vm", {"state": "Paused"})
+    api.must("DELETE", "/drives/other")
+    api.terminate(signal.SIGINT)
+    assert api.wait() == 0
+
+
+@pytest.mark.kvm
+def test_a_guest_that_lets_go_of_what_nobody_wants_back(guest, disk):
+    """It has it again when it looks."""
+    path = disk("there", b"there")
+    api = guest(OBEDIENT, {"/drives/there": drive("there", path)}, ["--enable-pci"], BLK)
+    console = Obedient(api)
+    console.do("until_there /dev/vda; echo 0 > /sys/bus/pci/slots/1/power; until_gone /dev/vda")
+    assert str(path) in open_files(api) and len(api.must("GET", "/vm/config")["drives"]) == 1
+    assert "there" in console.do("echo 1 > /sys/bus/pci/slots/1/power; until_there /dev/vda; head -c 5 /dev/vda")
+    console.off()
+
+
+@pytest.mark.kvm
 def test_what_cannot_be_plugged_is_refused_and_leaves_nothing(guest, disk, tmp_path_factory):
     path = disk("disk")
     empty = tmp_path_factory.mktemp("empty") / "empty"

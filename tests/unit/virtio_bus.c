@@ -78,19 +78,23 @@ void vm_disconnect_message(struct vm *vm, uint32_t gsi, int fd)
 /* ---- time: a guest's patience is over when the test says so ---- */
 
 static struct {
-	struct loop_source *timer; /* armed with the deadline of a guest that was asked; NULL: none is */
-} asked;
+	struct loop_source *timer; /* armed with that delay; NULL: none is */
+} asked, told;
 
 void __real_loop_timer_arm(struct loop_source *timer, uint64_t delay_ns);
 void __wrap_loop_timer_arm(struct loop_source *timer, uint64_t delay_ns);
 
 void __wrap_loop_timer_arm(struct loop_source *timer, uint64_t delay_ns)
 {
+	if (timer == asked.timer)
+		asked.timer = NULL;
+	if (timer == told.timer)
+		told.timer = NULL;
 	if (delay_ns == VIRTIO_BUS_RELEASE_NS)
 		asked.timer = timer;
-	else if (timer == asked.timer)
-		asked.timer = NULL;
-	if (delay_ns != VIRTIO_BUS_RELEASE_NS)
+	else if (delay_ns == VIRTIO_BUS_REMIND_NS)
+		told.timer = timer;
+	else
 		__real_loop_timer_arm(timer, delay_ns);
 }
 
@@ -123,7 +127,7 @@ static int setup(void **state)
 		.removed = removed, .ctx = w};
 
 	memset(&kvm, 0, sizeof(kvm));
-	asked.timer = NULL;
+	asked.timer = told.timer = NULL;
 	guest_init(&w->g, 1 << 20);
 	w->d.loop = config.loop = loop_new();
 	virtio_bus_init(&w->bus, &config);
@@ -165,12 +169,17 @@ static void take(struct world *w, const char *id)
 	virtio_bus_remove(&w->bus, find(w, id));
 }
 
+static void time_passes(struct world *w, struct loop_source **timer)
+{
+	assert_non_null(*timer);
+	__real_loop_timer_arm(*timer, 0);
+	*timer = NULL;
+	driver_run_rounds(&w->d, 3);
+}
+
 static void patience_is_over(struct world *w)
 {
-	assert_non_null(asked.timer);
-	__real_loop_timer_arm(asked.timer, 0);
-	asked.timer = NULL;
-	driver_run_rounds(&w->d, 3);
+	time_passes(w, &asked.timer);
 }
 
 /* ---- the guest's side ---- */
@@ -346,6 +355,31 @@ static void what_nobody_asked_for_is_not_taken(void **state)
 	assert_null(find(w, "a"));
 }
 
+/* One that boots may not have heard. One that never looks is left in peace in the end. */
+static void a_guest_that_has_not_looked_is_told_again(void **state)
+{
+	struct world *w = *state;
+
+	plug(w, "a");
+	assert_int_equal(w->changes, 1);
+	time_passes(w, &told.timer);
+	assert_int_equal(w->changes, 2);
+	virtio_bus_hold(&w->bus, true);
+	assert_null(told.timer);
+	virtio_bus_hold(&w->bus, false);
+	time_passes(w, &told.timer);
+	assert_int_equal(w->changes, 3);
+	hotplug(w, PCI_HOTPLUG_OFFSET_PLUGGED);
+	time_passes(w, &told.timer);
+	assert_int_equal(w->changes, 3);
+	assert_null(told.timer);
+	plug(w, "b");
+	for (unsigned i = 0; i <= VIRTIO_BUS_REMINDERS; i++)
+		time_passes(w, &told.timer);
+	assert_int_equal(w->changes, 4 + VIRTIO_BUS_REMINDERS);
+	assert_null(told.timer);
+}
+
 static void the_bus_is_full_and_has_room_again(void **state)
 {
 	struct world *w = *state;
@@ -424,6 +458,7 @@ int main(void)
 		TEST(a_guest_is_told_of_what_goes_at_once),
 		TEST(a_slot_is_used_again_only_after_all_others),
 		TEST(what_nobody_asked_for_is_not_taken),
+		TEST(a_guest_that_has_not_looked_is_told_again),
 		TEST(the_bus_is_full_and_has_room_again),
 		TEST(a_thousand_comings_and_goings_leave_nothing),
 	};
