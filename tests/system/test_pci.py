@@ -219,6 +219,20 @@ def test_a_device_without_a_driver_goes_at_once_and_the_guest_forgets_it(guest, 
 
 
 @pytest.mark.kvm
+def test_drives_that_come_while_the_guest_boots(guest, disk):
+    """Before it has opened the line on which it would be told."""
+    path = disk("late")
+    api = guest(OBEDIENT, {}, ["--enable-pci"], BLK)
+    for i in range(24):
+        for _ in range(30):  # which spreads them over the boot
+            api.must("GET", "/")
+        api.must("PUT", f"/drives/d{i}", drive(f"d{i}", path, is_read_only=True))
+    console = Obedient(api)
+    console.do("until [ $(ls /sys/block | grep -c vd) = 24 ]; do usleep 20000; done")
+    console.off()
+
+
+@pytest.mark.kvm
 def test_a_guest_that_is_paused_is_asked_when_it_runs_again(guest, disk):
     path, other = disk("late", b"plugged"), disk("other", b"another")
     api = guest(OBEDIENT, {"/drives/late": drive("late", path)}, ["--enable-pci"], BLK)
