@@ -148,7 +148,7 @@ def rules(build, count, _extra):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=Path, default=TOP / "build")
+    parser.add_argument("--build", type=lambda path: Path(path).resolve(), default=TOP / "build")
     suites = {
         "rules": rules,
         "unit": lambda build, count, _: unit_tests(build, count),
