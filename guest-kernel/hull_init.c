@@ -140,7 +140,8 @@ static void on_stop(void *ctx, uint32_t timeout_ms)
 	loop_timer_arm(init->deadline, timeout_ms * NS_PER_MS); /* a later request may shorten it */
 }
 
-/* Ctrl-Alt-Del arrives as SIGINT; SIGTERM and SIGPWR are what people send to PID 1. */
+/* Ctrl-Alt-Del arrives as SIGINT; SIGTERM and SIGPWR are what people send to PID 1; SIGUSR1 and SIGUSR2 are what busybox's halt and
+ * poweroff send it. */
 static void on_stop_signal(void *ctx, uint32_t signo)
 {
 	(void)signo;
@@ -170,7 +171,7 @@ static void protect_self(void)
 
 static int watch_signals(struct init *init, struct error *err)
 {
-	static const int stop_signals[] = {SIGTERM, SIGINT, SIGPWR};
+	static const int stop_signals[] = {SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2};
 	bool failed = !loop_add_signal(init->loop, SIGCHLD, on_child, init);
 
 	for (size_t i = 0; i < ARRAY_SIZE(stop_signals) && !failed; i++)

@@ -203,6 +203,13 @@ def test_the_power_button_stops_it_without_an_agent(machine):
     assert m.vmm.status["message"] == "the guest powered off"
 
 
+def test_busybox_powers_off(machine):
+    """Its poweroff asks PID 1 for it by a signal of its own."""
+    m = machine(shell("trap 'echo stopped; exit 9' TERM; echo up; busybox poweroff; while :; do sleep 1; done"))
+    assert m.wait() == 9
+    assert m.output == b"up\nstopped\n"
+
+
 def test_a_workload_that_ignores_its_stop_signal_is_killed(machine):
     m = machine(shell("trap 'echo ignored' INT; echo up; while :; do sleep 1; done"), stop_signal="SIGINT")
     m.wait_for_output(b"up\n")

@@ -148,6 +148,17 @@ echo out >/out/file && echo shared >{share}/file
     assert (share / "file").read_text() == "shared\n"
 
 
+def test_counted_instructions_are_the_same_time_whatever_else_runs(tmp_path):
+    """The work is a second of virtual time or so, and each run is an emulated host of its own."""
+    work = "import time; t = time.monotonic_ns(); sum(range(3000000)); print(time.monotonic_ns() - t)"
+    times = []
+    for _ in range(2):
+        result = kvmhost("run", "-i", "-t", 200, "--", "/usr/bin/python3", "-c", work, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        times.append(int(result.stdout))
+    assert max(times) < 1.05 * min(times), times
+
+
 def test_past_the_limit_it_gives_up_with_124(tmp_path):
     result = kvmhost("run", "-t", 4, "--", "sleep", "1000", cwd=tmp_path)
     assert result.returncode == 124

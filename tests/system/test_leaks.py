@@ -141,3 +141,12 @@ def test_a_thousand_machines_leave_nothing(tmp_path, tap, disk):  # noqa: F811
     assert names_after == names and sorted(os.listdir(tmp_path)) == files
     # Free pages that processors keep for themselves come and go by 4 MiB.
     assert grown["files"] <= 50 and grown["shmem"] <= 256 and grown["slab"] <= 2048 and grown["used"] <= 8192, grown
+
+
+def test_a_machine_of_32_processors_is_made_and_ends(vmm, tmp_path_factory):
+    """A stock kernel would take minutes to start so many on an emulated host of one."""
+    kernel = tmp_path_factory.mktemp("kernel") / "kernel"
+    kernel.write_bytes(kernel_that_powers_off())
+    machine = vmm({"boot-source": {"kernel_image_path": str(kernel)}, "machine-config": {"vcpu_count": 32, "mem_size_mib": 64}})
+    assert machine.wait() == 0 and machine.status["cause"] == "poweroff"
+    assert "32 vCPU(s)" in machine.log
