@@ -119,8 +119,15 @@ static bool is_possible(uint32_t request, enum how how)
 static void make_liar(struct world *w)
 {
 	w->b.lie = lie;
-	w->patience_ns = 20000000;
 	the_lie.request = 0;
+}
+
+/* From now on: 0 is the truth. Only who says nothing is given up soon, so that a machine that is busy is no liar. */
+static void tell(struct world *w, uint32_t request, enum how how)
+{
+	the_lie.request = request;
+	the_lie.how = how;
+	w->taken->patience_ns = request && how == SILENCE ? 20000000 : w->patience_ns;
 }
 
 static void no_lie_while_they_meet(void **state)
@@ -172,13 +179,16 @@ static void no_lie_about_the_configuration(void **state)
 
 			the_lie.request = later ? 0 : VHOST_USER_GET_CONFIG;
 			world_connect(w);
+			if (!later && how == SILENCE)
+				w->vhost->patience_ns = 20000000;
 			dev = virtio_vhost_blk_new(w->vhost, "disk", true, w->loop, &w->g.mem, &w->err);
-			w->vhost = NULL;
 			assert_true(later ? dev != NULL : dev == NULL);
+			w->taken = w->vhost;
+			w->vhost = NULL; /* taken over, also on failure */
 			if (later) {
 				world_take(w, dev);
 				world_start(w, 0, 1);
-				the_lie.request = VHOST_USER_GET_CONFIG;
+				tell(w, VHOST_USER_GET_CONFIG, how);
 				assert_true(virtio_vhost_reread_config(dev, &w->err) < 0);
 				assert_int_equal(driver_status(&w->d), BROKEN);
 				world_drop_device(w);
@@ -193,7 +203,7 @@ static void no_lie_about_the_configuration(void **state)
 /* Once the truth is told again: who only refused is none the worse, all others are lost. */
 static void goes_on_or_not(struct world *w, bool lost)
 {
-	the_lie.request = 0;
+	tell(w, 0, 0);
 	driver_reset(&w->d);
 	assert_int_equal(driver_status(&w->d), 0);
 	w->g.brk = GUEST_BASE;
@@ -221,8 +231,7 @@ static void no_lie_when_the_driver_starts(void **state)
 			if (!is_possible(requests[i], how))
 				continue;
 			world_make_blk(w);
-			the_lie.request = requests[i];
-			the_lie.how = how;
+			tell(w, requests[i], how);
 			w->g.brk = GUEST_BASE;
 			assert_int_equal(world_start(w, 0, 1), BROKEN);
 			assert_int_equal(w->dev->metrics.activate_fails, 1);
@@ -243,8 +252,7 @@ static void no_lie_when_the_driver_resets(void **state)
 			world_make_blk(w);
 			w->g.brk = GUEST_BASE;
 			assert_int_equal(world_start(w, 0, 1), LIVE);
-			the_lie.request = requests[i];
-			the_lie.how = how;
+			tell(w, requests[i], how);
 			driver_reset(&w->d);
 			assert_int_equal(driver_status(&w->d), 0);
 			goes_on_or_not(w, how != REFUSAL);

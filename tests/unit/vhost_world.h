@@ -34,6 +34,7 @@ struct world {
 	bool deaf[VIRTIO_QUEUES_MAX]; /* the loop listens to the doorbell no more */
 	bool held; /* atomic: the back-end holds what it is asked */
 	uint64_t patience_ns; /* with the back-end */
+	struct vhost *taken;  /* the device's */
 	unsigned descriptors; /* open before there was a device */
 };
 
@@ -94,6 +95,8 @@ static inline void world_take(struct world *w, struct virtio_dev *dev)
 {
 	if (!dev)
 		fail_msg("%s: %s", w->err.field, w->err.message);
+	if (w->vhost)
+		w->taken = w->vhost;
 	w->vhost = NULL;
 	w->dev = dev;
 	driver_init(&w->d, dev, w->loop);
