@@ -4,7 +4,7 @@
  *
  * - Registers but the interrupt's are the device's, guarded by its lock.
  * - `interrupt_status` is atomic: it is raised by the device's threads and acknowledged by the guest's without waiting
- *   for the device. The line is an edge, so every interrupt pulses it, also while the bit is still set:
+ *   for the device. The line is an edge, so every interrupt is a write to the eventfd, also while the bit is still set:
  *   one that came while the guest had the line masked would otherwise be the last. The driver acknowledges before it
  *   looks into the rings, so what was completed before the bit was set is seen (4.2.2.2: bits are cleared by
  *   acknowledgement only, or by reset). */
@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <linux/virtio_mmio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #define MMIO_MAGIC   0x74726976u /* "virt" */
 #define MMIO_VERSION 2u
@@ -29,16 +30,9 @@ _Static_assert(VIRTIO_MMIO_QUEUE_NOTIFY == 0x050, "as the specification and linu
 struct virtio_mmio {
 	struct virtio_dev *dev; /* owned */
 	uint32_t interrupt_status; /* atomic */
-	void (*pulse)(void *ctx); /* NULL: not connected yet */
-	void *pulse_ctx;
+	int interrupt_fd;
 	struct virtio_doorbells doorbells;
 };
-
-static void pulse(const struct virtio_mmio *mmio)
-{
-	if (mmio->pulse)
-		mmio->pulse(mmio->pulse_ctx);
-}
 
 /* Release: who reads the bit sees the used ring that it speaks of. */
 static void raise_interrupt(void *ctx, uint16_t q)
@@ -47,7 +41,7 @@ static void raise_interrupt(void *ctx, uint16_t q)
 	uint32_t bit = q == VIRTIO_INTERRUPT_CONFIG ? VIRTIO_MMIO_INT_CONFIG : VIRTIO_MMIO_INT_VRING;
 
 	__atomic_fetch_or(&mmio->interrupt_status, bit, __ATOMIC_SEQ_CST);
-	pulse(mmio);
+	virtio_signal_fd(mmio->interrupt_fd);
 }
 
 static int kick_fd(void *ctx, uint16_t q)
@@ -73,7 +67,7 @@ static const struct virtio_transport transport = {raise_interrupt, kick_fd, list
 struct virtio_mmio *virtio_mmio_new(struct virtio_dev *dev, struct loop *loop, struct error *err)
 {
 	struct virtio_mmio *mmio = calloc(1, sizeof(*mmio));
-	int r;
+	int r = 0;
 
 	if (!mmio) {
 		error_set_errno(err, ENOMEM, "cannot create a %s device", dev->ops->name);
@@ -81,7 +75,11 @@ struct virtio_mmio *virtio_mmio_new(struct virtio_dev *dev, struct loop *loop, s
 		return NULL;
 	}
 	mmio->dev = dev;
-	r = virtio_doorbells_init(&mmio->doorbells, dev, loop);
+	mmio->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (mmio->interrupt_fd < 0)
+		r = -errno;
+	if (r == 0)
+		r = virtio_doorbells_init(&mmio->doorbells, dev, loop);
 	if (r < 0) {
 		error_set_errno(err, -r, "cannot create the eventfds of a %s device", dev->ops->name);
 		virtio_mmio_free(mmio);
@@ -99,6 +97,7 @@ void virtio_mmio_free(struct virtio_mmio *mmio)
 	virtio_doorbells_silence(&mmio->doorbells);
 	virtio_dev_free(mmio->dev); /* may interrupt once more */
 	virtio_doorbells_done(&mmio->doorbells);
+	close_fd(mmio->interrupt_fd);
 	free(mmio);
 }
 
@@ -107,10 +106,9 @@ struct virtio_dev *virtio_mmio_device(struct virtio_mmio *mmio)
 	return mmio->dev;
 }
 
-void virtio_mmio_set_line(struct virtio_mmio *mmio, void (*line)(void *ctx), void *ctx)
+int virtio_mmio_interrupt_fd(const struct virtio_mmio *mmio)
 {
-	mmio->pulse = line;
-	mmio->pulse_ctx = ctx;
+	return mmio->interrupt_fd;
 }
 
 int virtio_mmio_doorbell_fd(const struct virtio_mmio *mmio, uint16_t q)
@@ -298,6 +296,6 @@ int virtio_mmio_load(struct virtio_mmio *mmio, struct state_reader *r, struct er
 	/* The edge itself may have been under way to the interrupt controller when this was saved. One too many does no
 	 * harm; one too few would hang the driver. */
 	if (pending)
-		pulse(mmio);
+		virtio_signal_fd(mmio->interrupt_fd);
 	return 0;
 }

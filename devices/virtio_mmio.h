@@ -1,8 +1,7 @@
 /* The virtio-mmio transport, version 2 (virtio 1.2, section 4.2): one 4 KiB register page and one edge interrupt.
  *
  * Doorbells are ioeventfds: the owner registers doorbell_fd(q) with KVM at QueueNotify (datamatch q, 4 bytes) and this
- * transport watches them on the loop. An interrupt is a call to the owner: KVM has an irqfd whose line goes by the IOAPIC
- * served by one of its workers, and a switch to that and back is several times the work. */
+ * transport watches them on the loop. Interrupts are an eventfd that the owner registers as irqfd. */
 #ifndef HULL_DEVICES_VIRTIO_MMIO_H
 #define HULL_DEVICES_VIRTIO_MMIO_H
 
@@ -25,9 +24,7 @@ void virtio_mmio_read(struct virtio_mmio *mmio, uint64_t offset, void *data, uin
 void virtio_mmio_write(struct virtio_mmio *mmio, uint64_t offset, const void *data, uint32_t len);
 
 struct virtio_dev *virtio_mmio_device(struct virtio_mmio *mmio);
-/* What each interrupt calls: one edge on the device's line, at once. On any thread, one call at a time; must not call back.
- * Nobody is interrupted before it is set. */
-void virtio_mmio_set_line(struct virtio_mmio *mmio, void (*pulse)(void *ctx), void *ctx);
+int virtio_mmio_interrupt_fd(const struct virtio_mmio *mmio);		/* borrowed */
 int virtio_mmio_doorbell_fd(const struct virtio_mmio *mmio, uint16_t q); /* borrowed; q < ops->n_queues */
 
 /* The device must be quiesced. A load raises an interrupt that was not acknowledged once more, so the interrupt

@@ -92,13 +92,6 @@ static const struct virtio_pci_ops virtio_pci_ops = {
 
 /* ---- placing ---- */
 
-static void pulse(void *ctx)
-{
-	const struct virtio_slot *slot = ctx;
-
-	vm_pulse(slot->bus->config.vm, LAYOUT_GSI_VIRTIO + index_of(slot));
-}
-
 static int place_mmio(struct virtio_slot *slot, struct virtio_dev *dev, struct error *err)
 {
 	const struct virtio_bus_config *config = &slot->bus->config;
@@ -114,7 +107,8 @@ static int place_mmio(struct virtio_slot *slot, struct virtio_dev *dev, struct e
 	assert(r == 0); /* vmm/layout.h has them disjoint */
 	for (uint16_t q = 0; q < n_queues && r == 0; q++)
 		r = vm_add_doorbell(config->vm, base + VIRTIO_MMIO_QUEUE_NOTIFY, q, virtio_mmio_doorbell_fd(slot->mmio, q), err);
-	virtio_mmio_set_line(slot->mmio, pulse, slot);
+	if (r == 0)
+		r = vm_add_interrupt(config->vm, LAYOUT_GSI_VIRTIO + n, virtio_mmio_interrupt_fd(slot->mmio), err);
 	return r;
 }
 

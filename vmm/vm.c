@@ -274,6 +274,15 @@ void vm_disconnect_doorbell(struct vm *vm, gpa_t address, int fd)
 	doorbell_ioctl(vm, address, fd, KVM_IOEVENTFD_FLAG_DEASSIGN); /* fails only for what was not connected */
 }
 
+int vm_add_interrupt(struct vm *vm, uint32_t gsi, int fd, struct error *err)
+{
+	struct kvm_irqfd interrupt = {.fd = (uint32_t)fd, .gsi = gsi};
+
+	if (ioctl(vm->fd, KVM_IRQFD, &interrupt) < 0)
+		return error_set_errno(err, errno, "KVM cannot register interrupt %u", gsi);
+	return 0;
+}
+
 void vm_pulse(const struct vm *vm, uint32_t gsi)
 {
 	struct kvm_irq_level line = {.irq = gsi, .level = 1};

@@ -59,8 +59,9 @@ void vm_disconnect_doorbell(struct vm *vm, gpa_t address, int fd);
 int vm_connect_message(struct vm *vm, uint32_t gsi, int fd, uint64_t address, uint32_t data);
 void vm_disconnect_message(struct vm *vm, uint32_t gsi, int fd);
 
-/* One edge on the interrupt line `gsi`, now. Any thread, one at a time for a line. (An irqfd is not quicker: KVM has its edges
- * on lines of the IOAPIC done by a worker.) */
+/* Each write to the eventfd `fd` is one edge on the interrupt line `gsi`. */
+int vm_add_interrupt(struct vm *vm, uint32_t gsi, int fd, struct error *err);
+/* One edge on `gsi`, now. Any thread. For devices too slow to deserve an eventfd. */
 void vm_pulse(const struct vm *vm, uint32_t gsi);
 
 #endif
