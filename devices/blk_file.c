@@ -8,11 +8,9 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define FIELD	     "path_on_host"
@@ -162,22 +160,11 @@ int blk_geometry_read(int fd, const char *path, bool read_only, struct blk_geome
 	return 0;
 }
 
-/* A file of a memory file system; the node of a block device is in memory as well, and no such file. */
-static bool is_in_memory(int fd)
-{
-	struct statfs fs;
-	struct stat st;
-
-	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fstatfs(fd, &fs) == 0 &&
-	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
-}
-
 struct blk_backend *blk_engine_new(int fd, unsigned depth, bool async, const char *path)
 {
-	bool by_ring = async && !is_in_memory(fd);
-	struct blk_backend *engine = by_ring ? blk_uring_new(fd, depth) : NULL;
+	struct blk_backend *engine = async ? blk_uring_new(fd, depth) : NULL;
 
-	if (by_ring && !engine)
+	if (async && !engine)
 		log_info("disk %s: no io_uring (%s), so it works synchronously", path, strerror(errno));
 	return engine ? engine : blk_sync_new(fd);
 }

@@ -68,9 +68,7 @@ struct blk_backend_ops {
 struct blk_backend *blk_uring_new(int fd, unsigned depth);
 struct blk_backend *blk_sync_new(int fd);
 
-/* io_uring where it is wanted and may be used (else a line in the log that names `path`), or plain system calls. These for files in
- * memory, too: no operation on them waits for a disk, but as their file systems say that any may, io_uring wakes a thread for
- * each. Likewise. */
+/* io_uring where it is wanted and may be used (else a line in the log that names `path`), or plain system calls. Likewise. */
 struct blk_backend *blk_engine_new(int fd, unsigned depth, bool async, const char *path);
 
 /* For engines: how much of `io` is left after the kernel did `done` bytes of it. */

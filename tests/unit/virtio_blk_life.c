@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -334,17 +333,6 @@ static void a_device_refuses_what_open_would(void **state)
 	close(pipe_fds[1]);
 }
 
-static void a_file_in_memory_is_worked_on_at_once(void **state)
-{
-	int fd = memfd_create("disk", MFD_CLOEXEC);
-	struct blk_backend *backend = blk_engine_new(fd, 8, true, "disk");
-
-	(void)state;
-	assert_string_equal(backend->ops->name, "synchronous");
-	backend->ops->free(backend);
-	close(fd);
-}
-
 /* ---- the ring's own restrictions ---- */
 
 static void io_uring_is_used_where_it_may_be(void **state)
@@ -383,7 +371,6 @@ int main(void)
 		FILES(what_is_no_disk_is_refused),
 		FILES(a_disk_has_one_writer_or_many_readers),
 		FILES(a_device_refuses_what_open_would),
-		FILES(a_file_in_memory_is_worked_on_at_once),
 		FILES(io_uring_is_used_where_it_may_be),
 	};
 
