@@ -4,6 +4,7 @@ HULL_BUILD    the build folder (default: build)
 HULL_KERNEL   the guest's kernel, a bzImage (default: guest/vmlinuz in the build folder, made by `make guest`)
 HULL_MODULES  the folder of that kernel's modules (default: guest/lib/modules in the build folder)
 """
+import functools
 import http.client
 import json
 import os
@@ -171,6 +172,28 @@ class Vmm:
                     stream.close()
                 except BrokenPipeError:
                     pass
+
+
+def add_up(one, other):
+    """Counts of counts, added; of what is no number, the latter."""
+    if isinstance(one, dict):
+        return {name: add_up(one[name], other[name]) if name in one and name in other else one.get(name, other.get(name))
+                for name in {**one, **other}}
+    return one + other if isinstance(one, int) else other
+
+
+class Counts:
+    """What the monitor's file of metrics tells, each time since the last. On a slow host that is more lines than one: each minute has
+    its own."""
+
+    def __init__(self, api, path):
+        self.api, self.path, self.read = api, path, 0
+
+    def next(self):
+        self.api.must("PUT", "/actions", {"action_type": "FlushMetrics"})
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        new, self.read = lines[self.read:], len(lines)
+        return functools.reduce(add_up, new)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEADLINE
+from conftest import DEADLINE, Counts
 
 MIB = 1 << 20
 MODULES = ["virtio_mmio", "virtio_balloon"]
@@ -116,7 +116,7 @@ class Guest:
     def __init__(self, machine, cgroup, metrics_path):
         self.machine = machine
         self.cgroup = cgroup
-        self.metrics_path = metrics_path
+        self.counts = Counts(machine, metrics_path)
         self.told = 0
         machine.wait_for("guest: ready")
 
@@ -155,8 +155,7 @@ class Guest:
 
     def counted(self):
         """What the balloon counted since the last time."""
-        self.machine.must("PUT", "/actions", {"action_type": "FlushMetrics"})
-        return json.loads(self.metrics_path.read_text().splitlines()[-1])["balloon"]
+        return self.counts.next()["balloon"]
 
     def bye(self):
         self.machine.send("poweroff -f\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BUILD, DEADLINE
+from conftest import BUILD, DEADLINE, Counts
 
 from test_api import guest  # noqa: F401 (a fixture)
 from test_pci import BLK, NET, OBEDIENT, Obedient, disk, drive, open_files, wait_until_closed  # noqa: F401 (fixtures)
@@ -28,18 +28,12 @@ def held(api):
     return len(open_files(api)), len(os.listdir(process / "task")), int(status["RssAnon"].split()[0])
 
 
-def metrics(api, path):
-    """What was counted since the last line."""
-    api.must("PUT", "/actions", {"action_type": "FlushMetrics"})
-    return json.loads(path.read_text().splitlines()[-1])
-
-
 @pytest.mark.kvm
 def test_devices_that_come_and_go_while_the_guest_runs_leave_nothing(guest, disk, tap, tmp_path_factory):  # noqa: F811
     """More of them than the bus has slots."""
     path, lines = disk("late", b"plugged"), tmp_path_factory.mktemp("metrics") / "metrics"
     api = guest(OBEDIENT, {"/metrics": {"metrics_path": str(lines)}}, ["--enable-pci"], [*BLK, *NET])
-    console = Obedient(api)
+    console, counts = Obedient(api), Counts(api, lines)
 
     def come_and_go(times):
         for i in range(times):
@@ -54,16 +48,16 @@ def test_devices_that_come_and_go_while_the_guest_runs_leave_nothing(guest, disk
             wait_until_closed(api, "/dev/vhost-net")
 
     come_and_go(5)
-    assert metrics(api, lines)["block_late"]["read_count"] >= 5
+    assert counts.next()["block_late"]["read_count"] >= 5
     before = held(api)
     come_and_go(45)
     after = held(api)
     assert after[:2] == before[:2] and after[2] - before[2] <= 128, (before, after)
     assert "loses it" not in api.log
-    counted = metrics(api, lines)
+    counted = counts.next()
     assert counted["block_late"]["read_count"] >= 45
     assert counted["net_late"]["activate_fails"] == counted["vhost_net_late"]["activate_fails"] == 0
-    assert "block_late" not in metrics(api, lines)
+    assert "block_late" not in counts.next()
     console.off()
 
 

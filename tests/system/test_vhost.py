@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 
-from conftest import BUILD, DEADLINE, TOP
+from conftest import BUILD, DEADLINE, TOP, Counts
 from test_api import NOT_ANY_MORE, guest  # noqa: F401
 from test_devices import BLK, GUEST_NETWORK, MIB, NET, config, download, finish, ip, network, server  # noqa: F401
 from test_pci import OBEDIENT, Obedient
@@ -300,11 +300,6 @@ def test_a_back_end_is_the_root_device_and_may_be_read_only(boot, config, storag
 
 # By the API, while it runs.
 
-def last_metrics(api, path):
-    api.must("PUT", "/actions", {"action_type": "FlushMetrics"})
-    return json.loads(path.read_text().splitlines()[-1])
-
-
 @pytest.mark.kvm
 def test_a_disk_whose_back_end_dies(guest, storage, tmp_path_factory):
     folder = tmp_path_factory.mktemp("disk")
@@ -325,7 +320,7 @@ def test_a_disk_whose_back_end_dies(guest, storage, tmp_path_factory):
                            ({"rate_limiter": {"ops": {"size": 1, "refill_time": 1}}}, "rate_limiter: cannot be given with socket")):
         api.refused("PATCH", "/drives/data", {**body, **change}, reason)
     api.must("PATCH", "/drives/data", body)
-    line = last_metrics(api, metrics)["vhost_user_block_data"]
+    line = Counts(api, metrics).next()["vhost_user_block_data"]
     assert line["activate_fails"] == line["backend_fails"] == 0
     assert line["init_time_us"] > 0 and line["activate_time_us"] > 0 and line["config_change_time_us"] > 0
     # Paused, it is asked all the same.
@@ -342,7 +337,7 @@ def test_a_disk_whose_back_end_dies(guest, storage, tmp_path_factory):
         select.select([], [], [], 0.005)
     api.send("you\n")
     api.wait_for("heard you")
-    assert last_metrics(api, metrics)["vhost_user_block_data"]["backend_fails"] == 1
+    assert Counts(api, metrics).next()["vhost_user_block_data"]["backend_fails"] == 1
     api.refused("PATCH", "/drives/data", body, "the back-end is gone")
     assert api.must("GET", "/")["state"] == "Running"
     api.terminate()
@@ -434,7 +429,7 @@ def test_a_folder_is_shared_both_ways(guest, backend, tmp_path_factory):
     api.wait_for("said while it ran")
     assert (shared / "new/link").read_bytes() == content
     (shared / "end").write_text("")
-    assert last_metrics(api, metrics)["vhost_user_fs_share"]["backend_fails"] == 0
+    assert Counts(api, metrics).next()["vhost_user_fs_share"]["backend_fails"] == 0
     api.send("end\n")
     assert api.wait() == 0 and api.status["cause"] == "poweroff"
 
