@@ -187,20 +187,12 @@ static int check_filesystem(const struct config *config, size_t index, struct er
 	return r < 0 ? error_in_field(err, "filesystems[%zu]", index) : 0;
 }
 
-static const struct config_net *find_net(const struct config *config, const char *id)
-{
-	for (size_t i = 0; i < config->nets.len; i++)
-		if (strcmp(config_net(config, i)->iface_id, id) == 0)
-			return config_net(config, i);
-	return NULL;
-}
-
 static int check_mmds(const struct config *config, struct error *err)
 {
 	const struct json_strings *ids = config->mmds ? &config->mmds->network_interfaces : NULL;
 
 	for (size_t i = 0; ids && i < ids->len; i++) {
-		const struct config_net *net = find_net(config, ids->items[i]);
+		const struct config_net *net = config_find_net(config, ids->items[i]);
 
 		if (!net)
 			return error_set_field(err, ENOENT, "mmds-config.network_interfaces",
