@@ -3,6 +3,7 @@
 
 #include "common/buf.h"
 #include "vmm/config_cpu.h"
+#include "vmm/config_items.h"
 #include "vmm/layout.h"
 
 #include <string.h>
@@ -11,14 +12,6 @@
 const struct config_drive *config_drive(const struct config *config, size_t index)
 {
 	return (const struct config_drive *)config->drives.items + index;
-}
-
-const struct config_drive *config_find_drive(const struct config *config, const char *id)
-{
-	for (size_t i = 0; i < config->drives.len; i++)
-		if (strcmp(config_drive(config, i)->drive_id, id) == 0)
-			return config_drive(config, i);
-	return NULL;
 }
 
 const struct config_drive *config_root_drive(const struct config *config)
@@ -44,25 +37,9 @@ bool config_net_is_vhost(const struct config_net *net)
 	return net->vhost || net->vhost_user_socket;
 }
 
-const struct config_net *config_find_net(const struct config *config, const char *id)
-{
-	for (size_t i = 0; i < config->nets.len; i++)
-		if (strcmp(config_net(config, i)->iface_id, id) == 0)
-			return config_net(config, i);
-	return NULL;
-}
-
 const struct config_pmem *config_pmem(const struct config *config, size_t index)
 {
 	return (const struct config_pmem *)config->pmems.items + index;
-}
-
-const struct config_pmem *config_find_pmem(const struct config *config, const char *id)
-{
-	for (size_t i = 0; i < config->pmems.len; i++)
-		if (strcmp(config_pmem(config, i)->id, id) == 0)
-			return config_pmem(config, i);
-	return NULL;
 }
 
 static int check_machine(const struct config_machine *machine, struct error *err)
@@ -116,14 +93,10 @@ static int check_drive(const struct config *config, size_t index, struct error *
 	if (r == 0)
 		r = check_drive_source(drive, err);
 
-	for (size_t i = 0; i < index && r == 0; i++) {
-		if (strcmp(config_drive(config, i)->drive_id, drive->drive_id) == 0)
-			r = error_set_field(err, EEXIST, "drive_id", "\"%s\" is taken by drives[%zu]",
-				drive->drive_id, i);
-		else if (drive->is_root_device && config_drive(config, i)->is_root_device)
+	for (size_t i = 0; i < index && r == 0; i++)
+		if (drive->is_root_device && config_drive(config, i)->is_root_device)
 			r = error_set_field(
 				err, EEXIST, "is_root_device", "drives[%zu] is the root device already", i);
-	}
 	return r < 0 ? error_in_field(err, "drives[%zu]", index) : 0;
 }
 
@@ -153,10 +126,6 @@ static int check_net(const struct config *config, size_t index, struct error *er
 
 	if (r == 0 && net->vhost_user_socket)
 		r = check_vhost_user(config, "vhost_user_socket", err);
-	for (size_t i = 0; i < index && r == 0; i++)
-		if (strcmp(config_net(config, i)->iface_id, net->iface_id) == 0)
-			r = error_set_field(err, EEXIST, "iface_id",
-				"\"%s\" is taken by network-interfaces[%zu]", net->iface_id, i);
 	return r < 0 ? error_in_field(err, "network-interfaces[%zu]", index) : 0;
 }
 
@@ -176,14 +145,9 @@ static int check_filesystem(const struct config *config, size_t index, struct er
 	const struct config_filesystem *fs = config_filesystem(config, index);
 	int r = check_vhost_user(config, "socket", err);
 
-	for (size_t i = 0; i < index && r == 0; i++) {
-		const struct config_filesystem *other = config_filesystem(config, i);
-
-		if (strcmp(other->fs_id, fs->fs_id) == 0)
-			r = error_set_field(err, EEXIST, "fs_id", "\"%s\" is taken by filesystems[%zu]", fs->fs_id, i);
-		else if (strcmp(other->tag, fs->tag) == 0)
+	for (size_t i = 0; i < index && r == 0; i++)
+		if (strcmp(config_filesystem(config, i)->tag, fs->tag) == 0)
 			r = error_set_field(err, EEXIST, "tag", "\"%s\" is taken by filesystems[%zu]", fs->tag, i);
-	}
 	return r < 0 ? error_in_field(err, "filesystems[%zu]", index) : 0;
 }
 
@@ -220,12 +184,9 @@ static int check_pmem(const struct config *config, size_t index, struct error *e
 	const struct config_pmem *pmem = config_pmem(config, index);
 	int r = 0;
 
-	for (size_t i = 0; i < index && r == 0; i++) {
-		if (strcmp(config_pmem(config, i)->id, pmem->id) == 0)
-			r = error_set_field(err, EEXIST, "id", "\"%s\" is taken by pmem[%zu]", pmem->id, i);
-		else if (pmem->root_device && config_pmem(config, i)->root_device)
+	for (size_t i = 0; i < index && r == 0; i++)
+		if (pmem->root_device && config_pmem(config, i)->root_device)
 			r = error_set_field(err, EEXIST, "root_device", "pmem[%zu] is the root device already", i);
-	}
 	if (r == 0 && pmem->root_device && config_root_drive(config))
 		r = error_set_field(err, EEXIST, "root_device", "drive \"%s\" is the root device already",
 			config_root_drive(config)->drive_id);
@@ -265,6 +226,8 @@ int config_check(const struct config *config, struct error *err)
 			  !!config->hotplug_memory + !!config->vsock + !!config->entropy + !!config->balloon + !!config->console;
 	int r = check_machine(&config->machine, err);
 
+	if (r == 0)
+		r = config_check_ids(config, err);
 	for (size_t i = 0; i < config->drives.len && r == 0; i++)
 		r = check_drive(config, i, err);
 	for (size_t i = 0; i < config->nets.len && r == 0; i++)

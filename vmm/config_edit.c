@@ -2,7 +2,7 @@
  *
  * Theory of operation. A piece is read by its own table into memory of its own, takes the old one's place, and the rules
  * look at the whole: it stays, or the old one comes back. So nothing is half changed, and no rule stands twice. */
-#include "vmm/config.h"
+#include "vmm/config_items.h"
 
 #include <assert.h>
 #include <string.h>
@@ -26,33 +26,6 @@ static const struct json_field *piece_field(const char *key)
 
 	assert(field && field->table); /* the API's own routes name it */
 	return field;
-}
-
-static void *piece_place(const struct config *config, const struct json_field *field)
-{
-	return (char *)config + field->offset;
-}
-
-/* The item's id: its table's first field. */
-static const char *item_id(const struct json_field *field, const void *item)
-{
-	assert(field->table->fields[0].type == JSON_FIELD_STRING);
-	return *(char *const *)((const char *)item + field->table->fields[0].offset);
-}
-
-static void *item_at(const struct json_field *field, const struct json_array *array, size_t index)
-{
-	return (char *)array->items + index * field->table->size;
-}
-
-/* The index of the item, or array->len. */
-static size_t find_item(const struct json_field *field, const struct json_array *array, const char *id)
-{
-	size_t i = 0;
-
-	while (i < array->len && strcmp(item_id(field, item_at(field, array, i)), id) != 0)
-		i++;
-	return i;
 }
 
 static void swap_bytes(void *a, void *b, size_t n)
@@ -81,25 +54,25 @@ static int exchange(struct config *config, void *place, void *piece, size_t size
 static int put_item(
 	struct config *config, const struct json_field *field, const char *id, void *item, struct error *err)
 {
-	struct json_array *array = piece_place(config, field);
-	size_t index = find_item(field, array, id), size = field->table->size;
+	struct json_array *array = config_place(config, field);
+	size_t index = config_item_index(field, array, id), size = field->table->size;
 	void *grown;
 	int r;
 
-	if (strcmp(item_id(field, item), id) != 0)
+	if (strcmp(config_item_id(field, item), id) != 0)
 		return error_set_field(err, EINVAL, field->table->fields[0].name, "is \"%.64s\", and the path says \"%.64s\"",
-			item_id(field, item), id);
+			config_item_id(field, item), id);
 	if (index < array->len)
-		return exchange(config, item_at(field, array, index), item, size, err);
+		return exchange(config, config_item_at(field, array, index), item, size, err);
 	if (field->max && array->len == (size_t)field->max)
 		return error_set_field(err, ENOSPC, field->name, "has %zu already, which is all there can be", array->len);
 	grown = realloc(array->items, (array->len + 1) * size);
 	if (!grown)
 		return error_set(err, ENOMEM, "out of memory");
 	array->items = grown;
-	memset(item_at(field, array, array->len), 0, size);
+	memset(config_item_at(field, array, array->len), 0, size);
 	array->len++;
-	r = exchange(config, item_at(field, array, index), item, size, err);
+	r = exchange(config, config_item_at(field, array, index), item, size, err);
 	if (r < 0)
 		array->len--;
 	return r;
@@ -114,7 +87,7 @@ static int put_optional(struct config *config, const struct json_field *field, v
 		return error_set(err, ENOMEM, "out of memory");
 	memcpy(copy, piece, field->table->size);
 	memset(piece, 0, field->table->size);
-	r = exchange(config, piece_place(config, field), &copy, sizeof(copy), err);
+	r = exchange(config, config_place(config, field), &copy, sizeof(copy), err);
 	if (copy) {
 		json_done(field->table, copy);
 		free(copy);
@@ -141,7 +114,7 @@ int config_put(struct config *config, const char *key, const char *id, const jso
 		r = put_optional(config, field, piece, err);
 		break;
 	default:
-		r = exchange(config, piece_place(config, field), piece, field->table->size, err);
+		r = exchange(config, config_place(config, field), piece, field->table->size, err);
 	}
 	json_done(field->table, piece);
 	return r;
@@ -175,8 +148,8 @@ int config_patch_item(
 int config_remove(struct config *config, const char *key, const char *id, struct error *err)
 {
 	const struct json_field *field = piece_field(key);
-	struct json_array *array = piece_place(config, field);
-	size_t index = find_item(field, array, id), size = field->table->size;
+	struct json_array *array = config_place(config, field);
+	size_t index = config_item_index(field, array, id), size = field->table->size;
 	cleanup_free void *item = malloc(size);
 	char *place, *behind;
 	int r;
@@ -185,7 +158,7 @@ int config_remove(struct config *config, const char *key, const char *id, struct
 		return error_set(err, ENOENT, "%s has no \"%s\"", key, id);
 	if (!item)
 		return error_set(err, ENOMEM, "out of memory");
-	place = item_at(field, array, index);
+	place = config_item_at(field, array, index);
 	behind = place + size;
 	memcpy(item, place, size);
 	memmove(place, behind, (array->len - index - 1) * size);
@@ -209,10 +182,10 @@ json_t *config_get(const struct config *config, const char *key)
 json_t *config_get_item(const struct config *config, const char *key, const char *id)
 {
 	const struct json_field *field = piece_field(key);
-	const struct json_array *array = piece_place(config, field);
-	size_t index = find_item(field, array, id);
+	const struct json_array *array = config_place(config, field);
+	size_t index = config_item_index(field, array, id);
 
-	return index < array->len ? json_dump(field->table, item_at(field, array, index)) : NULL;
+	return index < array->len ? json_dump(field->table, config_item_at(field, array, index)) : NULL;
 }
 
 json_t *config_get_all(const struct config *config)

@@ -22,6 +22,7 @@ libhull_vmm_a_SOURCES = \
 	vmm/config.c vmm/config.h \
 	vmm/config_cpu.c vmm/config_cpu.h \
 	vmm/config_edit.c vmm/config_tables.c \
+	vmm/config_items.c vmm/config_items.h \
 	vmm/console.c vmm/console.h \
 	vmm/cpu_template.c vmm/cpu_template.h \
 	vmm/cpuid.c vmm/cpuid.h \
