@@ -269,6 +269,16 @@ void pci_bus_unplug(struct pci_bus *bus, unsigned slot)
 	pthread_rwlock_unlock(&bus->lock);
 }
 
+bool pci_bus_is_master(struct pci_bus *bus, unsigned slot)
+{
+	bool is_master;
+
+	pthread_rwlock_rdlock(&bus->lock);
+	is_master = bus->slots[slot] && bus->slots[slot]->config[PCI_COMMAND] & PCI_COMMAND_MASTER;
+	pthread_rwlock_unlock(&bus->lock);
+	return is_master;
+}
+
 void pci_function_save(const struct pci_function *function, struct state_writer *w)
 {
 	for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++)

@@ -75,6 +75,9 @@ uint8_t pci_add_capability(
 void pci_bus_plug(struct pci_bus *bus, unsigned slot, struct pci_function *function, uint32_t base);
 void pci_bus_unplug(struct pci_bus *bus, unsigned slot);
 
+/* Whether the guest lets the slot's function be a bus master (6.2.2), as a driver does before it uses it. Any thread. */
+bool pci_bus_is_master(struct pci_bus *bus, unsigned slot);
+
 /* The three doors; any length and alignment that a guest can produce. Offsets are relative to port 0xcf8 and to the ECAM page;
  * `address` is guest-physical. What is not there reads as all ones. Any thread. */
 void pci_bus_port_read(struct pci_bus *bus, uint64_t offset, void *data, uint32_t len);

@@ -222,15 +222,16 @@ static void out_of_patience(void *ctx)
 	empty(slot);
 }
 
-/* Whether a driver has it. Linux leaves ACKNOWLEDGE behind when its driver has gone. */
-static bool is_in_use(struct virtio_dev *dev)
+/* Whether a driver has it, or is about to: Linux's waits for the end of a reset before it says that it is there, and for ever if the
+ * device is gone meanwhile. It leaves ACKNOWLEDGE behind when it has gone itself. */
+static bool is_in_use(struct virtio_slot *slot)
 {
 	bool in_use;
 
-	virtio_dev_enter(dev);
-	in_use = dev->status & VIRTIO_STATUS_DRIVER;
-	virtio_dev_leave(dev);
-	return in_use;
+	virtio_dev_enter(slot->dev);
+	in_use = slot->dev->status & VIRTIO_STATUS_DRIVER;
+	virtio_dev_leave(slot->dev);
+	return in_use || pci_bus_is_master(&slot->bus->pci, pci_slot_of(slot));
 }
 
 static void set_deadline(struct virtio_slot *slot)
@@ -256,7 +257,7 @@ void virtio_bus_remove(struct virtio_bus *bus, const struct virtio_dev *dev)
 	assert(bus->config.is_pci);
 	if (slot->deadline)
 		return;
-	slot->deadline = is_in_use(slot->dev) ? loop_add_timer(bus->config.loop, out_of_patience, slot) : NULL;
+	slot->deadline = is_in_use(slot) ? loop_add_timer(bus->config.loop, out_of_patience, slot) : NULL;
 	if (slot->deadline) {
 		/* What the guest let go of before it was asked was another device, or this one before it took it up again. */
 		__atomic_fetch_and(&bus->ejected, ~(UINT32_C(1) << n), __ATOMIC_ACQ_REL);

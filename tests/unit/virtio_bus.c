@@ -323,6 +323,29 @@ static void a_guest_is_told_of_what_goes_at_once(void **state)
 	assert_int_equal(w->removed, 1);
 }
 
+/* Linux's driver lets the device be a bus master, then resets it and waits, for ever, until its status says so. */
+static void a_device_that_a_driver_begins_to_use_is_asked_for(void **state)
+{
+	struct world *w = *state;
+
+	plug(w, "a");
+	set_config(w, 1, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	take(w, "a");
+	assert_non_null(find(w, "a"));
+	assert_int_equal(vendor(w, 1), 0x1af4);
+	eject(w, 1);
+	driver_run_rounds(&w->d, 2);
+	assert_null(find(w, "a"));
+	/* One that it has done with is not. */
+	plug(w, "b");
+	set_config(w, 2, PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	bring_up(w, 2);
+	bring_down(w, 2);
+	set_config(w, 2, PCI_COMMAND, PCI_COMMAND_MEMORY);
+	take(w, "b");
+	assert_null(find(w, "b"));
+}
+
 static void a_slot_is_used_again_only_after_all_others(void **state)
 {
 	struct world *w = *state;
@@ -459,6 +482,7 @@ int main(void)
 		TEST(a_guest_that_does_not_let_go_loses_it),
 		TEST(while_the_guest_stands_still_no_time_passes),
 		TEST(a_guest_is_told_of_what_goes_at_once),
+		TEST(a_device_that_a_driver_begins_to_use_is_asked_for),
 		TEST(a_slot_is_used_again_only_after_all_others),
 		TEST(what_nobody_asked_for_is_not_taken),
 		TEST(a_guest_that_has_not_looked_is_told_again),
