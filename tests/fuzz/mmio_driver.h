@@ -17,6 +17,38 @@ struct step {
 	uint32_t value;
 } __attribute__((packed));
 
+/* An input of these targets: a byte of features, one that says how many steps, the steps, and what guest memory begins with. */
+struct mmio_input {
+	uint8_t features;
+	const uint8_t *steps; /* not aligned */
+	size_t n_steps;
+	const uint8_t *memory;
+	size_t memory_bytes;
+};
+
+/* False: it is too short. */
+static inline bool mmio_read_input(const uint8_t *data, size_t len, struct mmio_input *ret)
+{
+	if (len < 2)
+		return false;
+	ret->features = data[0];
+	ret->n_steps = data[1] % 32;
+	if (ret->n_steps > (len - 2) / sizeof(struct step))
+		ret->n_steps = (len - 2) / sizeof(struct step);
+	ret->steps = data + 2;
+	ret->memory = ret->steps + ret->n_steps * sizeof(struct step);
+	ret->memory_bytes = (size_t)(data + len - ret->memory);
+	return true;
+}
+
+static inline struct step mmio_step(const struct mmio_input *input, size_t i)
+{
+	struct step step;
+
+	memcpy(&step, input->steps + i * sizeof(step), sizeof(step));
+	return step;
+}
+
 /* Where mmio_start() has a queue's rings, from the queue's beginning. */
 #define MMIO_QUEUE_SIZE 16
 #define MMIO_AVAIL	0x100

@@ -148,26 +148,20 @@ static void honest_request(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	struct step step;
-	size_t n_steps;
+	struct mmio_input input;
 
 	if (!mmio)
 		prepare();
-	if (len < 2)
+	if (!mmio_read_input(data, len, &input))
 		return 0;
-	n_steps = data[1] % 32;
 	memset(ram, 0, REGION);
-	start(data[0] | (uint32_t)data[0] << 24);
-	data += 2;
-	len -= 2;
-	if (len < n_steps * sizeof(step))
-		n_steps = len / sizeof(step);
-	len -= n_steps * sizeof(step);
-	memcpy(ram, data + n_steps * sizeof(step), len < REGION ? len : REGION);
+	start(input.features | (uint32_t)input.features << 24);
+	memcpy(ram, input.memory, input.memory_bytes < REGION ? input.memory_bytes : REGION);
 	for (uint16_t q = 0; q < QUEUES; q++)
 		virtio_dev_doorbell(balloon(), q);
-	for (size_t i = 0; i < n_steps; i++) {
-		memcpy(&step, data + i * sizeof(step), sizeof(step));
+	for (size_t i = 0; i < input.n_steps; i++) {
+		struct step step = mmio_step(&input, i);
+
 		take(&step);
 	}
 	fuzz_run_loop(loop);

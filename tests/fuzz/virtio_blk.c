@@ -103,26 +103,20 @@ static void honest_request(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	struct step step;
+	struct mmio_input input;
 	struct stat st;
-	size_t n_steps;
 
 	if (!mmio)
 		prepare();
-	if (len < 2)
+	if (!mmio_read_input(data, len, &input))
 		return 0;
-	n_steps = data[1] % 32;
-	start((uint32_t)data[0] << 24 | (uint32_t)data[0] << 8);
-	data += 2;
-	len -= 2;
-	if (len < n_steps * sizeof(step))
-		n_steps = len / sizeof(step);
-	len -= n_steps * sizeof(step);
+	start((uint32_t)input.features << 24 | (uint32_t)input.features << 8);
 	memset(ram, 0, 0x200);
-	memcpy(ram, data + n_steps * sizeof(step), len < REGION ? len : REGION);
+	memcpy(ram, input.memory, input.memory_bytes < REGION ? input.memory_bytes : REGION);
 	virtio_dev_doorbell(virtio_mmio_device(mmio), 0);
-	for (size_t i = 0; i < n_steps; i++) {
-		memcpy(&step, data + i * sizeof(step), sizeof(step));
+	for (size_t i = 0; i < input.n_steps; i++) {
+		struct step step = mmio_step(&input, i);
+
 		take(&step);
 	}
 	CHECK(fstat(disk, &st) == 0 && st.st_size == DISK_BYTES);
