@@ -285,9 +285,9 @@ def test_a_thousand_reconfigurations_leave_nothing_behind(api, fill):
 def guest(vmm, vmlinux, initramfs):
     """guest(script, pieces, *arguments): put together by requests and started; the monitor."""
 
-    def start(script, pieces=None, arguments=(), modules=()):
+    def start(script, pieces=None, arguments=(), modules=(), files=None):
         api = vmm(None, *arguments)
-        api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(script, modules)),
+        api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(script, modules, files)),
                                          "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"})
         for path, body in (pieces or {}).items():
             api.must("PUT", path, body)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEADLINE
+from conftest import DEADLINE, TOP
 
 from test_api import NOT_ANY_MORE, guest  # noqa: F401 (a fixture)
 
@@ -264,6 +264,40 @@ def test_a_guest_that_lets_go_of_what_nobody_wants_back(guest, disk):
     console.do("until_there /dev/vda; echo 0 > /sys/bus/pci/slots/1/power; until_gone /dev/vda")
     assert str(path) in open_files(api) and len(api.must("GET", "/vm/config")["drives"]) == 1
     assert "there" in console.do("echo 1 > /sys/bus/pci/slots/1/power; until_there /dev/vda; head -c 5 /dev/vda")
+    console.off()
+
+
+@pytest.fixture(scope="session")
+def hostile_driver(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hostile") / "hostile_virtio"
+    subprocess.run(["cc", "-static", "-O2", "-Wall", "-Werror", "-o", path, TOP / "tests" / "system" / "hostile_virtio.c"], check=True)
+    return {"bin/hostile_virtio": path.read_bytes()}
+
+
+@pytest.mark.kvm
+def test_a_driver_with_bad_manners_finds_what_the_standard_says(guest, disk, hostile_driver):
+    """Resets again and again, ids read again, doorbells without end, on each of the devices; then an honest driver is served."""
+    path, late = disk("disk", b"written before"), disk("late")
+    pieces = {"/drives/disk": drive("disk", path), "/entropy": {}, "/balloon": {"amount_mib": 0, "deflate_on_oom": True}}
+    api = guest(OBEDIENT, pieces, ["--enable-pci"], [*BLK, "virtio_rng", "virtio_balloon"], files=hostile_driver)
+    console = Obedient(api)
+    console.do("cd /sys/bus/pci/drivers/virtio-pci; devices=$(echo 0000:*); [ $(echo $devices | wc -w) -eq 3 ]")
+    before = len(open_files(api)), len(os.listdir(f"/proc/{api.process.pid}/task"))
+    # A driver that goes while its requests are under way takes them back.
+    console.do("for i in 1 2 3 4 5 6 7 8; do dd if=/dev/vda of=/dev/null bs=64k iflag=direct 2> /dev/null & "
+               "for d in $devices; do echo $d > unbind; done; wait $!; for d in $devices; do echo $d > bind; done; until_there /dev/vda; done")
+    console.do("for d in $devices; do echo $d > unbind; hostile_virtio /sys/bus/pci/devices/$d || { echo $d; break; }; echo $d > bind; done; "
+               "[ $(echo 0000:* | wc -w) -eq 3 ]")
+    assert "written before" in console.do("until_there /dev/vda; head -c 14 /dev/vda; head -c 1000 /dev/hwrng > /dev/null")
+    # One that is taken away from under such a driver.
+    api.must("PUT", "/drives/late", drive("late", late))
+    console.do("until_there /dev/vdb; late=$(echo 0000:* | tr ' ' '\\n' | tail -n 1); echo $late > unbind; "
+               "(while [ -e /sys/bus/pci/devices/$late ]; do hostile_virtio /sys/bus/pci/devices/$late; done > /dev/null 2>&1) &")
+    api.must("DELETE", "/drives/late")
+    wait_until_closed(api, late)
+    console.do("until_gone /sys/bus/pci/devices/$late")
+    assert (len(open_files(api)), len(os.listdir(f"/proc/{api.process.pid}/task"))) == before
+    assert len(api.log.splitlines()) < 60
     console.off()
 
 
