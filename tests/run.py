@@ -2,7 +2,7 @@
 """Runs every test and closes with `N passed, N failed, N skipped`.
 
 Suites, in this order: the tree's own rules (tests/rules), the unit tests, the unit tests again under ASan and UBSan, and the
-system tests: those that need KVM, inside tools/kvmhost, and those that need none. None is left out on a machine without
+system tests: those that need no KVM, and those that do, inside tools/kvmhost. None is left out on a machine without
 /dev/kvm.
 """
 import argparse
@@ -153,7 +153,7 @@ def main():
         "rules": rules,
         "unit": lambda build, count, _: unit_tests(build, count),
         "sanitized": lambda build, count, _: sanitized_unit_tests(build, count),
-        "system": lambda build, count, extra: run_files([*system_files(build, True), *system_files(build, False)], count, extra),
+        "system": lambda build, count, extra: run_files([*system_files(build, False), *system_files(build, True)], count, extra),
     }
     parts = {
         "kvm": lambda build, count, extra: run_files(system_files(build, True), count, extra),
