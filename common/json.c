@@ -161,7 +161,8 @@ static int read_int(const struct json_field *field, const json_t *value, int64_t
 
 static int check_string(const struct json_field *field, const json_t *value, struct error *err)
 {
-	int64_t max = field->type == JSON_FIELD_STRING && field->max ? field->max : STRING_MAX_DEFAULT;
+	int64_t given = field->type == JSON_FIELD_STRING ? field->max : field->item_max;
+	int64_t max = given ? given : STRING_MAX_DEFAULT;
 	int64_t min = field->type == JSON_FIELD_STRING ? field->min : 0;
 	int64_t len;
 

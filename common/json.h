@@ -56,6 +56,7 @@ struct json_field {
 	bool secret;	/* json_dump leaves it out */
 	bool sparse;	/* json_dump leaves it out while it reads as if it were absent */
 	int64_t min, max;
+	int64_t item_max;	     /* STRINGS: bytes of each; 0: 4096 */
 	int64_t def;		     /* what an absent BOOL, INT or ENUM reads as */
 	const char *def_string;	     /* what an absent STRING reads as; NULL: NULL */
 	const char *const *names;    /* ENUM */

@@ -6,6 +6,8 @@ libhull_common_a_SOURCES = \
 	common/checked.h \
 	common/cleanup.h \
 	common/error.c common/error.h \
+	common/exec_spec.c common/exec_spec.h \
+	common/frame.c common/frame.h \
 	common/io.c common/io.h \
 	common/json.c common/json.h \
 	common/json_schema.c \

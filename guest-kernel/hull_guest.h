@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Where hull-init finds what it shall run: a JSON file in the initramfs, in a second cpio archive that is the machine's
- * own (docs/interfaces.md, "Guest configuration"). */
+/* Where hull-init finds what it shall run: a JSON file in the initramfs, in a second cpio archive that is the
+ * machine's own (docs/interfaces.md, "Guest configuration"). */
 #define HULL_GUEST_CONFIG_PATH "/hull/config.json"
 
 /* hull-init hands the workload's exit status over by one 32-bit write to this I/O port, right before it powers off:
@@ -20,8 +20,9 @@
  *
  *	client ──▶ struct hull_agent_request
  *	       ◀── struct hull_agent_reply; status 0, or an errno of the guest (Linux numbers), then the connection ends
- *	STREAM only: from then on the connection is the byte stream of a TCP connection to 127.0.0.1 (or ::1) at `arg`;
+ *	STREAM: from then on the connection is the byte stream of a TCP connection to 127.0.0.1 (or ::1) at `arg`;
  *	half-close is passed on both ways.
+ *	EXEC: from then on both sides send frames, below.
  *
  * All integers little-endian. An agent answers a version or verb it does not know with EPROTONOSUPPORT. */
 #define HULL_VSOCK_PORT_AGENT 1024
@@ -32,6 +33,7 @@ enum hull_agent_verb {
 	HULL_AGENT_PING = 1,   /* answered once the workload has been started */
 	HULL_AGENT_STREAM = 2, /* arg: TCP port */
 	HULL_AGENT_STOP = 3,   /* arg: milliseconds; the workload gets its stop signal, after `arg` SIGKILL; answered at once */
+	HULL_AGENT_EXEC = 4,   /* arg: 0; a program, and frames from and to it */
 };
 
 struct hull_agent_request {
@@ -44,6 +46,46 @@ struct hull_agent_request {
 struct hull_agent_reply {
 	uint32_t magic;
 	uint32_t status;
+};
+
+/* EXEC runs one program, whose whole life is the connection:
+ *
+ *	client ──▶ SPEC                                    first, once
+ *	       ◀── REFUSED and the end, or STARTED
+ *	client ──▶ STDIN…, STDIN_EOF, RESIZE…, SIGNAL…     in any order
+ *	       ◀── STDOUT…, STDERR…, CREDIT…, then EXIT    and the end
+ *
+ * A frame is struct hull_frame_header and `len` bytes. A client may send HULL_EXEC_WINDOW bytes of input, and then as
+ * many as CREDIT frames allow, so that resizes and signals never wait behind input that nobody reads. Output is held
+ * back by not reading the connection. A client that ends its side of the connection before EXIT, or breaks these
+ * rules, has gone: the program and all it has started in its cgroup get SIGKILL. */
+#define HULL_FRAME_MAX	 65536u	    /* bytes of payload, */
+#define HULL_SPEC_MAX	 (1u << 20) /* but of a SPEC */
+#define HULL_EXEC_WINDOW 65536u
+
+enum hull_frame_type {
+	HULL_FRAME_SPEC = 1,	  /* JSON, an ExecSpec (common/exec_spec.h) */
+	HULL_FRAME_STDIN = 2,	  /* bytes; none: nothing */
+	HULL_FRAME_STDIN_EOF = 3, /* nothing; a terminal is sent its end-of-file character */
+	HULL_FRAME_RESIZE = 4,	  /* struct hull_frame_size */
+	HULL_FRAME_SIGNAL = 5,	  /* uint32_t: to the program's process group, or a terminal's foreground one */
+
+	HULL_FRAME_STARTED = 16, /* uint32_t: the process id inside. It executes, or a STDERR frame will say why not */
+	HULL_FRAME_REFUSED = 17, /* JSON, an ExecRefusal */
+	HULL_FRAME_STDOUT = 18,	 /* bytes; of a terminal all output */
+	HULL_FRAME_STDERR = 19,
+	HULL_FRAME_CREDIT = 20, /* uint32_t: so many bytes of input more */
+	HULL_FRAME_EXIT = 21,	/* uint32_t: 0..255, 128 + N when signal N ended it; 126 and 127 as shells have them */
+};
+
+struct hull_frame_header {
+	uint32_t len; /* of what follows the header */
+	uint8_t type;
+	uint8_t zero[3];
+};
+
+struct hull_frame_size {
+	uint16_t rows, columns;
 };
 
 #endif

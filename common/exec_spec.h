@@ -1,0 +1,30 @@
+/* What to run in a machine, and why it was refused: the objects that the API's clients, hulld and the agent
+ * exchange. */
+#ifndef HULL_COMMON_EXEC_SPEC_H
+#define HULL_COMMON_EXEC_SPEC_H
+
+#include "common/json.h"
+
+#define EXEC_ARGUMENT_MAX 131071 /* bytes: what Linux takes as one (MAX_ARG_STRLEN, with its NUL) */
+
+struct exec_spec {
+	struct json_strings command; /* at least one, which is not empty */
+	json_t *env;		     /* laid over the workload's */
+	char *user, *workdir;	     /* NULL: the workload's */
+	bool tty;
+	int64_t rows, columns; /* of the terminal */
+};
+extern const struct json_table exec_spec_table;
+
+struct exec_refusal {
+	int64_t errnum; /* of Linux */
+	char *field;	/* "" when none is to blame */
+	char *message;
+};
+extern const struct json_table exec_refusal_table;
+
+/* A variable's name ends up before a '=' in a program's environment. 0 or -EINVAL with `err` set. */
+int exec_check_env_name(const char *name, struct error *err);
+int exec_check_folder(const char *path, struct error *err);
+
+#endif
