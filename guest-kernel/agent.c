@@ -2,12 +2,13 @@
  *
  * Theory of operation. A connection is in one of three states, told by what it owns: a `source` on the host's socket
  * (the request is being read), a `source` on the TCP socket (connecting), a `relay` (streaming). Each ends by
- * connection_free(); the list is the agent's. */
+ * connection_free(); the list is the agent's. An EXEC's socket becomes an exec's (exec.c). */
 #include "guest-kernel/agent.h"
 
 #include "common/cleanup.h"
 #include "common/relay.h"
 #include "guest-kernel/console.h"
+#include "guest-kernel/exec.h"
 #include "guest-kernel/hull_guest.h"
 
 #include <arpa/inet.h>
@@ -42,6 +43,7 @@ struct agent {
 	void *ctx;
 	struct connection *connections;
 	size_t n_connections;
+	struct execs *execs;
 };
 
 static void connect_next(struct connection *c);
@@ -162,6 +164,19 @@ static void begin_connecting(struct connection *c, uint32_t port)
 	connect_next(c);
 }
 
+static void begin_exec(struct connection *c)
+{
+	int r;
+
+	loop_remove(c->source); /* the descriptor gets another */
+	c->source = NULL;
+	r = execs_serve(c->agent->execs, c->host_fd);
+	reply(c, -r); /* to a peer that has gone it is no loss: the exec will notice */
+	if (r == 0)
+		c->host_fd = -1;
+	connection_free(c);
+}
+
 static void handle_request(struct connection *c)
 {
 	const struct hull_agent_request *request = &c->request;
@@ -189,6 +204,9 @@ static void handle_request(struct connection *c)
 		agent->stop(agent->ctx, arg);
 		return;
 	}
+	case HULL_AGENT_EXEC:
+		begin_exec(c);
+		return;
 	default:
 		reply_and_end(c, EPROTONOSUPPORT);
 	}
@@ -267,15 +285,18 @@ static int listen_vsock(struct error *err)
 	return steal_fd(&fd);
 }
 
-struct agent *agent_new(struct loop *loop, agent_stop_fn stop, void *ctx, struct error *err)
+struct agent *agent_new(
+	struct loop *loop, const struct guest_config *config, agent_stop_fn stop, void *ctx, struct error *err)
 {
 	struct agent *agent = calloc(1, sizeof *agent);
 
-	if (!agent) {
+	if (agent)
+		*agent = (struct agent){.loop = loop, .listen_fd = -1, .stop = stop, .ctx = ctx};
+	if (!agent || !(agent->execs = execs_new(loop, config))) {
+		free(agent);
 		error_set_errno(err, ENOMEM, "agent");
 		return NULL;
 	}
-	*agent = (struct agent){.loop = loop, .stop = stop, .ctx = ctx};
 	agent->listen_fd = listen_vsock(err);
 	if (agent->listen_fd == -ENODEV)
 		return agent;
@@ -289,12 +310,18 @@ struct agent *agent_new(struct loop *loop, agent_stop_fn stop, void *ctx, struct
 	return NULL;
 }
 
+void agent_child_ended(struct agent *agent, pid_t pid, int wait_status)
+{
+	execs_child_ended(agent->execs, pid, wait_status);
+}
+
 void agent_free(struct agent *agent)
 {
 	if (!agent)
 		return;
 	while (agent->connections)
 		connection_free(agent->connections);
+	execs_free(agent->execs);
 	loop_remove(agent->listener);
 	close_fd(agent->listen_fd);
 	free(agent);

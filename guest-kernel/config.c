@@ -2,6 +2,7 @@
 #include "guest-kernel/config.h"
 
 #include "common/buf.h"
+#include "common/exec_spec.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -31,18 +32,6 @@ static int check_hostname(const char *value, struct error *err)
 		if (!isalnum((unsigned char)*c) && *c != '-' && *c != '.' && *c != '_')
 			return error_set(err, EINVAL, "may hold letters, digits, '-', '.' and '_' only");
 	return 0;
-}
-
-static int check_env_name(const char *value, struct error *err)
-{
-	if (!*value || strchr(value, '='))
-		return error_set(err, EINVAL, "a variable's name is not empty and has no '='");
-	return 0;
-}
-
-static int check_absolute(const char *value, struct error *err)
-{
-	return *value == '/' ? 0 : error_set(err, EINVAL, "must be an absolute path");
 }
 
 static int check_ipv4(const char *value, struct error *err)
@@ -87,13 +76,13 @@ static const struct json_field config_fields[] = {
 	{"hostname", JSON_FIELD_STRING, offsetof(struct guest_config, hostname), .min = 1, .max = HOSTNAME_BYTES_MAX,
 		.def_string = "hull", .check = check_hostname, .help = "the machine's name"},
 	{"command", JSON_FIELD_STRINGS, offsetof(struct guest_config, command), .required = true, .min = 1,
-		.max = 4096, .help = "the workload: program and arguments"},
-	{"env", JSON_FIELD_MAP, offsetof(struct guest_config, env), .max = ENV_MAX, .check = check_env_name,
+		.max = 4096, .item_max = EXEC_ARGUMENT_MAX, .help = "the workload: program and arguments"},
+	{"env", JSON_FIELD_MAP, offsetof(struct guest_config, env), .max = ENV_MAX, .check = exec_check_env_name,
 		.help = "the workload's environment"},
 	{"user", JSON_FIELD_STRING, offsetof(struct guest_config, user), .min = 1, .max = 256, .def_string = "root",
 		.help = "name or number, optionally with :group"},
 	{"workdir", JSON_FIELD_STRING, offsetof(struct guest_config, workdir), .min = 1, .max = 4095,
-		.def_string = "/", .check = check_absolute, .help = "where the workload starts"},
+		.def_string = "/", .check = exec_check_folder, .help = "where the workload starts"},
 	{"root", JSON_FIELD_OBJECT, offsetof(struct guest_config, root), .required = true, .table = &root_table,
 		.help = "drives of the root file system"},
 	{"network", JSON_FIELD_OPTIONAL, offsetof(struct guest_config, network), .nullable = true,

@@ -21,6 +21,7 @@
 #include "guest-kernel/net.h"
 #include "guest-kernel/output.h"
 #include "guest-kernel/power_button.h"
+#include "guest-kernel/process.h"
 #include "guest-kernel/root.h"
 #include "guest-kernel/workload.h"
 
@@ -105,11 +106,6 @@ static void on_deadline(void *ctx)
 	}
 }
 
-static int status_of(int wait_status)
-{
-	return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-}
-
 static void on_child(void *ctx, uint32_t signo)
 {
 	struct init *init = ctx;
@@ -118,10 +114,12 @@ static void on_child(void *ctx, uint32_t signo)
 
 	(void)signo;
 	while ((pid = waitpid(-1, &wait_status, WNOHANG)) > 0) {
+		if (init->agent)
+			agent_child_ended(init->agent, pid, wait_status);
 		if (pid != init->workload)
 			continue;
 		init->workload = 0;
-		init->status = status_of(wait_status);
+		init->status = process_exit_status(wait_status);
 		enter_term(init);
 	}
 	if (pid < 0 && errno == ECHILD && (init->phase == PHASE_TERM || init->phase == PHASE_KILL))
@@ -228,6 +226,9 @@ static int prepare_kernel(struct init *init, struct error *err)
 	(void)init;
 	(void)err;
 	protect_self();
+	/* Among however many that want to run, it answers. What it starts runs as everything else does (process.c). */
+	setpriority(PRIO_PROCESS, 0, -20);
+	signal(SIGPIPE, SIG_IGN); /* a program that reads no more of its input */
 	modules_load("/hull/modules.d", "/hull/modules");
 	return 0;
 }
@@ -261,7 +262,7 @@ static int set_up_network(struct init *init, struct error *err)
 
 static int start_agent(struct init *init, struct error *err)
 {
-	init->agent = agent_new(init->loop, on_stop, init, err);
+	init->agent = agent_new(init->loop, &init->config, on_stop, init, err);
 	return init->agent ? 0 : -err->errnum;
 }
 
@@ -318,7 +319,7 @@ static void __attribute__((noreturn)) power_off(int status)
 
 int main(void)
 {
-	struct init init = {.status = WORKLOAD_STATUS_SETUP};
+	struct init init = {.status = PROCESS_STATUS_SETUP};
 	struct error err = {0};
 	char line[ERROR_FIELD_MAX + ERROR_MESSAGE_MAX];
 

@@ -2,16 +2,20 @@
 noinst_LIBRARIES += libhull-guest.a
 libhull_guest_a_SOURCES = \
 	guest-kernel/agent.c guest-kernel/agent.h \
+	guest-kernel/cgroup.c guest-kernel/cgroup.h \
 	guest-kernel/clock.c guest-kernel/clock.h \
 	guest-kernel/config.c guest-kernel/config.h \
 	guest-kernel/console.c guest-kernel/console.h \
 	guest-kernel/drive.c guest-kernel/drive.h \
+	guest-kernel/exec.c guest-kernel/exec.h \
+	guest-kernel/exec_stdio.c guest-kernel/exec_stdio.h \
 	guest-kernel/hull_guest.h \
 	guest-kernel/modules.c guest-kernel/modules.h \
 	guest-kernel/net.c guest-kernel/net.h \
 	guest-kernel/output.c guest-kernel/output.h \
 	guest-kernel/passwd.c guest-kernel/passwd.h \
 	guest-kernel/power_button.c guest-kernel/power_button.h \
+	guest-kernel/process.c guest-kernel/process.h \
 	guest-kernel/root.c guest-kernel/root.h \
 	guest-kernel/workload.c guest-kernel/workload.h
 

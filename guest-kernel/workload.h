@@ -7,11 +7,6 @@
 
 #include <sys/types.h>
 
-/* What a machine ends with when its workload could not even be tried; 126 and 127 mean what they mean to a shell. */
-#define WORKLOAD_STATUS_SETUP		125
-#define WORKLOAD_STATUS_NOT_EXECUTABLE 126
-#define WORKLOAD_STATUS_NOT_FOUND	127
-
 /* Runs the command as its user, in its folder (made, and given to the user, when missing), in a session of its own,
  * with /dev/null as input and `output_fd` (borrowed) as output and error output. Returns once the program is executing:
  * 0 with `*ret_pid`, or -errno with `err` and `*ret_status` set. Needs the machine's root, and no other threads. */

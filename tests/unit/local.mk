@@ -96,6 +96,9 @@ UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent
 tests_unit_passwd_LDADD = libhull-guest.a $(UNIT_LIBS)
 tests_unit_guest_config_LDADD = libhull-guest.a $(UNIT_LIBS)
 tests_unit_agent_LDADD = libhull-guest.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/exec
+EXTRA_DIST += tests/unit/agent_world.h
+tests_unit_exec_LDADD = libhull-guest.a $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli
 tests_unit_api_store_LDADD = libhull-api.a $(UNIT_LIBS) $(SQLITE_LIBS)

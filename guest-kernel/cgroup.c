@@ -1,0 +1,144 @@
+/* Cgroups of executed programs (Linux, Documentation/admin-guide/cgroup-v2.rst: cgroup.procs, cgroup.kill). */
+#include "guest-kernel/cgroup.h"
+
+#include "common/cleanup.h"
+#include "common/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define NAME_BYTES 16
+
+struct cgroup {
+	struct cgroups *cgroups;
+	unsigned number; /* its name */
+	int fd;		 /* its folder; -1 once it was given up */
+	struct cgroup *next_left;
+};
+
+struct cgroups {
+	char *path;
+	int fd; /* of `path`; -1: not opened yet, or not there */
+	unsigned next;
+	struct cgroup *left; /* given up, but there are processes in them */
+};
+
+struct cgroups *cgroups_new(const char *path)
+{
+	struct cgroups *cgroups = calloc(1, sizeof *cgroups);
+
+	if (cgroups)
+		*cgroups = (struct cgroups){.path = strdup(path), .fd = -1};
+	if (cgroups && !cgroups->path) {
+		free(cgroups);
+		return NULL;
+	}
+	return cgroups;
+}
+
+static char *name_of(const struct cgroup *cgroup, char name[NAME_BYTES])
+{
+	snprintf(name, NAME_BYTES, "%u", cgroup->number);
+	return name;
+}
+
+/* True when it is gone. */
+static bool remove_now(const struct cgroup *cgroup)
+{
+	char name[NAME_BYTES];
+
+	return unlinkat(cgroup->cgroups->fd, name_of(cgroup, name), AT_REMOVEDIR) == 0 || errno == ENOENT;
+}
+
+void cgroups_sweep(struct cgroups *cgroups)
+{
+	struct cgroup **link = &cgroups->left;
+
+	while (*link) {
+		struct cgroup *cgroup = *link;
+
+		if (!remove_now(cgroup)) {
+			link = &cgroup->next_left;
+			continue;
+		}
+		*link = cgroup->next_left;
+		free(cgroup);
+	}
+}
+
+void cgroups_free(struct cgroups *cgroups)
+{
+	if (!cgroups)
+		return;
+	cgroups_sweep(cgroups);
+	while (cgroups->left) {
+		struct cgroup *cgroup = cgroups->left;
+
+		cgroups->left = cgroup->next_left;
+		free(cgroup);
+	}
+	if (cgroups->fd >= 0)
+		rmdir(cgroups->path);
+	close_fd(cgroups->fd);
+	free(cgroups->path);
+	free(cgroups);
+}
+
+static bool open_root(struct cgroups *cgroups)
+{
+	if (cgroups->fd >= 0)
+		return true;
+	if (mkdir(cgroups->path, 0755) < 0 && errno != EEXIST)
+		return false;
+	cgroups->fd = open(cgroups->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* A folder of that name need not be one. */
+	if (cgroups->fd >= 0 && faccessat(cgroups->fd, "cgroup.procs", W_OK, 0) < 0)
+		cgroups->fd = close_fd(cgroups->fd);
+	return cgroups->fd >= 0;
+}
+
+struct cgroup *cgroup_new(struct cgroups *cgroups)
+{
+	struct cgroup *cgroup = open_root(cgroups) ? calloc(1, sizeof *cgroup) : NULL;
+	char name[NAME_BYTES];
+
+	if (!cgroup)
+		return NULL;
+	*cgroup = (struct cgroup){.cgroups = cgroups, .number = cgroups->next++, .fd = -1};
+	if (mkdirat(cgroups->fd, name_of(cgroup, name), 0755) == 0)
+		cgroup->fd = openat(cgroups->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (cgroup->fd >= 0)
+		return cgroup;
+	cgroup_free(cgroup);
+	return NULL;
+}
+
+int cgroup_fd(const struct cgroup *cgroup)
+{
+	return cgroup ? cgroup->fd : -1;
+}
+
+void cgroup_kill(const struct cgroup *cgroup)
+{
+	cleanup_close int fd = cgroup ? openat(cgroup->fd, "cgroup.kill", O_WRONLY | O_CLOEXEC) : -1;
+
+	if (fd >= 0)
+		write_full(fd, "1", 1);
+}
+
+void cgroup_free(struct cgroup *cgroup)
+{
+	if (!cgroup)
+		return;
+	cgroup->fd = close_fd(cgroup->fd);
+	if (remove_now(cgroup)) {
+		free(cgroup);
+		return;
+	}
+	cgroup->next_left = cgroup->cgroups->left;
+	cgroup->cgroups->left = cgroup;
+}
