@@ -13,17 +13,20 @@
 #include <string.h>
 
 #define GREETING_MAX 32
+#define RETRY_NS     5000000ull /* while the monitor has as many clients waiting as it takes */
 
 struct agent_call {
 	struct loop *loop;
 	int fd;
-	struct loop_source *events, *timer;
+	struct loop_source *events, *timer, *retry;
+	char *vsock_path;
 	struct hull_agent_request request;
 	bool greeted; /* OK was read */
 	char in[GREETING_MAX];
 	size_t in_len;
 	int failure; /* to be told by the timer: -errno */
-	agent_fn fn;
+	agent_fn fn; /* or */
+	agent_open_fn open_fn;
 	void *ctx;
 };
 
@@ -33,17 +36,24 @@ void agent_cancel(struct agent_call *call)
 		return;
 	loop_remove(call->events);
 	loop_remove(call->timer);
+	loop_remove(call->retry);
 	close_fd(call->fd);
+	free(call->vsock_path);
 	free(call);
 }
 
 static void finish(struct agent_call *call, int r)
 {
 	agent_fn fn = call->fn;
+	agent_open_fn open_fn = call->open_fn;
 	void *ctx = call->ctx;
+	int fd = open_fn && r == 0 ? steal_fd(&call->fd) : -1;
 
 	agent_cancel(call);
-	fn(ctx, r);
+	if (open_fn)
+		open_fn(ctx, r, fd);
+	else
+		fn(ctx, r);
 }
 
 static void on_timer(void *ctx)
@@ -105,23 +115,34 @@ static void on_events(void *ctx, uint32_t events)
 		finish(call, r);
 }
 
-static int begin(struct agent_call *call, const char *vsock_path)
+static int begin(struct agent_call *call)
 {
 	char hello[32];
 	int len = snprintf(hello, sizeof(hello), "CONNECT %d\n", HULL_VSOCK_PORT_AGENT);
 	struct error err;
 
-	call->fd = unix_connect(vsock_path, 1, &err);
+	call->fd = unix_connect(call->vsock_path, 1, &err);
+	if (call->fd == -EAGAIN)
+		loop_timer_arm(call->retry, RETRY_NS);
 	if (call->fd < 0)
-		return call->fd;
+		return call->fd == -EAGAIN ? 0 : call->fd;
 	if (write(call->fd, hello, (size_t)len) != len)
 		return -ECONNRESET;
 	call->events = loop_add_fd(call->loop, call->fd, EPOLLIN, on_events, call);
 	return call->events ? 0 : -ENOMEM;
 }
 
-struct agent_call *agent_call(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
-	unsigned timeout_ms, agent_fn fn, void *ctx)
+static void on_retry(void *ctx)
+{
+	struct agent_call *call = ctx;
+	int r = begin(call);
+
+	if (r < 0)
+		finish(call, r);
+}
+
+static struct agent_call *call_new(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
+	unsigned timeout_ms, void *ctx)
 {
 	struct agent_call *call = calloc(1, sizeof(*call));
 	int r;
@@ -129,17 +150,39 @@ struct agent_call *agent_call(struct loop *loop, const char *vsock_path, enum hu
 	if (!call)
 		return NULL;
 	call->loop = loop;
-	call->fn = fn;
+	call->fd = -1;
 	call->ctx = ctx;
 	call->request = (struct hull_agent_request){
 		htole32(HULL_AGENT_MAGIC), htole16(HULL_AGENT_VERSION), htole16((uint16_t)verb), htole32(arg)};
+	call->vsock_path = strdup(vsock_path);
 	call->timer = loop_add_timer(loop, on_timer, call);
-	if (!call->timer) {
-		free(call);
+	call->retry = loop_add_timer(loop, on_retry, call);
+	if (!call->vsock_path || !call->timer || !call->retry) {
+		agent_cancel(call);
 		return NULL;
 	}
-	r = begin(call, vsock_path);
+	r = begin(call);
 	call->failure = r < 0 ? r : -ETIMEDOUT;
 	loop_timer_arm(call->timer, r < 0 ? 0 : (uint64_t)timeout_ms * 1000000);
+	return call;
+}
+
+struct agent_call *agent_call(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
+	unsigned timeout_ms, agent_fn fn, void *ctx)
+{
+	struct agent_call *call = call_new(loop, vsock_path, verb, arg, timeout_ms, ctx);
+
+	if (call)
+		call->fn = fn;
+	return call;
+}
+
+struct agent_call *agent_open(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
+	unsigned timeout_ms, agent_open_fn fn, void *ctx)
+{
+	struct agent_call *call = call_new(loop, vsock_path, verb, arg, timeout_ms, ctx);
+
+	if (call)
+		call->open_fn = fn;
 	return call;
 }

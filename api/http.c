@@ -1,5 +1,5 @@
 /* Requests and replies over libmicrohttpd. See http.h for the theory of operation. */
-#include "api/http.h"
+#include "api/http_request.h"
 
 #include "common/buf.h"
 #include "common/cleanup.h"
@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <microhttpd.h>
 #include <stdlib.h>
@@ -17,46 +18,6 @@
 #define IDLE_TIMEOUT_S	    60		/* a client that sends or takes nothing; suspended ones are not idle */
 #define STREAM_BLOCK_BYTES  (16u << 10)
 #define DRAIN_MAX	    (1u << 20) /* a refused body up to this is read to its end, so that the reply is seen */
-#define LISTENERS_MAX	    2
-
-struct listener {
-	struct http *http;
-	struct MHD_Daemon *daemon;
-	const char *token;
-	struct loop_source *events, *timer;
-};
-
-struct http {
-	struct loop *loop;
-	const struct http_route *routes;
-	void *ctx;
-	struct listener listeners[LISTENERS_MAX];
-	size_t n_listeners;
-	struct request *requests; /* all there are */
-	bool ending;		  /* none is taken any more */
-};
-
-struct request {
-	struct http *http;
-	struct listener *listener;
-	struct MHD_Connection *connection;
-	const struct http_route *route; /* NULL when none matches; it is then refused */
-	char param[128];
-	struct buf body;
-	bool too_large;
-	bool handled;	/* the handler has been called */
-	bool suspended;
-	bool client_gone;
-	struct MHD_Response *response; /* until it is queued */
-	int status;
-	void *upload;
-	void (*gone)(void *ctx);
-	void *gone_ctx;
-	const struct http_stream_ops *stream;
-	void *stream_ctx;
-	struct loop_source *peer; /* watches the socket while suspended */
-	struct request *next, **prev;
-};
 
 static void on_peer(void *ctx, uint32_t events);
 
@@ -209,6 +170,61 @@ void request_wake(struct request *req)
 		resume(req);
 }
 
+/* Other protocols. The request lives as long as its connection does, which is suspended from then on. */
+
+struct http_upgraded {
+	struct request *req;
+	struct MHD_UpgradeResponseHandle *handle;
+	int fd;
+};
+
+static void on_upgraded(void *ctx, struct MHD_Connection *connection, void *req_slot, const char *early,
+	size_t early_len, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
+{
+	struct request *req = ctx;
+	struct http_upgraded *conn = malloc(sizeof(*conn));
+	http_upgraded_fn fn = req->upgraded;
+
+	(void)connection;
+	(void)req_slot;
+	if (!conn)
+		abort();
+	*conn = (struct http_upgraded){req, handle, fd};
+	if (req->http->ending) {
+		http_upgraded_end(conn);
+		conn = NULL;
+	}
+	if (conn)
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	req->upgraded = NULL;
+	fn(req->upgraded_ctx, conn, early, early_len);
+}
+
+void request_reply_upgrade(struct request *req, http_upgraded_fn fn, void *ctx)
+{
+	struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgraded, req);
+
+	if (!response || MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, req->route->upgrade) != MHD_YES)
+		abort();
+	req->upgraded = fn;
+	req->upgraded_ctx = ctx;
+	set_response(req, MHD_HTTP_SWITCHING_PROTOCOLS, response);
+}
+
+int http_upgraded_fd(const struct http_upgraded *conn)
+{
+	return conn->fd;
+}
+
+void http_upgraded_end(struct http_upgraded *conn)
+{
+	if (!conn)
+		return;
+	MHD_upgrade_action(conn->handle, MHD_UPGRADE_ACTION_CLOSE);
+	loop_timer_arm(conn->req->listener->timer, 0); /* as in resume() */
+	free(conn);
+}
+
 /* What a handler asks of a request. */
 
 const char *request_param(const struct request *req)
@@ -241,14 +257,23 @@ int request_query_int(struct request *req, const char *name, int64_t min, int64_
 	return 0;
 }
 
-static const char *header(const struct request *req, const char *name)
+const char *request_header(const struct request *req, const char *name)
 {
 	return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
 }
 
+bool request_wants_upgrade(const struct request *req)
+{
+	const char *connection = request_header(req, MHD_HTTP_HEADER_CONNECTION);
+	const char *protocol = request_header(req, MHD_HTTP_HEADER_UPGRADE);
+
+	return req->route->upgrade && connection && strcasestr(connection, "upgrade") && protocol &&
+	       strcasecmp(protocol, req->route->upgrade) == 0;
+}
+
 int64_t request_content_length(const struct request *req)
 {
-	const char *text = header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	const char *text = request_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
 
 	return text ? strtoll(text, NULL, 10) : -1; /* libmicrohttpd has refused what is no number */
 }
@@ -277,122 +302,6 @@ void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx)
 {
 	req->gone = gone;
 	req->gone_ctx = ctx;
-}
-
-/* Routing. */
-
-/* Does `url` fit `path`? Copies the segment in the place of {…} to `param`. */
-static bool path_fits(const char *path, const char *url, char *param, size_t size)
-{
-	const char *brace = strchr(path, '{');
-	size_t before = brace ? (size_t)(brace - path) : 0, len;
-
-	param[0] = '\0';
-	if (!brace)
-		return strcmp(path, url) == 0;
-	if (strncmp(path, url, before) != 0)
-		return false;
-	len = strcspn(url + before, "/");
-	if (len == 0 || len >= size || strcmp(strchr(brace, '}') + 1, url + before + len) != 0)
-		return false;
-	memcpy(param, url + before, len);
-	param[len] = '\0';
-	return true;
-}
-
-static void refuse_method(struct request *req, const char *url, const char *method)
-{
-	char param[sizeof(req->param)], allow[64] = "";
-	const struct http_route *route;
-
-	for (route = req->http->routes; route->method; route++)
-		if (path_fits(route->path, url, param, sizeof(param)))
-			snprintf(allow + strlen(allow), sizeof(allow) - strlen(allow), "%s%s", allow[0] ? ", " : "",
-				route->method);
-	if (!allow[0]) {
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no %.120s here", url);
-		return;
-	}
-	request_refuse_with(req, PROBLEM_METHOD_NOT_ALLOWED, NULL, "%.20s is not one of %s", method, allow);
-	MHD_add_response_header(req->response, MHD_HTTP_HEADER_ALLOW, allow);
-}
-
-static void find_route(struct request *req, const char *url, const char *method)
-{
-	const struct http_route *route;
-	int pass;
-
-	/* HEAD is GET without the body, unless a route of its own says otherwise. */
-	for (pass = 0; pass < 2; pass++) {
-		for (route = req->http->routes; route->method; route++)
-			if (strcmp(route->method, method) == 0 &&
-				path_fits(route->path, url, req->param, sizeof(req->param))) {
-				req->route = route;
-				return;
-			}
-		if (strcmp(method, "HEAD") != 0)
-			break;
-		method = "GET";
-	}
-	refuse_method(req, url, method);
-}
-
-/* Compares in a time that does not depend on where the difference is. */
-static bool same_token(const char *a, const char *b)
-{
-	size_t len_a = strlen(a), len_b = strlen(b);
-	unsigned char difference = len_a != len_b;
-
-	for (size_t i = 0; i < len_a; i++)
-		difference |= (unsigned char)(a[i] ^ b[len_b ? i % len_b : 0]);
-	return difference == 0;
-}
-
-static bool authorize(struct request *req, const char *token)
-{
-	static const char scheme[] = "Bearer ";
-	const char *given = header(req, MHD_HTTP_HEADER_AUTHORIZATION);
-	struct problem problem;
-
-	if (!token)
-		return true;
-	if (given && strncasecmp(given, scheme, strlen(scheme)) == 0 && same_token(given + strlen(scheme), token))
-		return true;
-	problem_set(&problem, PROBLEM_UNAUTHORIZED, NULL, given ? "the token is wrong" : "a token is needed");
-	problem_set_hint(&problem, "send Authorization: Bearer TOKEN");
-	request_refuse(req, &problem);
-	return false;
-}
-
-static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value)
-{
-	struct request *req = ctx;
-	const struct http_query *query = req->route->queries;
-
-	(void)kind;
-	(void)value;
-	for (; query && query->name; query++)
-		if (strcmp(query->name, key) == 0)
-			return MHD_YES;
-	request_refuse_with(req, PROBLEM_UNKNOWN_FIELD, key, "unknown query parameter");
-	return MHD_NO;
-}
-
-static void check_body(struct request *req)
-{
-	const char *type = header(req, MHD_HTTP_HEADER_CONTENT_TYPE);
-	struct problem problem;
-
-	if (req->route->body != HTTP_BODY_JSON && req->route->body != HTTP_BODY_JSON_OPTIONAL)
-		return;
-	if (request_content_length(req) > (int64_t)HTTP_JSON_MAX) {
-		request_refuse_with(
-			req, PROBLEM_PAYLOAD_TOO_LARGE, NULL, "a JSON body may have at most %u bytes", HTTP_JSON_MAX);
-	} else if (type && strncasecmp(type, "application/json", strlen("application/json")) != 0) {
-		problem_set(&problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, NULL, "the body is %.80s", type);
-		problem_set_hint(&problem, "send Content-Type: application/json");
-		request_refuse(req, &problem);
-	}
 }
 
 /* The life of a request, as libmicrohttpd tells it. */
@@ -439,12 +348,10 @@ static enum MHD_Result queue(struct request *req)
 
 static enum MHD_Result on_headers(struct request *req, const char *url, const char *method, const char *token)
 {
-	if (authorize(req, token))
-		find_route(req, url, method);
+	if (http_authorize(req, token))
+		http_find_route(req, url, method);
 	if (!req->response)
-		MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, check_query, req);
-	if (!req->response)
-		check_body(req);
+		http_check_request(req);
 	if (!req->response && req->route->body == HTTP_BODY_UPLOAD)
 		req->upload = req->route->upload->begin(req, req->http->ctx);
 	/* A long body is not read only to be dropped: the reply ends the connection. */
@@ -523,6 +430,8 @@ static void on_completed(
 		req->route->upload->abort(req->upload);
 	if (req->stream)
 		req->stream->done(req->stream_ctx);
+	if (req->upgraded)
+		req->upgraded(req->upgraded_ctx, NULL, NULL, 0);
 	request_free(req);
 }
 
@@ -581,8 +490,8 @@ int http_serve(struct http *http, int listen_fd, const char *token, struct error
 	assert(http->n_listeners < LISTENERS_MAX);
 	listener->http = http;
 	listener->token = token;
-	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-		on_access, listener, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+	listener->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, listener, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
 		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
 		(unsigned)IDLE_TIMEOUT_S, MHD_OPTION_END);

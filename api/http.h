@@ -1,9 +1,10 @@
 /* The HTTP server: a routing table over libmicrohttpd, on the loop's thread.
  *
- * Theory of operation. libmicrohttpd runs without threads of its own: its epoll descriptor is a source of our loop, so
- * handlers run on the loop's thread and share everything with it without locks. A handler replies at once, or keeps
- * the request and replies later from any callback; meanwhile the connection is suspended and costs nothing. While it is
- * suspended its socket is watched for the client's going, and `gone` tells the keeper to forget the request. */
+ * Theory of operation. libmicrohttpd runs without threads of its own: its epoll descriptor is a source of our
+ * loop, so handlers run on the loop's thread and share everything with it without locks. A handler replies at
+ * once, or keeps the request and replies later from any callback; meanwhile the connection is suspended and
+ * costs nothing. While it is suspended its socket is watched for the client's going, and `gone` tells the
+ * keeper to forget the request. */
 #ifndef HULL_API_HTTP_H
 #define HULL_API_HTTP_H
 
@@ -45,6 +46,7 @@ struct http_route {
 	const char *operation, *summary;
 	enum http_body body;
 	const struct json_table *takes, *gives; /* of JSON bodies; NULL: none or not by table */
+	const char *upgrade;			/* another protocol that the connection may become; NULL: none */
 	bool gives_list;			/* {"items": [gives…]} */
 	int status;				/* of success */
 	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */
@@ -88,6 +90,23 @@ struct http_stream_ops {
 void request_reply_stream(struct request *req, const struct http_stream_ops *ops, void *ctx);
 /* Asks a stream's `read` again. Harmless when it is not waiting. */
 void request_wake(struct request *req);
+
+/* Does the client ask for the route's other protocol, by "Connection: Upgrade" and "Upgrade: PROTOCOL" (RFC
+ * 9110, section 7.8)? */
+bool request_wants_upgrade(const struct request *req);
+
+/* A connection that speaks another protocol now. */
+struct http_upgraded;
+
+/* `conn` is the callee's until http_upgraded_end(); NULL: the client went before. `early`: what it sent already. */
+typedef void (*http_upgraded_fn)(void *ctx, struct http_upgraded *conn, const char *early, size_t early_len);
+
+/* Ends the request with 101 (section 15.2.2): `fn` is called once, from the loop. All that were upgraded must
+ * have ended before http_free(). */
+void request_reply_upgrade(struct request *req, http_upgraded_fn fn, void *ctx);
+/* The socket, non-blocking; http_upgraded_end() closes it. */
+int http_upgraded_fd(const struct http_upgraded *conn);
+void http_upgraded_end(struct http_upgraded *conn); /* NULL is fine */
 
 /* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. */
 json_t *openapi_document(const struct http_route *routes);

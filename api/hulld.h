@@ -28,6 +28,7 @@ struct hulld {
 	struct http *http;
 	struct ingress_client *ingress;
 	struct logs *logs;
+	struct exec_call *execs; /* a list (exec.h) */
 	struct machine *machines; /* a list, all there are (machine.h) */
 	bool going_down;	  /* the host is: machines end, and none starts any more (going_down.c) */
 };

@@ -5,8 +5,13 @@ noinst_LIBRARIES += libhull-api.a
 libhull_api_a_SOURCES = \
 	api/agent.c api/agent.h \
 	api/blobs.c api/blobs.h \
+	api/exec.c api/exec.h \
+	api/exec_output.c api/exec_output.h \
+	api/exec_stream.c api/exec_stream.h \
 	api/going_down.c \
 	api/http.c api/http.h \
+	api/http_request.h \
+	api/http_route.c \
 	api/hulld.h \
 	api/image.c api/image.h \
 	api/ingress_client.c api/ingress_client.h \

@@ -146,8 +146,7 @@ void machine_tell_removed(struct machine *m)
 	}
 }
 
-/* NULL: refused. */
-static struct machine *find_or_refuse(struct hulld *hulld, struct request *req)
+struct machine *machine_http_find(struct hulld *hulld, struct request *req)
 {
 	struct machine *m = machine_find(hulld, request_param(req));
 
@@ -314,7 +313,7 @@ void machine_http_delete(struct request *req, void *ctx)
 
 	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
 		return;
-	m = find_or_refuse(ctx, req);
+	m = machine_http_find(ctx, req);
 	if (!m)
 		return;
 	if (machine_is_active(m) && !force) {
@@ -356,7 +355,7 @@ void machine_http_list(struct request *req, void *ctx)
 
 void machine_http_get(struct request *req, void *ctx)
 {
-	struct machine *m = find_or_refuse(ctx, req);
+	struct machine *m = machine_http_find(ctx, req);
 
 	if (m)
 		reply_machine(req, 200, m);
@@ -364,7 +363,7 @@ void machine_http_get(struct request *req, void *ctx)
 
 void machine_http_start(struct request *req, void *ctx)
 {
-	struct machine *m = find_or_refuse(ctx, req);
+	struct machine *m = machine_http_find(ctx, req);
 	struct problem problem;
 
 	if (!m)
@@ -377,7 +376,7 @@ void machine_http_start(struct request *req, void *ctx)
 
 static void stop(struct request *req, void *ctx, bool then_start)
 {
-	struct machine *m = find_or_refuse(ctx, req);
+	struct machine *m = machine_http_find(ctx, req);
 	struct stop_request request;
 	struct problem problem;
 
@@ -401,7 +400,7 @@ void machine_http_restart(struct request *req, void *ctx)
 
 void machine_http_kill(struct request *req, void *ctx)
 {
-	struct machine *m = find_or_refuse(ctx, req);
+	struct machine *m = machine_http_find(ctx, req);
 	struct problem problem;
 
 	if (!m)
@@ -445,7 +444,7 @@ static unsigned read_states(struct request *req)
 
 void machine_http_wait(struct request *req, void *ctx)
 {
-	struct machine *m = find_or_refuse(ctx, req);
+	struct machine *m = machine_http_find(ctx, req);
 	unsigned states = m ? read_states(req) : 0;
 	struct waiter *waiter;
 	int64_t timeout_s;
@@ -463,7 +462,7 @@ void machine_http_logs(struct request *req, void *ctx)
 		const char *name, *file;
 	} sources[] = {{"workload", "workload.log"}, {"console", "console.log"}, {"monitor", "vmm.log"}};
 	struct hulld *hulld = ctx;
-	struct machine *m = find_or_refuse(hulld, req);
+	struct machine *m = machine_http_find(hulld, req);
 	const char *source = request_query(req, "source");
 	int64_t tail, follow;
 	size_t i = 0;

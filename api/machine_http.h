@@ -4,6 +4,12 @@
 
 #include "api/http.h"
 
+struct hulld;
+struct machine;
+
+/* The machine that the path names; NULL with the request refused. */
+struct machine *machine_http_find(struct hulld *hulld, struct request *req);
+
 void machine_http_create(struct request *req, void *ctx);
 void machine_http_list(struct request *req, void *ctx);
 void machine_http_get(struct request *req, void *ctx);

@@ -1,4 +1,5 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
+#include "api/exec.h"
 #include "api/hulld.h"
 
 #include "api/image.h"
@@ -286,6 +287,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 
 static void tear_down(struct hulld *hulld)
 {
+	execs_end(hulld);
 	http_free(hulld->http);
 	blobs_free(hulld->blobs);
 	machines_free(hulld);

@@ -58,6 +58,9 @@ static json_t *responses(const struct http_route *route, json_t *schemas)
 	if (route->gives)
 		json_object_set_new(success, "content",
 			content("application/json", schema_of(route->gives, route->gives_list, schemas)));
+	if (route->upgrade)
+		json_object_set_new(all, "101",
+			json_pack("{s:o}", "description", json_sprintf("the connection speaks %s", route->upgrade)));
 	snprintf(status, sizeof(status), "%d", route->status);
 	json_object_set_new(all, status, success);
 	json_object_set_new(all, "default",

@@ -1,7 +1,10 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
+#include "api/exec.h"
 #include "api/hulld.h"
 #include "api/image.h"
 #include "api/machine_http.h"
+#include "api/spec.h"
+#include "common/exec_spec.h"
 
 static void get_version(struct request *req, void *ctx)
 {
@@ -72,5 +75,10 @@ const struct http_route hulld_routes[] = {
 		.status = 200, .gives = &machine_table, .queries = wait_queries, .handle = machine_http_wait},
 	{ROUTE("GET", "/v1/machines/{machine}/logs", "getMachineLogs", "What it wrote, as text."), .status = 200,
 		.queries = logs_queries, .handle = machine_http_logs},
+	{ROUTE("POST", "/v1/machines/{machine}/exec", "execInMachine",
+		"Run a program in it. Answers with what it wrote and its exit status when it has ended; as hull-exec, its input, "
+		"output and signals are streamed."),
+		.status = 200, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
+		.upgrade = EXEC_PROTOCOL, .handle = exec_http},
 	{.method = NULL},
 };

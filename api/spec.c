@@ -1,6 +1,8 @@
 /* The field tables of the API, and the checks of single values they name. */
 #include "api/spec.h"
 
+#include "common/exec_spec.h"
+
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
@@ -60,19 +62,6 @@ static int address_check(const char *address, struct error *err)
 	return 0;
 }
 
-/* A variable's name ends up before a '=' in the workload's environment. */
-static int env_name_check(const char *name, struct error *err)
-{
-	if (!name[0] || strchr(name, '='))
-		return error_set(err, EINVAL, "is no name of an environment variable");
-	return 0;
-}
-
-static int workdir_check(const char *path, struct error *err)
-{
-	return path[0] == '/' ? 0 : error_set(err, EINVAL, "must be an absolute path");
-}
-
 static const struct json_field port_fields[] = {
 	{"host", JSON_FIELD_INT, offsetof(struct port_spec, host), .required = true, .min = 1, .max = 65535,
 		.help = "TCP port on the host."},
@@ -103,13 +92,13 @@ static const struct json_table restart_table = JSON_TABLE("Restart", struct rest
 		.max = 1048576, .help = "Memory in MiB; at most what the host has."},                                  \
 	{"disk_mib", JSON_FIELD_INT, offsetof(struct machine_spec, disk_mib), .def = 1024, .min = 16,                  \
 		.max = 16777216, .help = "Size in MiB of the machine's own sparse disk, which takes all writes."},     \
-	{"command", JSON_FIELD_STRINGS, offsetof(struct machine_spec, command),                                        \
+	{"command", JSON_FIELD_STRINGS, offsetof(struct machine_spec, command), .item_max = EXEC_ARGUMENT_MAX,         \
 		.help = "Program and arguments; the image's when absent."},                                            \
-	{"env", JSON_FIELD_MAP, offsetof(struct machine_spec, env), .check = env_name_check,                           \
+	{"env", JSON_FIELD_MAP, offsetof(struct machine_spec, env), .check = exec_check_env_name,                      \
 		.help = "Environment variables, laid over the image's."},                                              \
 	{"user", JSON_FIELD_STRING, offsetof(struct machine_spec, user), .min = 1, .max = 255,                         \
 		.help = "User name or number, optionally :group; the image's when absent."},                           \
-	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = workdir_check,       \
+	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = exec_check_folder,   \
 		.help = "Working directory; the image's when absent."},                                                \
 	{"ports", JSON_FIELD_ARRAY, offsetof(struct machine_spec, ports), .table = &port_table, .max = 64,             \
 		.help = "TCP ports published on the host."},                                                           \
@@ -149,9 +138,9 @@ const struct json_table machine_table = JSON_TABLE("Machine", struct machine_vie
 
 static const struct json_field image_config_fields[] = {
 	{"command", JSON_FIELD_STRINGS, offsetof(struct image_config, command), .help = "Program and arguments."},
-	{"env", JSON_FIELD_MAP, offsetof(struct image_config, env), .check = env_name_check},
+	{"env", JSON_FIELD_MAP, offsetof(struct image_config, env), .check = exec_check_env_name},
 	{"user", JSON_FIELD_STRING, offsetof(struct image_config, user), .min = 1, .max = 255, .nullable = true},
-	{"workdir", JSON_FIELD_STRING, offsetof(struct image_config, workdir), .min = 1, .check = workdir_check,
+	{"workdir", JSON_FIELD_STRING, offsetof(struct image_config, workdir), .min = 1, .check = exec_check_folder,
 		.nullable = true},
 	{"ports", JSON_FIELD_ANY, offsetof(struct image_config, ports),
 		.help = "Array of the TCP port numbers the workload listens on; nothing is published by it."},
@@ -175,6 +164,19 @@ static const struct json_field image_fields[] = {
 	{"created_at", JSON_FIELD_STRING, offsetof(struct image_view, created_at), .read_only = true},
 };
 const struct json_table image_table = JSON_TABLE("Image", struct image_view, image_fields);
+
+static const char *const encoding_names[] = {"utf-8", "base64", NULL};
+static const struct json_field exec_result_fields[] = {
+	{"exit_status", JSON_FIELD_INT, offsetof(struct exec_result, exit_status), .required = true, .max = 255,
+		.help = "128 + N when signal N ended it; 126 and 127 as shells have them."},
+	{"stdout", JSON_FIELD_STRING, offsetof(struct exec_result, standard_output), .required = true},
+	{"stderr", JSON_FIELD_STRING, offsetof(struct exec_result, standard_error), .required = true},
+	{"encoding", JSON_FIELD_ENUM, offsetof(struct exec_result, encoding), .names = encoding_names,
+		.help = "Of stdout and stderr; base64 when one of them is no text."},
+	{"truncated", JSON_FIELD_BOOL, offsetof(struct exec_result, truncated),
+		.help = "It wrote more than 1 MiB to one of them; what came after that is missing."},
+};
+const struct json_table exec_result_table = JSON_TABLE("ExecResult", struct exec_result, exec_result_fields);
 
 static const struct json_field stop_request_fields[] = {
 	{"timeout_s", JSON_FIELD_INT, offsetof(struct stop_request, timeout_s), .def = 10, .max = 3600,

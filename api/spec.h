@@ -92,6 +92,16 @@ struct stop_request {
 };
 extern const struct json_table stop_request_table;
 
+/* How a program executed in a machine ended, and what it wrote. */
+struct exec_result {
+	int64_t exit_status;
+	int encoding; /* enum exec_encoding, of both */
+	char *standard_output, *standard_error;
+	bool truncated;
+};
+enum exec_encoding { EXEC_UTF8, EXEC_BASE64 };
+extern const struct json_table exec_result_table;
+
 /* What hull-vmm leaves on its status descriptor (docs/interfaces.md). */
 struct status_record {
 	int cause; /* enum status_cause */

@@ -12,6 +12,7 @@ endif
 FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_balloon tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
 FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pci
 FUZZ_TARGETS += tests/fuzz/gdb
+FUZZ_TARGETS += tests/fuzz/exec tests/fuzz/exec_host
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -61,3 +62,12 @@ tests_fuzz_vhost_user_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS
 tests_fuzz_virtio_pci_SOURCES = tests/fuzz/virtio_pci.c $(FUZZ_MAIN)
 tests_fuzz_virtio_pci_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_virtio_pci_LDADD = libhull-devices.a libhull-common.a
+
+# No program is started, and no process gets a signal.
+tests_fuzz_exec_SOURCES = tests/fuzz/exec.c $(FUZZ_MAIN)
+tests_fuzz_exec_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=process_spawn -Wl,--wrap=kill
+tests_fuzz_exec_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
+
+tests_fuzz_exec_host_SOURCES = tests/fuzz/exec_host.c $(FUZZ_MAIN)
+tests_fuzz_exec_host_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_exec_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)

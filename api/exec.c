@@ -1,0 +1,274 @@
+/* Programs executed in machines over HTTP.
+ *
+ * Theory of operation. A call passes through these, each begun by the end of the one before:
+ *
+ *	opening    the agent is asked for an EXEC (agent.h)
+ *	starting   the SPEC is sent, STARTED or REFUSED is awaited
+ *	running    as JSON: frames are collected until EXIT, and answered; as hull-exec: 101, then frames are
+ *	           copied as they are, and never looked at
+ *
+ * A client that leaves ends it all, in any of them: the connection to the agent is closed, which ends the
+ * program. The machine and its agent are hostile: what is read from them is bounded in size and, until
+ * STARTED, in time. */
+#include "api/exec.h"
+
+#include "api/agent.h"
+#include "api/exec_output.h"
+#include "api/exec_stream.h"
+#include "api/hulld.h"
+#include "api/machine.h"
+#include "api/machine_http.h"
+#include "common/exec_spec.h"
+#include "common/frame.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NS_PER_S	1000000000ull
+#define OPEN_TIMEOUT_MS 30000
+#define START_TIMEOUT_S 60
+
+struct exec_call {
+	struct hulld *hulld;
+	struct exec_call *next, **link;
+	struct request *req; /* NULL once it was answered */
+	char name[NAME_MAX_BYTES + 1]; /* of the machine */
+	bool streams;
+	struct agent_call *opening;
+	int fd; /* of the agent; -1: not yet, or the stream's */
+	struct loop_source *events, *deadline;
+	struct frame_reader reader;
+	struct buf spec; /* the SPEC, as far as it is to be sent */
+	bool started;
+	struct exec_output *output; /* as JSON */
+	struct exec_stream *stream; /* as hull-exec */
+};
+
+static void call_free(struct exec_call *call)
+{
+	*call->link = call->next;
+	if (call->next)
+		call->next->link = call->link;
+	agent_cancel(call->opening);
+	loop_remove(call->events);
+	loop_remove(call->deadline);
+	close_fd(call->fd);
+	frame_reader_done(&call->reader);
+	buf_done(&call->spec);
+	exec_output_free(call->output);
+	exec_stream_free(call->stream);
+	free(call);
+}
+
+static void on_gone(void *ctx)
+{
+	call_free(ctx);
+}
+
+static void fail(struct exec_call *call, enum problem_code code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+static void fail(struct exec_call *call, enum problem_code code, const char *fmt, ...)
+{
+	char detail[ERROR_MESSAGE_MAX];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(detail, sizeof(detail), fmt, args);
+	va_end(args);
+	request_refuse_with(call->req, code, NULL, "machine %s: %s", call->name, detail);
+	call_free(call);
+}
+
+/* ---- running ---- */
+
+static void on_stream_end(void *ctx)
+{
+	call_free(ctx);
+}
+
+static void on_upgraded(void *ctx, struct http_upgraded *conn, const char *early, size_t early_len)
+{
+	struct exec_call *call = ctx;
+
+	call->req = NULL;
+	if (conn)
+		call->stream = exec_stream_new(call->hulld->loop, conn, steal_fd(&call->fd), early, early_len, on_stream_end, call);
+	if (!call->stream)
+		call_free(call);
+}
+
+static void begin_running(struct exec_call *call)
+{
+	call->started = true;
+	loop_timer_arm(call->deadline, UINT64_MAX);
+	if (call->streams) {
+		struct request *req = call->req;
+
+		loop_remove(call->events);
+		call->events = NULL;
+		call->req = NULL;
+		request_reply_upgrade(req, on_upgraded, call);
+		return;
+	}
+	call->output = exec_output_new();
+	/* Nobody will send it anything. */
+	frame_put(&call->spec, HULL_FRAME_STDIN_EOF, NULL, 0);
+}
+
+/* ---- what the agent says ---- */
+
+static void take_refusal(struct exec_call *call, const struct frame *frame)
+{
+	struct exec_refusal refusal;
+	struct error err;
+	json_t *object = json_parse(frame->data, frame->len, &err);
+	int r = object ? json_read(&exec_refusal_table, object, &refusal, &err) : -EPROTO;
+
+	json_decref(object);
+	if (r < 0) {
+		fail(call, PROBLEM_MACHINE_FAILED, "its agent makes no sense");
+		return;
+	}
+	if (refusal.field[0])
+		request_refuse_with(call->req, PROBLEM_INVALID_FIELD, refusal.field, "%s", refusal.message);
+	else
+		request_refuse_with(call->req, PROBLEM_MACHINE_FAILED, NULL, "machine %s: %s", call->name, refusal.message);
+	json_done(&exec_refusal_table, &refusal);
+	call_free(call);
+}
+
+/* True while there may be more. */
+static bool take(struct exec_call *call, const struct frame *frame)
+{
+	if (!call->started && frame->type == HULL_FRAME_REFUSED) {
+		take_refusal(call, frame);
+		return false;
+	}
+	if (!call->started && frame->type == HULL_FRAME_STARTED) {
+		begin_running(call);
+		return !call->streams;
+	}
+	if (!call->started || exec_output_take(call->output, frame) < 0) {
+		fail(call, PROBLEM_MACHINE_FAILED, "its agent makes no sense");
+		return false;
+	}
+	if (!exec_output_ended(call->output))
+		return true;
+	request_reply(call->req, 200, exec_output_dump(call->output));
+	call_free(call);
+	return false;
+}
+
+static void on_agent(void *ctx, uint32_t events)
+{
+	struct exec_call *call = ctx;
+	struct frame frame;
+	int r = 0;
+
+	/* A program that has ended takes nothing any more; what it said is to be read all the same. */
+	if ((events & EPOLLOUT) && frame_flush(&call->spec, call->fd) < 0)
+		buf_consume(&call->spec, call->spec.len);
+	for (int i = 0; i < 16 && r >= 0; i++) { /* others have their turn */
+		r = frame_read(&call->reader, call->fd, &frame);
+		if (r == 0)
+			break;
+		if (r > 0 && !take(call, &frame))
+			return;
+	}
+	if (r == -EPROTO)
+		fail(call, PROBLEM_MACHINE_FAILED, "its agent makes no sense");
+	else if (r < 0)
+		fail(call, PROBLEM_MACHINE_FAILED, "the program was lost: the machine, or its agent, has ended");
+	else
+		loop_set_events(call->events, call->spec.len ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+/* ---- opening and starting ---- */
+
+static void on_deadline(void *ctx)
+{
+	fail(ctx, PROBLEM_TIMEOUT, "its agent does not start the program");
+}
+
+static void on_opened(void *ctx, int r, int fd)
+{
+	struct exec_call *call = ctx;
+
+	call->opening = NULL;
+	call->fd = fd;
+	if (r == 0)
+		call->events = loop_add_fd(call->hulld->loop, fd, EPOLLIN | EPOLLOUT, on_agent, call);
+	if (call->events)
+		loop_timer_arm(call->deadline, START_TIMEOUT_S * NS_PER_S);
+	else if (r == EAGAIN)
+		fail(call, PROBLEM_MACHINE_FAILED, "it executes as many programs as it can");
+	else if (r == EPROTONOSUPPORT)
+		fail(call, PROBLEM_MACHINE_FAILED, "its agent is too old to execute programs");
+	else
+		fail(call, r == -ETIMEDOUT ? PROBLEM_TIMEOUT : PROBLEM_MACHINE_FAILED, "its agent does not answer: %s",
+			strerror(r ? abs(r) : ENOMEM));
+}
+
+static struct exec_call *call_new(struct hulld *hulld, const struct machine *m, struct request *req, json_t *spec)
+{
+	struct exec_call *call = calloc(1, sizeof(*call));
+	cleanup_free char *text = json_dumps(spec, JSON_COMPACT);
+	char vsock[512];
+
+	if (!call || !text)
+		abort();
+	*call = (struct exec_call){.hulld = hulld, .next = hulld->execs, .link = &hulld->execs, .req = req, .fd = -1,
+		.streams = request_wants_upgrade(req)};
+	snprintf(call->name, sizeof(call->name), "%s", m->record.name);
+	if (call->next)
+		call->next->link = &call->next;
+	hulld->execs = call;
+	frame_reader_init(&call->reader, HULL_FRAME_MAX);
+	buf_init(&call->spec, 2 * HULL_SPEC_MAX);
+	call->deadline = loop_add_timer(hulld->loop, on_deadline, call);
+	call->opening = agent_open(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_EXEC, 0,
+		OPEN_TIMEOUT_MS, on_opened, call);
+	if (!call->deadline || !call->opening || frame_put(&call->spec, HULL_FRAME_SPEC, text, (uint32_t)strlen(text)) < 0)
+		abort();
+	return call;
+}
+
+void exec_http(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct machine *m = machine_http_find(hulld, req);
+	struct exec_spec spec;
+	struct problem problem;
+	json_t *dumped;
+
+	if (!m || request_read(req, &exec_spec_table, &spec) < 0)
+		return;
+	dumped = json_dump(&exec_spec_table, &spec);
+	if (m->record.state != MACHINE_RUNNING) {
+		problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name,
+			machine_state_names[m->record.state]);
+		problem_set_hint(&problem, "programs are executed in a machine that runs");
+		request_refuse(req, &problem);
+	} else if (spec.tty && !request_wants_upgrade(req)) {
+		problem_set(&problem, PROBLEM_INVALID_FIELD, "tty", "a terminal needs a connection that streams");
+		problem_set_hint(&problem, "send Connection: Upgrade and Upgrade: " EXEC_PROTOCOL);
+		request_refuse(req, &problem);
+	} else {
+		request_on_gone(req, on_gone, call_new(hulld, m, req, dumped));
+	}
+	json_decref(dumped);
+	json_done(&exec_spec_table, &spec);
+}
+
+void execs_end(struct hulld *hulld)
+{
+	struct exec_call *call = hulld->execs, *next;
+
+	/* Who waits for an answer is told by http_free() that none will come, and who for a 101 likewise. */
+	for (; call; call = next) {
+		next = call->next;
+		if (call->stream)
+			call_free(call);
+	}
+}

@@ -1,0 +1,65 @@
+/* What http.c and http_route.c share: a request and where it came from. Nobody else's. */
+#ifndef HULL_API_HTTP_REQUEST_H
+#define HULL_API_HTTP_REQUEST_H
+
+#include "api/http.h"
+#include "common/buf.h"
+
+#include <microhttpd.h>
+
+#define LISTENERS_MAX 2
+
+struct listener {
+	struct http *http;
+	struct MHD_Daemon *daemon;
+	const char *token;
+	struct loop_source *events, *timer;
+};
+
+struct http {
+	struct loop *loop;
+	const struct http_route *routes;
+	void *ctx;
+	struct listener listeners[LISTENERS_MAX];
+	size_t n_listeners;
+	struct request *requests; /* all there are */
+	bool ending;		  /* none is taken any more */
+};
+
+struct request {
+	struct http *http;
+	struct listener *listener;
+	struct MHD_Connection *connection;
+	const struct http_route *route; /* NULL when none matches; it is then refused */
+	char param[128];
+	struct buf body;
+	bool too_large;
+	bool handled;	/* the handler has been called */
+	bool suspended;
+	bool client_gone;
+	struct MHD_Response *response; /* until it is queued */
+	int status;
+	void *upload;
+	void (*gone)(void *ctx);
+	void *gone_ctx;
+	const struct http_stream_ops *stream;
+	void *stream_ctx;
+	http_upgraded_fn upgraded; /* until it was called */
+	void *upgraded_ctx;
+	struct loop_source *peer; /* watches the socket while suspended */
+	struct request *next, **prev;
+};
+
+/* A field of the head, or NULL. */
+const char *request_header(const struct request *req, const char *name);
+
+/* http_route.c. Each leaves the request refused (it then has a response) when it is not to be served. */
+
+/* Does it come with the token (NULL: none is needed)? */
+bool http_authorize(struct request *req, const char *token);
+/* Finds its route, and the path's {parameter}. */
+void http_find_route(struct request *req, const char *url, const char *method);
+/* Are its query and what is known of its body as the route has them? */
+void http_check_request(struct request *req);
+
+#endif

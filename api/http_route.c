@@ -1,0 +1,126 @@
+/* Which route a request is for, and whether it may be served: all that its head decides. */
+#include "api/http_request.h"
+
+#include <string.h>
+#include <strings.h>
+
+/* Does `url` fit `path`? Copies the segment in the place of {…} to `param`. */
+static bool path_fits(const char *path, const char *url, char *param, size_t size)
+{
+	const char *brace = strchr(path, '{');
+	size_t before = brace ? (size_t)(brace - path) : 0, len;
+
+	param[0] = '\0';
+	if (!brace)
+		return strcmp(path, url) == 0;
+	if (strncmp(path, url, before) != 0)
+		return false;
+	len = strcspn(url + before, "/");
+	if (len == 0 || len >= size || strcmp(strchr(brace, '}') + 1, url + before + len) != 0)
+		return false;
+	memcpy(param, url + before, len);
+	param[len] = '\0';
+	return true;
+}
+
+static void refuse_method(struct request *req, const char *url, const char *method)
+{
+	char param[sizeof(req->param)], allow[64] = "";
+	const struct http_route *route;
+
+	for (route = req->http->routes; route->method; route++)
+		if (path_fits(route->path, url, param, sizeof(param)))
+			snprintf(allow + strlen(allow), sizeof(allow) - strlen(allow), "%s%s", allow[0] ? ", " : "",
+				route->method);
+	if (!allow[0]) {
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no %.120s here", url);
+		return;
+	}
+	request_refuse_with(req, PROBLEM_METHOD_NOT_ALLOWED, NULL, "%.20s is not one of %s", method, allow);
+	MHD_add_response_header(req->response, MHD_HTTP_HEADER_ALLOW, allow);
+}
+
+void http_find_route(struct request *req, const char *url, const char *method)
+{
+	const struct http_route *route;
+	int pass;
+
+	/* HEAD is GET without the body, unless a route of its own says otherwise. */
+	for (pass = 0; pass < 2; pass++) {
+		for (route = req->http->routes; route->method; route++)
+			if (strcmp(route->method, method) == 0 &&
+				path_fits(route->path, url, req->param, sizeof(req->param))) {
+				req->route = route;
+				return;
+			}
+		if (strcmp(method, "HEAD") != 0)
+			break;
+		method = "GET";
+	}
+	refuse_method(req, url, method);
+}
+
+/* Compares in a time that does not depend on where the difference is. */
+static bool same_token(const char *a, const char *b)
+{
+	size_t len_a = strlen(a), len_b = strlen(b);
+	unsigned char difference = len_a != len_b;
+
+	for (size_t i = 0; i < len_a; i++)
+		difference |= (unsigned char)(a[i] ^ b[len_b ? i % len_b : 0]);
+	return difference == 0;
+}
+
+bool http_authorize(struct request *req, const char *token)
+{
+	static const char scheme[] = "Bearer ";
+	const char *given = request_header(req, MHD_HTTP_HEADER_AUTHORIZATION);
+	struct problem problem;
+
+	if (!token)
+		return true;
+	if (given && strncasecmp(given, scheme, strlen(scheme)) == 0 && same_token(given + strlen(scheme), token))
+		return true;
+	problem_set(&problem, PROBLEM_UNAUTHORIZED, NULL, given ? "the token is wrong" : "a token is needed");
+	problem_set_hint(&problem, "send Authorization: Bearer TOKEN");
+	request_refuse(req, &problem);
+	return false;
+}
+
+static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	struct request *req = ctx;
+	const struct http_query *query = req->route->queries;
+
+	(void)kind;
+	(void)value;
+	for (; query && query->name; query++)
+		if (strcmp(query->name, key) == 0)
+			return MHD_YES;
+	request_refuse_with(req, PROBLEM_UNKNOWN_FIELD, key, "unknown query parameter");
+	return MHD_NO;
+}
+
+static void check_body(struct request *req)
+{
+	const char *type = request_header(req, MHD_HTTP_HEADER_CONTENT_TYPE);
+	struct problem problem;
+
+	if (req->route->body != HTTP_BODY_JSON && req->route->body != HTTP_BODY_JSON_OPTIONAL)
+		return;
+	if (request_content_length(req) > (int64_t)HTTP_JSON_MAX) {
+		request_refuse_with(
+			req, PROBLEM_PAYLOAD_TOO_LARGE, NULL, "a JSON body may have at most %u bytes", HTTP_JSON_MAX);
+	} else if (type && strncasecmp(type, "application/json", strlen("application/json")) != 0) {
+		problem_set(&problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, NULL, "the body is %.80s", type);
+		problem_set_hint(&problem, "send Content-Type: application/json");
+		request_refuse(req, &problem);
+	}
+}
+
+void http_check_request(struct request *req)
+{
+	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, check_query, req);
+	if (!req->response)
+		check_body(req);
+}
