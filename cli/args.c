@@ -196,6 +196,15 @@ static int read_word(struct args *args, const struct command *commands, char *wo
 	return args->command ? 0 : refuse_word(commands, args->noun, word, fail);
 }
 
+/* With all its operands there, a word is the first of the command for the machine, and what follows is the
+ * command's. */
+static bool begins_rest(const struct args *args)
+{
+	const struct command *c = args->command;
+
+	return c && c->takes_command && args->n_operands == (size_t)c->max_operands;
+}
+
 static int check_operands(const struct args *args, struct failure *fail)
 {
 	const struct command *c = args->command;
@@ -213,9 +222,6 @@ static int check_operands(const struct args *args, struct failure *fail)
 	}
 	if (c->max_operands >= 0 && args->n_operands > (size_t)c->max_operands) {
 		failure_usage(fail, args->operands[c->max_operands], "one argument too many");
-		if (c->takes_command)
-			return failure_hint(fail, "a command for the machine follows `--`: hull %s … -- %s …",
-				c->short_form ? c->short_form : c->name, args->operands[c->max_operands]);
 		return failure_hint(fail, "usage: hull %s %s", c->short_form ? c->short_form : c->name, c->operands);
 	}
 	return 0;
@@ -245,6 +251,10 @@ int args_parse(struct args *ret, const struct command *commands, int argc, char 
 			r = read_long(ret, argc, argv, &i, fail);
 		} else if (argv[i][0] == '-' && argv[i][1]) {
 			r = read_letters(ret, argc, argv, &i, fail);
+		} else if (begins_rest(ret)) {
+			ret->rest = argv + i;
+			ret->n_rest = (size_t)(argc - i);
+			break;
 		} else {
 			r = read_word(ret, commands, argv[i], fail);
 		}

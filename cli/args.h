@@ -21,7 +21,7 @@ struct command {
 	const char *short_form; /* "ps"; NULL: none */
 	const char *operands;  /* as the usage line shows them; "" when there are none */
 	int min_operands, max_operands; /* max -1: any number */
-	bool takes_command;    /* what follows "--" is a command to run in the machine */
+	bool takes_command;    /* what follows the operands, or "--", is a command to run in the machine */
 	const struct option_def *options; /* NULL: only the common ones */
 	const char *summary;   /* one sentence */
 	int failure_status;    /* exit status on failure; 0: 1 */
@@ -42,7 +42,7 @@ struct args {
 	size_t n_values;
 	char **operands; /* owned array of borrowed strings */
 	size_t n_operands;
-	char **rest; /* what stood after "--"; borrowed */
+	char **rest; /* the command for the machine; borrowed */
 	size_t n_rest;
 };
 

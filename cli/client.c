@@ -1,11 +1,10 @@
 /* Requests to the API. */
 #include "cli/client.h"
 
-#include "common/buf.h"
+#include "cli/transfer.h"
 #include "common/io.h"
 #include "common/json.h"
 
-#include <curl/curl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -22,21 +21,6 @@ struct client {
 	int signal_fd;	 /* -1: signals have their usual effect */
 	bool interruptible; /* a signal ends a plain request */
 	CURL *beside;	 /* client_post_beside(): running or done; NULL: none */
-};
-
-struct transfer {
-	struct client *client;
-	CURL *easy;
-	struct curl_slist *headers;
-	struct buf answer;
-	int out; /* -1: everything into `answer` */
-	int out_error;
-	int in;
-	uint64_t in_offset;
-	const char *label;
-	int drawn; /* per cent on the screen; -1: none */
-	bool done;
-	CURLcode result;
 };
 
 struct client *client_new(const struct args *args, struct failure *fail)
@@ -78,6 +62,11 @@ void client_free(struct client *client)
 	close_fd(client->signal_fd);
 	context_done(&client->context);
 	free(client);
+}
+
+const struct context *client_context(const struct client *client)
+{
+	return &client->context;
 }
 
 const char *client_url(const struct client *client)
@@ -193,7 +182,7 @@ static CURL *new_easy(struct client *client, const char *method, const char *pat
 	return easy;
 }
 
-static void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path)
+void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path)
 {
 	*t = (struct transfer){.client = client, .out = -1, .in = -1, .drawn = -1};
 	buf_init(&t->answer, ANSWER_MAX);
@@ -202,7 +191,7 @@ static void transfer_init(struct transfer *t, struct client *client, const char 
 	curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
 }
 
-static void transfer_done(struct transfer *t)
+void transfer_done(struct transfer *t)
 {
 	curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->headers);
@@ -279,7 +268,7 @@ static int transfer_run(struct transfer *t, void (*on_signal)(void *ctx, int sig
 
 /* ---- what went wrong ---- */
 
-static int refuse_connection(struct transfer *t, struct failure *fail)
+int transfer_refuse_connection(struct transfer *t, struct failure *fail)
 {
 	const struct context *context = &t->client->context;
 	long number = 0;
@@ -298,8 +287,7 @@ static int refuse_connection(struct transfer *t, struct failure *fail)
 		&fail->error, EIO, "%s (%s): %s", context->url, context->source, curl_easy_strerror(t->result));
 }
 
-/* An answer that is not 2xx: an RFC 9457 problem, or something else that answered. */
-static int refuse_status(struct transfer *t, long status, struct failure *fail)
+int transfer_refuse_status(struct transfer *t, long status, struct failure *fail)
 {
 	json_t *problem = t->answer.len ? json_parse(t->answer.data, t->answer.len, NULL) : NULL;
 	const json_t *detail = json_object_get(problem, "detail"), *title = json_object_get(problem, "title");
@@ -333,8 +321,8 @@ static int transfer_outcome(struct transfer *t, struct failure *fail)
 	/* A server that refuses an upload answers and closes before it read everything. */
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (t->result != CURLE_OK && status < 400)
-		return refuse_connection(t, fail);
-	return status >= 200 && status <= 299 ? 0 : refuse_status(t, status, fail);
+		return transfer_refuse_connection(t, fail);
+	return status >= 200 && status <= 299 ? 0 : transfer_refuse_status(t, status, fail);
 }
 
 /* ---- requests ---- */

@@ -18,6 +18,7 @@ struct client *client_new(const struct args *args, struct failure *fail);
 void client_free(struct client *client);
 DEFINE_CLEANUP(struct client *, client_free)
 
+const struct context *client_context(const struct client *client); /* borrowed */
 const char *client_url(const struct client *client);
 /* From now on SIGINT, SIGTERM and SIGHUP are blocked and read here instead. 0 or -errno with `fail` set. */
 int client_catch_signals(struct client *client, struct failure *fail);

@@ -5,7 +5,7 @@
 #include "cli/args.h"
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], images_options[], image_build_options[];
+	run_options[], exec_options[], images_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -20,6 +20,9 @@ int machine_inspect_run(const struct args *args, struct failure *fail);
 
 /* run.c */
 int machine_run_run(const struct args *args, struct failure *fail);
+
+/* exec.c */
+int machine_exec_run(const struct args *args, struct failure *fail);
 
 /* image.c */
 int image_list_run(const struct args *args, struct failure *fail);

@@ -15,12 +15,16 @@ hull_SOURCES = \
 	cli/client.c cli/client.h \
 	cli/commands.h \
 	cli/context.c cli/context.h \
+	cli/exec.c \
 	cli/image.c \
 	cli/image_build.c cli/image_build.h \
 	cli/image_stages.c \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
-	cli/run.c
+	cli/run.c \
+	cli/session.c cli/session.h \
+	cli/transfer.h \
+	cli/upgrade.c cli/upgrade.h
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS)
 
 # The script that ends both stages of an image build, as a string.

@@ -27,8 +27,10 @@ static int version_run(const struct args *args, struct failure *fail)
 }
 
 static const struct command commands[] = {
-	{"machine run", "run", "IMAGE [-- COMMAND...]", 1, 1, true, run_options,
+	{"machine run", "run", "IMAGE [COMMAND...]", 1, 1, true, run_options,
 		"Create and start a machine, show its output, exit with its status", EXIT_RUN_FAILED, machine_run_run},
+	{"machine exec", "exec", "MACHINE COMMAND...", 1, 1, true, exec_options,
+		"Run a program in a machine, with its input, output and exit status", EXIT_RUN_FAILED, machine_exec_run},
 	{"machine list", "ps", "", 0, 0, false, machines_options, "List machines", 0, machine_list_run},
 	{"machine logs", "logs", "MACHINE", 1, 1, false, logs_options, "Show what a machine printed", 0,
 		machine_logs_run},

@@ -252,3 +252,28 @@ int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 	*ret = spec;
 	return 0;
 }
+
+static int add_exec_texts(const struct args *args, json_t *spec, struct failure *fail)
+{
+	const char *user = args_value(args, "user"), *workdir = args_value(args, "workdir");
+	int r = user ? set_text(spec, "user", "--user", user, fail) : 0;
+
+	return r == 0 && workdir ? set_text(spec, "workdir", "--workdir", workdir, fail) : r;
+}
+
+int exec_spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
+{
+	json_t *spec = json_object();
+	int r = add_exec_texts(args, spec, fail);
+
+	if (r == 0)
+		r = add_env(args, spec, fail);
+	if (r == 0)
+		r = add_command(args, spec, fail);
+	if (r < 0) {
+		json_decref(spec);
+		return r;
+	}
+	*ret = spec;
+	return 0;
+}

@@ -52,6 +52,13 @@ static void options_stand_anywhere_and_take_values_both_ways(void **state)
 	assert_string_equal(args_value(&args, "host"), "unix:///x");
 	assert_string_equal(args.command->short_form, "ps");
 	args_done(&args);
+	/* A command for the machine follows its operand, and its options are its own. */
+	assert_int_equal(PARSE(&args, &fail, "run", "--name", "web", "img", "ls", "--detach"), 0);
+	assert_int_equal(args.n_operands, 1);
+	assert_int_equal(args.n_rest, 2);
+	assert_string_equal(args.rest[1], "--detach");
+	assert_false(args_flag(&args, "detach"));
+	args_done(&args);
 }
 
 static void mistakes_are_refused_with_the_nearest_name(void **state)
@@ -71,7 +78,6 @@ static void mistakes_are_refused_with_the_nearest_name(void **state)
 	REFUSED("machine list", "machine", "lits");
 	REFUSED("--name", "run", "--nmae", "x", "img");
 	REFUSED("usage: hull run", "run");
-	REFUSED("follows `--`", "run", "img", "ls");
 	REFUSED("", "run", "img", "--detach=1");
 	REFUSED("", "run", "img", "--name");
 	REFUSED("", "run", "");
