@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Taking a distribution's kernel and modules apart, so that nobody decompresses or verifies them at boot. Read by
-# fetch-kernel, make-initramfs and kvmhost. Each function says what is wrong on standard error and returns 1.
+# fetch-kernel, build-kernel, make-initramfs and kvmhost. Each function says what is wrong on standard error and returns 1.
 
 complain() {
 	echo "$*" >&2
@@ -79,4 +79,16 @@ find_kernel_package() { # NAME CACHE
 		package=${asked% *} version=${asked#* }
 	fi
 	[ -n "$package" ]
+}
+
+# What the cache has of a kernel, into a folder: what differs is replaced at once.
+copy_kernel() { # CACHED OUTPUT
+	mkdir -p "$2/lib"
+	for file in vmlinuz vmlinux release config; do
+		[ -e "$1/$file" ] || continue # a stock kernel's configuration is not kept
+		cmp -s "$1/$file" "$2/$file" && continue
+		cp "$1/$file" "$2/$file.new"
+		mv "$2/$file.new" "$2/$file"
+	done
+	ln -sfnT "$(cd "$1" && pwd)/lib/modules" "$2/lib/modules"
 }

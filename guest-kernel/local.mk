@@ -1,4 +1,4 @@
-# guest-kernel: what runs inside a machine. hull-init, the stock kernel it is for, and the initramfs they meet in.
+# guest-kernel: what runs inside a machine. hull-init, the kernels it is for, stock and tuned, and the initramfs they meet in.
 noinst_LIBRARIES += libhull-guest.a
 libhull_guest_a_SOURCES = \
 	guest-kernel/agent.c guest-kernel/agent.h \
@@ -24,7 +24,10 @@ hull_init_SOURCES = guest-kernel/hull_init.c
 hull_init_LDFLAGS = $(STATIC_PIE_LDFLAGS)
 hull_init_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 
-dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/make-initramfs guest-kernel/kernel-files.sh
+dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/build-kernel guest-kernel/make-initramfs \
+	guest-kernel/kernel-files.sh
+kernelconfigdir = $(pkglibexecdir)
+dist_kernelconfig_DATA = guest-kernel/tuned.config guest-kernel/tracing.config
 
 # Not part of `all`: the kernel is downloaded. Leaves guest/vmlinux and guest/initramfs.cpio in the build folder.
 .PHONY: guest install-guest
@@ -33,11 +36,22 @@ guest: hull-init
 	$(AM_V_at)$(srcdir)/guest-kernel/make-initramfs --kernel-modules guest/lib/modules \
 		--release "`cat guest/release`" --init hull-init --output guest/initramfs.cpio
 
-install-guest: guest
+# Not either: it takes minutes, once. Leaves the same in guest-tuned. KERNEL_CONFIG
+# are files that add to its configuration.
+.PHONY: guest-kernel
+guest-kernel: hull-init
+	$(AM_V_GEN)$(srcdir)/guest-kernel/build-kernel $(KERNEL_CONFIG:%=--config %) --output guest-tuned
+	$(AM_V_at)$(srcdir)/guest-kernel/make-initramfs --kernel-modules guest-tuned/lib/modules \
+		--release "`cat guest-tuned/release`" --init hull-init --output guest-tuned/initramfs.cpio
+
+# The tuned one where it was built.
+install-guest:
+	if test ! -e guest-tuned/initramfs.cpio; then $(MAKE) guest; fi
 	$(MKDIR_P) "$(DESTDIR)$(libdir)/hull/guest"
-	$(INSTALL_DATA) guest/vmlinux guest/initramfs.cpio "$(DESTDIR)$(libdir)/hull/guest"
+	guest=guest; test ! -e guest-tuned/initramfs.cpio || guest=guest-tuned; \
+	$(INSTALL_DATA) $$guest/vmlinux $$guest/initramfs.cpio "$(DESTDIR)$(libdir)/hull/guest"
 
 clean-local: clean-guest
 .PHONY: clean-guest
 clean-guest:
-	rm -rf guest
+	rm -rf guest guest-tuned

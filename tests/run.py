@@ -3,7 +3,7 @@
 
 Suites, in this order: the tree's own rules (tests/rules), the unit tests, the unit tests again under ASan and UBSan, and the
 system tests: those that need no KVM, and those that do, inside tools/kvmhost. None is left out on a machine without
-/dev/kvm.
+/dev/kvm. On request those with KVM run once more, on the tuned guest kernel (make guest-kernel).
 """
 import argparse
 import concurrent.futures
@@ -99,10 +99,10 @@ def run_here(tests, folder, extra):
     return captured(PYTEST + ["-m", "not kvm", f"--junitxml={folder / 'report.xml'}", *extra, tests], TOP)
 
 
-def run_in_kvmhost(tests, folder, extra):
+def run_in_kvmhost(tests, folder, extra, marks="kvm and not tuned"):
     """What of it does, on a host of its own, whose /out is `folder` afterwards. A host that died took its tests' results
     with it, so they run once more, and it is said."""
-    inner = PYTEST + ["-m", "kvm", "--junitxml=/out/report.xml", *extra, tests]
+    inner = PYTEST + ["-m", marks, "--junitxml=/out/report.xml", *extra, tests]
     command = [TOP / "tools" / "kvmhost", "run", "-m", 7168, "-t", 1800, "--", *inner]
     result = captured(command, folder.parent)
     if result.returncode == HOST_DIED and not (folder / "report.xml").exists():
@@ -132,6 +132,17 @@ def system_files(build, marked_kvm):
             yield run_in_kvmhost, build / "kvm" / tests.stem / "kvmhost-out", tests
 
 
+def tuned_kernel_tests(build, count, extra):
+    """The tests that need KVM, with the tuned kernel in the place of the stock one."""
+    os.environ["HULL_GUEST"] = str(build / "guest-tuned")
+
+    def run(tests, folder, extra):
+        return run_in_kvmhost(tests, folder, extra, "kvm")
+
+    run_files([(run, build / "kvm-tuned" / tests.stem / "kvmhost-out", tests) for _, _, tests in system_files(build, True)], count, extra)
+    del os.environ["HULL_GUEST"]
+
+
 def run_files(files, count, extra):
     """Two at a time: an emulated host is one processor, and whoever waits for one uses none."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
@@ -158,14 +169,16 @@ def main():
     parts = {
         "kvm": lambda build, count, extra: run_files(system_files(build, True), count, extra),
         "no-kvm": lambda build, count, extra: run_files(system_files(build, False), count, extra),
+        "tuned": tuned_kernel_tests,
     }
     parser.add_argument("--only", choices=suites | parts, action="append",
                         help="run this suite, or a part of the system tests; may be repeated")
+    parser.add_argument("--tuned", action="store_true", help="the tests with KVM on the tuned guest kernel, too")
     parser.add_argument("extra", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     os.environ["HULL_BUILD"] = str(options.build)
     total, failed = Count(), []
-    for name in options.only or suites:
+    for name in [*(options.only or suites), *(["tuned"] if options.tuned else [])]:
         count, start = Count(), time.monotonic()
         print(f"\n== {name}", flush=True)
         (suites | parts)[name](options.build, count, options.extra)

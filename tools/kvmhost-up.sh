@@ -16,7 +16,16 @@ copy_hull() { # NAME TARGET
 		"$hull"/lib/*/hull/"$1"; do
 		[ -f "$file" ] && cp -L "$file" "$2" && return
 	done
-	fail 125 "$1 is not in $hull: run make and make guest there"
+	fail 125 "$1 is not in $hull: run make there"
+}
+
+# Sets `guest` to the folder of what machines boot: the tuned kernel's where that was built.
+find_guest() {
+	for guest in "$hull/guest-tuned" "$hull/guest" "$hull/lib/hull/guest" "$hull"/lib/*/hull/guest; do
+		guest=${HULL_GUEST:-$guest}
+		[ -f "$guest/vmlinux" ] && [ -f "$guest/initramfs.cpio" ] && return
+	done
+	fail 125 "no guest kernel in ${HULL_GUEST:-$hull}: run make guest there"
 }
 
 # The inside's /etc: the least that programs expect, and of this machine what belongs to its /usr.
@@ -105,9 +114,8 @@ make_up_files() { # FOLDER
 	for name in hulld hull-vmm hull-ingress; do
 		copy_hull "$name" "$1/root-files/opt/hull/$name"
 	done
-	for name in vmlinux initramfs.cpio; do
-		copy_hull "guest/$name" "$1/root-files/opt/hull/$name"
-	done
+	find_guest
+	cp -L "$guest/vmlinux" "$guest/initramfs.cpio" "$1/root-files/opt/hull/"
 	cp "$state/token" "$1/root-files/opt/hull/token"
 	chmod 600 "$1/root-files/opt/hull/token"
 	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
@@ -159,10 +167,7 @@ up_here() {
 		find_helper "$name"
 		set -- "$@" "$helper"
 	done
-	guest=$hull/guest
-	for dir in "$hull/lib/hull/guest" "$hull"/lib/*/hull/guest; do
-		[ ! -e "$dir/vmlinux" ] || guest=$dir
-	done
+	find_guest
 	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
 		"$1" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \

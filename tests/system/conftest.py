@@ -1,8 +1,8 @@
 """What system tests share: a guest's initramfs made from a shell script, and a monitor started from a configuration.
 
-HULL_BUILD    the build folder (default: build)
-HULL_KERNEL   the guest's kernel, a bzImage (default: guest/vmlinuz in the build folder, made by `make guest`)
-HULL_MODULES  the folder of that kernel's modules (default: guest/lib/modules in the build folder)
+HULL_BUILD  the build folder (default: build)
+HULL_GUEST  the folder of the guest's kernel, its modules and its initramfs (default: guest in the build folder, the stock kernel's, made
+            by `make guest`; the tuned kernel's is guest-tuned, made by `make guest-kernel`)
 """
 import functools
 import http.client
@@ -22,6 +22,7 @@ from guest_image import Cpio, make_initramfs  # noqa: F401 (tests have Cpio from
 
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build")).resolve()
+GUEST = Path(os.environ.get("HULL_GUEST", BUILD / "guest")).resolve()
 DEADLINE = 120  # seconds, for whatever a guest on an emulated host is waited for
 
 
@@ -198,25 +199,21 @@ class Counts:
 
 @pytest.fixture(scope="session")
 def kernel():
-    path = Path(os.environ.get("HULL_KERNEL", BUILD / "guest" / "vmlinuz"))
+    """As a bzImage."""
+    path = GUEST / "vmlinuz"
     assert path.exists(), f"no guest kernel at {path}: run `make guest`"
     return path
 
 
 @pytest.fixture(scope="session")
-def vmlinux(kernel, tmp_path_factory):
+def vmlinux(kernel):
     """The same kernel as ELF file, which need not unpack itself: seconds less on an emulated host."""
-    made = kernel.with_name("vmlinux")  # `make guest` has cut it out already
-    if made.exists():
-        return made
-    path = tmp_path_factory.mktemp("vmlinux") / "vmlinux"
-    subprocess.run([TOP / "tests" / "system" / "extract_vmlinux.py", kernel, path], check=True)
-    return path
+    return kernel.with_name("vmlinux")
 
 
 @pytest.fixture(scope="session")
 def modules_folder():
-    path = Path(os.environ.get("HULL_MODULES", BUILD / "guest" / "lib" / "modules"))
+    path = GUEST / "lib" / "modules"
     assert path.exists(), f"no guest modules at {path}: run `make guest`"
     return path
 

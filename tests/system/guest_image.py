@@ -13,9 +13,9 @@ class Cpio:
         self.data = bytearray()
         self.inode = 0
 
-    def _entry(self, name, mode, content=b""):
+    def _entry(self, name, mode, content=b"", device=(0, 0)):
         self.inode += 1
-        fields = [self.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
+        fields = [self.inode, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name) + 1, 0]
         self.data += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
         self.data += b"\0" * (-len(self.data) % 4) + content
         self.data += b"\0" * (-len(self.data) % 4)
@@ -26,6 +26,9 @@ class Cpio:
     def file(self, name, content, mode=0o755):
         self._entry(name, stat.S_IFREG | mode, content)
 
+    def device(self, name, major, minor):
+        self._entry(name, stat.S_IFCHR | 0o600, device=(major, minor))
+
     def link(self, name, target):
         self._entry(name, stat.S_IFLNK | 0o777, target.encode())
 
@@ -35,8 +38,11 @@ class Cpio:
 
 
 def module(folder, name):
-    """A kernel module's bytes, by its name, unpacked. (Walking the folder would take a minute over 9p.)"""
+    """A kernel module's bytes, by its name, unpacked; none of one that is built in. (Walking the folder would take a minute over
+    9p.)"""
     for order in folder.glob("*/modules.order"):
+        if f"/{name}.ko\n" in order.with_name("modules.builtin").read_text().replace("-", "_"):
+            return b""
         for line in order.read_text().split():
             if Path(line).stem.replace("-", "_") == name:
                 path = order.parent / line
@@ -56,7 +62,8 @@ def make_initramfs(path, script, modules_folder, modules=(), files=None):
     archive.file("bin/busybox", Path("/bin/busybox").read_bytes())
     archive.link("bin/sh", "busybox")
     for number, name in enumerate(modules):
-        archive.file(f"modules/{number:02}-{name}.ko", module(modules_folder, name), 0o644)
+        if content := module(modules_folder, name):
+            archive.file(f"modules/{number:02}-{name}.ko", content, 0o644)
     for name, content in (files or {}).items():
         archive.file(name, content)
     archive.file("init", "\n".join(init).encode() + b"\n")

@@ -62,7 +62,7 @@ class Hulld:
         self.socket = self.run / "hulld.sock"
         self.log = self.folder / "hulld.log"
         self.options = {"--vmm": BUILD / "hull-vmm", "--ingress": BUILD / "hull-ingress",
-                        "--kernel": BUILD / "guest" / "vmlinux", "--initrd": BUILD / "guest" / "initramfs.cpio"}
+                        "--kernel": GUEST / "vmlinux", "--initrd": GUEST / "initramfs.cpio"}
         self.extra = list(options)
         self.env = dict(os.environ, **(env or {}))
         self.process = None

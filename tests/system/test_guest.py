@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, DEADLINE, TOP, Cpio
+from conftest import BUILD, DEADLINE, GUEST, TOP, Cpio
 
 pytestmark = pytest.mark.kvm
 
@@ -53,7 +53,7 @@ class Machine:
         if not self.scratch.exists():
             subprocess.run(["mkfs.ext4", "-q", "-F", self.scratch, "64M"], check=True)
         config = {
-            "boot-source": {"kernel_image_path": str(kernel), "initrd_path": str(BUILD / "guest/initramfs.cpio"),
+            "boot-source": {"kernel_image_path": str(kernel), "initrd_path": str(GUEST / "initramfs.cpio"),
                             "initrd_append_path": str(folder / "guest.cpio"),
                             "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
             "machine-config": {"vcpu_count": 1, "mem_size_mib": 192},

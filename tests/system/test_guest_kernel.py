@@ -1,0 +1,175 @@
+"""The tuned guest kernel: how it is built (of a source that is no kernel's, which takes no minutes), and what it can do."""
+import os
+import subprocess
+import textwrap
+
+import pytest
+
+from conftest import TOP
+
+BUILDER = TOP / "guest-kernel" / "build-kernel"
+RELEASE = "6.12.117-hull"
+
+# A source package's Makefile that does what build-kernel asks of a kernel's, and tells of it in $BUILT.
+MAKEFILE = textwrap.dedent(f"""\
+    allnoconfig:
+    \tgrep -v CONFIG_UNKNOWN $(KCONFIG_ALLCONFIG) > $(O)/.config
+    bzImage:
+    \techo built >> $(BUILT)
+    \t! grep -q CONFIG_BROKEN $(O)/.config
+    \tmkdir -p $(O)/include/config $(O)/arch/x86/boot
+    \techo {RELEASE} > $(O)/include/config/kernel.release
+    \techo the kernel of $(KBUILD_BUILD_USER) > $(O)/vmlinux
+    \techo packed > $(O)/arch/x86/boot/bzImage
+    \techo kernel/drivers/virtio/virtio_mmio.ko > $(O)/modules.builtin
+    \t: > $(O)/modules.builtin.modinfo
+    """)
+
+APT_CACHE = '#!/bin/sh\n[ "${4:-$3}" = linux-source-6.12 ] && echo "Version: 6.12.117-1"\n'
+APT_GET = '#!/bin/sh\n[ -e "$PACKAGE" ] && cp "$PACKAGE" .\n'
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The package."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "linux-source-6.12").mkdir()
+    (folder / "linux-source-6.12/Makefile").write_text(MAKEFILE)
+    (folder / "tree/usr/src").mkdir(parents=True)
+    (folder / "tree/DEBIAN").mkdir()
+    (folder / "tree/DEBIAN/control").write_text("Package: linux-source-6.12\nVersion: 6.12.117-1\nArchitecture: all\n"
+                                                "Maintainer: nobody\nDescription: none\n")
+    subprocess.run(["tar", "-cJf", "tree/usr/src/linux-source-6.12.tar.xz", "linux-source-6.12"], cwd=folder, check=True)
+    subprocess.run(["dpkg-deb", "-b", "tree", "source.deb"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return folder / "source.deb"
+
+
+class Builder:
+    def __init__(self, folder, source):
+        self.folder, self.cache, self.output, self.built = folder, folder / "cache", folder / "out", folder / "built"
+        (folder / "bin").mkdir()
+        for name, script in (("apt-cache", APT_CACHE), ("apt-get", APT_GET), ("flex", "#!/bin/sh\n"), ("bison", "#!/bin/sh\n"),
+                             ("bc", "#!/bin/sh\n"), ("gcc", "#!/bin/sh\n[ \"$1\" != -E ] || cat >/dev/null; echo gcc 12\n")):
+            (folder / "bin" / name).write_text(script)
+            (folder / "bin" / name).chmod(0o755)
+        self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PACKAGE": str(source),
+                            "BUILT": str(self.built)}
+
+    def __call__(self, *arguments):
+        return subprocess.run([BUILDER, "--cache", self.cache, "--output", self.output, *arguments], env=self.environment,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    def addition(self, *lines):
+        path = self.folder / "addition.config"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def builds(self):
+        return len(self.built.read_text().splitlines()) if self.built.exists() else 0
+
+    def entries(self):
+        return sorted(path.name for path in self.cache.iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def builder(tmp_path, source):
+    return Builder(tmp_path, source)
+
+
+def test_it_is_built_once_of_equal_input(builder):
+    for _ in range(2):
+        result = builder()
+        assert result.returncode == 0, result.stderr
+        assert (builder.output / "vmlinux").read_text() == "the kernel of hull\n"
+        assert (builder.output / "release").read_text() == RELEASE + "\n"
+    assert builder.builds() == 1
+    assert (builder.output / "vmlinuz").exists()
+    assert "CONFIG_IO_URING=y" in (builder.output / "config").read_text()
+    assert "virtio_mmio" in (builder.output / "lib/modules" / RELEASE / "modules.builtin").read_text()
+    assert (builder.output / "lib/modules" / RELEASE / "modules.dep").exists(), "make-initramfs asks for it"
+
+
+def test_another_configuration_is_another_kernel(builder):
+    assert builder().returncode == 0
+    assert builder("--config", builder.addition("# only a remark")).returncode == 0
+    assert builder.builds() == 1, "a remark changes no kernel"
+    assert builder("--config", builder.addition("CONFIG_NFS_FS=y", "CONFIG_HZ_250=n")).returncode == 0
+    assert builder.builds() == 2
+    config = (builder.output / "config").read_text().splitlines()
+    assert "CONFIG_NFS_FS=y" in config and "CONFIG_HZ_250=n" in config and "CONFIG_HZ_250=y" not in config
+    assert len(builder.entries()) == 2
+
+
+@pytest.mark.parametrize("lines, reason", [(["CONFIG_UNKNOWN=y"], "does not come to have: CONFIG_UNKNOWN=y"),
+                                           (["CONFIG_BROKEN=y"], "the kernel does not build")])
+def test_a_kernel_that_cannot_be_built_leaves_nothing(builder, lines, reason):
+    result = builder("--config", builder.addition(*lines))
+    assert result.returncode == 1 and reason in result.stderr.splitlines()[-1]
+    assert builder.entries() == [] and not builder.output.exists()
+
+
+def test_a_source_that_cannot_be_had_leaves_nothing(builder):
+    builder.environment["PACKAGE"] = "/nonexistent"
+    result = builder()
+    assert result.returncode == 1 and "cannot download linux-source-6.12 6.12.117-1" in result.stderr
+    assert builder.entries() == []
+    result = builder("--package", "linux-source-0.1")
+    assert result.returncode == 1 and "apt knows no package linux-source-0.1" in result.stderr
+
+
+@pytest.mark.parametrize("arguments, status, reason", [
+    (["--fast"], 2, "usage"), (["--fast", "yes"], 2, "usage"), (["--config"], 2, "usage"),
+    (["--config", "/nonexistent"], 1, "--config: cannot read '/nonexistent'")])
+def test_a_wrong_command_line_is_refused(builder, arguments, status, reason):
+    result = builder(*arguments)
+    assert result.returncode == status and reason in result.stderr
+    assert subprocess.run([BUILDER], capture_output=True, text=True, stdin=subprocess.DEVNULL).returncode == 2
+
+
+def test_a_tool_that_is_missing_is_named(builder):
+    (builder.folder / "bin/gcc").write_text("#!/bin/sh\nexit 1\n")
+    result = builder()
+    assert result.returncode == 1 and "apt-get install libelf-dev" in result.stderr
+
+
+# ---- what it can do ------------------------------------------------------------------------------------------------
+
+FILE_SYSTEMS = {"tmpfs", "overlay", "erofs", "ext4", "squashfs", "fuse", "virtiofs", "cgroup2", "bpf", "mqueue", "binder", "autofs"}
+CONTROLLERS = {"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("deployed") / "deployed"
+    subprocess.run(["cc", "-static", "-O", "-o", path, TOP / "tests/system/deployed.c"], check=True)
+    return path.read_bytes()
+
+
+@pytest.mark.kvm
+@pytest.mark.tuned
+def test_what_people_deploy_is_there_in_64_mib(vmm, vmlinux, initramfs, deployed):
+    """All of it on one processor and in 64 MiB, without a module."""
+    script = f"""[ -e /proc/modules ] && echo guest: modules
+        echo guest: file systems: $(cat /proc/filesystems)
+        mkdir /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup; echo guest: controllers: $(cat /tmp/cgroup/cgroup.controllers)
+        echo guest: pressure: $(cat /proc/pressure/memory)
+        for d in /sys/bus/virtio/drivers/*; do echo guest: driver $(basename $d); done
+        for d in /sys/bus/acpi/drivers/*; do echo guest: driver $(basename $d); done
+        deployed
+        free -m; mount -t tmpfs -o size=24m tmpfs /mnt && head -c 20m /dev/zero > /mnt/file && echo guest: 20 MiB written
+        poweroff -f"""
+    config = {"boot-source": {"kernel_image_path": str(vmlinux), "boot_args": "console=ttyS0 quiet panic=-1",
+                              "initrd_path": str(initramfs(script, files={"bin/deployed": deployed}))},
+              "machine-config": {"vcpu_count": 1, "mem_size_mib": 64}, "entropy": {}, "balloon": {"amount_mib": 0, "deflate_on_oom": True}}
+    machine = vmm(config)
+    assert machine.wait() == 0
+    said = machine.console
+    assert "guest: 20 MiB written" in said and "guest: modules" not in said, said
+    assert FILE_SYSTEMS <= set(said.partition("guest: file systems: ")[2].splitlines()[0].split()), said
+    assert CONTROLLERS <= set(said.partition("guest: controllers: ")[2].splitlines()[0].split()), said
+    assert "guest: pressure: some avg10=" in said
+    for driver in ("virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "virtio_mem", "virtio_pmem", "virtio_console",
+                   "vmw_vsock_virtio_transport", "virtiofs", "button"):
+        assert f"guest: driver {driver}\r\n" in said, (driver, said)
+    answers = [line for line in said.splitlines() if line.endswith(" yes") or " no: " in line]
+    assert len(answers) == 23 and not [line for line in answers if " no: " in line], said
