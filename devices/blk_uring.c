@@ -1,4 +1,4 @@
-/* The io_uring engine: one ring a disk, which can do nothing but input and output.
+/* The io_uring engine: one ring a queue of a disk, which can do nothing but input and output.
  *
  * Theory of operation. seccomp sees io_uring_enter(), not what is in the ring, so the ring is restricted by the kernel
  * instead (IORING_REGISTER_RESTRICTIONS): only the operations below, without flags, and no further registration. That is
@@ -6,7 +6,7 @@
  * taken down in the background, some time after its process is gone, and the disk's lock would stay that long.
  *
  * As many operations are under way as the submission ring has entries, at most; the completion ring has twice as many,
- * so neither can overflow. Calls come from one thread at a time (the device's lock), but not always the same. */
+ * so neither can overflow. Calls come from one thread at a time (the lock of the queue), but not always the same. */
 #include "devices/blk_io.h"
 
 #include "common/checked.h"

@@ -3,11 +3,11 @@
  *
  * Theory of operation. Regions may come, go and be plugged block by block while devices run; lookups take no lock. A region
  * is laid down whole, then published. What goes is hidden first: from then on no lookup finds it, but who found it before
- * may still be at it. So a lookup is made, and what it found is used, on the loop thread or with the device's lock held;
- * and whoever takes memory away, on the loop thread,
+ * may still be at it. So a lookup is made, and what it found is used, on the loop thread, or with the lock held of the device or of
+ * the queue group (devices/queue_group.h) whose queue tells of it; and whoever takes memory away, on the loop thread,
  *
  *	gmem_hide(), or gmem_set_blocks(…, false)
- *	  └▶ asks each device, under its lock, virtio_dev_holds(): its rings, and its requests in flight
+ *	  └▶ asks each device, under its lock and its groups', virtio_dev_holds(): its rings, and its requests in flight
  *	       ├▶ none does: the memory is nobody's any more; gmem_remove()
  *	       └▶ one does: gmem_show(), or gmem_set_blocks(…, true), and the driver is told that it cannot be
  *

@@ -5,6 +5,7 @@ libhull_devices_a_SOURCES =
 libhull_devices_a_SOURCES += \
 	devices/gmem.c devices/gmem.h \
 	devices/metrics.h \
+	devices/queue_group.c devices/queue_group.h \
 	devices/state.c devices/state.h \
 	devices/virtio.c devices/virtio.h \
 	devices/virtio_mmio.c devices/virtio_mmio.h \
@@ -36,7 +37,7 @@ libhull_devices_a_SOURCES += \
 	devices/blk_file.c devices/blk_io.h \
 	devices/blk_sync.c devices/blk_uring.c \
 	devices/virtio_blk.c devices/virtio_blk.h devices/virtio_blk_device.h \
-	devices/virtio_blk_request.c
+	devices/virtio_blk_queue.c devices/virtio_blk_request.c
 
 # What virtio-net and virtio-vsock share: work brought to the loop thread, many receive buffers in one read.
 libhull_devices_a_SOURCES += \

@@ -179,6 +179,8 @@ void virtio_dev_broken(struct virtio_dev *dev, const char *why)
 	log_at(dev->times_broken < BROKEN_LOG_MAX ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
 		"%s needs a reset by its driver: %s", dev->ops->name, why);
 	dev->times_broken++;
+	if (dev->active && dev->ops->broken)
+		dev->ops->broken(dev);
 	/* 2.1.2: the driver is told, if it got as far as DRIVER_OK. */
 	virtio_dev_config_changed(dev);
 }

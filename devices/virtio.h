@@ -8,7 +8,10 @@
  * `lock` guards all of struct virtio_dev and the device's own state behind it; every function below that does not say
  * otherwise is called with it held, and so are all ops but `free`. The lock is taken by the transport and by the
  * entry points virtio_dev_doorbell() and virtio_dev_enter()/leave(), never by ops.
- * Lock order: virtio_dev.lock is a leaf but for the log; virtio-mem's comes before all others'. Doorbells never arrive while !activated. */
+ * A device with several queues may have threads that work on them: devices/queue_group.h. A ring is then guarded by its group's
+ * lock, too, while the device is active; the device's own lock still guards all the rest.
+ * Lock order: virtio-mem's lock comes before all other devices', then virtio_dev.lock, then those of its queue groups, then the
+ * log's. Doorbells never arrive while !activated. */
 #ifndef HULL_DEVICES_VIRTIO_H
 #define HULL_DEVICES_VIRTIO_H
 
@@ -25,7 +28,7 @@
 #define VIRTIO_STATUS_NEEDS_RESET 64
 #define VIRTIO_STATUS_FAILED	  128
 
-#define VIRTIO_QUEUES_MAX 8
+#define VIRTIO_QUEUES_MAX 17 /* eight pairs of a network interface, and its control queue */
 
 struct virtio_dev;
 
@@ -59,6 +62,10 @@ struct virtio_ops {
 	/* Regions of guest memory have come, or are there again after all. NULL: it looks at each request. Called only when active,
 	 * by the loop's thread. */
 	void (*memory_changed)(struct virtio_dev *dev);
+
+	/* NEEDS_RESET was set: whoever else works on the rings is to leave them alone. NULL: nobody does but by virtio_dev_running().
+	 * Called only when active, by any thread. */
+	void (*broken)(struct virtio_dev *dev);
 
 	/* Bring requests in flight to rest (completed, or back in the ring), so that the rings and save() tell all.
 	 * Doorbells do not come any more; what the device hears from elsewhere must leave the rings alone while

@@ -9,6 +9,8 @@
 #include "devices/rate_limiter.h"
 #include "devices/virtio.h"
 
+#define BLK_QUEUES_MAX 8
+
 enum blk_engine { BLK_ENGINE_ASYNC /* io_uring */, BLK_ENGINE_SYNC };
 enum blk_cache { BLK_CACHE_WRITEBACK /* FLUSH offered and real */, BLK_CACHE_UNSAFE /* no FLUSH offered */ };
 
@@ -19,6 +21,7 @@ struct virtio_blk_config {
 	bool read_only;
 	enum blk_cache cache;
 	const struct rate_limiter_config *limiter; /* borrowed for the call; NULL: none */
+	uint16_t n_queues; /* up to BLK_QUEUES_MAX; 0 is 1. With more, each has a thread, and a transport with kick_fd and call_fd is needed */
 	enum blk_engine engine; /* ASYNC falls back to SYNC, with a log line, where io_uring is forbidden */
 };
 
@@ -41,7 +44,7 @@ struct virtio_dev *virtio_blk_new(
 
 const struct blk_metrics *virtio_blk_metrics(const struct virtio_dev *dev);
 
-/* Loop thread, both; they take the device's lock. */
+/* Loop thread, both; they take the device's lock, and those of its queues. */
 
 /* As rate_limiter_update(). */
 void virtio_blk_set_limiter(struct virtio_dev *dev, const struct rate_limiter_config *limiter);

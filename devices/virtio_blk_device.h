@@ -1,6 +1,7 @@
-/* The virtio-blk device from inside, shared by its two parts:
+/* The virtio-blk device from inside, shared by its three parts:
  *
- *	virtio_blk.c		the queue: requests taken, handed to the engine, answered; the device's life
+ *	virtio_blk.c		the device's life, and its disk's
+ *	virtio_blk_queue.c	a queue: requests taken, handed to the engine, answered
  *	virtio_blk_request.c	one request: what the driver asks for, checked
  *
  *	readable                          writable
@@ -12,6 +13,7 @@
 #define HULL_DEVICES_VIRTIO_BLK_DEVICE_H
 
 #include "devices/blk_io.h"
+#include "devices/queue_group.h"
 #include "devices/rate_limiter.h"
 #include "devices/virtio_blk.h"
 
@@ -59,35 +61,66 @@ struct blk_request {
 	struct virtq_chain chain;
 };
 
-/* What is below: it can be exchanged while the driver looks on. */
-struct blk_disk {
-	char *path;		     /* owned, as all of it; for messages */
-	int fd;			     /* -1: none */
+/* A queue's own way to the disk. */
+struct blk_port {
 	struct blk_backend *engine;
-	struct loop_source *event; /* on engine->event_fd; NULL when all finishes at once */
+	struct loop_source *event; /* on engine->event_fd, in the group's loop; NULL when all finishes at once */
+};
+
+/* All of it is guarded by the group's lock. */
+struct blk_queue {
+	struct virtio_blk *blk;
+	uint16_t index;
+	struct queue_group group;
+	struct blk_port port;
+	struct loop_source *again; /* timer: the driver keeps us busy, the kernel had no room, or a limit is reached */
+	struct blk_request *requests; /* BLK_QUEUE_SIZE slots */
+	uint16_t free_slots[BLK_QUEUE_SIZE]; /* a stack, so that few slots are touched */
+	uint16_t n_free;
 };
 
 struct virtio_blk {
 	struct virtio_dev dev;
+	struct virtio_ops ops; /* of its own: how many queues it has is not the kind's to say */
 	struct loop *loop; /* borrowed */
-	struct blk_disk disk;
-	enum blk_engine engine_kind;
+	uint16_t n_queues;
+	struct blk_queue *queues;
 	bool read_only, flush_offered, discard_offered;
-	struct blk_config_space config;
+	enum blk_engine engine_kind;
 	char serial[BLK_SERIAL_BYTES];
 
-	struct loop_source *again; /* timer: the driver keeps us busy, the kernel had no room, or a limit is reached */
-	struct rate_limiter limiter;
+	/* These change, and those of each queue with them, with the locks of the device and of all queues. */
+	char *path; /* owned; for messages */
+	int fd;	    /* owned; -1: none yet */
+	struct blk_config_space config;
 
-	struct blk_request *requests; /* BLK_QUEUE_SIZE slots */
-	uint16_t free_slots[BLK_QUEUE_SIZE]; /* a stack, so that few slots are touched */
-	uint16_t n_free;
-	uint32_t errors_logged;
+	pthread_mutex_t limiter_lock; /* for those who have a queue's lock, and only where a limit is on; a leaf */
+	struct rate_limiter limiter;
+	uint32_t errors_logged; /* atomic */
 	struct blk_metrics metrics;
 };
 
+/* A queue of its own thread, if `thread_name` is given. 0 or -errno; to be ended by blk_queue_done() either way. Loop thread,
+ * without locks, as what follows. */
+int blk_queue_init(struct blk_queue *q, struct virtio_blk *blk, uint16_t index, const char *thread_name);
+/* Nothing is under way any more. */
+void blk_queue_done(struct blk_queue *q);
+/* Something else than the ring has changed. */
+void blk_queue_look_again(struct blk_queue *q);
+/* An engine on `fd` that is listened to for `q`. 0 or -errno; to be closed either way. */
+int blk_port_open(struct blk_queue *q, int fd, const char *path, struct blk_port *ret);
+void blk_port_close(struct blk_queue *q, struct blk_port *port);
+
+/* As queue_group_fn; `ctx` is the queue. */
+void blk_queue_work(void *ctx, uint16_t index, bool rang);
+
+/* With the group's lock, on any thread: waits for what was begun, and answers it, or forgets it. */
+void blk_queue_finish(struct blk_queue *q);
+void blk_queue_forget(struct blk_queue *q);
+bool blk_queue_holds(const struct blk_queue *q, const void *host, uint64_t len);
+
 /* Looks at the request whose chain was popped: 1 with req->io to be started; 0 when it is to be answered with `*ret_status`
- * at once; -EINVAL when it is none (5.2.6.1). With the device's lock. */
+ * at once; -EINVAL when it is none (5.2.6.1). With the lock of its queue. */
 int blk_request_parse(struct virtio_blk *blk, struct blk_request *req, uint8_t *ret_status);
 
 #endif

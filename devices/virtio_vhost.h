@@ -13,7 +13,7 @@
 #include "devices/virtio.h"
 
 #define VIRTIO_VHOST_TAG_MAX	   36 /* bytes, 5.11.4 */
-#define VIRTIO_VHOST_FS_QUEUES_MAX (VIRTIO_QUEUES_MAX - 1) /* beside the one for high priority */
+#define VIRTIO_VHOST_FS_QUEUES_MAX 7 /* beside the one for high priority */
 
 /* As Firecracker counts for its vhost-user devices, and one more. */
 struct vhost_metrics {

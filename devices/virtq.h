@@ -3,7 +3,7 @@
  * The rings are the driver's: each entry is copied once and validated on the copy. Anything a driver may not do (an
  * index out of range, a chain that loops or is too long, a buffer outside guest memory, a readable descriptor after a
  * writable one) makes virtq_pop() return an error, upon which the device must be marked NEEDS_RESET.
- * Used by one thread at a time: the device's lock. */
+ * Used by one thread at a time: the device's lock, or that of the queue's group (devices/queue_group.h). */
 #ifndef HULL_DEVICES_VIRTQ_H
 #define HULL_DEVICES_VIRTQ_H
 

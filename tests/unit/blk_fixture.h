@@ -25,6 +25,7 @@ struct fixture {
 	struct driver d;
 	struct virtio_dev *dev;
 	enum blk_engine engine;
+	uint16_t n_queues; /* 0: the usual one */
 	struct error err;
 };
 
@@ -57,6 +58,7 @@ static inline struct virtio_dev *new_device(struct fixture *f, bool read_only, e
 		.read_only = read_only,
 		.cache = cache,
 		.engine = f->engine,
+		.n_queues = f->n_queues,
 	};
 
 	assert_true(config.fd >= 0);
@@ -126,9 +128,9 @@ struct made {
 	gpa_t header, data, status;
 };
 
-/* Makes a request available: header, data (readable for OUT and ranges, else writable), status. */
-static inline struct made add(
-	struct fixture *f, uint32_t type, uint64_t sector, const void *out, uint32_t out_len, uint32_t in_len)
+/* Makes a request available on `q`: header, data (readable for OUT and ranges, else writable), status. */
+static inline struct made add_on(struct fixture *f, struct driver_queue *q, uint32_t type, uint64_t sector, const void *out,
+	uint32_t out_len, uint32_t in_len)
 {
 	struct header header = {type, 0, sector};
 	struct made m = {.header = guest_put(&f->g, &header, sizeof(header)),
@@ -145,8 +147,14 @@ static inline struct made add(
 	if (in_len)
 		bufs[n++] = (struct driver_buf){m.data + out_len, in_len, true};
 	bufs[n++] = (struct driver_buf){m.status, 1, true};
-	m.head = driver_add(&f->q, bufs, n);
+	m.head = driver_add(q, bufs, n);
 	return m;
+}
+
+static inline struct made add(
+	struct fixture *f, uint32_t type, uint64_t sector, const void *out, uint32_t out_len, uint32_t in_len)
+{
+	return add_on(f, &f->q, type, sector, out, out_len, in_len);
 }
 
 static inline uint8_t status_of(struct fixture *f, struct made m)

@@ -1,6 +1,6 @@
 # Unit tests, included by tests/local.mk inside HAVE_CMOCKA. A test's source is tests/unit/NAME.c, where its stanza does
 # not say otherwise.
-EXTRA_DIST += tests/unit/test.h tests/unit/virtio_probe.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/net_world.h \
+EXTRA_DIST += tests/unit/test.h tests/unit/virtio_probe.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/queues_driver.h tests/unit/net_world.h \
 	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h \
 	tests/unit/vhost_backend.h tests/unit/vhost_world.h tests/unit/tap.h
 UNIT_TESTS =
@@ -41,6 +41,9 @@ UNIT_TESTS += tests/unit/virtio_blk tests/unit/virtio_blk_life tests/unit/blk_ur
 tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_blk_life_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
+
+UNIT_TESTS += tests/unit/virtio_blk_queues
+tests_unit_virtio_blk_queues_LDADD = $(DEVICES_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/virtio_console
 tests_unit_virtio_console_LDADD = $(DEVICES_TEST_LIBS)
