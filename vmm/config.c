@@ -79,6 +79,8 @@ static int check_drive_source(const struct config_drive *drive, struct error *er
 		return error_set_field(err, EINVAL, "is_read_only", "cannot be given with socket: it is the back-end's to say");
 	if (drive->io_engine != CONFIG_ENGINE_SYNC)
 		return error_set_field(err, EINVAL, "io_engine", "cannot be given with socket: the back-end has its own");
+	if (drive->num_queues != 1)
+		return error_set_field(err, EINVAL, "num_queues", "cannot be given with socket: it is the back-end's to say");
 	if (drive->rate_limiter)
 		return error_set_field(err, EINVAL, "rate_limiter",
 			"cannot be given with socket: requests go to the back-end past this process");

@@ -44,6 +44,7 @@ struct config_drive {
 	bool is_root_device, is_read_only;
 	int cache_type; /* enum config_cache */
 	int io_engine;  /* enum config_engine */
+	int64_t num_queues; /* more than one: each has a thread; on a PCI bus only */
 	struct rate_limiter_config *rate_limiter; /* NULL: none, as below */
 };
 

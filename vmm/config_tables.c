@@ -4,6 +4,7 @@
 #include "vmm/config.h"
 
 #include "devices/mmds.h"
+#include "devices/virtio_blk.h"
 #include "devices/virtio_vhost.h"
 #include "vmm/config_cpu.h"
 #include "vmm/layout.h"
@@ -168,6 +169,8 @@ static const struct json_field drive_fields[] = {
 		.def = CONFIG_ENGINE_SYNC},
 	{"rate_limiter", JSON_FIELD_OPTIONAL, DRIVE(rate_limiter), .nullable = true,
 		.table = &config_rate_limiter_table},
+	{"num_queues", JSON_FIELD_INT, DRIVE(num_queues), .nullable = true, .sparse = true, .min = 1, .max = BLK_QUEUES_MAX,
+		.def = 1, .help = "more than one: each has a thread of its own; with --enable-pci"},
 	{"socket", JSON_FIELD_STRING, DRIVE(socket), .nullable = true, .min = 1,
 		.help = "Unix socket of a vhost-user back-end, in place of path_on_host"},
 };

@@ -194,6 +194,14 @@ static int add_virtio(struct devices *devices, struct virtio_dev *dev, enum metr
 	return r;
 }
 
+/* Threads interrupt by messages: virtio-mmio has one line for all queues, which is the loop thread's to pulse. */
+static int check_queues(const struct devices *devices, const char *field, int64_t n, struct error *err)
+{
+	if (n == 1 || devices->config.pci)
+		return 0;
+	return error_set_field(err, ENOTSUP, field, "is %lld: more than one needs --enable-pci", (long long)n);
+}
+
 static int make_drive(struct devices *devices, const struct config_drive *drive, struct error *err)
 {
 	struct virtio_blk_config blk = {
@@ -203,8 +211,13 @@ static int make_drive(struct devices *devices, const struct config_drive *drive,
 		.cache = drive->cache_type == CONFIG_CACHE_UNSAFE ? BLK_CACHE_UNSAFE : BLK_CACHE_WRITEBACK,
 		.engine = drive->io_engine == CONFIG_ENGINE_SYNC ? BLK_ENGINE_SYNC : BLK_ENGINE_ASYNC,
 		.limiter = drive->rate_limiter,
+		.n_queues = (uint16_t)drive->num_queues,
 	};
 	struct virtio_dev *dev;
+	int r = check_queues(devices, "num_queues", drive->num_queues, err);
+
+	if (r < 0)
+		return r;
 
 	if (drive->socket) {
 		dev = devices_vhost_drive(drive, devices->config.loop, devices->config.mem, err);

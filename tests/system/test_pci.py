@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEADLINE, TOP
+from conftest import DEADLINE, TOP, Counts
 
+from guest_image import FIO_ENVIRONMENT, fio_files
 from test_api import NOT_ANY_MORE, guest  # noqa: F401 (a fixture)
 
 MIB = 1 << 20
@@ -98,6 +99,98 @@ def test_every_kind_of_device_works_with_messages_for_interrupts(guest, disk, tm
     assert "1af4:1042" in console.do("for d in /sys/bus/pci/devices/*; do echo $(cut -c3- $d/vendor):$(cut -c3- $d/device); done")
     console.off()
     assert path.read_bytes()[:8 * 65536] == b"new\n" * (8 * 65536 // 4)
+
+
+# A job on each CPU, each with its part of the disk.
+FIO_JOB = b"""
+[global]
+filename=/dev/vda
+verify=crc32c
+verify_fatal=1
+verify_state_save=0
+allow_file_create=0
+thread=1
+
+[each]
+rw=randwrite
+ioengine=libaio
+direct=1
+iodepth=8
+bs=4k
+size=2m
+numjobs=4
+offset_increment=2m
+cpus_allowed=0-3
+cpus_allowed_policy=split
+"""
+
+
+def queue_threads(api):
+    """The names of the monitor's threads that work on queues."""
+    task = Path("/proc", str(api.process.pid), "task")
+    return sorted(name for name in ((thread / "comm").read_text().strip() for thread in task.iterdir())
+                  if name.split()[0] in ("blk", "net"))
+
+
+def interrupts_of(said, kind):
+    """How often each vector of that name has interrupted, by the table's lines."""
+    counts = {}
+    for line in said.splitlines():
+        fields = line.split()
+        if fields and kind in fields[-1]:
+            counts[fields[-1]] = sum(int(field) for field in fields[1:5])
+    return counts
+
+
+@pytest.mark.kvm
+def test_queues_with_a_thread_each(guest, disk, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("queues")
+    large, late, lines = folder / "large", disk("late", b"plugged"), folder / "metrics"
+    with large.open("wb") as file:
+        file.truncate(8 * MIB)
+    pieces = {"/machine-config": {"vcpu_count": 4, "mem_size_mib": 256}, "/metrics": {"metrics_path": str(lines)},
+              "/drives/large": drive("large", large, io_engine="Async", cache_type="Writeback", num_queues=4)}
+    api = guest(OBEDIENT, pieces, ["--enable-pci"], BLK, {**fio_files(folder), "job.fio": FIO_JOB})
+    console, counts = Obedient(api), Counts(api, lines)
+    assert queue_threads(api) == [f"blk {i} large" for i in range(4)]
+    assert api.must("GET", "/vm/config")["drives"][0]["num_queues"] == 4
+    assert "0 1 2 3" in console.do("echo $(ls /sys/block/vda/mq | sort)")
+    console.do(FIO_ENVIRONMENT + " fio --output=/tmp/fio.log /job.fio || { cat /tmp/fio.log; false; }")
+    interrupts = interrupts_of(console.do("cat /proc/interrupts"), "-req.")
+    assert len(interrupts) == 4 and all(interrupts.values()), interrupts
+    counted = counts.next()["block_large"]
+    assert counted["write_bytes"] == 8 * MIB and counted["write_count"] >= 8 and counted["execute_fails"] == 0
+    # What is changed while it runs, is changed for all queues.
+    api.must("PATCH", "/drives/large", {"drive_id": "large", "rate_limiter": {"ops": {"size": 100000, "refill_time": 100}}})
+    api.must("PATCH", "/drives/large", {"drive_id": "large", "path_on_host": str(late)})
+    assert "plugged" in console.do("echo 3 > /proc/sys/vm/drop_caches; for i in 1 2 4 8; do taskset $i head -c 7 /dev/vda; done")
+    api.must("PATCH", "/drives/large", {"drive_id": "large", "path_on_host": str(large)})
+    # One that comes later, with more queues than the guest has CPUs, and goes.
+    before = len(open_files(api))
+    api.must("PUT", "/drives/late", drive("late", late, num_queues=8))
+    assert "plugged" in console.do("until_there /dev/vdb; head -c 7 /dev/vdb")
+    assert "0 1 2 3" in console.do("echo $(ls /sys/block/vdb/mq | sort)")
+    assert len(queue_threads(api)) == 12
+    api.must("DELETE", "/drives/late")
+    console.do("until_gone /dev/vdb")
+    wait_until_closed(api, late)
+    assert len(queue_threads(api)) == 4 and len(open_files(api)) == before
+    # A driver that lets go of it, and takes it up again.
+    console.do("for d in /sys/bus/virtio/drivers/virtio_blk/virtio*; do n=${d##*/}; done; cd /sys/bus/virtio/drivers/virtio_blk;"
+               " echo $n > unbind; echo $n > bind; cd /; until_there /dev/vda; head -c 8000000 /dev/vda | wc -c")
+    assert "loses it" not in api.log and "needs a reset" not in api.log
+    console.off()
+
+
+@pytest.mark.kvm
+def test_several_queues_need_the_bus(vmm, vmlinux, disk):
+    api = vmm(None)
+    api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux)})
+    for n in (0, 9):
+        api.refused("PUT", "/drives/data", drive("data", disk("data"), num_queues=n), "num_queues: must be 1 to 8")
+    api.must("PUT", "/drives/data", drive("data", disk("data"), num_queues=2))
+    api.refused("PUT", "/actions", {"action_type": "InstanceStart"}, "drives[0].num_queues: is 2: more than one needs --enable-pci")
+    api.must("PUT", "/drives/data", drive("data", disk("data")))
 
 
 @pytest.mark.kvm

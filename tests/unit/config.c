@@ -76,7 +76,7 @@ static void test_drives(void **state)
 			       "{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":false},"
 			       "{\"drive_id\":\"b\",\"path_on_host\":\"/"
 			       "b\",\"is_root_device\":false,\"is_read_only\":true,"
-			       "\"cache_type\":\"Writeback\",\"io_engine\":\"Async\"},"
+			       "\"cache_type\":\"Writeback\",\"io_engine\":\"Async\",\"num_queues\":8},"
 			       "{\"drive_id\":\"r\",\"path_on_host\":\"/r\",\"is_root_device\":true}]}",
 				 &config, &err),
 		0);
@@ -88,6 +88,8 @@ static void test_drives(void **state)
 	assert_int_equal(config_drive(&config, 0)->io_engine, CONFIG_ENGINE_SYNC);
 	assert_int_equal(config_drive(&config, 1)->cache_type, CONFIG_CACHE_WRITEBACK);
 	assert_int_equal(config_drive(&config, 1)->io_engine, CONFIG_ENGINE_ASYNC);
+	assert_int_equal(config_drive(&config, 0)->num_queues, 1);
+	assert_int_equal(config_drive(&config, 1)->num_queues, 8);
 	assert_true(config_drive(&config, 1)->is_read_only);
 	line = config_command_line(&config);
 	assert_string_equal(line, "console=ttyS0 reboot=k panic=-1 root=/dev/vda rw");
@@ -102,6 +104,12 @@ static void test_drives(void **state)
 	refuses("{" BOOT "," MACHINE
 		",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"\",\"is_root_device\":true}]}",
 		"drives[0].path_on_host", "empty");
+	refuses("{" BOOT ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":true,\"num_queues\":9}]}",
+		"drives[0].num_queues", "must be 1 to 8");
+	refuses("{" BOOT ",\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":true,\"num_queues\":0}]}",
+		"drives[0].num_queues", "must be 1 to 8");
+	refuses("{" BOOT ",\"drives\":[{\"drive_id\":\"a\",\"socket\":\"/a\",\"is_root_device\":true,\"num_queues\":2}]}",
+		"drives[0].num_queues", "it is the back-end's to say");
 }
 
 static void test_a_root_device_can_be_a_partition(void **state)
