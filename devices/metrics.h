@@ -11,6 +11,7 @@
 #ifndef HULL_DEVICES_METRICS_H
 #define HULL_DEVICES_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Any thread, with or without a lock. */
@@ -41,15 +42,17 @@ struct metric_latency {
 	uint64_t sum_us;
 };
 
-/* One thread at a time: the device's lock. */
+/* Any thread: of several at a time, each bound comes from one of them. */
 static inline void metric_record_latency(struct metric_latency *latency, uint64_t us)
 {
-	uint64_t min = metric_read(&latency->min_us);
+	uint64_t min = metric_read(&latency->min_us), max = metric_read(&latency->max_us);
 
-	if (min == 0 || us < min)
-		metric_store(&latency->min_us, us);
-	if (us > metric_read(&latency->max_us))
-		metric_store(&latency->max_us, us);
+	while ((min == 0 || us < min) &&
+		!__atomic_compare_exchange_n(&latency->min_us, &min, us, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	while (us > max &&
+		!__atomic_compare_exchange_n(&latency->max_us, &max, us, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
 	metric_add(&latency->sum_us, us);
 }
 
