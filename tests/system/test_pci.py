@@ -24,8 +24,8 @@ OBEDIENT = """
 until_there() { until [ -e $1 ] && { [ ! -b $1 ] || head -c 1 $1 > /dev/null 2>&1; }; do usleep 20000; done; }
 until_gone() { while [ -e $1 ]; do usleep 20000; done; }
 echo guest: up
-n=0
-while read -r line; do eval "$line"; status=$?; n=$((n + 1)); echo; echo "done $n: $status"; done
+told=0
+while read -r line; do eval "$line"; status=$?; told=$((told + 1)); echo; echo "done $told: $status"; done
 """
 
 
