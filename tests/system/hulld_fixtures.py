@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-BUILD = Path(os.environ.get("HULL_BUILD", Path(__file__).resolve().parents[2] / "build"))
+from conftest import BUILD, GUEST
+
 DEADLINE = 60
 
 
