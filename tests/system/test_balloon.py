@@ -13,7 +13,6 @@ from conftest import DEADLINE, Counts
 
 MIB = 1 << 20
 MODULES = ["virtio_mmio", "virtio_balloon"]
-MEMORY_MIB, FILE_MIB = 256, 128  # the guest's, and what it fills and frees of it
 NOT_YET = "not supported before starting the microVM"
 NOT_ANY_MORE = "not supported after starting the microVM"
 WHOLE = {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 1, "free_page_hinting": True, "free_page_reporting": True}
@@ -170,7 +169,7 @@ def start(cgroup, vmm, vmlinux, initramfs, tmp_path_factory):
     def start(balloon, options=(), modules=MODULES, **machine):
         config = {"boot-source": {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(SHELL, modules)),
                                   "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
-                  "machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB, **machine}, "balloon": balloon}
+                  "machine-config": {"vcpu_count": 1, "mem_size_mib": 512, **machine}, "balloon": balloon}
         path, metrics_path = (tmp_path_factory.mktemp("config") / name for name in ("config.json", "metrics"))
         config["metrics"] = {"metrics_path": str(metrics_path)}
         path.write_text(json.dumps(config))
@@ -180,6 +179,7 @@ def start(cgroup, vmm, vmlinux, initramfs, tmp_path_factory):
     yield start
 
 
+FILE_MIB = 320
 
 
 def given_back(before, after, mib=FILE_MIB):
@@ -187,11 +187,11 @@ def given_back(before, after, mib=FILE_MIB):
     return [(b - a) / mib for b, a in zip(before, after)]
 
 
-def fill_and_empty(guest, mib=FILE_MIB):
-    """What the monitor holds when the guest has filled so much and freed it again."""
-    guest.fill(mib)
+def fill_and_empty(guest):
+    """What the monitor holds when the guest has filled FILE_MIB and freed them again."""
+    guest.fill(FILE_MIB)
     filled = guest.held()
-    assert min(filled) > mib
+    assert min(filled) > FILE_MIB
     guest.empty()
     return filled
 
@@ -238,30 +238,30 @@ def test_free_page_reporting_gives_back_what_the_guest_freed(start, kind):
 @pytest.mark.kvm
 @pytest.mark.parametrize("kind", ["shared", "cow"])
 def test_a_run_of_hinting_gives_back_what_the_guest_freed(start, kind):
-    guest = start({"amount_mib": 0, "deflate_on_oom": False, "free_page_hinting": True}, memory_kind=kind, mem_size_mib=512)
-    machine, mib = guest.machine, 320  # hints are of blocks of 4 MiB that are free as a whole: with less, the pieces count
+    guest = start({"amount_mib": 0, "deflate_on_oom": False, "free_page_hinting": True}, memory_kind=kind)
+    machine = guest.machine
     assert machine.must("GET", "/balloon/hinting/status") == {"host_cmd": 0, "guest_cmd": None}
-    filled = fill_and_empty(guest, mib)
+    filled = fill_and_empty(guest)
     machine.must("PATCH", "/balloon/hinting/start")
     until(lambda: machine.must("GET", "/balloon/hinting/status") == {"host_cmd": 1, "guest_cmd": 0})
-    given = given_back(filled, guest.held(), mib)
-    print(f"{kind}: a run of hinting gave back {given[0]:.1%} (PSS), {given[1]:.1%} (cgroup) of {mib} MiB")
+    given = given_back(filled, guest.held())
+    print(f"{kind}: a run of hinting gave back {given[0]:.1%} (PSS), {given[1]:.1%} (cgroup) of {FILE_MIB} MiB")
     assert min(given) >= 0.9
     # The guest keeps what it has named until it is told that it may have it again.
     machine.must("PATCH", "/balloon/hinting/start", {"acknowledge_on_stop": False})
     until(lambda: machine.must("GET", "/balloon/hinting/status") == {"host_cmd": 3, "guest_cmd": 0})
-    assert guest.free_mib() < mib / 2
+    assert guest.free_mib() < FILE_MIB / 2
     machine.must("PATCH", "/balloon/hinting/stop")
     assert machine.must("GET", "/balloon/hinting/status") == {"host_cmd": 1, "guest_cmd": 0}
-    until(lambda: guest.free_mib() > mib)
-    guest.fill(mib)
+    until(lambda: guest.free_mib() > FILE_MIB)
+    guest.fill(FILE_MIB)
     guest.bye()
 
 
 @pytest.mark.kvm
 @pytest.mark.parametrize("deflates", [True, False])
 def test_a_guest_out_of_memory_takes_from_its_balloon(start, deflates):
-    guest = start({"amount_mib": 0, "deflate_on_oom": deflates, "stats_polling_interval_s": 1})
+    guest = start({"amount_mib": 0, "deflate_on_oom": deflates, "stats_polling_interval_s": 1}, mem_size_mib=256)
     target = guest.free_mib() - 30
     guest.inflate(target)
     # A process that needs more than what is left.
@@ -282,10 +282,10 @@ def test_statistics_are_polled(start):
     machine = guest.machine
     first = until(lambda: (stats := guest.balloon()).get("free_memory") and stats)
     assert first["target_pages"] == first["target_mib"] == first["actual_pages"] == first["actual_mib"] == 0
-    assert 100 * MIB < first["free_memory"] < first["total_memory"] < MEMORY_MIB * MIB and first["available_memory"] > 100 * MIB
+    assert 300 * MIB < first["free_memory"] < first["total_memory"] < 512 * MIB and first["available_memory"] > 300 * MIB
     assert {"swap_in", "swap_out", "major_faults", "minor_faults", "disk_caches", "hugetlb_allocations", "hugetlb_failures"} <= set(first)
-    guest.fill(60)
-    until(lambda: guest.balloon()["free_memory"] < first["free_memory"] - 50 * MIB)
+    guest.fill(100)
+    until(lambda: guest.balloon()["free_memory"] < first["free_memory"] - 90 * MIB)
     # The next one comes at once, and then at the new interval.
     machine.must("PATCH", "/balloon/statistics", {"stats_polling_interval_s": 3600})
     assert machine.must("GET", "/balloon")["stats_polling_interval_s"] == 3600
@@ -304,7 +304,7 @@ def test_a_running_machines_balloon_is_changed_in_its_target_only(start):
     machine.refused("PUT", "/balloon", WHOLE, NOT_ANY_MORE)
     machine.refused("PATCH", "/balloon", {}, "amount_mib: is required")
     machine.refused("PATCH", "/balloon", None, "Empty PATCH request.")
-    machine.refused("PATCH", "/balloon", {"amount_mib": MEMORY_MIB + 1}, f"too large for a machine of {MEMORY_MIB} MiB")
+    machine.refused("PATCH", "/balloon", {"amount_mib": 513}, "too large for a machine of 512 MiB")
     machine.refused("PATCH", "/balloon", {"amount_mib": 1, "deflate_on_oom": True}, "deflate_on_oom: unknown field")
     machine.refused("PATCH", "/balloon/hinting/start", None, "Attempting to use hinting when not enabled")
     machine.refused("PATCH", "/balloon/hinting/start", {"acknowledge": True}, "acknowledge: unknown field")
@@ -360,13 +360,13 @@ def test_without_statistics_or_a_balloon(start):
 
 @pytest.fixture
 def huge_pages():
-    """So many pages of 2 MiB as the machine has."""
+    """So many pages of 2 MiB as a machine of 512 MiB has."""
     path = Path("/proc/sys/vm/nr_hugepages")
     before = path.read_text()
-    path.write_text(str(MEMORY_MIB // 2))
-    if int(path.read_text()) < MEMORY_MIB // 2:
+    path.write_text("256")
+    if int(path.read_text()) < 256:
         path.write_text(before)
-        pytest.skip(f"the host has no {MEMORY_MIB // 2} huge pages")
+        pytest.skip("the host has no 256 huge pages")
     yield lambda: int(re.search(r"HugePages_Free:\s+(\d+)", Path("/proc/meminfo").read_text()).group(1)) * 2
     path.write_text(before)
 
