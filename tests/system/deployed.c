@@ -1,5 +1,5 @@
 /* What programs that people deploy ask of a kernel: a static program for a guest's initramfs. A line for each facility:
- * "NAME yes", or "NAME no: ERROR". */
+ * "NAME yes", or "NAME no: ERROR". For a guest only: it mounts file systems and makes rules of netfilter's where it runs. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
