@@ -226,8 +226,6 @@ static int prepare_kernel(struct init *init, struct error *err)
 	(void)init;
 	(void)err;
 	protect_self();
-	/* Among however many that want to run, it answers. What it starts runs as everything else does (process.c). */
-	setpriority(PRIO_PROCESS, 0, -20);
 	signal(SIGPIPE, SIG_IGN); /* a program that reads no more of its input */
 	modules_load("/hull/modules.d", "/hull/modules");
 	return 0;

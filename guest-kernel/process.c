@@ -105,8 +105,7 @@ static void write_file(int folder_fd, const char *path, const char *text)
 		write_full(fd, text, strlen(text));
 }
 
-/* Nothing of hull-init's own: its blocked and ignored signals, its immunity from the OOM killer, its
- * priority, its cgroup. */
+/* Nothing of hull-init's own: its blocked and ignored signals, its immunity from the OOM killer, its cgroup. */
 static void forget_parent(int cgroup_fd)
 {
 	sigset_t none;
@@ -118,7 +117,6 @@ static void forget_parent(int cgroup_fd)
 	write_file(AT_FDCWD, "/proc/self/oom_score_adj", "0");
 	if (cgroup_fd >= 0)
 		write_file(cgroup_fd, "cgroup.procs", "0");
-	setpriority(PRIO_PROCESS, 0, 0);
 	setrlimit(RLIMIT_NOFILE, &open_files);
 	umask(022);
 }
