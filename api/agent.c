@@ -142,16 +142,14 @@ static void on_retry(void *ctx)
 }
 
 static struct agent_call *call_new(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
-	unsigned timeout_ms, void *ctx)
+	unsigned timeout_ms, agent_fn fn, agent_open_fn open_fn, void *ctx)
 {
 	struct agent_call *call = calloc(1, sizeof(*call));
 	int r;
 
 	if (!call)
 		return NULL;
-	call->loop = loop;
-	call->fd = -1;
-	call->ctx = ctx;
+	*call = (struct agent_call){.loop = loop, .fd = -1, .fn = fn, .open_fn = open_fn, .ctx = ctx};
 	call->request = (struct hull_agent_request){
 		htole32(HULL_AGENT_MAGIC), htole16(HULL_AGENT_VERSION), htole16((uint16_t)verb), htole32(arg)};
 	call->vsock_path = strdup(vsock_path);
@@ -170,19 +168,11 @@ static struct agent_call *call_new(struct loop *loop, const char *vsock_path, en
 struct agent_call *agent_call(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
 	unsigned timeout_ms, agent_fn fn, void *ctx)
 {
-	struct agent_call *call = call_new(loop, vsock_path, verb, arg, timeout_ms, ctx);
-
-	if (call)
-		call->fn = fn;
-	return call;
+	return call_new(loop, vsock_path, verb, arg, timeout_ms, fn, NULL, ctx);
 }
 
 struct agent_call *agent_open(struct loop *loop, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
 	unsigned timeout_ms, agent_open_fn fn, void *ctx)
 {
-	struct agent_call *call = call_new(loop, vsock_path, verb, arg, timeout_ms, ctx);
-
-	if (call)
-		call->open_fn = fn;
-	return call;
+	return call_new(loop, vsock_path, verb, arg, timeout_ms, NULL, fn, ctx);
 }

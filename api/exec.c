@@ -210,12 +210,15 @@ static void on_opened(void *ctx, int r, int fd)
 			strerror(r ? abs(r) : ENOMEM));
 }
 
-static struct exec_call *call_new(struct hulld *hulld, const struct machine *m, struct request *req, json_t *spec)
+static struct exec_call *call_new(
+	struct hulld *hulld, const struct machine *m, struct request *req, const struct exec_spec *spec)
 {
 	struct exec_call *call = calloc(1, sizeof(*call));
-	cleanup_free char *text = json_dumps(spec, JSON_COMPACT);
+	json_t *dumped = json_dump(&exec_spec_table, spec);
+	cleanup_free char *text = json_dumps(dumped, JSON_COMPACT);
 	char vsock[512];
 
+	json_decref(dumped);
 	if (!call || !text)
 		abort();
 	*call = (struct exec_call){.hulld = hulld, .next = hulld->execs, .link = &hulld->execs, .req = req, .fd = -1,
@@ -240,11 +243,9 @@ void exec_http(struct request *req, void *ctx)
 	struct machine *m = machine_http_find(hulld, req);
 	struct exec_spec spec;
 	struct problem problem;
-	json_t *dumped;
 
 	if (!m || request_read(req, &exec_spec_table, &spec) < 0)
 		return;
-	dumped = json_dump(&exec_spec_table, &spec);
 	if (m->record.state != MACHINE_RUNNING) {
 		problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name,
 			machine_state_names[m->record.state]);
@@ -255,9 +256,8 @@ void exec_http(struct request *req, void *ctx)
 		problem_set_hint(&problem, "send Connection: Upgrade and Upgrade: " EXEC_PROTOCOL);
 		request_refuse(req, &problem);
 	} else {
-		request_on_gone(req, on_gone, call_new(hulld, m, req, dumped));
+		request_on_gone(req, on_gone, call_new(hulld, m, req, &spec));
 	}
-	json_decref(dumped);
 	json_done(&exec_spec_table, &spec);
 }
 

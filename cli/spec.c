@@ -204,76 +204,81 @@ static int add_command(const struct args *args, json_t *spec, struct failure *fa
 	return 0;
 }
 
-static int add_texts(const struct args *args, json_t *spec, struct failure *fail)
+/* What is said by one option each, and goes into the spec under the option's name. */
+static int add_texts(const struct args *args, const char *const *options, size_t n, json_t *spec, struct failure *fail)
 {
-	static const struct {
-		const char *option, *key, *shown;
-	} texts[] = {{"name", "name", "--name"}, {"user", "user", "--user"}, {"workdir", "workdir", "--workdir"},
-		{"network", "network", "--network"}};
-	long long cpus;
-	int r = set_text(spec, "image", "IMAGE", args->operands[0], fail);
+	char shown[32];
+	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(texts) && r == 0; i++) {
-		const char *value = args_value(args, texts[i].option);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		const char *value = args_value(args, options[i]);
 
+		snprintf(shown, sizeof(shown), "--%s", options[i]);
 		if (value)
-			r = set_text(spec, texts[i].key, texts[i].shown, value, fail);
+			r = set_text(spec, options[i], shown, value, fail);
 	}
-	if (r == 0)
-		r = args_integer(args, "cpus", 1, INT32_MAX, 0, &cpus, fail);
+	return r;
+}
+
+static int add_image(const struct args *args, json_t *spec, struct failure *fail)
+{
+	return set_text(spec, "image", "IMAGE", args->operands[0], fail);
+}
+
+static int add_place(const struct args *args, json_t *spec, struct failure *fail)
+{
+	static const char *const options[] = {"name", "network"};
+
+	return add_texts(args, options, ARRAY_SIZE(options), spec, fail);
+}
+
+static int add_user(const struct args *args, json_t *spec, struct failure *fail)
+{
+	static const char *const options[] = {"user", "workdir"};
+
+	return add_texts(args, options, ARRAY_SIZE(options), spec, fail);
+}
+
+static int add_size(const struct args *args, json_t *spec, struct failure *fail)
+{
+	long long cpus;
+	int r = args_integer(args, "cpus", 1, INT32_MAX, 0, &cpus, fail);
+
 	if (r == 0 && cpus)
 		json_object_set_new(spec, "cpus", json_integer(cpus));
+	if (r == 0)
+		r = add_mib(args, "memory", spec, "memory_mib", fail);
+	return r == 0 ? add_mib(args, "disk", spec, "disk_mib", fail) : r;
+}
+
+typedef int (*add_fn)(const struct args *args, json_t *spec, struct failure *fail);
+
+/* The spec that `parts`, ended by NULL, add to. */
+static int build(const struct args *args, const add_fn *parts, json_t **ret, struct failure *fail)
+{
+	json_t *spec = json_object();
+	int r = 0;
+
+	for (; *parts && r == 0; parts++)
+		r = (*parts)(args, spec, fail);
+	if (r < 0)
+		json_decref(spec);
+	else
+		*ret = spec;
 	return r;
 }
 
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
-	json_t *spec = json_object();
-	int r = add_texts(args, spec, fail);
+	static const add_fn parts[] = {
+		add_image, add_place, add_user, add_size, add_env, add_ports, add_restart, add_labels, add_command, NULL};
 
-	if (r == 0)
-		r = add_mib(args, "memory", spec, "memory_mib", fail);
-	if (r == 0)
-		r = add_mib(args, "disk", spec, "disk_mib", fail);
-	if (r == 0)
-		r = add_env(args, spec, fail);
-	if (r == 0)
-		r = add_ports(args, spec, fail);
-	if (r == 0)
-		r = add_restart(args, spec, fail);
-	if (r == 0)
-		r = add_labels(args, spec, fail);
-	if (r == 0)
-		r = add_command(args, spec, fail);
-	if (r < 0) {
-		json_decref(spec);
-		return r;
-	}
-	*ret = spec;
-	return 0;
-}
-
-static int add_exec_texts(const struct args *args, json_t *spec, struct failure *fail)
-{
-	const char *user = args_value(args, "user"), *workdir = args_value(args, "workdir");
-	int r = user ? set_text(spec, "user", "--user", user, fail) : 0;
-
-	return r == 0 && workdir ? set_text(spec, "workdir", "--workdir", workdir, fail) : r;
+	return build(args, parts, ret, fail);
 }
 
 int exec_spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
-	json_t *spec = json_object();
-	int r = add_exec_texts(args, spec, fail);
+	static const add_fn parts[] = {add_user, add_env, add_command, NULL};
 
-	if (r == 0)
-		r = add_env(args, spec, fail);
-	if (r == 0)
-		r = add_command(args, spec, fail);
-	if (r < 0) {
-		json_decref(spec);
-		return r;
-	}
-	*ret = spec;
-	return 0;
+	return build(args, parts, ret, fail);
 }
