@@ -58,6 +58,7 @@ libhull_devices_a_SOURCES += \
 	devices/net_stream.c \
 	devices/net_tap.c \
 	devices/virtio_net.c devices/virtio_net.h devices/virtio_net_device.h \
+	devices/virtio_net_control.c devices/virtio_net_pair.c \
 	devices/virtio_net_rx.c devices/virtio_net_tx.c
 
 # Rings that another process, or the kernel, works on.

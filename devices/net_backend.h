@@ -1,5 +1,5 @@
-/* What moves virtio-net's frames on the host: a tap, or a stream socket. Called with the device's lock held,
- * on the loop thread.
+/* What moves virtio-net's frames on the host: a tap, one queue of it, or a stream socket. Called with the lock held of the pair of
+ * queues whose it is, on its thread.
  *
  * A frame is, on both sides of this table, what lies in the guest's buffers: a virtio_net_hdr of
  * NET_HEADER_BYTES (virtio 1.2, section 5.1.6), then an Ethernet frame of at most NET_FRAME_MAX bytes. */
@@ -31,6 +31,8 @@ enum net_feature {
 	NET_F_HOST_TSO6 = 12,
 	NET_F_MRG_RXBUF = 15, /* a received frame may span several buffers */
 	NET_F_STATUS = 16,
+	NET_F_CTRL_VQ = 17,
+	NET_F_MQ = 22, /* several pairs of queues */
 };
 
 /* struct virtio_net_hdr of a VERSION_1 driver, little-endian. */
@@ -50,8 +52,10 @@ struct net_backend;
 struct net_backend_ops {
 	/* The offloads it passes through, as bits of enum net_feature. */
 	uint64_t features;
-	/* The driver has chosen among them. 0 or -errno. */
+	/* The driver has chosen among them. 0 or -errno. Any thread, as the next. */
 	int (*set_features)(struct net_backend *backend, uint64_t driver_features);
+	/* For one of several queues: frames come by it, and may go by it, or not. At first they do. 0 or -errno. */
+	int (*attach)(struct net_backend *backend, bool attach);
 	/* The next frame into `iov`, which has room for NET_PACKET_MAX bytes: its length with the header
 	 * (num_buffers is left to the caller), 0 when what came was noise, -EAGAIN when there is none,
 	 * another -errno when the link is lost. */

@@ -33,6 +33,13 @@ static int tap_set_features(struct net_backend *backend, uint64_t driver_feature
 	return ioctl(backend->fd, TUNSETOFFLOAD, offloads) < 0 ? -errno : 0;
 }
 
+static int tap_attach(struct net_backend *backend, bool attach)
+{
+	struct ifreq ifr = {.ifr_flags = attach ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
+
+	return ioctl(backend->fd, TUNSETQUEUE, &ifr) < 0 ? -errno : 0;
+}
+
 static ssize_t tap_receive(struct net_backend *backend, const struct iovec *iov, int n)
 {
 	ssize_t got = readv(backend->fd, iov, n);
@@ -75,6 +82,7 @@ static const struct net_backend_ops tap_ops = {
         .features = BIT(NET_F_CSUM) | BIT(NET_F_HOST_TSO4) | BIT(NET_F_HOST_TSO6) | BIT(NET_F_GUEST_CSUM) |
                     BIT(NET_F_GUEST_TSO4) | BIT(NET_F_GUEST_TSO6),
         .set_features = tap_set_features,
+        .attach = tap_attach,
         .receive = tap_receive,
         .send = tap_send,
         .flush = tap_flush,
@@ -130,9 +138,10 @@ static int check_name(const char *name, struct error *err)
 	return 0;
 }
 
-int virtio_net_open_tap(const char *name, struct error *err)
+int virtio_net_open_tap(const char *name, bool several, struct error *err)
 {
-	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+	const short flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+	struct ifreq ifr = {.ifr_flags = several ? flags | IFF_MULTI_QUEUE : flags};
 	cleanup_close int fd = -1;
 	int r = check_name(name, err), errnum;
 
@@ -158,7 +167,8 @@ int virtio_net_open_tap(const char *name, struct error *err)
 		                             : "%s does not exist and may not be created by this user",
 		        name);
 	case EINVAL:
-		return error_set_field(err, EINVAL, FIELD, "%s is not a tap interface with one queue", name);
+		return error_set_field(err, EINVAL, FIELD, several ? "%s is not a tap interface with several queues (multi_queue)" :
+				  "%s is not a tap interface with one queue", name);
 	default:
 		return error_set_field(err, errnum, FIELD, "cannot attach to %s: %s", name, strerror(errnum));
 	}

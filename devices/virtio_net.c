@@ -1,16 +1,16 @@
-/* virtio-net: the rings between a driver and a back-end that moves frames.
+/* virtio-net: the device's life, its link, and its pairs of queues as a whole.
  *
- * Theory of operation. All work is done on the loop thread under the device's lock; a vCPU thread only kicks.
- * Doorbells are off while a ring is being drained, and there is one interrupt for each batch. A back-end that fails takes
- * the link down (5.1.4.2): frames to it are dropped, as by a cut cable. */
+ * Theory of operation. A pair works by itself: devices/virtio_net_pair.c. With one, all is done on the loop thread under the
+ * device's lock. With several, the loop thread keeps the control queue, and says what has become of the link. */
 #include "devices/virtio_net_device.h"
 
 #include "common/checked.h"
 #include "common/log.h"
 
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
-#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #define QUEUE_SIZE         256
@@ -29,122 +29,53 @@ static struct virtio_net *from_dev(struct virtio_dev *dev)
 	return container_of(dev, struct virtio_net, dev);
 }
 
-static bool is_running(const struct virtio_net *n)
-{
-	return n->dev.active && !(n->dev.status & VIRTIO_STATUS_NEEDS_RESET) && !n->quiet;
-}
-
-void net_link_lost(struct virtio_net *n, int errnum)
+void net_link_down(struct virtio_net *n, int errnum)
 {
 	log_warn("%s: the network back-end is gone (%s): link down", n->id,
 	        errnum == EPROTO ? "impossible frame length" : strerror(errnum));
-	loop_remove(n->source);
-	n->source = NULL;
-	n->backend->ops->free(n->backend);
-	n->backend = NULL;
-	n->tx_blocked = false;
-	loop_kick(&n->kick); /* frames that wait in the transmit ring are dropped now */
+	n->link_up = false;
 	virtio_dev_config_changed(&n->dev);
 }
 
-bool net_is_limited(struct virtio_net *n, struct rate_limiter *limiter, uint64_t *throttled)
+static bool has_threads(const struct virtio_net *n)
 {
-	uint64_t delay_ns;
-
-	if (!rate_limiter_is_on(limiter))
-		return false;
-	delay_ns = rate_limiter_delay_ns(limiter, monotonic_ns());
-	if (!delay_ns)
-		return false;
-	metric_inc(throttled);
-	if (delay_ns < n->limit_delay_ns)
-		n->limit_delay_ns = delay_ns;
-	return true;
+	return n->n_pairs > 1;
 }
 
-/* Sets what the back-end is watched for. */
-static void watch(struct virtio_net *n)
+/* A pair may have lost its back-end; as they have one interface, the others will. */
+static void look_at_links(struct virtio_net *n)
 {
-	uint32_t events = 0;
-	int r;
+	for (uint16_t i = 0; i < n->n_pairs; i++) {
+		struct net_pair *p = &n->pairs[i];
+		int errnum;
 
-	if (n->backend && is_running(n)) {
-		r = n->backend->ops->flush(n->backend);
-		if (r < 0 && r != -EAGAIN)
-			net_link_lost(n, -r);
-		else if (r == -EAGAIN || n->tx_blocked)
-			events |= EPOLLOUT;
-		if (!n->rx_starved && !n->rx_limited && n->dev.queues[NET_QUEUE_RX].ready)
-			events |= EPOLLIN;
+		queue_group_hold(&p->group);
+		errnum = p->lost_errnum;
+		p->lost_errnum = 0;
+		queue_group_let_go(&p->group);
+		if (errnum && n->link_up)
+			net_link_down(n, errnum);
 	}
-	if (n->source)
-		loop_set_events(n->source, events);
 }
 
-/* In how many ns the interceptor has a frame that has somewhere to go; without room, the driver's doorbell calls. */
-static uint64_t answer_delay_ns(const struct virtio_net *n)
+/* The loop hears what is not heard by a thread: which queue is which, is the driver's choice. */
+static void listen_to_control(struct virtio_net *n)
 {
-	if (!n->interceptor || !is_running(n) || !n->dev.queues[NET_QUEUE_RX].ready || n->rx_starved || n->rx_limited)
-		return UINT64_MAX;
-	return n->interceptor->ops->delay_ns(n->interceptor, monotonic_ns());
+	for (uint16_t q = 0; q < n->dev.ops->n_queues; q++)
+		n->dev.transport->listen(
+			n->dev.transport_ctx, q, net_has_control(n) && q == net_control_queue(n));
 }
 
-/* Calls the device again when a limit, or the interceptor's patience, is over. */
-static void arm_timer(struct virtio_net *n)
-{
-	uint64_t delay_ns = answer_delay_ns(n);
-
-	/* 0: more than fits in one go; a kick is under way. */
-	if (delay_ns == 0 || delay_ns > n->limit_delay_ns)
-		delay_ns = n->limit_delay_ns;
-	if (delay_ns != UINT64_MAX)
-		loop_timer_arm(n->timer, delay_ns);
-}
-
-/* Works on the queues of which something was heard: a look at the back-end for nothing is a system call. The limits share a
- * timer, so with them it is both. */
-static void service(struct virtio_net *n, bool rx, bool tx)
-{
-	bool limited = rate_limiter_is_on(&n->rx_limiter) || rate_limiter_is_on(&n->tx_limiter);
-
-	n->limit_delay_ns = UINT64_MAX;
-	n->rx_limited = false;
-	if ((rx || limited) && is_running(n) && (n->backend || n->interceptor))
-		net_pump_rx(n);
-	if ((tx || limited) && is_running(n))
-		net_pump_tx(n);
-	if (answer_delay_ns(n) == 0)
-		net_pump_rx(n); /* answers to what was just sent */
-	watch(n);
-	arm_timer(n);
-	if (n->rx_used)
-		virtio_dev_notify(&n->dev, NET_QUEUE_RX);
-	if (n->tx_used)
-		virtio_dev_notify(&n->dev, NET_QUEUE_TX);
-	n->rx_used = n->tx_used = false;
-}
-
-static void on_kick(void *ctx)
+static void on_control_kick(void *ctx)
 {
 	struct virtio_net *n = ctx;
 
 	virtio_dev_enter(&n->dev);
-	service(n, true, true);
-	virtio_dev_leave(&n->dev);
-}
-
-static void on_backend(void *ctx, uint32_t epoll_events)
-{
-	struct virtio_net *n = ctx;
-	bool readable = epoll_events & (EPOLLIN | EPOLLERR | EPOLLHUP);
-	bool writable = epoll_events & (EPOLLOUT | EPOLLERR | EPOLLHUP);
-
-	virtio_dev_enter(&n->dev);
-	if (epoll_events & EPOLLIN)
-		metric_inc(&n->metrics.rx_tap_event_count);
-	if (writable)
-		n->tx_blocked = false;
-	service(n, readable, writable);
+	look_at_links(n);
+	if (n->dev.active)
+		listen_to_control(n);
+	if (virtio_dev_running(&n->dev) && net_has_control(n) && n->dev.queues[net_control_queue(n)].ready)
+		net_control_work(n);
 	virtio_dev_leave(&n->dev);
 }
 
@@ -157,6 +88,8 @@ static uint64_t net_features(struct virtio_dev *dev)
 
 	if (n->mtu)
 		features |= NET_BIT(NET_F_MTU);
+	if (has_threads(n))
+		features |= NET_BIT(NET_F_CTRL_VQ) | NET_BIT(NET_F_MQ);
 	return features | n->offloads;
 }
 
@@ -164,8 +97,8 @@ static void net_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, 
 {
 	struct virtio_net *n = from_dev(dev);
 	struct net_config_space space = {
-	        .status = htole16(n->backend ? NET_STATUS_LINK_UP : 0),
-	        .max_virtqueue_pairs = htole16(1),
+	        .status = htole16(n->link_up ? NET_STATUS_LINK_UP : 0),
+	        .max_virtqueue_pairs = htole16(n->n_pairs),
 	        .mtu = htole16(n->mtu),
 	};
 
@@ -173,14 +106,38 @@ static void net_config_read(struct virtio_dev *dev, uint32_t offset, void *ret, 
 	memcpy(ret, (const char *)&space + offset, len);
 }
 
+/* All that the driver knows of have threads that listen, whether it uses them or not. */
+static void start(struct virtio_net *n)
+{
+	uint16_t known = virtio_dev_negotiated(&n->dev, NET_F_MQ) ? n->n_pairs : 1;
+
+	for (uint16_t i = 0; i < known; i++)
+		net_pair_start(&n->pairs[i]);
+	if (has_threads(n))
+		loop_kick(&n->control_kick);
+}
+
+/* They are the interface's, whichever queue of it they are told. 0 or -errno. */
+static int set_offloads(struct virtio_net *n)
+{
+	struct net_pair *p = &n->pairs[0];
+	int r = 0;
+
+	queue_group_hold(&p->group);
+	if (p->backend)
+		r = p->backend->ops->set_features(p->backend, n->dev.driver_features);
+	queue_group_let_go(&p->group);
+	return r;
+}
+
 static int net_activate(struct virtio_dev *dev)
 {
 	struct virtio_net *n = from_dev(dev);
+	int r = set_offloads(n);
 
-	n->rx_starved = n->tx_blocked = false;
-	n->rx_expected = NET_RX_SMALL;
-	loop_kick(&n->kick);
-	return n->backend ? n->backend->ops->set_features(n->backend, dev->driver_features) : 0;
+	if (r == 0)
+		start(n);
+	return r;
 }
 
 /* The driver of before is no more. */
@@ -194,35 +151,57 @@ static void net_reset(struct virtio_dev *dev)
 {
 	struct virtio_net *n = from_dev(dev);
 
-	n->pending = 0; /* a frame half-sent to the back-end goes on: its stream must stay whole */
-	n->quiet = false;
-	n->rx_used = n->tx_used = false;
+	for (uint16_t i = 0; i < n->n_pairs; i++)
+		net_pair_rest(&n->pairs[i], true);
+	net_control_use(n, 1); /* 5.1.6.5.5: what a driver begins with */
 	forget_peers(n);
-	loop_kick(&n->kick);
 }
 
 static void net_doorbell(struct virtio_dev *dev, uint16_t q)
 {
 	struct virtio_net *n = from_dev(dev);
 
-	metric_inc(q == NET_QUEUE_RX ? &n->metrics.rx_queue_event_count : &n->metrics.tx_queue_event_count);
-	if (q == NET_QUEUE_RX)
-		n->rx_starved = false;
-	if (loop_kick_is_loop_thread(&n->kick))
-		service(n, q == NET_QUEUE_RX, q == NET_QUEUE_TX);
-	else
-		loop_kick(&n->kick);
+	if (net_has_control(n) && q == net_control_queue(n))
+		net_control_work(n);
+	else if (!has_threads(n))
+		net_pair_work(&n->pairs[0], q, true);
+}
+
+/* No buffer is held over from one entry to the next, so whoever was at one has let go of it with the lock. */
+static bool net_holds(struct virtio_dev *dev, const void *host, uint64_t len)
+{
+	struct virtio_net *n = from_dev(dev);
+
+	(void)host;
+	(void)len;
+	for (uint16_t i = 0; i < n->n_pairs; i++) {
+		queue_group_hold(&n->pairs[i].group);
+		queue_group_let_go(&n->pairs[i].group);
+	}
+	return false;
+}
+
+static void net_broken(struct virtio_dev *dev)
+{
+	struct virtio_net *n = from_dev(dev);
+
+	for (uint16_t i = 0; i < n->n_pairs; i++)
+		net_pair_rest(&n->pairs[i], false);
 }
 
 static void net_quiesce(struct virtio_dev *dev)
 {
-	from_dev(dev)->quiet = true; /* no buffer is held over from one entry to the next */
+	struct virtio_net *n = from_dev(dev);
+
+	for (uint16_t i = 0; i < n->n_pairs; i++) {
+		net_pair_rest(&n->pairs[i], false);
+		queue_group_tell(&n->pairs[i].group); /* what is saved is all there is to know */
+	}
 }
 
 static void net_resume(struct virtio_dev *dev)
 {
-	from_dev(dev)->quiet = false;
-	loop_kick(&from_dev(dev)->kick);
+	start(from_dev(dev));
 }
 
 /* A frame on its way in or out is not saved, nor an interceptor's conversation: networks lose frames, and hosts restart. */
@@ -232,6 +211,7 @@ static void net_save(struct virtio_dev *dev, struct state_writer *w)
 
 	state_put_bytes(w, n->mac, sizeof(n->mac));
 	state_put_u16(w, n->mtu);
+	state_put_u16(w, n->pairs_used);
 }
 
 static int net_load(struct virtio_dev *dev, struct state_reader *r, struct error *err)
@@ -239,19 +219,22 @@ static int net_load(struct virtio_dev *dev, struct state_reader *r, struct error
 	struct virtio_net *n = from_dev(dev);
 	const uint8_t *mac;
 	uint32_t mac_len = state_get_bytes(r, &mac);
-	uint16_t mtu = state_get_u16(r);
+	uint16_t mtu = state_get_u16(r), pairs = state_get_u16(r);
 	int result;
 
 	if (r->failed || mac_len != sizeof(n->mac) || (mac[0] & 1))
 		return error_set(err, EINVAL, "saved virtio-net has an impossible MAC address");
 	if ((mtu && mtu < MTU_MIN) || (!mtu && virtio_dev_negotiated(dev, NET_F_MTU)))
 		return error_set(err, EINVAL, "saved virtio-net has an impossible MTU");
+	if (pairs < 1 || pairs > (virtio_dev_negotiated(dev, NET_F_MQ) ? n->n_pairs : 1))
+		return error_set(err, EINVAL, "saved virtio-net uses an impossible number of queue pairs");
 	memcpy(n->mac, mac, sizeof(n->mac)); /* the guest keeps what it knows */
 	n->mtu = mtu;
-	n->rx_expected = NET_RX_SMALL;
 	forget_peers(n);
-	result = n->backend ? n->backend->ops->set_features(n->backend, dev->driver_features) : 0;
-	return result < 0 ? error_set_errno(err, -result, "cannot give %s the offloads it had", n->id) : 0;
+	result = set_offloads(n);
+	if (result == 0)
+		result = net_control_use(n, pairs);
+	return result < 0 ? error_set_errno(err, -result, "cannot give %s the offloads and queues it had", n->id) : 0;
 }
 
 static void interceptor_free(struct net_interceptor *interceptor)
@@ -264,12 +247,12 @@ static void net_free(struct virtio_dev *dev)
 {
 	struct virtio_net *n = from_dev(dev);
 
-	loop_remove(n->source);
-	loop_remove(n->timer);
-	if (n->backend)
-		n->backend->ops->free(n->backend);
+	for (uint16_t i = 0; i < n->n_pairs; i++)
+		net_pair_done(&n->pairs[i]);
+	loop_kick_done(&n->control_kick);
 	interceptor_free(n->interceptor);
-	loop_kick_done(&n->kick);
+	pthread_mutex_destroy(&n->limiter_lock);
+	free(n->pairs);
 	free(n->id);
 	free(n);
 }
@@ -277,7 +260,6 @@ static void net_free(struct virtio_dev *dev)
 static const struct virtio_ops net_ops = {
         .name = "virtio-net",
         .device_id = 1,
-        .n_queues = NET_QUEUES,
         .queue_size = QUEUE_SIZE,
         .features = net_features,
         .config_size = sizeof(struct net_config_space),
@@ -285,6 +267,8 @@ static const struct virtio_ops net_ops = {
         .activate = net_activate,
         .reset = net_reset,
         .doorbell = net_doorbell,
+        .holds = net_holds,
+        .broken = net_broken,
         .quiesce = net_quiesce,
         .resume = net_resume,
         .save = net_save,
@@ -310,44 +294,98 @@ static int check_config(const struct virtio_net_config *config, struct error *er
 	return 0;
 }
 
-struct virtio_dev *virtio_net_new(
-        const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err)
+/* NULL: out of memory. */
+static struct virtio_net *allocate(const struct virtio_net_config *config, uint16_t n_pairs, struct loop *loop, const struct gmem *mem)
 {
-	cleanup_close int fd = config->fd;
-	struct virtio_net *n;
+	struct virtio_net *n = calloc(1, sizeof(*n));
+	struct net_pair *pairs = calloc(n_pairs, sizeof(*pairs)); /* buffers that nothing comes by cost nothing */
+	char *id = strdup(config->id);
 
-	n = calloc(1, sizeof(*n));
-	if (!n)
-		error_set_errno(err, ENOMEM, "cannot make a network device");
-	if (!n || check_config(config, err) < 0) {
-		interceptor_free(config->interceptor);
+	if (!n || !pairs || !id) {
+		free(id);
+		free(pairs);
 		free(n);
 		return NULL;
 	}
-	virtio_dev_init(&n->dev, &net_ops, mem);
-	n->interceptor = config->interceptor;
-	n->kick.fd = -1;
+	n->ops = net_ops;
+	n->ops.n_queues = n_pairs > 1 ? NET_QUEUES * n_pairs + 1 : NET_QUEUES;
+	virtio_dev_init(&n->dev, &n->ops, mem);
+	pthread_mutex_init(&n->limiter_lock, NULL);
+	n->pairs = pairs;
+	n->id = id;
+	n->loop = loop;
+	n->link_up = true;
+	n->pairs_used = 1;
+	n->control_kick.fd = -1;
 	memcpy(n->mac, config->mac, sizeof(n->mac));
 	n->mtu = config->mtu;
-	n->id = strdup(config->id);
-	n->backend = config->kind == NET_BACKEND_TAP ? net_tap_new(steal_fd(&fd), err)
-	                                             : net_stream_new(steal_fd(&fd), err);
-	if (!n->backend)
-		goto fail;
-	n->offloads = n->backend->ops->features;
 	rate_limiter_init(&n->rx_limiter, config->rx_limiter, monotonic_ns());
 	rate_limiter_init(&n->tx_limiter, config->tx_limiter, monotonic_ns());
-	n->timer = loop_add_timer(loop, on_kick, n);
-	if (n->id && n->timer && loop_kick_init(&n->kick, loop, on_kick, n) == 0)
-		n->source = loop_add_fd(loop, n->backend->fd, EPOLLIN, on_backend, n);
-	if (!n->source) {
-		error_set_errno(
-		        err, n->id ? errno : ENOMEM, "cannot watch the network back-end of %s", config->id);
-		goto fail;
+	return n;
+}
+
+/* Takes `fd` over, also on failure. */
+static int make_pair(struct virtio_net *n, enum net_backend_kind kind, int fd, bool threaded, struct error *err)
+{
+	struct net_backend *backend = kind == NET_BACKEND_TAP ? net_tap_new(fd, err) : net_stream_new(fd, err);
+	uint16_t index = n->n_pairs;
+	char name[32];
+	int r;
+
+	if (!backend)
+		return -EINVAL;
+	n->offloads = backend->ops->features;
+	snprintf(name, sizeof(name), "net %u %.20s", index, n->id);
+	n->n_pairs++; /* in part, if it fails */
+	r = net_pair_init(&n->pairs[index], n, index, threaded ? name : NULL, backend);
+	return r < 0 ? error_set_errno(err, -r, "cannot watch the network back-end of %s", n->id) : 0;
+}
+
+static int make_pairs(struct virtio_net *n, const struct virtio_net_config *config, uint16_t n_pairs, struct error *err)
+{
+	bool threaded = n_pairs > 1;
+	int r = 0;
+
+	if (threaded) {
+		r = loop_kick_init(&n->control_kick, n->loop, on_control_kick, n);
+		if (r < 0)
+			error_set_errno(err, -r, "cannot make a network device");
 	}
-	loop_set_events(n->source, 0);
-	return &n->dev;
-fail:
+	for (uint16_t i = 0; i < n_pairs; i++) {
+		int fd = i ? config->more_fds[i - 1] : config->fd;
+
+		if (r == 0)
+			r = make_pair(n, config->kind, fd, threaded, err);
+		else
+			close_fd(fd);
+	}
+	if (r == 0)
+		net_control_use(n, 1);
+	return r;
+}
+
+struct virtio_dev *virtio_net_new(
+        const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err)
+{
+	uint16_t n_pairs = config->n_pairs ? config->n_pairs : 1;
+	struct virtio_net *n = NULL;
+
+	assert(n_pairs <= NET_PAIRS_MAX && (n_pairs == 1 || (config->kind == NET_BACKEND_TAP && !config->interceptor)));
+	if (check_config(config, err) == 0) {
+		n = allocate(config, n_pairs, loop, mem);
+		if (!n)
+			error_set_errno(err, ENOMEM, "cannot make a network device");
+	}
+	if (!n) {
+		close_fd(config->fd);
+		for (uint16_t i = 1; i < n_pairs; i++)
+			close_fd(config->more_fds[i - 1]);
+		interceptor_free(config->interceptor);
+		return NULL;
+	}
+	n->interceptor = config->interceptor;
+	if (make_pairs(n, config, n_pairs, err) == 0)
+		return &n->dev;
 	virtio_dev_free(&n->dev);
 	return NULL;
 }
@@ -359,10 +397,15 @@ void virtio_net_set_limiters(
 	uint64_t now = monotonic_ns();
 
 	virtio_dev_enter(dev);
+	for (uint16_t i = 0; i < n->n_pairs; i++)
+		queue_group_hold(&n->pairs[i].group);
 	if (rx)
 		rate_limiter_update(&n->rx_limiter, rx, now);
 	if (tx)
 		rate_limiter_update(&n->tx_limiter, tx, now);
+	for (uint16_t i = 0; i < n->n_pairs; i++)
+		queue_group_let_go(&n->pairs[i].group);
 	virtio_dev_leave(dev);
-	loop_kick(&n->kick); /* what waited for the old limits looks again */
+	for (uint16_t i = 0; i < n->n_pairs; i++)
+		loop_kick(&n->pairs[i].kick); /* what waited for the old limits looks again */
 }

@@ -1,4 +1,4 @@
-/* virtio-net (virtio 1.2, section 5.1), one queue pair, over a back-end that moves Ethernet frames. */
+/* virtio-net (virtio 1.2, section 5.1), one queue pair or several, over a back-end that moves Ethernet frames. */
 #ifndef HULL_DEVICES_VIRTIO_NET_H
 #define HULL_DEVICES_VIRTIO_NET_H
 
@@ -7,6 +7,8 @@
 #include "devices/virtio.h"
 
 struct net_interceptor;
+
+#define NET_PAIRS_MAX 8
 
 enum net_backend_kind {
 	NET_BACKEND_TAP,    /* a tap descriptor with IFF_VNET_HDR: offloads pass through */
@@ -17,9 +19,13 @@ struct virtio_net_config {
 	const char *id; /* for messages; copied */
 	enum net_backend_kind kind;
 	int fd; /* taken over, also on failure */
+	/* How many pairs of queues, up to NET_PAIRS_MAX; 0 is 1. With more, which only a tap has, each has a thread and a descriptor of
+	 * the tap's, and a transport with kick_fd and call_fd is needed. */
+	uint16_t n_pairs;
+	int more_fds[NET_PAIRS_MAX - 1]; /* the n_pairs - 1 others; likewise */
 	uint8_t mac[6];
 	uint16_t mtu; /* 0: not offered */
-	struct net_interceptor *interceptor; /* devices/net_interceptor.h; taken over, also on failure; NULL: none */
+	struct net_interceptor *interceptor; /* devices/net_interceptor.h; taken over, also on failure; NULL: none. For one pair only */
 	const struct rate_limiter_config *rx_limiter, *tx_limiter; /* borrowed for the call; NULL: none. Of frames' bytes */
 };
 
@@ -32,13 +38,14 @@ struct net_metrics {
 	uint64_t rx_fails; /* larger than all buffers: dropped */
 	uint64_t tx_count, tx_packets_count, tx_bytes_count;
 	uint64_t tx_malformed_frames;
-	uint64_t tx_fails; /* the link was down: dropped */
+	uint64_t tx_fails; /* the link was down, or the pair not one that is used: dropped */
 	uint64_t tap_read_fails, tap_write_fails;
 	uint64_t rx_rate_limiter_throttled, tx_rate_limiter_throttled; /* a frame had to wait for a limit */
 };
 
-/* Attaches to the tap interface `name` (created when absent and permitted). Descriptor, or -errno with `err` set. */
-int virtio_net_open_tap(const char *name, struct error *err);
+/* Attaches to the tap interface `name` (created when absent and permitted), to a further queue of it with `several`. Descriptor, or
+ * -errno with `err` set. */
+int virtio_net_open_tap(const char *name, bool several, struct error *err);
 /* NULL with `err` set. */
 struct virtio_dev *virtio_net_new(
 	const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err);

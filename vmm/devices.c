@@ -258,7 +258,7 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 	struct virtio_dev *dev;
 
 	memcpy(config.mac, net->mac, sizeof(config.mac));
-	config.fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, err)
+	config.fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, false, err)
 				       : unix_connect(net->stream_socket_path, 1, err);
 	if (config.fd < 0) {
 		if (!err->field[0])

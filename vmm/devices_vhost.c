@@ -45,7 +45,7 @@ struct virtio_dev *devices_vhost_drive(
 static struct virtio_dev *net_on_tap(
 	const struct config_net *net, struct loop *loop, const struct gmem *mem, struct error *err)
 {
-	int tap = virtio_net_open_tap(net->host_dev_name, err);
+	int tap = virtio_net_open_tap(net->host_dev_name, false, err);
 	struct vhost *vhost;
 
 	if (tap < 0)

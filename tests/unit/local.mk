@@ -42,7 +42,8 @@ tests_unit_virtio_blk_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_blk_life_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_blk_uring_LDADD = $(DEVICES_TEST_LIBS)
 
-UNIT_TESTS += tests/unit/virtio_blk_queues
+UNIT_TESTS += tests/unit/virtio_blk_queues tests/unit/virtio_net_queues
+tests_unit_virtio_net_queues_LDADD = $(DEVICES_TEST_LIBS)
 tests_unit_virtio_blk_queues_LDADD = $(DEVICES_TEST_LIBS)
 
 UNIT_TESTS += tests/unit/virtio_console

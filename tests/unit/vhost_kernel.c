@@ -20,7 +20,7 @@ static int host = -1; /* the host's side of the tap */
 /* NULL where the kernel has none. */
 static struct virtio_dev *make(struct world *w)
 {
-	int tap = virtio_net_open_tap(TAP, &w->err);
+	int tap = virtio_net_open_tap(TAP, false, &w->err);
 	struct vhost *vhost;
 
 	if (tap < 0)

@@ -542,7 +542,7 @@ static void tap_names_are_checked(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		struct error err = {0};
 
-		assert_int_equal(virtio_net_open_tap(names[i], &err), -EINVAL);
+		assert_int_equal(virtio_net_open_tap(names[i], false, &err), -EINVAL);
 		assert_string_equal(err.field, "host_dev_name");
 	}
 }

@@ -17,7 +17,7 @@ static int setup_tap(void **state)
 	/* Anything done here stays in namespaces of this process. */
 	if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
 		return 0;
-	fd = virtio_net_open_tap("hulltest0", &err);
+	fd = virtio_net_open_tap("hulltest0", false, &err);
 	if (fd < 0)
 		return 0;
 	world_make_device(w, NET_BACKEND_TAP, fd);
@@ -78,9 +78,9 @@ static void a_tap_in_use_is_refused(void **state)
 
 	if (!w->dev)
 		skip();
-	assert_int_equal(virtio_net_open_tap("hulltest0", &err), -EBUSY);
+	assert_int_equal(virtio_net_open_tap("hulltest0", false, &err), -EBUSY);
 	assert_string_equal(err.field, "host_dev_name");
-	assert_int_equal(virtio_net_open_tap("lo", &err), -EINVAL); /* is no tap */
+	assert_int_equal(virtio_net_open_tap("lo", false, &err), -EINVAL); /* is no tap */
 }
 
 static void a_tap_that_may_not_be_made_is_refused(void **state)
@@ -97,7 +97,7 @@ static void a_tap_that_may_not_be_made_is_refused(void **state)
 	memcpy(without, before, sizeof(without));
 	without[0].effective &= ~(1u << CAP_NET_ADMIN);
 	assert_int_equal(syscall(SYS_capset, &header, without), 0);
-	r = virtio_net_open_tap("hulltest1", &err);
+	r = virtio_net_open_tap("hulltest1", false, &err);
 	assert_int_equal(syscall(SYS_capset, &header, before), 0);
 	assert_int_equal(r, -EPERM);
 	assert_non_null(strstr(err.message, "does not exist"));
