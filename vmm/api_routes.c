@@ -126,7 +126,7 @@ static int look_for_net(const struct config *config, const char *id, struct erro
 		return devices_vhost_look(net->vhost_user_socket, err) < 0 ? error_in_field(err, "vhost_user_socket") : 0;
 	if (!net->host_dev_name)
 		return 0;
-	fd = virtio_net_open_tap(net->host_dev_name, false, err);
+	fd = virtio_net_open_tap(net->host_dev_name, net->queue_pairs > 1, err);
 	if (fd < 0 && !err->field[0])
 		error_in_field(err, "host_dev_name");
 	return fd < 0 ? fd : 0;

@@ -115,6 +115,11 @@ static int check_net_source(const struct config_net *net, struct error *err)
 			net->host_dev_name ? "host_dev_name" : "stream_socket_path");
 	if (net->vhost && !net->host_dev_name)
 		return error_set_field(err, EINVAL, "vhost", "needs host_dev_name: the kernel moves frames of taps only");
+	if (net->queue_pairs != 1 && net->stream_socket_path)
+		return error_set_field(err, EINVAL, "queue_pairs", "cannot be given with stream_socket_path: it is one stream of frames");
+	if (net->queue_pairs != 1 && config_net_is_vhost(net))
+		return error_set_field(err, EINVAL, "queue_pairs", "cannot be given with %s: frames go past this process",
+			net->vhost ? "vhost" : "vhost_user_socket");
 	if (config_net_is_vhost(net) && (net->rx_rate_limiter || net->tx_rate_limiter))
 		return error_set_field(err, EINVAL, net->rx_rate_limiter ? "rx_rate_limiter" : "tx_rate_limiter",
 			"cannot be given with %s: frames go past this process", net->vhost ? "vhost" : "vhost_user_socket");
@@ -167,6 +172,10 @@ static int check_mmds(const struct config *config, struct error *err)
 			return error_set_field(err, EINVAL, "mmds-config.network_interfaces",
 				"names \"%s\", which is given with %s: its frames go past this process", ids->items[i],
 				net->vhost ? "vhost" : "vhost_user_socket");
+		if (net->queue_pairs != 1)
+			return error_set_field(err, EINVAL, "mmds-config.network_interfaces",
+				"names \"%s\", which has %lld queue_pairs: the service answers on one", ids->items[i],
+				(long long)net->queue_pairs);
 	}
 	return 0;
 }

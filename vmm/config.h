@@ -54,6 +54,7 @@ struct config_net {
 	bool vhost;	 /* the kernel moves the frames of host_dev_name */
 	char *guest_mac; /* may be NULL */
 	int64_t mtu;	 /* 0: not given */
+	int64_t queue_pairs; /* more than one: of a tap, each with a thread; on a PCI bus only */
 	struct rate_limiter_config *rx_rate_limiter, *tx_rate_limiter;
 	uint8_t mac[6]; /* guest_mac, or one made from the interface's id */
 };

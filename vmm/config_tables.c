@@ -5,6 +5,7 @@
 
 #include "devices/mmds.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_vhost.h"
 #include "vmm/config_cpu.h"
 #include "vmm/layout.h"
@@ -193,6 +194,8 @@ static const struct json_field net_fields[] = {
 		.help = "six bytes in hexadecimal, as 06:00:ac:10:00:02"},
 	{"mtu", JSON_FIELD_INT, NET(mtu), .nullable = true, .sparse = true, .min = 68, .max = 65535,
 		.help = "the largest frame that the guest is told of"},
+	{"queue_pairs", JSON_FIELD_INT, NET(queue_pairs), .nullable = true, .sparse = true, .min = 1, .max = NET_PAIRS_MAX,
+		.def = 1, .help = "more than one: of a tap made with multi_queue, each with a thread; with --enable-pci"},
 	{"rx_rate_limiter", JSON_FIELD_OPTIONAL, NET(rx_rate_limiter), .nullable = true,
 		.table = &config_rate_limiter_table},
 	{"tx_rate_limiter", JSON_FIELD_OPTIONAL, NET(tx_rate_limiter), .nullable = true,

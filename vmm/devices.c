@@ -245,6 +245,27 @@ static int make_filesystem(struct devices *devices, const struct config_filesyst
 	return dev ? add_virtio(devices, dev, METRICS_VHOST_USER_FS, fs->fs_id, virtio_vhost_metrics(dev), err) : -EIO;
 }
 
+/* Each pair has a queue of the tap's; `config` gets the descriptors. 0, or -errno with none of them left open. */
+static int open_net(const struct config_net *net, struct virtio_net_config *config, struct error *err)
+{
+	const char *field = net->host_dev_name ? "host_dev_name" : "stream_socket_path";
+
+	config->n_pairs = 0;
+	for (uint16_t i = 0; i < net->queue_pairs; i++) {
+		int fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, net->queue_pairs > 1, err) :
+					      unix_connect(net->stream_socket_path, 1, err);
+
+		if (fd < 0) {
+			for (uint16_t k = 0; k < i; k++)
+				close_fd(k ? config->more_fds[k - 1] : config->fd);
+			return err->field[0] ? fd : error_in_field(err, "%s", field);
+		}
+		*(i ? &config->more_fds[i - 1] : &config->fd) = fd;
+		config->n_pairs++;
+	}
+	return 0;
+}
+
 static int make_net(struct devices *devices, const struct config_net *net, struct error *err)
 {
 	struct virtio_net_config config = {
@@ -254,21 +275,18 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 		.rx_limiter = net->rx_rate_limiter,
 		.tx_limiter = net->tx_rate_limiter,
 	};
-	const char *field = net->host_dev_name ? "host_dev_name" : "stream_socket_path";
 	struct virtio_dev *dev;
+	int r = check_queues(devices, "queue_pairs", net->queue_pairs, err);
 
 	memcpy(config.mac, net->mac, sizeof(config.mac));
-	config.fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, false, err)
-				       : unix_connect(net->stream_socket_path, 1, err);
-	if (config.fd < 0) {
-		if (!err->field[0])
-			error_in_field(err, "%s", field);
-		return config.fd;
-	}
+	if (r == 0)
+		r = open_net(net, &config, err);
+	if (r < 0)
+		return r;
 	if (config_net_has_mmds(devices->config.config, net)) {
 		config.interceptor = mmds_stack_new(devices->config.mmds);
 		if (!config.interceptor) {
-			close_fd(config.fd);
+			close_fd(config.fd); /* the only one: see the rules */
 			return error_set(err, ENOMEM, "out of memory");
 		}
 	}

@@ -2,8 +2,11 @@
 import json
 import os
 import signal
+import socketserver
 import subprocess
+import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -142,15 +145,77 @@ def interrupts_of(said, kind):
     return counts
 
 
+class Echo(socketserver.ThreadingTCPServer):
+    """Sends back what it was sent, once that has ended."""
+    daemon_threads = True
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(self.rfile.read())
+
+    def __init__(self, address):
+        super().__init__((address, 7000), self.Handler)
+        self.thread = threading.Thread(target=self.serve_forever)
+        self.thread.start()
+
+    def close(self):
+        self.shutdown()
+        self.thread.join()
+        self.server_close()
+
+
+@pytest.fixture
+def wide_tap():
+    """A tap of several queues, and a server behind it."""
+    subprocess.run(["ip", "tuntap", "add", "hullwide0", "mode", "tap", "vnet_hdr", "multi_queue"], check=True)
+    subprocess.run(["ip", "addr", "add", "10.98.0.1/24", "dev", "hullwide0"], check=True)
+    subprocess.run(["ip", "link", "set", "hullwide0", "up"], check=True)
+    server = Echo("10.98.0.1")
+    yield "hullwide0"
+    server.close()
+    subprocess.run(["ip", "link", "del", "hullwide0"], check=True)
+
+
+def a_stream_from_each_cpu(console):
+    """Both ways, at the same time, and checked at the end of the way."""
+    size = 2 * MIB
+    said = console.do(f'for i in 0 1 2 3; do ( yes "stream $i" | head -c {size} | taskset $((1 << i)) nc 10.98.0.1 7000 | crc32 > /tmp/crc$i ) & done;'
+                      ' wait; for i in 0 1 2 3; do echo stream $i: $(cat /tmp/crc$i); done')
+    for i in range(4):
+        line = f"stream {i}\n".encode()
+        assert f"stream {i}: {zlib.crc32((line * (size // len(line) + 1))[:size]):08x}" in said
+
+
+def queue_pairs_of_a_running_guest(api, console, tap):
+    before = len(open_files(api)), len(queue_threads(api))
+    api.must("PUT", "/network-interfaces/wide", {"iface_id": "wide", "host_dev_name": tap, "queue_pairs": 4})
+    console.do("until_there /sys/class/net/eth0; ip addr add 10.98.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.98.0.1")
+    assert [name for name in queue_threads(api) if name.startswith("net")] == [f"net {i} wide" for i in range(4)]
+    assert "rx-0 rx-1 rx-2 rx-3 tx-0 tx-1 tx-2 tx-3" in console.do("echo $(ls /sys/class/net/eth0/queues | sort)")
+    a_stream_from_each_cpu(console)
+    interrupts = interrupts_of(console.do("cat /proc/interrupts"), "-input.")
+    assert len(interrupts) == 4 and all(interrupts.values()), interrupts
+    limiter = {"bandwidth": {"size": 100 * MIB, "refill_time": 100}}
+    api.must("PATCH", "/network-interfaces/wide", {"iface_id": "wide", "rx_rate_limiter": limiter, "tx_rate_limiter": limiter})
+    # A driver that lets go of it, and takes it up again.
+    console.do("cd /sys/bus/virtio/drivers/virtio_net; d=$(echo virtio*); echo $d > unbind; echo $d > bind; cd /;"
+               " until_there /sys/class/net/eth0; ip addr add 10.98.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.98.0.1")
+    a_stream_from_each_cpu(console)
+    api.must("DELETE", "/network-interfaces/wide")
+    console.do("until_gone /sys/class/net/eth0")
+    wait_until_closed(api, "/dev/net/tun")
+    assert (len(open_files(api)), len(queue_threads(api))) == before
+
+
 @pytest.mark.kvm
-def test_queues_with_a_thread_each(guest, disk, tmp_path_factory):
+def test_queues_with_a_thread_each(guest, disk, wide_tap, tmp_path_factory):
     folder = tmp_path_factory.mktemp("queues")
     large, late, lines = folder / "large", disk("late", b"plugged"), folder / "metrics"
     with large.open("wb") as file:
         file.truncate(8 * MIB)
     pieces = {"/machine-config": {"vcpu_count": 4, "mem_size_mib": 256}, "/metrics": {"metrics_path": str(lines)},
               "/drives/large": drive("large", large, io_engine="Async", cache_type="Writeback", num_queues=4)}
-    api = guest(OBEDIENT, pieces, ["--enable-pci"], BLK, {**fio_files(folder), "job.fio": FIO_JOB})
+    api = guest(OBEDIENT, pieces, ["--enable-pci"], [*BLK, *NET], {**fio_files(folder), "job.fio": FIO_JOB})
     console, counts = Obedient(api), Counts(api, lines)
     assert queue_threads(api) == [f"blk {i} large" for i in range(4)]
     assert api.must("GET", "/vm/config")["drives"][0]["num_queues"] == 4
@@ -175,6 +240,7 @@ def test_queues_with_a_thread_each(guest, disk, tmp_path_factory):
     console.do("until_gone /dev/vdb")
     wait_until_closed(api, late)
     assert len(queue_threads(api)) == 4 and len(open_files(api)) == before
+    queue_pairs_of_a_running_guest(api, console, wide_tap)
     # A driver that lets go of it, and takes it up again.
     console.do("for d in /sys/bus/virtio/drivers/virtio_blk/virtio*; do n=${d##*/}; done; cd /sys/bus/virtio/drivers/virtio_blk;"
                " echo $n > unbind; echo $n > bind; cd /; until_there /dev/vda; head -c 8000000 /dev/vda | wc -c")
@@ -183,7 +249,7 @@ def test_queues_with_a_thread_each(guest, disk, tmp_path_factory):
 
 
 @pytest.mark.kvm
-def test_several_queues_need_the_bus(vmm, vmlinux, disk):
+def test_several_queues_need_the_bus(vmm, vmlinux, disk, wide_tap):
     api = vmm(None)
     api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux)})
     for n in (0, 9):
@@ -191,6 +257,17 @@ def test_several_queues_need_the_bus(vmm, vmlinux, disk):
     api.must("PUT", "/drives/data", drive("data", disk("data"), num_queues=2))
     api.refused("PUT", "/actions", {"action_type": "InstanceStart"}, "drives[0].num_queues: is 2: more than one needs --enable-pci")
     api.must("PUT", "/drives/data", drive("data", disk("data")))
+    wide = {"iface_id": "wide", "host_dev_name": wide_tap, "queue_pairs": 2}
+    api.refused("PUT", "/network-interfaces/wide", {**wide, "queue_pairs": 9}, "queue_pairs: must be 1 to 8")
+    api.refused("PUT", "/network-interfaces/wide", {**wide, "vhost": True}, "queue_pairs: cannot be given with vhost")
+    api.refused("PUT", "/network-interfaces/wide", {**wide, "queue_pairs": 1}, "host_dev_name: hullwide0 is not a tap interface with one queue")
+    subprocess.run(["ip", "tuntap", "add", "hullthin0", "mode", "tap", "vnet_hdr"], check=True)
+    api.refused("PUT", "/network-interfaces/wide", {**wide, "host_dev_name": "hullthin0"},
+                "host_dev_name: hullthin0 is not a tap interface with several queues (multi_queue)")
+    subprocess.run(["ip", "link", "del", "hullthin0"], check=True)
+    api.must("PUT", "/network-interfaces/wide", wide)
+    api.refused("PUT", "/actions", {"action_type": "InstanceStart"},
+                "network-interfaces[0].queue_pairs: is 2: more than one needs --enable-pci")
 
 
 @pytest.mark.kvm

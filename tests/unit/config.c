@@ -147,6 +147,7 @@ static void test_networks(void **state)
 		0);
 	assert_memory_equal(config_net(&config, 0)->mac, given, 6);
 	assert_int_equal(config_net(&config, 1)->mtu, 1500);
+	assert_int_equal(config_net(&config, 1)->queue_pairs, 1);
 	assert_int_equal(config_net(&config, 1)->mac[0] & 3, 2); /* locally administered, not multicast */
 	assert_memory_not_equal(config_net(&config, 1)->mac, config_net(&config, 2)->mac, 6);
 	config_done(&config);
@@ -166,6 +167,38 @@ static void test_networks(void **state)
 	refuses("{" BOOT "," MACHINE ",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\","
 				     "\"guest_mac\":\"01:00:00:00:00:00\"}]}",
 		"network-interfaces[0].guest_mac", "multicast");
+}
+
+static void test_an_interface_has_several_pairs_of_queues(void **state)
+{
+	static const struct {
+		const char *fields, *field, *why;
+	} wrong[] = {
+		{"\"host_dev_name\":\"t\",\"queue_pairs\":0", "queue_pairs", "must be 1 to 8"},
+		{"\"host_dev_name\":\"t\",\"queue_pairs\":9", "queue_pairs", "must be 1 to 8"},
+		{"\"stream_socket_path\":\"/s\",\"queue_pairs\":2", "queue_pairs", "given with stream_socket_path"},
+		{"\"vhost_user_socket\":\"/s\",\"queue_pairs\":2", "queue_pairs", "given with vhost_user_socket"},
+		{"\"host_dev_name\":\"t\",\"vhost\":true,\"queue_pairs\":2", "queue_pairs", "given with vhost:"},
+	};
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{" BOOT ",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"queue_pairs\":8}]}", &config,
+				 &err),
+		0);
+	assert_int_equal(config_net(&config, 0)->queue_pairs, 8);
+	config_done(&config);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		char text[256], field[64];
+
+		snprintf(text, sizeof(text), "{" BOOT ",\"network-interfaces\":[{\"iface_id\":\"e\",%s}]}", wrong[i].fields);
+		snprintf(field, sizeof(field), "network-interfaces[0].%s", wrong[i].field);
+		refuses(text, field, wrong[i].why);
+	}
+	refuses("{" BOOT ",\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\",\"queue_pairs\":2}],"
+		"\"mmds-config\":{\"network_interfaces\":[\"e\"]}}",
+		"mmds-config.network_interfaces", "has 2 queue_pairs: the service answers on one");
 }
 
 #define ETH0 "\"network-interfaces\":[{\"iface_id\":\"e\",\"host_dev_name\":\"t\"}]"
@@ -409,6 +442,7 @@ int main(void)
 		cmocka_unit_test(test_drives),
 		cmocka_unit_test(test_a_root_device_can_be_a_partition),
 		cmocka_unit_test(test_networks),
+		cmocka_unit_test(test_an_interface_has_several_pairs_of_queues),
 		cmocka_unit_test(test_metadata_service),
 		cmocka_unit_test(test_pmem),
 		cmocka_unit_test(test_memory_that_is_plugged),
