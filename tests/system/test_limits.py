@@ -22,7 +22,7 @@ SECONDS = 10
 HOST, GUEST, TAP = "10.79.0.1", "10.79.0.2", "limits0"
 
 # (tokens a second, burst) of each.
-BYTES, OPERATIONS, FLUSHES = (MIB, 2 * MIB), (100, 50), (20, 10)
+BYTES, OPERATIONS, FLUSHES = (MIB, 2 * MIB), (100, 50), (8, 4)
 FRAMES, RANDOM, SERIAL = (MIB // 2, MIB // 2), (1000, 2000), (200, 800)
 BUCKET_SECONDS = 2
 
