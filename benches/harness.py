@@ -30,9 +30,9 @@ def first_line(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
-def versions(*more):
-    """What the figures depend on, one a line."""
-    return [f"host kernel {os.uname().release}", f"guest kernel {(BUILD / 'guest/release').read_text().strip()}",
+def versions(*more, guest=BUILD / "guest"):
+    """What the figures depend on, one a line; `guest` is the folder of its kernel."""
+    return [f"host kernel {os.uname().release}", f"guest kernel {(guest / 'release').read_text().strip()}",
             *(first_line(*command) for command in (("qemu-system-x86_64", "--version"), ("cc", "--version"), *more))]
 
 

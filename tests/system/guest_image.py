@@ -13,9 +13,9 @@ class Cpio:
         self.data = bytearray()
         self.inode = 0
 
-    def _entry(self, name, mode, content=b""):
+    def _entry(self, name, mode, content=b"", device=(0, 0)):
         self.inode += 1
-        fields = [self.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0]
+        fields = [self.inode, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name) + 1, 0]
         self.data += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
         self.data += b"\0" * (-len(self.data) % 4) + content
         self.data += b"\0" * (-len(self.data) % 4)
@@ -28,6 +28,10 @@ class Cpio:
 
     def link(self, name, target):
         self._entry(name, stat.S_IFLNK | 0o777, target.encode())
+
+    def device(self, name, major, minor):
+        """A character device."""
+        self._entry(name, stat.S_IFCHR | 0o600, device=(major, minor))
 
     def finish(self):
         self._entry("TRAILER!!!", 0)
