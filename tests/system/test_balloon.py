@@ -136,6 +136,10 @@ class Guest:
     def empty(self):
         self.tell("rm /mnt/file")
 
+    def use_again(self):
+        """Memory that was given back and comes again is memory. (The first write to each page costs, and so does a comparison.)"""
+        assert self.tell(f"{{ dd if=/dev/urandom of=/mnt/a bs=1M count={AGAIN_MIB}; cp /mnt/a /mnt/b; cmp /mnt/a /mnt/b && echo equal; }}") == "equal"
+
     def pss_mib(self):
         rollup = Path(f"/proc/{self.machine.process.pid}/smaps_rollup").read_text()
         return int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE).group(1)) / 1024
@@ -179,7 +183,7 @@ def start(cgroup, vmm, vmlinux, initramfs, tmp_path_factory):
     yield start
 
 
-FILE_MIB = 320
+FILE_MIB, AGAIN_MIB = 320, 16
 
 
 def given_back(before, after, mib=FILE_MIB):
@@ -214,8 +218,8 @@ def test_inflation_gives_back_what_the_guest_freed(start, kind, pages):
     assert counted["inflate_count"] >= target and counted["deflate_count"] >= target  # Linux hands them over by the mebibyte
     assert counted["stats_updates_count"] > 0
     assert counted["event_fails"] == counted["stats_update_fails"] == counted["activate_fails"] == counted["cfg_fails"] == 0
-    guest.fill(FILE_MIB)  # it is all there again
-    assert guest.tell(f"cmp -n {FILE_MIB * MIB} /mnt/file /dev/zero && echo equal") == "equal"
+    assert guest.free_mib() > FILE_MIB
+    guest.use_again()
     guest.bye()
 
 
@@ -230,8 +234,7 @@ def test_free_page_reporting_gives_back_what_the_guest_freed(start, kind):
     assert counted["free_page_report_freed"] >= 0.9 * FILE_MIB * MIB and counted["free_page_report_fails"] == 0
     assert 0 < counted["free_page_report_count"] <= counted["free_page_report_freed"] / (2 * MIB)
     print(f"{kind}: reporting gave back {given[0]:.1%} (PSS), {given[1]:.1%} (cgroup) of {FILE_MIB} MiB")
-    guest.fill(FILE_MIB)
-    assert guest.tell(f"cmp -n {FILE_MIB * MIB} /mnt/file /dev/zero && echo equal") == "equal"
+    guest.use_again()
     guest.bye()
 
 
@@ -254,7 +257,7 @@ def test_a_run_of_hinting_gives_back_what_the_guest_freed(start, kind):
     machine.must("PATCH", "/balloon/hinting/stop")
     assert machine.must("GET", "/balloon/hinting/status") == {"host_cmd": 1, "guest_cmd": 0}
     until(lambda: guest.free_mib() > FILE_MIB)
-    guest.fill(FILE_MIB)
+    guest.fill(FILE_MIB)  # all of it
     guest.bye()
 
 
@@ -382,8 +385,7 @@ def test_a_balloon_gives_back_huge_pages_once_they_are_whole(start, huge_pages, 
     print(f"{kind}: a balloon gave back {(huge_pages() - filled) / FILE_MIB:.1%} of {FILE_MIB} MiB in huge pages")
     assert huge_pages() - filled >= 0.9 * FILE_MIB
     guest.inflate(0)
-    guest.fill(FILE_MIB)
-    assert guest.tell(f"cmp -n {FILE_MIB * MIB} /mnt/file /dev/zero && echo equal") == "equal"
+    guest.use_again()
     guest.bye()
 
 
@@ -398,5 +400,5 @@ def test_reporting_gives_back_huge_pages(start, huge_pages, kind):
     print(f"{kind}: reporting gave back {(huge_pages() - filled) / FILE_MIB:.1%} of {FILE_MIB} MiB in huge pages")
     counted = guest.counted()
     assert counted["free_page_report_freed"] >= 0.9 * FILE_MIB * MIB and counted["free_page_report_fails"] == 0
-    guest.fill(FILE_MIB)
+    guest.use_again()
     guest.bye()
