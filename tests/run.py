@@ -65,7 +65,8 @@ def sanitized_unit_tests(build, count):
     folder.mkdir(exist_ok=True)
     log = folder / "configure-and-build.txt"
     with log.open("w") as out:
-        for command in ([TOP / "configure", "--enable-sanitizers", "--enable-werror", "--quiet"], ["make", f"-j{os.cpu_count()}"]):
+        configure = [TOP / "configure", "--enable-sanitizers", "--enable-werror", "--quiet", "CFLAGS=-g -O1"]
+        for command in (configure, ["make", f"-j{os.cpu_count()}"]):
             if call(command, cwd=folder, stdout=out, stderr=out):
                 print(log.read_text()[-4000:])
                 count.add(0, 1)
