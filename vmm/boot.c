@@ -13,7 +13,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/mman.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +25,9 @@
 #define FIELD_MEMORY        "mem_size_mib"
 
 #define MIB 0x100000ul
+
+#define LARGE_PAGE_BYTES  0x200000ul
+#define LINUX_EARLY_BYTES (3 * MIB)
 
 #define INITRD_ALIGNMENT  4096 /* Linux frees it by pages */
 #define ARCHIVE_ALIGNMENT 4    /* init/initramfs.c skips zero bytes up to here between archives */
@@ -122,6 +127,36 @@ static ssize_t read_sparse(int fd, uint8_t *host, uint64_t len, uint64_t offset)
 	return (ssize_t)len;
 }
 
+/* Of RAM that the guest writes to all over before it runs a program, and that the host so gives in pages of 2 MiB, whatever its
+ * policy is for the rest: each page of 4 KiB is an exit when the guest first touches it, thousands for a boot. Where the host cannot
+ * or will not, it stays as it was. MADV_COLLAPSE (Linux 6.1) wants to find a page in each 2 MiB, which a look at it leaves there. */
+static void use_large_pages(const struct gmem *mem, gpa_t begin, gpa_t end, gpa_t ram_end)
+{
+	volatile const uint8_t *host;
+
+	begin = align_down(begin, LARGE_PAGE_BYTES);
+	end = align_up(end, LARGE_PAGE_BYTES);
+	if (end > ram_end)
+		end = align_down(ram_end, LARGE_PAGE_BYTES);
+	host = begin < end ? gmem_span(mem, begin, end - begin) : NULL;
+	if (!host)
+		return;
+	for (gpa_t offset = 0; offset < end - begin; offset += LARGE_PAGE_BYTES)
+		(void)host[offset];
+	madvise((void *)host, end - begin, MADV_COLLAPSE);
+}
+
+/* Linux takes its first memory from the top down, below the ramdisk that begins at `top`: 64 bytes for each page of 4 KiB there is,
+ * and a few MiB more. With memory above 4 GiB it does so there: nothing is done where there is more than one region. */
+static void use_large_pages_at_top(const struct gmem *mem, gpa_t kernel_end, gpa_t top, gpa_t ram_end)
+{
+	uint64_t early = ram_end / 64 + LINUX_EARLY_BYTES;
+
+	if (gmem_next(mem, gmem_next(mem, NULL)) || top - kernel_end < early)
+		return;
+	use_large_pages(mem, top - early, ram_end, ram_end);
+}
+
 int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
 	struct error *err)
 {
@@ -138,6 +173,7 @@ int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa,
 	host = gmem_span(src->mem, gpa, size);
 	if (!host)
 		return error_set_field(err, EFAULT, BOOT_FIELD_KERNEL, "wants memory that is not there");
+	use_large_pages(src->mem, gpa, gpa + len, src->ram_end); /* len <= size: it fits */
 	return read_whole(read_sparse(src->fd, host, len, offset), len, err);
 }
 
@@ -215,10 +251,11 @@ static int load_initrd(const struct boot_config *config, const struct gmem *mem,
 			"does not fit: %" PRIu64 " MiB are left between the kernel's end at %" PRIu64
 			" MiB and %" PRIu64 " MiB",
 			top > image->end ? (top - image->end) / MIB : 0, image->end / MIB, top / MIB);
+	ramdisk.gpa = align_down(top - total, INITRD_ALIGNMENT);
+	use_large_pages_at_top(mem, image->end, ramdisk.gpa, ram_end);
 	if (!total)
 		return 0;
 
-	ramdisk.gpa = align_down(top - total, INITRD_ALIGNMENT);
 	ramdisk.size_bytes = total;
 	if (first)
 		r = load_archive(config->initrd_fd, FIELD_INITRD, mem, ramdisk.gpa, first, err);
@@ -352,6 +389,7 @@ int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rs
 	if (ram_end > LAYOUT_LOW_RAM_END)
 		ram_end = LAYOUT_LOW_RAM_END;
 
+	use_large_pages(mem, 0, LAYOUT_KERNEL, ram_end); /* what is written below, and Linux' own below 1 MiB */
 	r = load_kernel(config->kernel_fd, mem, ram_end, &image, err);
 	if (r < 0)
 		return r;

@@ -61,28 +61,6 @@ static int open_memory(struct ram *ram, int base_fd, struct error *err)
 	return MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB | MAP_HUGE_2MB : 0);
 }
 
-static int map(struct ram *ram, const struct ram_config *config, struct error *err)
-{
-	int flags = open_memory(ram, config->base_fd, err);
-
-	if (flags < 0)
-		return flags;
-	ram->host = mmap(NULL, ram->size_bytes, PROT_READ | PROT_WRITE, flags | reserve_flag(ram),
-		ram->kind == RAM_SHARED ? ram->fd : config->base_fd, 0);
-	if (ram->host == MAP_FAILED) {
-		ram->host = NULL;
-		return error_set_errno(err, errno, "the host cannot map %llu MiB%s",
-			(unsigned long long)ram->size_bytes >> 20,
-			ram->page_bytes == HUGE_PAGE_BYTES ? " in 2 MiB pages" : "");
-	}
-	/* Where the host's policy is "never", which for shared memory it is by default, this has no effect, as documented. */
-	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
-		madvise(ram->host, ram->size_bytes, MADV_HUGEPAGE);
-	/* A core dump of the monitor is no place for its guest's secrets. */
-	madvise(ram->host, ram->size_bytes, MADV_DONTDUMP);
-	return 0;
-}
-
 void *ram_reserve_addresses(uint64_t size_bytes)
 {
 	uint8_t *at = mmap(NULL, size_bytes + HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -95,6 +73,27 @@ void *ram_reserve_addresses(uint64_t size_bytes)
 		munmap(at, before);
 	munmap(at + before + size_bytes, HUGE_PAGE_BYTES - before);
 	return at + before;
+}
+
+static int map(struct ram *ram, const struct ram_config *config, struct error *err)
+{
+	int flags = open_memory(ram, config->base_fd, err);
+
+	if (flags < 0)
+		return flags;
+	/* Aligned, KVM and the processor map with one entry what the host backs with one page of 2 MiB. */
+	ram->host = ram_reserve_addresses(ram->size_bytes);
+	if (!ram->host || mmap(ram->host, ram->size_bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED | reserve_flag(ram),
+				  ram->kind == RAM_SHARED ? ram->fd : config->base_fd, 0) == MAP_FAILED)
+		return error_set_errno(err, errno, "the host cannot map %llu MiB%s",
+			(unsigned long long)ram->size_bytes >> 20,
+			ram->page_bytes == HUGE_PAGE_BYTES ? " in 2 MiB pages" : "");
+	/* Where the host's policy is "never", which for shared memory it is by default, this has no effect, as documented. */
+	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
+		madvise(ram->host, ram->size_bytes, MADV_HUGEPAGE);
+	/* A core dump of the monitor is no place for its guest's secrets. */
+	madvise(ram->host, ram->size_bytes, MADV_DONTDUMP);
+	return 0;
 }
 
 /* What is plugged later takes nothing yet, 2 MiB pages neither. */

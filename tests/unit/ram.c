@@ -26,6 +26,7 @@ static void makes(enum ram_kind kind, enum ram_pages pages, uint64_t size_bytes,
 
 	if (ram_init(&ram, &config, &err) < 0)
 		fail_msg("%s", err.message);
+	assert_int_equal((uintptr_t)ram.host % HUGE, 0); /* what the host has in one page, the guest has in one entry */
 }
 
 static uint8_t *at(gpa_t gpa)
