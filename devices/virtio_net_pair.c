@@ -164,6 +164,9 @@ void net_pair_work(void *ctx, uint16_t q, bool rang)
 
 void net_pair_start(struct net_pair *p)
 {
+	queue_group_hold(&p->group);
+	p->rx_starved = false; /* the doorbell may have come while it was at rest */
+	queue_group_let_go(&p->group);
 	queue_group_start(&p->group);
 	loop_kick(&p->kick);
 }

@@ -497,6 +497,23 @@ static void saved_in_mid_operation_it_goes_on_elsewhere(void **state)
 	assert_memory_equal(other_mac, mac, 6);
 }
 
+/* A doorbell that comes meanwhile goes nowhere; who goes on looks. */
+static void starved_and_paused_it_finds_what_was_given_meanwhile(void **state)
+{
+	struct world *w = *state;
+	uint8_t frame[600];
+
+	world_start(w, MERGED, 0, RX_BYTES);
+	fill_frame(frame, sizeof(frame), 1);
+	peer_sends(w, frame, sizeof(frame));
+	driver_run_rounds(&w->driver, 3); /* without a buffer for it */
+	virtio_dev_quiesce(w->dev);
+	post_rx(w, guest_alloc(&w->guest, RX_BYTES, 16), RX_BYTES);
+	driver_kick(&w->driver, RX);
+	virtio_dev_resume(w->dev);
+	guest_expects(w, frame, sizeof(frame));
+}
+
 /* ---- configuration ---- */
 
 static void configuration_is_checked(void **state)
@@ -574,6 +591,7 @@ int main(void)
 	        CASE(a_reset_in_mid_frame_leaves_the_stream_whole),
 	        CASE(a_vcpu_resets_while_the_loop_works),
 	        CASE(saved_in_mid_operation_it_goes_on_elsewhere),
+	        CASE(starved_and_paused_it_finds_what_was_given_meanwhile),
 	        CASE(configuration_is_checked),
 	        cmocka_unit_test(tap_names_are_checked),
 	};
