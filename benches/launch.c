@@ -1,4 +1,4 @@
-/* launch FILE COMMAND...: runs COMMAND with FILE as its standard output, and prints when it was about to exec it and when it had
+/* launch FILE ROOT COMMAND...: runs COMMAND with FILE as its standard output and ROOT as its root, and prints when it was about to exec it and when it had
  * ended, in nanoseconds of CLOCK_MONOTONIC. Small, so that what a bench itself costs is in no figure. COMMAND does not outlive it. */
 #include <fcntl.h>
 #include <signal.h>
@@ -26,7 +26,7 @@ int main(int argc, char **argv)
 	uint64_t ended;
 	pid_t pid;
 
-	if (argc < 3)
+	if (argc < 4)
 		return 2;
 	out = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (out < 0)
@@ -35,12 +35,14 @@ int main(int argc, char **argv)
 	if (pid == 0) {
 		dup2(out, STDOUT_FILENO);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (chroot(argv[2]) < 0 || chdir("/") < 0)
+			_exit(127);
 		begun = now_ns();
-		execvp(argv[2], argv + 2);
+		execvp(argv[3], argv + 3);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return perror(argv[2]), 1;
+		return perror(argv[3]), 1;
 	ended = now_ns();
 	printf("%llu %llu %d\n", (unsigned long long)begun, (unsigned long long)ended, WIFEXITED(status) ? WEXITSTATUS(status) : 255);
 	return 0;
