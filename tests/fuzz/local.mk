@@ -11,7 +11,7 @@ endif
 
 FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio_balloon tests/fuzz/virtio_blk tests/fuzz/net tests/fuzz/vsock
 FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pci
-FUZZ_TARGETS += tests/fuzz/gdb
+FUZZ_TARGETS += tests/fuzz/gdb tests/fuzz/net_control
 FUZZ_TARGETS += tests/fuzz/exec tests/fuzz/exec_host
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
@@ -42,6 +42,10 @@ tests_fuzz_vsock_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
 tests_fuzz_net_SOURCES = tests/fuzz/net.c $(FUZZ_MAIN)
 tests_fuzz_net_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_net_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
+
+tests_fuzz_net_control_SOURCES = tests/fuzz/net_control.c $(FUZZ_MAIN)
+tests_fuzz_net_control_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_net_control_LDADD = libhull-devices.a libhull-common.a $(LIBURING_LIBS)
 
 tests_fuzz_gdb_SOURCES = tests/fuzz/gdb.c $(FUZZ_MAIN)
 tests_fuzz_gdb_LDFLAGS = $(FUZZ_LINK)
