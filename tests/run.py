@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -177,6 +178,8 @@ def main():
     parser.add_argument("--tuned", action="store_true", help="the tests with KVM on the tuned guest kernel, too")
     parser.add_argument("extra", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
+    # A shell's job in the background has it ignored, and so would all that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["HULL_BUILD"] = str(options.build)
     total, failed = Count(), []
     for name in [*(options.only or suites), *(["tuned"] if options.tuned else [])]:

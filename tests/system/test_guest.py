@@ -1,6 +1,7 @@
 """hull-init in a machine of hull-vmm: the stock kernel and initramfs of `make guest`, an EROFS image made of busybox."""
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -199,7 +200,7 @@ def test_the_power_button_stops_it_without_an_agent(machine):
     m = machine(shell("trap 'echo stopped; exit 9' INT; echo up; while :; do sleep 1; done"), stop_signal="SIGINT", vsock=False)
     m.vmm.wait_for_log("running")
     m.vmm.terminate()  # as early as that: it is pressed again until somebody listens
-    assert m.wait() == 9
+    assert m.wait() in (9, 128 + signal.SIGINT)  # the shell may not have come to its trap
     assert m.vmm.status["message"] == "the guest powered off"
 
 
