@@ -171,6 +171,8 @@ def test_two_root_devices_are_one_too_many(api, fill):
     ("GET", "/hotplug/memory", None, NOT_YET),
     ("PATCH", "/hotplug/memory", {"requested_size_mib": 128}, NOT_YET),
     ("PATCH", "/pmem/data", {"id": "data"}, NOT_YET),
+    ("PATCH", "/drives/data", {"drive_id": "data"}, NOT_YET),
+    ("PATCH", "/network-interfaces/eth0", {"iface_id": "eth0"}, NOT_YET),
     ("DELETE", "/hotplug/memory", None, "Invalid request method and/or path"),
     ("GET", "/pmem/data", None, "Invalid request method and/or path"),
 ])
