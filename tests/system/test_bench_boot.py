@@ -110,11 +110,7 @@ def test_a_monitor_whose_guests_all_stand_still_is_given_up(bench):
 
 
 def test_the_smallest_run(tmp_path):
-    chart = tmp_path / "boot.svg"
-    done = subprocess.run([TOP / "benches/boot", "-m", "Hull", "-r", "1", "-c", chart], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=600)
+    """Without a chart, which takes as long again."""
+    done = subprocess.run([TOP / "benches/boot", "-m", "Hull", "-r", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^Hull(  +[\d,.]+ ±0\.0%){6}  +\d+$", done.stdout, re.MULTILINE), done.stdout
-    titles = {element.text.rpartition(" ")[0].rpartition(" ")[0] for element in
-              xml.etree.ElementTree.parse(chart).iter("{http://www.w3.org/2000/svg}title")}
-    assert {"set up", "kernel", "gone", "pread64", "initcalls", "acpi_init"} <= titles
