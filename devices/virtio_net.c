@@ -352,12 +352,10 @@ static int make_pairs(struct virtio_net *n, const struct virtio_net_config *conf
 			error_set_errno(err, -r, "cannot make a network device");
 	}
 	for (uint16_t i = 0; i < n_pairs; i++) {
-		int fd = i ? config->more_fds[i - 1] : config->fd;
-
 		if (r == 0)
-			r = make_pair(n, config->kind, fd, threaded, err);
+			r = make_pair(n, config->kind, config->fds[i], threaded, err);
 		else
-			close_fd(fd);
+			close_fd(config->fds[i]);
 	}
 	if (r == 0)
 		net_control_use(n, 1);
@@ -377,9 +375,8 @@ struct virtio_dev *virtio_net_new(
 			error_set_errno(err, ENOMEM, "cannot make a network device");
 	}
 	if (!n) {
-		close_fd(config->fd);
-		for (uint16_t i = 1; i < n_pairs; i++)
-			close_fd(config->more_fds[i - 1]);
+		for (uint16_t i = 0; i < n_pairs; i++)
+			close_fd(config->fds[i]);
 		interceptor_free(config->interceptor);
 		return NULL;
 	}

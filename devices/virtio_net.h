@@ -18,11 +18,10 @@ enum net_backend_kind {
 struct virtio_net_config {
 	const char *id; /* for messages; copied */
 	enum net_backend_kind kind;
-	int fd; /* taken over, also on failure */
 	/* How many pairs of queues, up to NET_PAIRS_MAX; 0 is 1. With more, which only a tap has, each has a thread and a descriptor of
 	 * the tap's, and a transport with kick_fd and call_fd is needed. */
 	uint16_t n_pairs;
-	int more_fds[NET_PAIRS_MAX - 1]; /* the n_pairs - 1 others; likewise */
+	int fds[NET_PAIRS_MAX]; /* one a pair; taken over, also on failure */
 	uint8_t mac[6];
 	uint16_t mtu; /* 0: not offered */
 	struct net_interceptor *interceptor; /* devices/net_interceptor.h; taken over, also on failure; NULL: none. For one pair only */

@@ -250,18 +250,16 @@ static int open_net(const struct config_net *net, struct virtio_net_config *conf
 {
 	const char *field = net->host_dev_name ? "host_dev_name" : "stream_socket_path";
 
-	config->n_pairs = 0;
-	for (uint16_t i = 0; i < net->queue_pairs; i++) {
+	for (config->n_pairs = 0; config->n_pairs < net->queue_pairs; config->n_pairs++) {
 		int fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, net->queue_pairs > 1, err) :
 					      unix_connect(net->stream_socket_path, 1, err);
 
 		if (fd < 0) {
-			for (uint16_t k = 0; k < i; k++)
-				close_fd(k ? config->more_fds[k - 1] : config->fd);
+			while (config->n_pairs)
+				close_fd(config->fds[--config->n_pairs]);
 			return err->field[0] ? fd : error_in_field(err, "%s", field);
 		}
-		*(i ? &config->more_fds[i - 1] : &config->fd) = fd;
-		config->n_pairs++;
+		config->fds[config->n_pairs] = fd;
 	}
 	return 0;
 }
@@ -286,7 +284,7 @@ static int make_net(struct devices *devices, const struct config_net *net, struc
 	if (config_net_has_mmds(devices->config.config, net)) {
 		config.interceptor = mmds_stack_new(devices->config.mmds);
 		if (!config.interceptor) {
-			close_fd(config.fd); /* the only one: see the rules */
+			close_fd(config.fds[0]); /* the only one: see the rules */
 			return error_set(err, ENOMEM, "out of memory");
 		}
 	}

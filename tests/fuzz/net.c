@@ -65,7 +65,7 @@ static void new_device(void)
 
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
 	peer = fds[1];
-	config.fd = fds[0];
+	config.fds[0] = fds[0];
 	dev = virtio_net_new(&config, loop, &mem, NULL);
 	CHECK(dev);
 }

@@ -55,7 +55,7 @@ static inline void world_start(struct world *w, uint64_t features, unsigned n_rx
 
 static inline void world_make_device(struct world *w, enum net_backend_kind kind, int fd)
 {
-	struct virtio_net_config config = {.id = "net0", .kind = kind, .fd = fd, .mtu = 1500,
+	struct virtio_net_config config = {.id = "net0", .kind = kind, .fds = {fd}, .mtu = 1500,
 		.interceptor = w->interceptor, .rx_limiter = w->rx_limiter, .tx_limiter = w->tx_limiter};
 	struct error err = {0};
 

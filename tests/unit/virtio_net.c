@@ -525,26 +525,26 @@ static void configuration_is_checked(void **state)
 
 	/* Each refusal closes the descriptor. */
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-	config.fd = fds[0];
+	config.fds[0] = fds[0];
 	assert_null(virtio_net_new(&config, w->loop, &w->guest.mem, &err));
 	assert_string_equal(err.field, "guest_mac");
 	assert_int_equal(fcntl(fds[0], F_GETFD), -1);
 	config.mac[0] = 1;
-	config.fd = dup(fds[1]);
+	config.fds[0] = dup(fds[1]);
 	assert_null(virtio_net_new(&config, w->loop, &w->guest.mem, &err));
 	assert_non_null(strstr(err.message, "multicast"));
 	config.mac[0] = 2;
 	config.mtu = 67;
-	config.fd = dup(fds[1]);
+	config.fds[0] = dup(fds[1]);
 	assert_null(virtio_net_new(&config, w->loop, &w->guest.mem, &err));
 	assert_string_equal(err.field, "mtu");
 	config.mtu = 0;
 	config.kind = NET_BACKEND_TAP;
-	config.fd = dup(fds[1]);
+	config.fds[0] = dup(fds[1]);
 	assert_null(virtio_net_new(&config, w->loop, &w->guest.mem, &err));
 	assert_string_equal(err.field, "host_dev_name");
 	config.kind = NET_BACKEND_STREAM;
-	config.fd = open("/dev/null", O_RDWR);
+	config.fds[0] = open("/dev/null", O_RDWR);
 	assert_null(virtio_net_new(&config, w->loop, &w->guest.mem, &err));
 	assert_string_equal(err.field, "stream_socket_path");
 	close(fds[1]);

@@ -256,7 +256,7 @@ static void it_hears_of_a_reset(void **state)
 static void it_is_freed_whatever_happens(void **state)
 {
 	struct world *w = *state;
-	struct virtio_net_config config = {.id = "net0", .kind = NET_BACKEND_STREAM, .fd = -1};
+	struct virtio_net_config config = {.id = "net0", .kind = NET_BACKEND_STREAM, .fds = {-1}};
 	struct error err = {0};
 
 	echoes_freed = 0;

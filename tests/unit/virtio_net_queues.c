@@ -35,11 +35,9 @@ static int open_queues(struct virtio_net_config *config)
 	struct error err = {0};
 
 	for (unsigned i = 0; i < N; i++) {
-		int fd = virtio_net_open_tap(TAP, true, &err);
-
-		if (fd < 0)
-			return fd;
-		*(i ? &config->more_fds[i - 1] : &config->fd) = fd;
+		config->fds[i] = virtio_net_open_tap(TAP, true, &err);
+		if (config->fds[i] < 0)
+			return config->fds[i];
 	}
 	return 0;
 }
