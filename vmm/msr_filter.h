@@ -12,7 +12,7 @@
  * set. */
 int msr_filter_install(int vm_fd, struct error *err);
 
-/* Whether it is let through to KVM, which may still refuse it. */
+/* Whether it is let through to KVM, which may still refuse it: by the bitmaps that KVM is given. For tests. */
 bool msr_filter_allows(uint32_t msr);
 
 #endif
