@@ -26,7 +26,6 @@
 
 #define MIB 0x100000ul
 
-#define LARGE_PAGE_BYTES  0x200000ul
 #define LINUX_EARLY_BYTES (3 * MIB)
 
 #define INITRD_ALIGNMENT  4096 /* Linux frees it by pages */

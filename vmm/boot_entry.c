@@ -19,9 +19,8 @@
 #define PTE_WRITABLE (1u << 1)
 #define PTE_LARGE    (1u << 7)
 
-#define PAGE_BYTES       0x1000ul
-#define TABLE_ENTRIES    512ul
-#define LARGE_PAGE_BYTES 0x200000ul
+#define PAGE_BYTES    0x1000ul
+#define TABLE_ENTRIES 512ul
 
 /* One PML4, one directory pointer table, and a directory for each of the first 4 GiB. */
 #define DIRECTORIES     4ul

@@ -1,4 +1,4 @@
-/* What the kernel formats (boot_bzimage.c, boot_elf.c) and boot.c tell each other. Private to these three. */
+/* What the kernel formats (boot_bzimage.c, boot_elf.c), the entry (boot_entry.c) and boot.c tell each other. Private to these four. */
 #ifndef HULL_VMM_BOOT_IMAGE_H
 #define HULL_VMM_BOOT_IMAGE_H
 
@@ -11,6 +11,8 @@
 
 #define BOOT_SETUP_MAGIC  0x53726448u /* "HdrS" */
 #define BOOT_SECTOR_MAGIC 0xaa55
+
+#define LARGE_PAGE_BYTES 0x200000ul /* of the processor's */
 
 /* A kernel file and the RAM it may use. */
 struct boot_source {

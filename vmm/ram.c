@@ -75,24 +75,40 @@ void *ram_reserve_addresses(uint64_t size_bytes)
 	return at + before;
 }
 
+/* Guest memory at a multiple of 2 MiB, so that KVM and the processor map with one entry what the host backs with one page of that
+ * size. NULL with errno set. */
+static void *map_area(const struct ram_config *config, uint64_t size_bytes, int prot, int flags, int fd, uint64_t fd_offset)
+{
+	void *host = ram_reserve_addresses(size_bytes);
+	int errnum;
+
+	if (!host)
+		return NULL;
+	if (mmap(host, size_bytes, prot, flags | MAP_FIXED, fd, (off_t)fd_offset) == MAP_FAILED) {
+		errnum = errno;
+		munmap(host, size_bytes);
+		errno = errnum;
+		return NULL;
+	}
+	/* Where the host's policy is "never", which for shared memory it is by default, this has no effect, as documented. */
+	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
+		madvise(host, size_bytes, MADV_HUGEPAGE);
+	/* A core dump of the monitor is no place for its guest's secrets. */
+	madvise(host, size_bytes, MADV_DONTDUMP);
+	return host;
+}
+
 static int map(struct ram *ram, const struct ram_config *config, struct error *err)
 {
 	int flags = open_memory(ram, config->base_fd, err);
 
 	if (flags < 0)
 		return flags;
-	/* Aligned, KVM and the processor map with one entry what the host backs with one page of 2 MiB. */
-	ram->host = ram_reserve_addresses(ram->size_bytes);
-	if (!ram->host || mmap(ram->host, ram->size_bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED | reserve_flag(ram),
-				  ram->kind == RAM_SHARED ? ram->fd : config->base_fd, 0) == MAP_FAILED)
-		return error_set_errno(err, errno, "the host cannot map %llu MiB%s",
-			(unsigned long long)ram->size_bytes >> 20,
+	ram->host = map_area(config, ram->size_bytes, PROT_READ | PROT_WRITE, flags | reserve_flag(ram),
+		ram->kind == RAM_SHARED ? ram->fd : config->base_fd, 0);
+	if (!ram->host)
+		return error_set_errno(err, errno, "the host cannot map %llu MiB%s", (unsigned long long)ram->size_bytes >> 20,
 			ram->page_bytes == HUGE_PAGE_BYTES ? " in 2 MiB pages" : "");
-	/* Where the host's policy is "never", which for shared memory it is by default, this has no effect, as documented. */
-	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
-		madvise(ram->host, ram->size_bytes, MADV_HUGEPAGE);
-	/* A core dump of the monitor is no place for its guest's secrets. */
-	madvise(ram->host, ram->size_bytes, MADV_DONTDUMP);
 	return 0;
 }
 
@@ -104,14 +120,10 @@ static int map_plug(struct ram *ram, const struct ram_config *config, struct err
 
 	if (!ram->plug_bytes)
 		return 0;
-	ram->plug_host = ram_reserve_addresses(ram->plug_bytes);
-	if (!ram->plug_host || mmap(ram->plug_host, ram->plug_bytes, PROT_NONE, flags | MAP_FIXED | MAP_NORESERVE, ram->fd,
-				       (off_t)ram->plug_fd_offset) == MAP_FAILED)
+	ram->plug_host = map_area(config, ram->plug_bytes, PROT_NONE, flags | MAP_NORESERVE, ram->fd, ram->plug_fd_offset);
+	if (!ram->plug_host)
 		return error_set_errno(err, errno, "the host cannot map %llu MiB to be plugged",
 			(unsigned long long)ram->plug_bytes >> 20);
-	if (config->pages == RAM_PAGES_TRANSPARENT_HUGE)
-		madvise(ram->plug_host, ram->plug_bytes, MADV_HUGEPAGE);
-	madvise(ram->plug_host, ram->plug_bytes, MADV_DONTDUMP);
 	return 0;
 }
 
