@@ -7,7 +7,6 @@
 
 #include "tests/unit/virtq_driver.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -93,19 +92,6 @@ static inline bool queues_wait_used(struct queues_driver *d, uint16_t i, uint16_
 static inline bool queues_needs_reset(void *ctx)
 {
 	return driver_status(ctx) & VIRTIO_STATUS_NEEDS_RESET;
-}
-
-/* How many entries a folder of /proc/self has. */
-static inline unsigned count_own(const char *folder)
-{
-	DIR *dir = opendir(folder);
-	unsigned n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
 }
 
 #endif

@@ -8,8 +8,6 @@
 
 #include "devices/virtio_vhost.h"
 
-#include <dirent.h>
-
 #define BIT(n)	    (1ull << (n))
 #define QSIZE	    64u
 #define REGION	    (1u << 20)		       /* bytes; two of them, from one file */
@@ -169,18 +167,6 @@ static inline void world_breaks(struct world *w)
 
 /* ---- its life ---- */
 
-static inline unsigned world_count_descriptors(void)
-{
-	unsigned n = 0;
-	DIR *folder = opendir("/proc/self/fd");
-
-	assert_non_null(folder);
-	while (readdir(folder))
-		n++;
-	closedir(folder);
-	return n;
-}
-
 static inline void world_make_memory(struct world *w)
 {
 	w->ram_fd = memfd_create("guest", MFD_CLOEXEC);
@@ -210,7 +196,7 @@ static inline int setup(void **state)
 	w->b.serve = world_serve;
 	w->b.ctx = w;
 	memcpy(w->b.config, &sectors, sizeof(sectors));
-	w->descriptors = world_count_descriptors();
+	w->descriptors = count_entries("/proc/self/fd");
 	*state = w;
 	return 0;
 }
@@ -223,7 +209,7 @@ static inline int teardown(void **state)
 	if (w->vhost)
 		w->vhost->ops->free(w->vhost);
 	backend_stop(&w->b);
-	assert_int_equal(world_count_descriptors(), w->descriptors);
+	assert_int_equal(count_entries("/proc/self/fd"), w->descriptors);
 	loop_free(w->loop);
 	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++) {
 		close_fd(w->kick[q]);

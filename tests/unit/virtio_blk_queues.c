@@ -38,8 +38,8 @@ static int setup_world(void **state, enum blk_engine engine)
 	setup_files((void **)&w->f);
 	w->f->engine = engine;
 	w->f->n_queues = N;
-	w->threads = count_own("/proc/self/task");
-	w->descriptors = count_own("/proc/self/fd");
+	w->threads = count_entries("/proc/self/task");
+	w->descriptors = count_entries("/proc/self/fd");
 	make(w);
 	queues_start(&w->d, &w->f->g, FEATURES);
 	*state = w;
@@ -62,8 +62,8 @@ static int teardown_world(void **state)
 
 	if (w->f->dev)
 		unmake(w);
-	assert_int_equal(count_own("/proc/self/task"), w->threads);
-	assert_true(count_own("/proc/self/fd") <= w->descriptors);
+	assert_int_equal(count_entries("/proc/self/task"), w->threads);
+	assert_true(count_entries("/proc/self/fd") <= w->descriptors);
 	*state = w->f;
 	free(w);
 	return teardown(state);
@@ -121,7 +121,7 @@ static void each_queue_has_a_thread(void **state)
 	struct made made[N][16];
 	uint16_t n_queues;
 
-	assert_int_equal(count_own("/proc/self/task"), w->threads + N);
+	assert_int_equal(count_entries("/proc/self/task"), w->threads + N);
 	virtio_dev_enter(w->f->dev);
 	assert_true(virtio_dev_features(w->f->dev) >> F_MQ & 1);
 	virtio_dev_config_read(w->f->dev, 34, &n_queues, sizeof(n_queues));
@@ -153,7 +153,7 @@ static void a_disk_of_one_queue_has_no_thread(void **state)
 	unmake(w);
 	w->f->n_queues = 1;
 	w->f->dev = new_device(w->f, false, BLK_CACHE_WRITEBACK);
-	assert_int_equal(count_own("/proc/self/task"), w->threads);
+	assert_int_equal(count_entries("/proc/self/task"), w->threads);
 	virtio_dev_enter(w->f->dev);
 	assert_false(virtio_dev_features(w->f->dev) >> F_MQ & 1);
 	virtio_dev_leave(w->f->dev);
@@ -432,7 +432,7 @@ static void threads_end_in_mid_operation(void **state)
 	fill(w, made, 16, 1);
 	ring_all(w);
 	unmake(w);
-	assert_int_equal(count_own("/proc/self/task"), w->threads);
+	assert_int_equal(count_entries("/proc/self/task"), w->threads);
 }
 
 #define THREADS(name)                                                                                                  \

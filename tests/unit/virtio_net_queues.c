@@ -92,8 +92,8 @@ static int setup(void **state)
 	*state = w;
 	guest_init(&w->g, 16 << 20);
 	w->loop = loop_new();
-	w->threads = count_own("/proc/self/task");
-	w->descriptors = count_own("/proc/self/fd");
+	w->threads = count_entries("/proc/self/task");
+	w->descriptors = count_entries("/proc/self/fd");
 	/* Anything done here stays in namespaces of this process. */
 	if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
 		return 0;
@@ -107,8 +107,8 @@ static int teardown(void **state)
 	struct world *w = *state;
 
 	unmake(w);
-	assert_int_equal(count_own("/proc/self/task"), w->threads);
-	assert_int_equal(count_own("/proc/self/fd"), w->descriptors);
+	assert_int_equal(count_entries("/proc/self/task"), w->threads);
+	assert_int_equal(count_entries("/proc/self/fd"), w->descriptors);
 	loop_free(w->loop);
 	guest_done(&w->g);
 	free(w);
@@ -154,7 +154,7 @@ static void the_driver_says_how_many_pairs_it_uses(void **state)
 	assert_true((virtio_dev_features(w->dev) & FEATURES) == FEATURES);
 	virtio_dev_leave(w->dev);
 	assert_int_equal(max, N);
-	assert_int_equal(count_own("/proc/self/task"), w->threads + N);
+	assert_int_equal(count_entries("/proc/self/task"), w->threads + N);
 	for (uint16_t pairs = 1; pairs <= N; pairs++)
 		assert_int_equal(use_pairs(w, pairs), OK);
 	assert_int_equal(use_pairs(w, 2), OK);
@@ -239,6 +239,16 @@ static void peer_receives(struct world *w, unsigned n, unsigned ret[256])
 			n--;
 		}
 	}
+}
+
+/* Waits until the host has a frame with this seed, whatever comes before. */
+static void peer_hears(struct world *w, uint8_t seed)
+{
+	unsigned seen[256];
+
+	do
+		peer_receives(w, 1, seen);
+	while (!seen[seed]);
 }
 
 static void each_pair_sends(void **state)
@@ -396,7 +406,7 @@ static void a_save_has_all_pairs_at_rest(void **state)
 	struct state_writer writer;
 	struct state_reader reader;
 	struct error err = {0};
-	unsigned got[N], seen[256];
+	unsigned got[N];
 
 	if (!w->dev)
 		skip();
@@ -427,16 +437,13 @@ static void a_save_has_all_pairs_at_rest(void **state)
 	assert_true(!!got[0] + !!got[1] + !!got[2] + !!got[3] > 1);
 	add_frame(w, 3, 8);
 	queues_kick(&w->d, 7);
-	do
-		peer_receives(w, 1, seen);
-	while (!seen[8]);
+	peer_hears(w, 8);
 	state_writer_done(&writer);
 }
 
 static void one_pair_breaks_the_rules_while_the_others_work(void **state)
 {
 	struct world *w = *state;
-	unsigned seen[256];
 
 	if (!w->dev)
 		skip();
@@ -454,9 +461,7 @@ static void one_pair_breaks_the_rules_while_the_others_work(void **state)
 	assert_int_equal(use_pairs(w, N), OK);
 	add_frame(w, 2, 9);
 	queues_kick(&w->d, 5);
-	do
-		peer_receives(w, 1, seen);
-	while (!seen[9]);
+	peer_hears(w, 9);
 }
 
 static void a_limit_is_shared_and_can_be_changed(void **state)
