@@ -1,5 +1,5 @@
-/* launch FILE ROOT COMMAND...: runs COMMAND with FILE as its standard output and ROOT as its root, and prints when it was about to exec it and when it had
- * ended, in nanoseconds of CLOCK_MONOTONIC. Small, so that what a bench itself costs is in no figure. COMMAND does not outlive it. */
+/* launch FILE ROOT COMMAND...: runs COMMAND with FILE as its standard output and ROOT as its root, and prints when it was about to
+ * exec it and when it had ended, in nanoseconds of CLOCK_MONOTONIC. Small, so that what a bench itself costs is in no figure. COMMAND does not outlive it. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>

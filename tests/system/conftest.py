@@ -6,6 +6,7 @@ HULL_GUEST  the folder of the guest's kernel, its modules and its initramfs (def
 """
 import functools
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,9 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -241,3 +244,16 @@ def vmm(tmp_path):
     yield start
     for one in started:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def bench(request):
+    """The program of benches/ that a file of tests has as its BENCH, as a module."""
+    name = f"bench_{request.module.BENCH}"
+    sys.path.insert(0, str(TOP / "benches"))
+    loader = SourceFileLoader(name, str(TOP / "benches" / request.module.BENCH))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    sys.modules[name] = module
+    loader.exec_module(module)
+    yield module
+    sys.path.remove(str(TOP / "benches"))

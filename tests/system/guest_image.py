@@ -26,12 +26,12 @@ class Cpio:
     def file(self, name, content, mode=0o755):
         self._entry(name, stat.S_IFREG | mode, content)
 
-    def link(self, name, target):
-        self._entry(name, stat.S_IFLNK | 0o777, target.encode())
-
     def device(self, name, major, minor):
         """A character device."""
         self._entry(name, stat.S_IFCHR | 0o600, device=(major, minor))
+
+    def link(self, name, target):
+        self._entry(name, stat.S_IFLNK | 0o777, target.encode())
 
     def finish(self):
         self._entry("TRAILER!!!", 0)

@@ -1,25 +1,14 @@
 """What benches/boot makes of a trace and of a guest's log, and its smallest run. No figure is looked at but for being one."""
-import importlib.util
 import re
 import subprocess
-import sys
 import xml.etree.ElementTree
-from importlib.machinery import SourceFileLoader
 
 import pytest
 
 from conftest import TOP
 
 
-@pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(TOP / "benches"))
-    loader = SourceFileLoader("bench_boot", str(TOP / "benches/boot"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_boot", loader))
-    sys.modules["bench_boot"] = module
-    loader.exec_module(module)
-    yield module
-    sys.path.remove(str(TOP / "benches"))
+BENCH = "boot"
 
 
 TRACE = """# tracer: nop

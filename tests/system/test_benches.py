@@ -1,24 +1,13 @@
 """What benches/ makes of its readings, and the smallest run of each tool. No figure is looked at but for being one."""
-import importlib.util
 import re
 import subprocess
-import sys
-from importlib.machinery import SourceFileLoader
 
 import pytest
 
 from conftest import TOP
 
 
-@pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(TOP / "benches"))
-    loader = SourceFileLoader("bench_io", str(TOP / "benches/io"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench_io", loader))
-    sys.modules["bench_io"] = module
-    loader.exec_module(module)
-    yield module
-    sys.path.remove(str(TOP / "benches"))
+BENCH = "io"
 
 
 class Machine:

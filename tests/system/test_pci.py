@@ -186,10 +186,13 @@ def a_stream_from_each_cpu(console):
         assert f"stream {i}: {zlib.crc32((line * (size // len(line) + 1))[:size]):08x}" in said
 
 
+REACH_THE_HOST = "until_there /sys/class/net/eth0; ip addr add 10.98.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.98.0.1"
+
+
 def queue_pairs_of_a_running_guest(api, console, tap):
     before = len(open_files(api)), len(queue_threads(api))
     api.must("PUT", "/network-interfaces/wide", {"iface_id": "wide", "host_dev_name": tap, "queue_pairs": 4})
-    console.do("until_there /sys/class/net/eth0; ip addr add 10.98.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.98.0.1")
+    console.do(REACH_THE_HOST)
     assert [name for name in queue_threads(api) if name.startswith("net")] == [f"net {i} wide" for i in range(4)]
     assert "rx-0 rx-1 rx-2 rx-3 tx-0 tx-1 tx-2 tx-3" in console.do("echo $(ls /sys/class/net/eth0/queues | sort)")
     a_stream_from_each_cpu(console)
@@ -198,8 +201,7 @@ def queue_pairs_of_a_running_guest(api, console, tap):
     limiter = {"bandwidth": {"size": 100 * MIB, "refill_time": 100}}
     api.must("PATCH", "/network-interfaces/wide", {"iface_id": "wide", "rx_rate_limiter": limiter, "tx_rate_limiter": limiter})
     # A driver that lets go of it, and takes it up again.
-    console.do("cd /sys/bus/virtio/drivers/virtio_net; d=$(echo virtio*); echo $d > unbind; echo $d > bind; cd /;"
-               " until_there /sys/class/net/eth0; ip addr add 10.98.0.2/24 dev eth0; ip link set eth0 up; ping -c 1 -W 20 10.98.0.1")
+    console.do(f"cd /sys/bus/virtio/drivers/virtio_net; d=$(echo virtio*); echo $d > unbind; echo $d > bind; cd /; {REACH_THE_HOST}")
     a_stream_from_each_cpu(console)
     api.must("DELETE", "/network-interfaces/wide")
     console.do("until_gone /sys/class/net/eth0")
