@@ -243,10 +243,14 @@ void exec_http(struct request *req, void *ctx)
 	struct machine *m = machine_http_find(hulld, req);
 	struct exec_spec spec;
 	struct problem problem;
+	struct error err;
 
 	if (!m || request_read(req, &exec_spec_table, &spec) < 0)
 		return;
-	if (m->record.state != MACHINE_RUNNING) {
+	if (exec_spec_check(&spec, &err) < 0) {
+		problem_from_error(&problem, &err);
+		request_refuse(req, &problem);
+	} else if (m->record.state != MACHINE_RUNNING) {
 		problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name,
 			machine_state_names[m->record.state]);
 		problem_set_hint(&problem, "programs are executed in a machine that runs");

@@ -110,6 +110,8 @@ static json_t *guest_config(const struct machine *m, const struct image_config *
 		json_object_set_new(config, "user", json_string(user));
 	if (config && workdir)
 		json_object_set_new(config, "workdir", json_string(workdir));
+	if (config && m->attached)
+		json_object_set_new(config, "attached", json_true());
 	if (config && spec->network == NETWORK_DEFAULT)
 		json_object_set_new(config, "network",
 			json_pack("{s:s, s:s, s:i, s:s, s:[s]}", "interface", "eth0", "address", GUEST_ADDRESS, "prefix", 24,

@@ -173,7 +173,7 @@ static void begin_run(struct machine_record *record)
 	record->stopped_at = 0;
 }
 
-int machine_start(struct machine *m, struct problem *problem)
+int machine_start(struct machine *m, bool attached, struct problem *problem)
 {
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
@@ -184,6 +184,9 @@ int machine_start(struct machine *m, struct problem *problem)
 		problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is stopping", m->record.name);
 		return problem_set_hint(problem, "wait for stopped, or use restart");
 	}
+	if (r == 0 && attached && machine_is_active(m))
+		return problem_set(problem, PROBLEM_WRONG_STATE, "attached", "machine %s is %s: its workload waits for nobody",
+			m->record.name, machine_state_names[m->record.state]);
 	if (r < 0 || machine_is_active(m))
 		return r;
 	r = supervisor_check(m, problem);
@@ -196,6 +199,7 @@ int machine_start(struct machine *m, struct problem *problem)
 	if (r < 0)
 		return r;
 	disarm_restart(m);
+	m->attached = attached;
 	supervisor_start(m);
 	return 0;
 }
@@ -209,6 +213,7 @@ static void start_again(struct machine *m)
 	if (!m->record.restart_wanted)
 		m->record.restarts++;
 	begin_run(&m->record);
+	m->attached = false;
 	machine_commit(m);
 	if (supervisor_check(m, &problem) == 0) {
 		supervisor_start(m);
@@ -235,7 +240,7 @@ int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct p
 	if (r < 0)
 		return r;
 	if (!active && then_start)
-		return machine_start(m, problem);
+		return machine_start(m, false, problem);
 	if (!active && !m->record.restart_at)
 		return 0;
 	if (active) {

@@ -45,6 +45,7 @@ struct machine {
 	struct loop_source *start_deadline, *stop_deadline, *retry;
 	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */
 	bool up;			  /* the agent has answered, in this run */
+	bool attached;			  /* in this run: the workload waits for a client that executes it */
 
 	struct loop_source *restart; /* the restart policy's timer */
 	struct waiter *waiters;	     /* machine_http.c */
@@ -77,7 +78,9 @@ bool machine_restarts(const struct machine *m);
 int machine_insert(
 	struct hulld *hulld, struct machine_spec *spec, struct machine **ret, struct problem *problem); /* takes `spec` */
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
-int machine_start(struct machine *m, struct problem *problem);
+/* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
+ * itself. */
+int machine_start(struct machine *m, bool attached, struct problem *problem);
 int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem);
 int machine_kill(struct machine *m, struct problem *problem);
 /* Removes row, folders and struct. Not while it is active. On failure it stays. */

@@ -364,11 +364,12 @@ void machine_http_get(struct request *req, void *ctx)
 void machine_http_start(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
+	struct start_request request;
 	struct problem problem;
 
-	if (!m)
+	if (!m || request_read(req, &start_request_table, &request) < 0)
 		return;
-	if (machine_start(m, &problem) < 0)
+	if (machine_start(m, request.attached, &problem) < 0)
 		request_refuse(req, &problem);
 	else
 		reply_machine(req, 200, m);

@@ -62,7 +62,7 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("DELETE", "/v1/machines/{machine}", "deleteMachine", "Remove a machine and all that is its own."),
 		.status = 204, .queries = force, .handle = machine_http_delete},
 	{ROUTE("POST", "/v1/machines/{machine}/start", "startMachine", "Start it; no effect while it runs."),
-		.status = 200, .gives = &machine_table, .handle = machine_http_start},
+		.status = 200, .body = HTTP_BODY_JSON_OPTIONAL, .takes = &start_request_table, .gives = &machine_table, .handle = machine_http_start},
 	{ROUTE("POST", "/v1/machines/{machine}/stop", "stopMachine", "Ask it to end; kill it when the time is over."),
 		.status = 200, .body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
 		.handle = machine_http_stop},

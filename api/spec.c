@@ -178,6 +178,12 @@ static const struct json_field exec_result_fields[] = {
 };
 const struct json_table exec_result_table = JSON_TABLE("ExecResult", struct exec_result, exec_result_fields);
 
+static const struct json_field start_request_fields[] = {
+	{"attached", JSON_FIELD_BOOL, offsetof(struct start_request, attached),
+		.help = "Its command waits, for a minute, until it is executed as the workload."},
+};
+const struct json_table start_request_table = JSON_TABLE("StartRequest", struct start_request, start_request_fields);
+
 static const struct json_field stop_request_fields[] = {
 	{"timeout_s", JSON_FIELD_INT, offsetof(struct stop_request, timeout_s), .def = 10, .max = 3600,
 		.help = "Seconds until the monitor is killed."},

@@ -87,6 +87,11 @@ struct image_view {
 };
 extern const struct json_table image_table;
 
+struct start_request {
+	bool attached;
+};
+extern const struct json_table start_request_table;
+
 struct stop_request {
 	int64_t timeout_s;
 };

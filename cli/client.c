@@ -20,7 +20,6 @@ struct client {
 	CURLM *multi;
 	int signal_fd;	 /* -1: signals have their usual effect */
 	bool interruptible; /* a signal ends a plain request */
-	CURL *beside;	 /* client_post_beside(): running or done; NULL: none */
 };
 
 struct client *client_new(const struct args *args, struct failure *fail)
@@ -43,20 +42,10 @@ failed:
 	return NULL;
 }
 
-static void drop_beside(struct client *client)
-{
-	if (!client->beside)
-		return;
-	curl_multi_remove_handle(client->multi, client->beside);
-	curl_easy_cleanup(client->beside);
-	client->beside = NULL;
-}
-
 void client_free(struct client *client)
 {
 	if (!client)
 		return;
-	drop_beside(client);
 	if (client->multi)
 		curl_multi_cleanup(client->multi);
 	close_fd(client->signal_fd);
@@ -198,18 +187,6 @@ void transfer_done(struct transfer *t)
 	buf_done(&t->answer);
 }
 
-/* A person waits for what they asked for; 409 is a machine that had ended by itself. */
-static void report_beside(const CURLMsg *msg)
-{
-	long status = 0;
-
-	curl_easy_getinfo(msg->easy_handle, CURLINFO_RESPONSE_CODE, &status);
-	if (msg->data.result != CURLE_OK)
-		fprintf(stderr, "hull: it was not asked: %s\n", curl_easy_strerror(msg->data.result));
-	else if ((status < 200 || status > 299) && status != 409)
-		fprintf(stderr, "hull: it was not asked: the API answered with status %ld\n", status);
-}
-
 static void collect_results(struct transfer *t)
 {
 	CURLMsg *msg;
@@ -218,12 +195,8 @@ static void collect_results(struct transfer *t)
 	while ((msg = curl_multi_info_read(t->client->multi, &left))) {
 		if (msg->msg != CURLMSG_DONE)
 			continue;
-		if (msg->easy_handle == t->easy) {
-			t->done = true;
-			t->result = msg->data.result;
-		} else if (msg->easy_handle == t->client->beside) {
-			report_beside(msg);
-		}
+		t->done = true;
+		t->result = msg->data.result;
 	}
 }
 
@@ -237,11 +210,11 @@ static int next_signal(struct client *client)
 }
 
 /* Runs it to its end. 0, or -EINTR when a signal ended it before. */
-static int transfer_run(struct transfer *t, void (*on_signal)(void *ctx, int signo), void *ctx)
+static int transfer_run(struct transfer *t)
 {
 	struct client *client = t->client;
 	struct curl_waitfd extra = {.fd = client->signal_fd, .events = CURL_WAIT_POLLIN};
-	int running, signo, r = 0;
+	int running, r = 0;
 
 	if (t->headers)
 		curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
@@ -254,10 +227,7 @@ static int transfer_run(struct transfer *t, void (*on_signal)(void *ctx, int sig
 		if (t->done)
 			break;
 		curl_multi_poll(client->multi, &extra, client->signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
-		signo = on_signal || client->interruptible ? next_signal(client) : 0;
-		if (signo && on_signal)
-			on_signal(ctx, signo);
-		else if (signo)
+		if (client->interruptible && next_signal(client))
 			r = -EINTR;
 	}
 	curl_multi_remove_handle(client->multi, t->easy);
@@ -343,7 +313,7 @@ int client_call(struct client *client, const char *method, const char *path, con
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
 	}
-	r = transfer_run(&t, NULL, NULL);
+	r = transfer_run(&t);
 	if (r < 0)
 		r = error_set(&fail->error, EINTR, "interrupted");
 	else
@@ -357,40 +327,17 @@ int client_call(struct client *client, const char *method, const char *path, con
 	return r;
 }
 
-int client_stream(struct client *client, const char *path, int out, void (*on_signal)(void *ctx, int signo), void *ctx,
-	struct failure *fail)
+int client_stream(struct client *client, const char *path, int out, struct failure *fail)
 {
 	struct transfer t;
 	int r;
 
 	transfer_init(&t, client, "GET", path);
 	t.out = out;
-	r = transfer_run(&t, on_signal, ctx);
+	r = transfer_run(&t);
 	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
-	drop_beside(client);
 	transfer_done(&t);
 	return r;
-}
-
-static size_t drop_data(char *data, size_t size, size_t n, void *ctx)
-{
-	(void)data, (void)ctx;
-	return size * n;
-}
-
-void client_post_beside(struct client *client, const char *path)
-{
-	/* Without it, curl would call the empty body a form, which the API refuses. */
-	static struct curl_slist no_type = {.data = (char *)"Content-Type:"};
-
-	drop_beside(client);
-	client->beside = new_easy(client, "POST", path);
-	curl_easy_setopt(client->beside, CURLOPT_HTTPHEADER, &no_type);
-	curl_easy_setopt(client->beside, CURLOPT_POSTFIELDSIZE, 0L);
-	curl_easy_setopt(client->beside, CURLOPT_POSTFIELDS, "");
-	curl_easy_setopt(client->beside, CURLOPT_WRITEFUNCTION, drop_data);
-	if (curl_multi_add_handle(client->multi, client->beside) != CURLM_OK)
-		abort();
 }
 
 int client_upload(struct client *client, const char *path, int fd, uint64_t size, const char *label,
@@ -410,7 +357,7 @@ int client_upload(struct client *client, const char *path, int fd, uint64_t size
 	curl_easy_setopt(t.easy, CURLOPT_XFERINFOFUNCTION, on_progress);
 	curl_easy_setopt(t.easy, CURLOPT_XFERINFODATA, &t);
 	add_header(&t, "Content-Type: application/octet-stream");
-	r = transfer_run(&t, NULL, NULL);
+	r = transfer_run(&t);
 	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
 	transfer_done(&t);
 	return r;
@@ -425,7 +372,7 @@ int client_head(struct client *client, const char *path, struct failure *fail)
 	transfer_init(&t, client, "HEAD", path);
 	curl_easy_setopt(t.easy, CURLOPT_NOBODY, 1L);
 	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
-	r = transfer_run(&t, NULL, NULL);
+	r = transfer_run(&t);
 	curl_easy_getinfo(t.easy, CURLINFO_RESPONSE_CODE, &status);
 	if (r < 0)
 		r = error_set(&fail->error, EINTR, "interrupted");

@@ -1,8 +1,7 @@
 /* The API over libcurl: requests that are answered with JSON, log streams, uploads.
  *
  * Theory of operation. One thread. Every transfer runs in one multi handle, whose poll also watches a signalfd when the
- * command catches signals itself: a plain request is then given up with -EINTR, while a stream hands the signal to its
- * owner and goes on. */
+ * command catches signals itself: a request is then given up with -EINTR. */
 #ifndef HULL_CLI_CLIENT_H
 #define HULL_CLI_CLIENT_H
 
@@ -22,7 +21,7 @@ const struct context *client_context(const struct client *client); /* borrowed *
 const char *client_url(const struct client *client);
 /* From now on SIGINT, SIGTERM and SIGHUP are blocked and read here instead. 0 or -errno with `fail` set. */
 int client_catch_signals(struct client *client, struct failure *fail);
-/* Back to where signals only count in streams: clean-up requests must not be given up. */
+/* They stay blocked, and count no more: clean-up requests must not be given up. */
 void client_ignore_signals(struct client *client);
 
 /* "/v1/machines/NAME" with NAME escaped, and `suffix` as it is. Owned by the caller; allocation failure aborts. */
@@ -33,11 +32,8 @@ char *client_path(const char *collection, const char *name, const char *suffix);
 int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
 	struct failure *fail);
 
-/* GET whose body goes to `out` as it arrives, until it ends. `on_signal` may be NULL. 0 or -errno with `fail` set. */
-int client_stream(struct client *client, const char *path, int out, void (*on_signal)(void *ctx, int signo), void *ctx,
-	struct failure *fail);
-/* For on_signal: a POST without a body beside the stream; its answer is dropped. */
-void client_post_beside(struct client *client, const char *path);
+/* GET whose body goes to `out` as it arrives, until it ends. 0 or -errno with `fail` set. */
+int client_stream(struct client *client, const char *path, int out, struct failure *fail);
 
 /* PUT of `size` bytes of `fd`. `label`: what a progress bar calls it; drawn on a terminal only. */
 int client_upload(struct client *client, const char *path, int fd, uint64_t size, const char *label,

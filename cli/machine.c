@@ -60,12 +60,13 @@ static int refuse_failed(const json_t *machine, struct failure *fail)
 	return failure_hint(fail, "hull logs --console %s, hull logs --monitor %s", name, name);
 }
 
-int machine_start(struct client *client, const char *machine, json_t **ret, struct failure *fail)
+int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", machine, "/start");
-	json_t *ready = NULL;
-	int r = client_call(client, "POST", path, NULL, NULL, fail);
+	json_t *body = json_pack("{s:b}", "attached", attached), *ready = NULL;
+	int r = client_call(client, "POST", path, body, NULL, fail);
 
+	json_decref(body);
 	if (r == 0)
 		r = machine_wait(client, machine, "running,stopped,failed", &ready, fail);
 	if (r == 0 && strcmp(json_text(ready, "state"), "failed") == 0)
@@ -218,12 +219,20 @@ static int for_each(const struct args *args, struct failure *fail,
 static int start_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
 {
 	(void)args;
-	return machine_start(client, machine, NULL, fail);
+	return machine_start(client, machine, false, NULL, fail);
 }
 
 int machine_start_run(const struct args *args, struct failure *fail)
 {
 	return for_each(args, fail, start_one);
+}
+
+/* One that is deleted as soon as it has ended, by `hull run --rm`, has ended. */
+static int wait_for_end(struct client *client, const char *machine, struct failure *fail)
+{
+	int r = machine_wait(client, machine, "stopped,failed,created", NULL, fail);
+
+	return r < 0 && strcmp(fail->code, "not_found") == 0 ? 0 : r;
 }
 
 static int stop_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
@@ -238,7 +247,7 @@ static int stop_one(struct client *client, const char *machine, const struct arg
 	body = json_pack("{s:I}", "timeout_s", (json_int_t)timeout_s);
 	r = client_call(client, "POST", path, body, NULL, fail);
 	json_decref(body);
-	return r < 0 ? r : machine_wait(client, machine, "stopped,failed,created", NULL, fail);
+	return r < 0 ? r : wait_for_end(client, machine, fail);
 }
 
 int machine_stop_run(const struct args *args, struct failure *fail)
@@ -250,7 +259,7 @@ static int restart_one(struct client *client, const char *machine, const struct 
 {
 	int r = stop_one(client, machine, args, fail);
 
-	return r < 0 ? r : machine_start(client, machine, NULL, fail);
+	return r < 0 ? r : machine_start(client, machine, false, NULL, fail);
 }
 
 int machine_restart_run(const struct args *args, struct failure *fail)
@@ -264,7 +273,7 @@ static int kill_one(struct client *client, const char *machine, const struct arg
 	int r = client_call(client, "POST", path, NULL, NULL, fail);
 
 	(void)args;
-	return r < 0 ? r : machine_wait(client, machine, "stopped,failed,created", NULL, fail);
+	return r < 0 ? r : wait_for_end(client, machine, fail);
 }
 
 int machine_kill_run(const struct args *args, struct failure *fail)
@@ -341,5 +350,5 @@ int machine_logs_run(const struct args *args, struct failure *fail)
 		tail);
 	path = client_path("machines", args->operands[0], query);
 	client = client_new(args, fail);
-	return client ? client_stream(client, path, STDOUT_FILENO, NULL, NULL, fail) : -fail->error.errnum;
+	return client ? client_stream(client, path, STDOUT_FILENO, fail) : -fail->error.errnum;
 }

@@ -7,8 +7,9 @@
 /* Waits, as long as it takes, for one of `states` ("stopped,failed"). A new reference in `ret`. */
 int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail);
 
-/* Starts it and waits until it runs, or has run and ended. A machine that failed is a failure that tells the cause. */
-int machine_start(struct client *client, const char *machine, json_t **ret, struct failure *fail);
+/* Starts it and waits until it runs, or has run and ended. `attached`: its command waits until it is executed. A machine that failed
+ * is a failure that tells the cause. */
+int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail);
 
 /* The exit status for a machine that ended: the workload's, 137 when the machine was killed, 125 when it failed. */
 int machine_exit_status(const json_t *machine, struct failure *fail);

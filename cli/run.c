@@ -1,12 +1,16 @@
-/* hull run: create and start a machine, follow it to its end. */
+/* hull run: a machine as a process. */
 #include "cli/commands.h"
 #include "cli/machine.h"
 #include "cli/output.h"
+#include "cli/session.h"
 #include "cli/spec.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
+
+#define LOSS_WAIT_S "5"
 
 const struct option_def run_options[] = {
 	{0, "name", "NAME", "the machine's name (made up)"},
@@ -21,6 +25,8 @@ const struct option_def run_options[] = {
 	{0, "network", "default|none", "what network the machine has (default)"},
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always (never)"},
 	{0, "label", "KEY=VALUE", "label"},
+	{'i', "interactive", NULL, "give the command this one's input, as is done without it but for -d"},
+	{'t', "tty", NULL, "a terminal for the command also when this one's output is none"},
 	{'d', "detach", NULL, "return once the machine runs"},
 	{0, "rm", NULL, "delete the machine when it has ended"},
 	{'q', "quiet", NULL, "with -d: print the id only"},
@@ -31,7 +37,8 @@ struct run {
 	struct client *client;
 	const char *id; /* of the machine */
 	const char *name;
-	int signals;
+	bool input, terminal; /* the workload's are this command's */
+	struct upgrade *upgrade; /* to the workload; owned; NULL: none */
 };
 
 /* Deletes it, running or not; there is nobody to tell when that fails too. */
@@ -53,19 +60,7 @@ static void show_console(const struct run *run)
 	cleanup_free char *path = client_path("machines", run->id, "/logs?source=console&tail=20");
 	struct failure ignored = {0};
 
-	client_stream(run->client, path, STDERR_FILENO, NULL, NULL, &ignored);
-}
-
-/* The first Ctrl-C asks the workload to end, the second does not ask. */
-static void on_signal(void *ctx, int signo)
-{
-	struct run *run = ctx;
-	cleanup_free char *path = client_path("machines", run->id, run->signals ? "/kill" : "/stop");
-
-	(void)signo;
-	if (run->signals++ == 0)
-		fprintf(stderr, "hull: stopping %s; once more to kill it\n", run->name);
-	client_post_beside(run->client, path);
+	client_stream(run->client, path, STDERR_FILENO, &ignored);
 }
 
 /* Blocks signals first, so that one which comes while the API answers meets a machine whose id is known. */
@@ -79,23 +74,51 @@ static int create(struct client *client, const json_t *spec, json_t **ret, struc
 	return r < 0 ? r : client_call(client, "POST", "/v1/machines", spec, ret, fail);
 }
 
-/* Shows the output until the machine has ended. Its exit status, or -errno with `fail` set. */
-static int follow(struct run *run, bool remove, struct failure *fail)
+/* How the machine has ended, once its workload's connection was lost with `lost`. What ends a monitor also ends that, a moment before
+ * it is known; where it goes on nevertheless, hulld has gone, and the workload is alone now. */
+static int explain_loss(const struct run *run, const struct failure *lost, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", run->id, "/logs?follow=1");
+	cleanup_free char *path = client_path("machines", run->id, "/wait?state=stopped,failed&timeout_s=" LOSS_WAIT_S);
 	json_t *machine = NULL;
-	int r = client_stream(run->client, path, STDOUT_FILENO, on_signal, run, fail);
+	int r = client_call(run->client, "GET", path, NULL, &machine, fail);
 
-	client_ignore_signals(run->client);
 	if (r == 0)
-		r = machine_wait(run->client, run->id, "stopped,failed", &machine, fail);
-	if (r < 0 && !remove)
-		failure_hint(fail, "the machine may still run: hull ps, hull logs -f %s", run->name);
-	if (r < 0)
-		return r;
-	r = machine_exit_status(machine, fail);
+		r = machine_exit_status(machine, fail);
+	else
+		*fail = *lost;
 	json_decref(machine);
 	return r;
+}
+
+/* Executes the workload of a machine that was started attached. 0 or -errno with `fail` set. */
+static int execute(struct run *run, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", run->id, "/exec");
+	json_t *spec = json_pack("{s:b, s:{}}", "workload", 1, "env");
+
+	if (run->terminal)
+		session_describe_terminal(spec);
+	run->upgrade = upgrade_open(run->client, path, "hull-exec", spec, fail);
+	json_decref(spec);
+	return run->upgrade ? 0 : -fail->error.errnum;
+}
+
+/* Joins the workload with this command's input, output and signals, to its end and the machine's. Its exit status, or -errno with
+ * `fail` set. */
+static int attach(struct run *run, struct failure *fail)
+{
+	struct failure lost;
+	int r = session_run(run->upgrade, run->input, run->terminal, fail);
+
+	client_ignore_signals(run->client);
+	upgrade_close(run->upgrade); /* the machine ends when its client has heard of the workload's end, and closed */
+	run->upgrade = NULL;
+	if (r >= 0)
+		return machine_wait(run->client, run->id, "stopped,failed", NULL, fail) < 0 ? -fail->error.errnum : r;
+	if (r == -EPIPE)
+		return r; /* it is here that nobody reads the output */
+	lost = *fail;
+	return explain_loss(run, &lost, fail);
 }
 
 static void print_detached(const struct args *args, const json_t *machine)
@@ -115,23 +138,46 @@ static void print_detached(const struct args *args, const json_t *machine)
 
 static int start(struct run *run, const struct args *args, struct failure *fail)
 {
+	bool detach = args_flag(args, "detach");
 	json_t *machine = NULL;
 	int r = client_catch_signals(run->client, fail);
 
 	if (r == 0)
-		r = machine_start(run->client, run->id, &machine, fail);
+		r = machine_start(run->client, run->id, !detach, &machine, fail);
+	if (r == 0 && !detach)
+		r = execute(run, fail);
 	if (r < 0) {
 		client_ignore_signals(run->client);
-		if (r != -EINTR)
+		if (!machine && r != -EINTR)
 			show_console(run);
 		if (strncmp(fail->hint, "hull logs", 9) == 0)
 			fail->hint[0] = '\0'; /* there will be no machine to ask */
 		delete_machine(run);
-		return r == -EINTR ? EXIT_INTERRUPTED : r;
-	}
-	if (args_flag(args, "detach"))
+		r = r == -EINTR ? EXIT_INTERRUPTED : r;
+	} else if (detach) {
 		print_detached(args, machine);
+	}
 	json_decref(machine);
+	return r;
+}
+
+/* What of this command's is the workload's. A command in the background must not take the terminal from the one in front. */
+static int choose_streams(const struct args *args, struct run *run, struct failure *fail)
+{
+	bool detach = args_flag(args, "detach"), in_front = !isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) == getpgrp();
+
+	if (args_flag(args, "rm") && detach)
+		return failure_usage(fail, "--rm", "not together with --detach: nobody would wait for the end");
+	if (args_flag(args, "interactive") && detach)
+		return failure_usage(fail, "--interactive", "not together with --detach: nobody would give it input");
+	if (args_flag(args, "tty") && detach)
+		return failure_usage(fail, "--tty", "not together with --detach: its output is for the log");
+	if (args_flag(args, "tty") && !isatty(STDIN_FILENO))
+		return failure_usage(fail, "--tty", "this command's input is no terminal");
+	if (args_value(args, "restart") && strcmp(args_value(args, "restart"), "never") != 0 && !detach)
+		return failure_usage(fail, "--restart", "only with --detach: this command is with the workload once");
+	run->input = in_front;
+	run->terminal = in_front && isatty(STDIN_FILENO) && (args_flag(args, "tty") || isatty(STDOUT_FILENO));
 	return 0;
 }
 
@@ -142,9 +188,9 @@ int machine_run_run(const struct args *args, struct failure *fail)
 	struct run run = {0};
 	int r;
 
-	if (args_flag(args, "rm") && args_flag(args, "detach"))
-		return failure_usage(fail, "--rm", "not together with --detach: nobody would wait for the end");
-	r = spec_from_args(args, &spec, fail);
+	r = choose_streams(args, &run, fail);
+	if (r == 0)
+		r = spec_from_args(args, &spec, fail);
 	if (r < 0)
 		return r;
 	client = client_new(args, fail);
@@ -155,10 +201,14 @@ int machine_run_run(const struct args *args, struct failure *fail)
 			failure_hint(fail, "`hull images` lists what there is, `hull image build` makes one");
 		return r;
 	}
-	run = (struct run){.client = client, .id = json_text(machine, "id"), .name = json_text(machine, "name")};
+	run.client = client;
+	run.id = json_text(machine, "id");
+	run.name = json_text(machine, "name");
 	r = start(&run, args, fail);
-	if (r == 0 && !args_flag(args, "detach")) {
-		r = follow(&run, args_flag(args, "rm"), fail);
+	if (run.upgrade) {
+		r = attach(&run, fail);
+		if (r < 0 && !args_flag(args, "rm"))
+			failure_hint(fail, "the machine may still run: hull ps, hull logs -f %s", run.name);
 		if (args_flag(args, "rm"))
 			delete_machine(&run);
 	}

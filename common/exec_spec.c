@@ -17,8 +17,10 @@ int exec_check_folder(const char *path, struct error *err)
 }
 
 static const struct json_field spec_fields[] = {
-	{"command", JSON_FIELD_STRINGS, offsetof(struct exec_spec, command), .required = true, .min = 1, .max = 4096,
+	{"command", JSON_FIELD_STRINGS, offsetof(struct exec_spec, command), .sparse = true, .min = 1, .max = 4096,
 		.item_max = EXEC_ARGUMENT_MAX, .help = "Program and arguments; without a slash it is looked up in PATH."},
+	{"workload", JSON_FIELD_BOOL, offsetof(struct exec_spec, workload),
+		.help = "The machine's own command, in a machine that was started as attached."},
 	{"env", JSON_FIELD_MAP, offsetof(struct exec_spec, env), .check = exec_check_env_name,
 		.help = "Environment variables, laid over the workload's."},
 	{"user", JSON_FIELD_STRING, offsetof(struct exec_spec, user), .min = 1, .max = 255,
@@ -32,6 +34,17 @@ static const struct json_field spec_fields[] = {
 		.help = "Of the terminal."},
 };
 const struct json_table exec_spec_table = JSON_TABLE("ExecSpec", struct exec_spec, spec_fields);
+
+int exec_spec_check(const struct exec_spec *spec, struct error *err)
+{
+	if (!spec->command.len && !spec->workload)
+		return error_set_field(err, ENODATA, "command", "is required");
+	if (spec->command.len && spec->workload)
+		return error_set_field(err, EINVAL, "workload", "it is not together with another command");
+	if (spec->workload && (spec->user || spec->workdir))
+		return error_set_field(err, EINVAL, spec->user ? "user" : "workdir", "the workload has its own");
+	return 0;
+}
 
 static const struct json_field refusal_fields[] = {
 	{"errno", JSON_FIELD_INT, offsetof(struct exec_refusal, errnum), .required = true, .min = 1, .max = 4095},

@@ -8,7 +8,8 @@
 #define EXEC_ARGUMENT_MAX 131071 /* bytes: what Linux takes as one (MAX_ARG_STRLEN, with its NUL) */
 
 struct exec_spec {
-	struct json_strings command; /* at least one, which is not empty */
+	struct json_strings command; /* none: */
+	bool workload;		     /* the machine's own, which waits for it */
 	json_t *env;		     /* laid over the workload's */
 	char *user, *workdir;	     /* NULL: the workload's */
 	bool tty;
@@ -22,6 +23,10 @@ struct exec_refusal {
 	char *message;
 };
 extern const struct json_table exec_refusal_table;
+
+/* What the table cannot say: that there is a command, or the workload, which has user and folder of its own. 0, or -ENODATA or
+ * -EINVAL with `err` set. */
+int exec_spec_check(const struct exec_spec *spec, struct error *err);
 
 /* A variable's name ends up before a '=' in a program's environment. 0 or -EINVAL with `err` set. */
 int exec_check_env_name(const char *name, struct error *err);

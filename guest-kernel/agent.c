@@ -192,7 +192,7 @@ static void handle_request(struct connection *c)
 	}
 	switch (le16toh(request->verb)) {
 	case HULL_AGENT_PING:
-		reply_and_end(c, 0); /* the agent listens only once the workload was started */
+		reply_and_end(c, 0); /* the agent listens only once the workload was started, or waits for a client */
 		return;
 	case HULL_AGENT_STREAM:
 		begin_connecting(c, arg);
@@ -308,6 +308,16 @@ struct agent *agent_new(
 		error_set_errno(err, errno, "watch the agent's socket");
 	agent_free(agent);
 	return NULL;
+}
+
+void agent_hold_workload(struct agent *agent, const struct held_workload *workload)
+{
+	execs_hold_workload(agent->execs, workload);
+}
+
+void agent_drop_workload(struct agent *agent)
+{
+	execs_drop_workload(agent->execs);
 }
 
 void agent_child_ended(struct agent *agent, pid_t pid, int wait_status)

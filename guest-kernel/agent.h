@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/loop.h"
 #include "guest-kernel/config.h"
+#include "guest-kernel/exec.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,6 +23,10 @@ struct agent *agent_new(struct loop *loop, const struct guest_config *config, ag
 /* Serves one connection, a non-blocking stream socket; takes the descriptor in any case. What the listener
  * does with each connection of the host. */
 void agent_serve(struct agent *agent, int fd);
+
+/* As execs_hold_workload() and execs_drop_workload(). */
+void agent_hold_workload(struct agent *agent, const struct held_workload *workload);
+void agent_drop_workload(struct agent *agent);
 
 /* A child has ended; it may be one that a client of the host asked for. */
 void agent_child_ended(struct agent *agent, pid_t pid, int wait_status);

@@ -87,6 +87,8 @@ static const struct json_field config_fields[] = {
 		.help = "drives of the root file system"},
 	{"network", JSON_FIELD_OPTIONAL, offsetof(struct guest_config, network), .nullable = true,
 		.table = &network_table, .help = "absent: loopback only"},
+	{"attached", JSON_FIELD_BOOL, offsetof(struct guest_config, attached),
+		.help = "the workload begins when a client of the host executes it"},
 	{"stop_signal", JSON_FIELD_ENUM, offsetof(struct guest_config, stop_signal), .names = stop_signal_names,
 		.help = "what asks the workload to end"},
 };

@@ -25,6 +25,7 @@ struct guest_config {
 	char *workdir; /* absolute */
 	struct guest_root root;
 	struct guest_network *network; /* NULL: loopback only */
+	bool attached; /* the workload begins when a client of the host executes it */
 	int stop_signal;	       /* an index: guest_config_stop_signal() */
 };
 

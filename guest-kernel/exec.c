@@ -10,7 +10,11 @@
  *
  * Memory is bounded: output is read from the program only while `out` is empty, and `input` holds no more than the
  * client's credit. Nothing is dropped: each side waits for the other. The end of the client's stream, before the
- * program's, kills all that is in the program's cgroup; programs it left behind when it ended by itself go on. */
+ * program's, kills all that is in the program's cgroup; programs it left behind when it ended by itself go on.
+ *
+ * One of them may be the workload (execs_hold_workload()). Its output is copied into the log too, and it goes on without its
+ * client. As the machine goes down when it has ended, its end counts only once the client has closed, and so has heard
+ * everything. */
 #include "guest-kernel/exec.h"
 
 #include "common/exec_spec.h"
@@ -18,6 +22,7 @@
 #include "guest-kernel/cgroup.h"
 #include "guest-kernel/exec_stdio.h"
 #include "guest-kernel/process.h"
+#include "guest-kernel/tee.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -34,6 +39,7 @@
 #define CREDIT_STEP  (HULL_EXEC_WINDOW / 4)
 #define CGROUPS	     "/sys/fs/cgroup/hull.exec"
 #define NS_PER_S     1000000000ull
+#define CLOSE_TIMEOUT_S 10
 
 struct execs {
 	struct loop *loop;
@@ -41,6 +47,8 @@ struct execs {
 	struct cgroups *cgroups;
 	struct exec *list;
 	size_t n;
+	struct held_workload workload;
+	bool holds_workload; /* and nobody has executed it */
 };
 
 struct output {
@@ -74,7 +82,10 @@ struct exec {
 	bool input_eof;
 	uint32_t credit, owed; /* what the client may send; what it has to be told of */
 	struct output outputs[2];
-	struct loop_source *patience; /* with a terminal that others hold open after the program's end */
+	struct loop_source *patience; /* with a terminal that others hold open after the program's end, or a client after EXIT */
+
+	bool is_workload;
+	struct tee *log;
 };
 
 static void close_output(struct output *output)
@@ -105,15 +116,17 @@ static void exec_free(struct exec *e)
 	close_output(&e->outputs[1]);
 	close_fd(e->report_fd);
 	close_fd(e->host_fd);
+	tee_free(e->log);
 	cgroup_free(e->cgroup);
 	frame_reader_done(&e->reader);
 	buf_done(&e->out);
 	buf_done(&e->input);
+	if (e->is_workload)
+		e->execs->workload.ended(e->execs->workload.ctx, e->status);
 	free(e);
 }
 
-/* The client has gone, broke the rules, or there is no memory to serve it. */
-static void exec_abandon(struct exec *e)
+static void exec_kill(struct exec *e)
 {
 	if (e->pid > 0 && !e->exited) {
 		cgroup_kill(e->cgroup);
@@ -126,13 +139,30 @@ static void exec_abandon(struct exec *e)
 /* Each step below returns 0 or -errno; on failure its caller, at the end of the way up, abandons the exec. */
 
 static int finish_step(struct exec *e);
+static int pump_input(struct exec *e);
 
+/* A workload goes on without its client, as one that never had any: what it writes is for the log only. */
+static int detach(struct exec *e)
+{
+	int r;
+
+	loop_remove(e->host);
+	e->host = NULL;
+	e->host_fd = close_fd(e->host_fd);
+	e->input_eof = true;
+	r = e->report ? 0 : pump_input(e);
+	return r < 0 ? r : finish_step(e);
+}
+
+/* With `r` < 0 the client has gone, broke the rules, or there is no memory to serve it. */
 static void conclude(struct exec *e, int r)
 {
 	if (r == 0)
 		r = finish_step(e);
+	if (r < 0 && e->is_workload && e->host && !e->exited)
+		r = detach(e);
 	if (r < 0)
-		exec_abandon(e);
+		exec_kill(e);
 }
 
 /* Nothing goes to the client after this. */
@@ -142,6 +172,8 @@ static void begin_closing(struct exec *e)
 	close_input(e);
 	close_output(&e->outputs[0]);
 	close_output(&e->outputs[1]);
+	tee_free(e->log);
+	e->log = NULL;
 }
 
 static int refuse(struct exec *e, const struct error *err)
@@ -224,7 +256,7 @@ static void watch_output(struct output *output)
 	const struct exec *e = output->exec;
 
 	if (output->source)
-		loop_set_events(output->source, e->out.len == 0 && !e->report ? EPOLLIN : 0);
+		loop_set_events(output->source, e->out.len == 0 && tee_is_idle(e->log) && !e->report ? EPOLLIN : 0);
 }
 
 /* One piece, if there is one. */
@@ -242,6 +274,8 @@ static int read_output(struct output *output)
 	}
 	if (output->left >= 0)
 		output->left -= (int)n;
+	if (output->exec->log && tee_put(output->exec->log, chunk, (size_t)n) < 0)
+		return -ENOMEM;
 	return frame_put(&output->exec->out, output->type, chunk, (uint32_t)n);
 }
 
@@ -253,7 +287,12 @@ static void on_output(void *ctx, uint32_t events)
 	(void)events;
 	if (e->exited && e->terminal)
 		loop_timer_arm(e->patience, NS_PER_S);
-	conclude(e, e->out.len == 0 ? read_output(output) : 0);
+	conclude(e, e->out.len == 0 && tee_is_idle(e->log) ? read_output(output) : 0);
+}
+
+static void on_log_idle(void *ctx)
+{
+	conclude(ctx, 0);
 }
 
 /* The program has ended: what it wrote before is in its pipes now, and what comes later is others'. A terminal's is
@@ -276,6 +315,10 @@ static void on_patience(void *ctx)
 {
 	struct exec *e = ctx;
 
+	if (e->closing) { /* a client that has heard everything, and does not close */
+		exec_free(e);
+		return;
+	}
 	if (e->out.len) { /* it is the client who is slow */
 		loop_timer_arm(e->patience, NS_PER_S);
 		return;
@@ -291,17 +334,26 @@ static void on_patience(void *ctx)
 static int say_last(struct exec *e)
 {
 	/* Not in the middle of finding out why it never began. */
-	if (!e->exited || e->report || e->closing)
+	if (!e->exited || e->report || e->closing || !tee_is_idle(e->log))
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(e->outputs); i++)
 		while (e->outputs[i].fd >= 0) {
 			int r = e->terminal ? 0 : read_output(&e->outputs[i]);
 
-			if (r < 0 || e->terminal || e->out.len)
+			if (r < 0 || e->terminal || e->out.len || !tee_is_idle(e->log))
 				return r < 0 ? r : e->out.len > 0;
 		}
 	begin_closing(e);
 	return frame_put_number(&e->out, HULL_FRAME_EXIT, (uint32_t)e->status) < 0 ? -ENOMEM : 1;
+}
+
+/* As frame_flush(). Without a client, what is for it is nobody's. */
+static int flush(struct exec *e)
+{
+	if (e->host)
+		return frame_flush(&e->out, e->host_fd);
+	buf_consume(&e->out, e->out.len);
+	return 0;
 }
 
 /* After anything that happened: sends what there is to send, and says what is waited for. Frees an exec that
@@ -311,19 +363,22 @@ static int finish_step(struct exec *e)
 	int r;
 
 	do {
-		r = frame_flush(&e->out, e->host_fd);
+		r = flush(e);
 		if (r == 0 && e->out.len == 0)
 			r = say_last(e);
 	} while (r > 0);
 	if (r < 0)
 		return r;
-	if (e->closing && e->out.len == 0) {
+	if (e->closing && e->out.len == 0 && (!e->is_workload || !e->host)) {
 		exec_free(e);
 		return 0;
 	}
+	if (e->closing && e->out.len == 0)
+		loop_timer_arm(e->patience, CLOSE_TIMEOUT_S * NS_PER_S);
 	watch_output(&e->outputs[0]);
 	watch_output(&e->outputs[1]);
-	loop_set_events(e->host, e->out.len ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	if (e->host)
+		loop_set_events(e->host, e->out.len ? EPOLLIN | EPOLLOUT : EPOLLIN);
 	return 0;
 }
 
@@ -378,12 +433,13 @@ static int watch_child(struct exec *e)
 static int spawn(struct exec *e, const struct exec_spec *spec, struct exec_stdio *stdio, struct error *err)
 {
 	const struct guest_config *config = e->execs->config;
-	struct process_spec process = {.argv = spec->command.items,
+	struct process_spec process = {.argv = spec->workload ? config->command.items : spec->command.items,
 		.env = config->env,
 		.more_env = spec->env,
 		.hostname = config->hostname,
 		.user = spec->user ? spec->user : config->user,
 		.workdir = spec->workdir ? spec->workdir : config->workdir,
+		.make_workdir = spec->workload,
 		.stdio = {stdio->inside[0], stdio->inside[1], stdio->inside[2]},
 		.terminal = spec->tty};
 
@@ -400,6 +456,16 @@ static int spawn(struct exec *e, const struct exec_spec *spec, struct exec_stdio
 	return 0;
 }
 
+static void begin_workload(struct exec *e)
+{
+	struct execs *execs = e->execs;
+
+	e->is_workload = true;
+	e->log = tee_new(execs->loop, steal_fd(&execs->workload.log_fd), on_log_idle, e);
+	execs->holds_workload = false;
+	execs->workload.started(execs->workload.ctx, e->pid);
+}
+
 /* 0: begun, or refused to the client; -errno. */
 static int start(struct exec *e, const struct frame *frame)
 {
@@ -412,9 +478,15 @@ static int start(struct exec *e, const struct frame *frame)
 	json_decref(object);
 	if (r < 0)
 		return refuse(e, &err);
-	r = exec_stdio_open(&stdio, spec.tty, (uint16_t)spec.rows, (uint16_t)spec.columns, &err);
+	r = exec_spec_check(&spec, &err);
+	if (r == 0 && spec.workload && !e->execs->holds_workload)
+		r = error_set_field(&err, EALREADY, "workload", "does not wait to be executed");
+	if (r == 0)
+		r = exec_stdio_open(&stdio, spec.tty, (uint16_t)spec.rows, (uint16_t)spec.columns, &err);
 	if (r == 0)
 		r = spawn(e, &spec, &stdio, &err);
+	if (r == 0 && spec.workload)
+		begin_workload(e);
 	exec_stdio_close(&stdio);
 	json_done(&exec_spec_table, &spec);
 	return r < 0 ? refuse(e, &err) : watch_child(e);
@@ -521,10 +593,24 @@ void execs_free(struct execs *execs)
 {
 	if (!execs)
 		return;
+	execs_drop_workload(execs);
 	while (execs->list)
-		exec_abandon(execs->list);
+		exec_kill(execs->list);
 	cgroups_free(execs->cgroups);
 	free(execs);
+}
+
+void execs_hold_workload(struct execs *execs, const struct held_workload *workload)
+{
+	execs->workload = *workload;
+	execs->holds_workload = true;
+}
+
+void execs_drop_workload(struct execs *execs)
+{
+	if (execs->holds_workload)
+		close_fd(execs->workload.log_fd);
+	execs->holds_workload = false;
 }
 
 int execs_serve(struct execs *execs, int fd)
@@ -537,7 +623,7 @@ int execs_serve(struct execs *execs, int fd)
 	if (!e)
 		return -ENOMEM;
 	*e = (struct exec){.execs = execs, .next = execs->list, .link = &execs->list, .host_fd = -1, .report_fd = -1,
-		.input_fd = -1, .credit = HULL_EXEC_WINDOW,
+		.input_fd = -1, .credit = HULL_EXEC_WINDOW, .status = PROCESS_STATUS_SETUP,
 		.outputs = {{e, HULL_FRAME_STDOUT, -1, NULL, -1}, {e, HULL_FRAME_STDERR, -1, NULL, -1}}};
 	frame_reader_init(&e->reader, HULL_SPEC_MAX);
 	buf_init(&e->out, OUT_MAX);

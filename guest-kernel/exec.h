@@ -17,6 +17,20 @@ struct execs *execs_new(struct loop *loop, const struct guest_config *config);
 /* Kills all programs. NULL is fine. */
 void execs_free(struct execs *execs);
 
+/* A workload that waits until a client executes it. */
+struct held_workload {
+	int log_fd; /* a pipe's non-blocking write end, which gets a copy of what it writes; owned once it was handed over */
+	void (*started)(void *ctx, pid_t pid);
+	/* Once, when it has ended, and its client, unless that has gone, has heard so; `status` as a shell has it. */
+	void (*ended)(void *ctx, int status);
+	void *ctx;
+};
+
+/* Holds it until a client comes. */
+void execs_hold_workload(struct execs *execs, const struct held_workload *workload);
+/* Nobody may execute it any more, unless somebody does. */
+void execs_drop_workload(struct execs *execs);
+
 /* Speaks frames with a client on `fd`, a non-blocking stream socket, from its SPEC on; owned on success. 0,
  * -EAGAIN when there are too many already, -ENOMEM. */
 int execs_serve(struct execs *execs, int fd);

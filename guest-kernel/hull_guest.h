@@ -30,7 +30,7 @@
 #define HULL_AGENT_VERSION    1
 
 enum hull_agent_verb {
-	HULL_AGENT_PING = 1,   /* answered once the workload has been started */
+	HULL_AGENT_PING = 1,   /* answered once the workload has been started, or waits for who executes it */
 	HULL_AGENT_STREAM = 2, /* arg: TCP port */
 	HULL_AGENT_STOP = 3,   /* arg: milliseconds; the workload gets its stop signal, after `arg` SIGKILL; answered at once */
 	HULL_AGENT_EXEC = 4,   /* arg: 0; a program, and frames from and to it */

@@ -7,6 +7,7 @@
  *	RUNNING ──workload ended──▶ TERM ──2 s──▶ KILL ──no child left──▶ DRAIN ──▶ loop ends
  *	                              └───────no child left──────────────────▲
  *
+ * A workload that is `attached` begins when a client of the agent executes it, and has ended when that client has heard so.
  * TERM: everything else was sent SIGTERM. KILL: SIGKILL. DRAIN: the output goes to the host. Each phase has a deadline,
  * so a machine that was told to end does. */
 #include "common/cleanup.h"
@@ -36,6 +37,7 @@
 
 #define NS_PER_MS	 1000000ull
 #define STOP_TIMEOUT_MS	 10000 /* when a signal or the power button, not the agent, asks for the end */
+#define ATTACH_TIMEOUT_MS 60000 /* for who executes a workload that waits for it */
 #define TERM_TIMEOUT_MS	 2000
 #define KILL_TIMEOUT_MS	 5000
 #define DRAIN_TIMEOUT_MS 10000
@@ -49,7 +51,8 @@ struct init {
 	struct output *output;
 	struct agent *agent;
 	struct power_button *button; /* NULL where the kernel has no ACPI */
-	pid_t workload;
+	pid_t workload; /* 0: it waits for a client, or has ended */
+	int log_fd;	/* of one that waits: the write end of the output's pipe, until the agent has it */
 	enum phase phase;
 	bool stopping; /* RUNNING only: the stop signal was sent */
 	int status;    /* the workload's exit status, or why there was none */
@@ -74,6 +77,8 @@ static void enter_drain(struct init *init)
 static void enter_term(struct init *init)
 {
 	init->phase = PHASE_TERM;
+	if (init->agent)
+		agent_drop_workload(init->agent);
 	kill(-1, SIGTERM);
 	kill(-1, SIGCONT); /* a stopped process would not hear it */
 	loop_timer_arm(init->deadline, TERM_TIMEOUT_MS * NS_PER_MS);
@@ -91,8 +96,13 @@ static void on_deadline(void *ctx)
 	struct init *init = ctx;
 
 	switch (init->phase) {
-	case PHASE_RUNNING: /* asked to stop, and did not: its status will say SIGKILL */
-		kill(-1, SIGKILL);
+	case PHASE_RUNNING:
+		if (init->workload) { /* asked to stop, and did not: its status will say SIGKILL */
+			kill(-1, SIGKILL);
+			break;
+		}
+		console_say("nobody came to execute the workload");
+		enter_term(init);
 		break;
 	case PHASE_TERM:
 		enter_kill(init);
@@ -120,7 +130,10 @@ static void on_child(void *ctx, uint32_t signo)
 			continue;
 		init->workload = 0;
 		init->status = process_exit_status(wait_status);
-		enter_term(init);
+		if (!init->config.attached)
+			enter_term(init);
+		else if (init->phase == PHASE_RUNNING)
+			loop_timer_arm(init->deadline, UINT64_MAX); /* on_workload_ended() comes soon, in any case */
 	}
 	if (pid < 0 && errno == ECHILD && (init->phase == PHASE_TERM || init->phase == PHASE_KILL))
 		enter_drain(init);
@@ -132,6 +145,10 @@ static void on_stop(void *ctx, uint32_t timeout_ms)
 
 	if (init->phase != PHASE_RUNNING)
 		return;
+	if (!init->workload) {
+		enter_term(init);
+		return;
+	}
 	if (!init->stopping)
 		kill(init->workload, guest_config_stop_signal(&init->config));
 	init->stopping = true;
@@ -177,6 +194,34 @@ static int watch_signals(struct init *init, struct error *err)
 	return failed ? error_set_errno(err, errno, "watch signals") : 0;
 }
 
+static void on_workload_started(void *ctx, pid_t pid)
+{
+	struct init *init = ctx;
+
+	init->workload = pid;
+	loop_timer_arm(init->deadline, UINT64_MAX);
+}
+
+static void on_workload_ended(void *ctx, int status)
+{
+	struct init *init = ctx;
+
+	init->workload = 0;
+	init->status = status;
+	if (init->phase == PHASE_RUNNING)
+		enter_term(init);
+}
+
+/* Hands the workload to whoever executes it. */
+static void hold_workload(struct init *init)
+{
+	const struct held_workload workload = {init->log_fd, on_workload_started, on_workload_ended, init};
+
+	init->log_fd = -1;
+	agent_hold_workload(init->agent, &workload);
+	loop_timer_arm(init->deadline, ATTACH_TIMEOUT_MS * NS_PER_MS);
+}
+
 static int start_workload(struct init *init, struct error *err)
 {
 	int ends[2], r;
@@ -190,6 +235,11 @@ static int start_workload(struct init *init, struct error *err)
 		close_fd(ends[0]);
 		close_fd(ends[1]);
 		return -err->errnum;
+	}
+	if (init->config.attached) {
+		fcntl(ends[1], F_SETFL, O_NONBLOCK);
+		init->log_fd = ends[1];
+		return 0;
 	}
 	r = workload_start(&init->config, ends[1], &init->workload, &init->status, err);
 	close_fd(ends[1]);
@@ -261,6 +311,8 @@ static int set_up_network(struct init *init, struct error *err)
 static int start_agent(struct init *init, struct error *err)
 {
 	init->agent = agent_new(init->loop, &init->config, on_stop, init, err);
+	if (init->agent && init->config.attached)
+		hold_workload(init);
 	return init->agent ? 0 : -err->errnum;
 }
 

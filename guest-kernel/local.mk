@@ -17,6 +17,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/power_button.c guest-kernel/power_button.h \
 	guest-kernel/process.c guest-kernel/process.h \
 	guest-kernel/root.c guest-kernel/root.h \
+	guest-kernel/tee.c guest-kernel/tee.h \
 	guest-kernel/workload.c guest-kernel/workload.h
 
 pkglibexec_PROGRAMS += hull-init

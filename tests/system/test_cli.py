@@ -1,11 +1,15 @@
 """The hull command, against a real hulld: its words, its exit statuses, what it leaves behind."""
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import threading
 
 import pytest
@@ -16,7 +20,7 @@ BOOT = 180  # seconds: an emulated host boots slowly
 HULL = BUILD / "hull"
 
 COUNT = "#!/bin/sh\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.1; done\n"
-POLITE = "#!/bin/sh\ntrap 'echo bye; exit 3' TERM\necho ready\nwhile true; do sleep 0.1; done\n"
+POLITE = "#!/bin/sh\ntrap 'echo bye; exit 3' INT\necho ready\nwhile true; do sleep 0.1; done\n"
 DEAF = "#!/bin/sh\ntrap '' TERM\necho deaf\nwhile true; do sleep 1; done\n"
 
 
@@ -29,14 +33,15 @@ class Cli:
         if socket_path:
             self.env["HULL_HOST"] = f"unix://{socket_path}"
 
-    def popen(self, *words, **options):
-        return subprocess.Popen([HULL, *map(str, words)], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    def popen(self, *words, stdin=subprocess.DEVNULL, **options):
+        return subprocess.Popen([HULL, *map(str, words)], env=self.env, stdin=stdin, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True, **options)
 
-    def __call__(self, *words, status=0, timeout=BOOT, **options):
-        process = self.popen(*words, **options)
+    def __call__(self, *words, status=0, timeout=BOOT, text=None, **options):
+        """`text` is what it can read."""
+        process = self.popen(*words, stdin=subprocess.PIPE if text else subprocess.DEVNULL, **options)
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(text, timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError((words, process.communicate())) from None
@@ -104,6 +109,10 @@ def test_every_command_explains_itself(alone):
     (["run", "x", "-m", "much"], '--memory: "much" is no size in MiB; write 512, 512m or 2g', ""),
     (["run", "x", "-e", "HULL_TEST_UNSET"], "--env: HULL_TEST_UNSET is not set here; write HULL_TEST_UNSET=VALUE", ""),
     (["run", "x", "-d", "--rm"], "--rm: not together with --detach: nobody would wait for the end", ""),
+    (["run", "x", "-d", "-i"], "--interactive: not together with --detach: nobody would give it input", ""),
+    (["run", "x", "-d", "-t"], "--tty: not together with --detach: its output is for the log", ""),
+    (["run", "x", "-t"], "--tty: this command's input is no terminal", ""),
+    (["run", "x", "--restart", "always"], "--restart: only with --detach: this command is with the workload once", ""),
     (["logs", "x", "--tail"], "--tail: needs a value: --tail N", ""),
     (["ps", "-o", "yaml"], '--output: "yaml" is neither table nor json', ""),
     (["context", "set", "example.org"], "example.org: is no URL of an API",
@@ -197,7 +206,7 @@ def test_what_does_not_exist_is_said_with_where_to_look(hull):
 
 def test_a_refused_machine_leaves_none(hull, hulld):
     for words, field in ((["--name", "Big"], "name"), (["-m", "1"], "memory_mib"), (["--network", "lan"], "network"),
-                         (["--restart", "sometimes"], "restart.policy"), (["--cpus", "99"], "cpus")):
+                         (["-d", "--restart", "sometimes"], "restart.policy"), (["--cpus", "99"], "cpus")):
         line, _ = hull.refused("run", *words, "busybox", "--", "true", status=125)
         assert line.startswith(field + ": "), line
     assert machines(hulld) == []
@@ -315,8 +324,54 @@ def test_what_is_open_here_is_not_open_in_mmdebstrap(recipe):
 
 @pytest.mark.kvm
 def test_run_passes_output_and_status_on_and_removes(hull, hulld):
-    done = hull("run", "--rm", "--network", "none", "busybox", "--", "sh", "-c", "seq 2000; exit 7", status=7)
-    assert done.stdout == "".join(f"{n}\n" for n in range(1, 2001)) and done.stderr == ""
+    """And input, as all that a shell joins by pipes."""
+    script = "wc -c; seq 2000; echo oops >&2; exit 7"
+    done = hull("run", "--rm", "--network", "none", "busybox", "sh", "-c", script, text="hi\n", status=7)
+    assert done.stdout == "3\n" + "".join(f"{n}\n" for n in range(1, 2001)) and done.stderr == "oops\n"
+    assert machines(hulld) == []
+
+
+@pytest.mark.kvm
+def test_run_has_the_terminal_it_is_called_at(hull, hulld):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    before = termios.tcgetattr(ours)
+    process = subprocess.Popen([HULL, "run", "--rm", "--network", "none", "busybox", "sh", "-c", "tty; stty size; exec cat"],
+                               stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=hull.env,
+                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    shown = b""
+    with killed_late(process):
+        while b"33 101\r\n" not in shown:
+            shown += os.read(ours, 4096)  # fails once nobody is at the other end
+        assert b"/dev/pts/" in shown
+        os.write(ours, b"\x03")
+        while b"^C" not in shown:
+            shown += os.read(ours, 4096)
+        assert process.wait() == 130
+    assert termios.tcgetattr(ours) == before
+    os.close(ours)
+    assert machines(hulld) == []
+
+
+@pytest.mark.kvm
+def test_a_workload_outlives_who_ran_it(hull):
+    process = hull.popen("run", "--network", "none", "--name", "orphan", "busybox", "--", "/srv/count")
+    reading(process, "line 1\n")
+    process.kill()
+    rest(process)
+    follower = hull.popen("logs", "-f", "orphan")
+    for n in range(5):
+        reading(follower, f"line {n}\n")
+    assert hull("stop", "orphan").stdout == "orphan\n"
+    rest(follower)
+    assert "stopped (143)" in hull("ps", "-a").stdout
+
+
+@pytest.mark.kvm
+def test_what_cannot_be_run_leaves_no_machine(hull, hulld):
+    line, _ = hull.refused("run", "--network", "none", "--user", "nobody", "busybox", "true", status=125)
+    assert line == 'user: no user "nobody" in the image\'s /etc/passwd'
     assert machines(hulld) == []
 
 
@@ -347,23 +402,22 @@ def rest(process):
 
 
 @pytest.mark.kvm
-def test_ctrl_c_stops_the_machine_in_good_order(hull, hulld):
+def test_ctrl_c_reaches_the_program(hull, hulld):
     process = hull.popen("run", "--rm", "--network", "none", "--name", "polite", "busybox", "--", "/srv/polite")
     reading(process, "ready\n")
     process.send_signal(signal.SIGINT)
-    assert rest(process) == ("bye\n", "hull: stopping polite; once more to kill it\n", 3)
+    assert rest(process) == ("bye\n", "", 3)
     assert machines(hulld) == []
 
 
 @pytest.mark.kvm
-def test_a_second_ctrl_c_kills_and_a_reader_gone_removes(hull, hulld):
+def test_a_kill_is_a_status_and_a_reader_gone_removes(hull, hulld):
     process = hull.popen("run", "--rm", "--network", "none", "--name", "deaf", "busybox", "--", "/srv/deaf")
     piped = hull.popen("run", "--rm", "--network", "none", "--name", "piped", "busybox", "--", "/srv/count")
     reading(process, "deaf\n")
-    process.send_signal(signal.SIGINT)
-    assert "stopping deaf" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    assert rest(process)[2] == 137
+    process.send_signal(signal.SIGTERM)
+    assert hull("kill", "deaf").stdout == "deaf\n"
+    assert rest(process) == ("", "", 137)
     reading(piped, "line 0\n")
     piped.stdout.close()
     assert piped.wait(BOOT) == 125

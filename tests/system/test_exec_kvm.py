@@ -54,6 +54,50 @@ def test_many_at_once_lose_nothing(hulld, box):
     many_at_once(hulld, box, 24)  # test_exec.py has two hundred
 
 
+# The workload, executed.
+
+def test_a_workload_waits_for_who_executes_it(hulld):
+    """A machine that is started attached; whose next start is like any."""
+    def start(body=None):
+        return hulld.post("/v1/machines/job/start", body)
+
+    def wait(states):
+        return hulld.wait("job", states, BOOT)
+
+    script = "echo out; echo err >&2; cat; id -un; exit 7"
+    assert hulld.post("/v1/machines", {"name": "job", "image": "busybox", "command": ["sh", "-c", script], "user": "app",
+                                       "network": "none", "disk_mib": 64}).status == 201
+    assert start({"attached": True}).status == 200
+    assert wait("running,failed")["state"] == "running"
+    answer = start({"attached": True})
+    assert (answer.status, answer.json["detail"]) == (409, "machine job is running: its workload waits for nobody")
+    for spec, field in (({}, "command"), ({"workload": True, "command": ["true"]}, "workload"), ({"workload": True, "user": "root"}, "user")):
+        answer = hulld.post("/v1/machines/job/exec", spec)
+        assert (answer.status, answer.json["field"]) == (400, field), answer.json
+    assert ran(execute(hulld, "job", "echo", "beside"))[0] == "beside\n"
+    out, err = ran(hulld.post("/v1/machines/job/exec", {"workload": True}), 7)
+    assert (out, err) == ("out\napp\n", "err\n")
+    machine = wait("stopped,failed")
+    assert (machine["state"], machine["exit_status"]) == ("stopped", 7)
+    assert sorted(hulld.get("/v1/machines/job/logs").body.decode().split()) == ["app", "err", "out"]
+    # One that nobody has executed yet is stopped without a word.
+    start({"attached": True})
+    wait("running,failed")
+    hulld.post("/v1/machines/job/stop")
+    machine = wait("stopped,failed")
+    assert (machine["state"], machine["exit_status"]) == ("stopped", 125)
+    start()
+    assert wait("stopped,failed")["exit_status"] == 7
+    answer = hulld.post("/v1/machines/job/exec", {"workload": True})
+    assert answer.status == 409
+    hulld.delete("/v1/machines/job")
+
+
+def test_a_workload_that_runs_is_not_executed_again(hulld, box):
+    answer = hulld.post(f"/v1/machines/{box}/exec", {"workload": True})
+    assert (answer.status, answer.json["field"], answer.json["detail"]) == (400, "workload", "does not wait to be executed")
+
+
 # The agent among hostile neighbours.
 
 def test_the_agent_outlives_what_a_guest_does_to_itself(hulld, box):

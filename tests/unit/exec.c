@@ -5,6 +5,7 @@
 #include "common/frame.h"
 
 #include <endian.h>
+#include <fcntl.h>
 
 #define MIB (1u << 20)
 
@@ -373,6 +374,149 @@ static void many_at_once_lose_nothing(void **state)
 	}
 }
 
+/* ---- the workload ---- */
+
+static struct {
+	char *argv[4];
+	int log[2], ended[2]; /* pipes: its log; a byte, its status, once it has ended */
+} workload;
+
+static void on_workload_started(void *ctx, pid_t pid)
+{
+	(void)ctx;
+	assert_true(pid > 0);
+}
+
+static void on_workload_ended(void *ctx, int status)
+{
+	uint8_t byte = (uint8_t)status;
+
+	(void)ctx;
+	assert_int_equal(write(workload.ended[1], &byte, 1), 1);
+}
+
+static void hold(void *ctx)
+{
+	struct fixture *f = ctx;
+	struct held_workload held = {workload.log[1], on_workload_started, on_workload_ended, f};
+
+	agent_hold_workload(f->agent, &held);
+}
+
+static void drop(void *ctx)
+{
+	agent_drop_workload(((struct fixture *)ctx)->agent);
+}
+
+/* A machine whose command is this script, waiting. */
+static void hold_script(struct fixture *f, const char *script)
+{
+	if (geteuid() != 0)
+		skip();
+	workload.argv[0] = (char *)"sh";
+	workload.argv[1] = (char *)"-c";
+	workload.argv[2] = (char *)script;
+	f->config.command = (struct json_strings){workload.argv, 3};
+	assert_int_equal(pipe2(workload.log, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(workload.ended, O_CLOEXEC), 0);
+	assert_int_equal(fcntl(workload.log[1], F_SETFL, O_NONBLOCK), 0);
+	loop_post(f->loop, hold, f);
+}
+
+static void refused(void **state, const char *spec, const char *why)
+{
+	begin(state, spec);
+	assert_int_equal(receive(), HULL_FRAME_REFUSED);
+	if (!strstr(client.data, why))
+		fail_msg("%s", client.data);
+	ended(client.fd);
+}
+
+/* The next `len` bytes of its log, into `out`. */
+static void read_log(size_t len)
+{
+	size_t n = 0;
+	ssize_t got;
+
+	while (n < len && (got = read(workload.log[0], out + n, len - n)) > 0)
+		n += (size_t)got;
+	assert_int_equal(n, len);
+	out[n] = '\0';
+}
+
+static uint8_t status_at_its_end(void)
+{
+	uint8_t byte;
+
+	assert_int_equal(read(workload.ended[0], &byte, 1), 1);
+	assert_int_equal(read(workload.log[0], out, sizeof out), 0); /* nobody writes there any more */
+	close_fd(workload.ended[0]);
+	close_fd(workload.ended[1]);
+	close_fd(workload.log[0]);
+	return byte;
+}
+
+/* What is logged is what the client hears, and a log that is full makes both wait. */
+static void a_workload_is_executed_once_and_logged(void **state)
+{
+	enum { BYTES = 1000000 };
+	size_t n = 0;
+	int type;
+
+	hold_script(*state, "head -c 1000000 /dev/zero; read x; echo $x >&2; exit 7");
+	refused(state, "{\"workload\": true, \"command\": [\"true\"]}", "another command");
+	refused(state, "{\"workload\": true, \"user\": \"root\"}", "has its own");
+	refused(state, "{}", "is required");
+	refused(state, "{\"workload\": true, \"tty\": true, \"rows\": -1}", "rows");
+	started(state, "{\"workload\": true}");
+	while (n < BYTES / 2) {
+		assert_int_equal(receive(), HULL_FRAME_STDOUT);
+		read_log(client.len);
+		n += client.len;
+	}
+	while (n < BYTES) {
+		assert_int_equal(receive(), HULL_FRAME_STDOUT);
+		n += client.len;
+		read_log(client.len);
+	}
+	send_frame(HULL_FRAME_STDIN, "mine\n", 5);
+	while ((type = receive()) == HULL_FRAME_CREDIT)
+		;
+	assert_int_equal(type, HULL_FRAME_STDERR);
+	assert_string_equal(client.data, "mine\n");
+	read_log(5);
+	assert_string_equal(out, "mine\n");
+	assert_int_equal(receive(), HULL_FRAME_EXIT);
+	assert_int_equal(number(), 7);
+	close_fd(client.fd); /* until then it has not ended for the machine */
+	assert_int_equal(status_at_its_end(), 7);
+	refused(state, "{\"workload\": true}", "does not wait");
+}
+
+static void a_workload_goes_on_without_its_client(void **state)
+{
+	hold_script(*state, "read x; echo got $x; cat; echo done; exit 5");
+	started(state, "{\"workload\": true}");
+	send_frame(HULL_FRAME_STDIN, "this\n", 5);
+	close_fd(client.fd);
+	read_log(14);
+	assert_string_equal(out, "got this\ndone\n");
+	assert_int_equal(status_at_its_end(), 5);
+}
+
+static void a_workload_that_was_taken_back_is_not_executed(void **state)
+{
+	struct fixture *f = *state;
+
+	hold_script(f, "true");
+	loop_post(f->loop, drop, f);
+	refused(state, "{\"workload\": true}", "does not wait");
+	assert_int_equal(read(workload.log[0], out, 1), 0);
+	close_fd(workload.log[0]);
+	close_fd(workload.ended[0]);
+	close_fd(workload.ended[1]);
+}
+
 int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
@@ -391,6 +535,9 @@ int main(void)
 		CASE(what_a_program_leaves_behind_does_not_hold_up_its_end),
 		CASE(who_breaks_the_rules_is_cut_off),
 		CASE(many_at_once_lose_nothing),
+		CASE(a_workload_is_executed_once_and_logged),
+		CASE(a_workload_goes_on_without_its_client),
+		CASE(a_workload_that_was_taken_back_is_not_executed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
