@@ -94,7 +94,7 @@ def test_a_monitor_whose_guests_all_stand_still_is_given_up(bench):
     def once():
         raise subprocess.TimeoutExpired("launch", 1)
 
-    with pytest.raises(RuntimeError, match=f"Hull: {bench.STALLS_MAX + 1} guests stood still"):
+    with pytest.raises(RuntimeError, match=f"Hull: {bench.traces.STALLS_MAX + 1} guests stood still"):
         bench.repeat("Hull", 1, once)
 
 
