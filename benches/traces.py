@@ -67,6 +67,7 @@ class Launch:
     status: int
     events: list
     output: str
+    errors: str
 
 
 def launch(command, root, timeout):
@@ -82,7 +83,8 @@ def launch(command, root, timeout):
         began, ended, status = map(int, result.stdout.split()[-3:])
     except ValueError:
         raise RuntimeError(f"{command[0]}: {result.stderr or result.stdout}") from None
-    return Launch(began, ended, status, events((TRACING / "trace").read_text()), output.read_text(errors="replace"))
+    return Launch(began, ended, status, events((TRACING / "trace").read_text()), output.read_text(errors="replace"),
+                  result.stderr)
 
 
 def repeat(name, n, once):

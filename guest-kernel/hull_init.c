@@ -73,6 +73,14 @@ static void enter_drain(struct init *init)
 	output_drain(init->output, DRAIN_TIMEOUT_MS, stop_loop, init);
 }
 
+/* Also one that has ended, and whom nobody has waited for. */
+static bool has_child(void)
+{
+	siginfo_t info;
+
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 /* Ends what the workload left behind. */
 static void enter_term(struct init *init)
 {
@@ -82,6 +90,8 @@ static void enter_term(struct init *init)
 	kill(-1, SIGTERM);
 	kill(-1, SIGCONT); /* a stopped process would not hear it */
 	loop_timer_arm(init->deadline, TERM_TIMEOUT_MS * NS_PER_MS);
+	if (!has_child()) /* and so no end of one would be heard of */
+		enter_drain(init);
 }
 
 static void enter_kill(struct init *init)

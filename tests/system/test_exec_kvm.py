@@ -79,6 +79,7 @@ def test_a_workload_waits_for_who_executes_it(hulld):
     assert (out, err) == ("out\napp\n", "err\n")
     machine = wait("stopped,failed")
     assert (machine["state"], machine["exit_status"]) == ("stopped", 7)
+    assert "cannot be killed" not in hulld.get("/v1/machines/job/logs?source=console").body.decode(), "nothing was left to wait for"
     assert sorted(hulld.get("/v1/machines/job/logs").body.decode().split()) == ["app", "err", "out"]
     # One that nobody has executed yet is stopped without a word.
     start({"attached": True})
