@@ -79,7 +79,7 @@ static json_t *monitor_config(const struct machine *m)
 	machine_run_path(m, "net/passt.sock", passt, sizeof(passt));
 	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
 		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
-		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k i8042.nokbd 8250.nr_uarts=1", "machine-config",
+		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k i8042.nokbd 8250.nr_uarts=1 rcupdate.rcu_expedited=1", "machine-config",
 		"vcpu_count", (json_int_t)m->spec.cpus, "mem_size_mib", (json_int_t)m->spec.memory_mib, "drives",
 		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
 		"entropy");

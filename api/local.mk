@@ -4,6 +4,7 @@
 noinst_LIBRARIES += libhull-api.a
 libhull_api_a_SOURCES = \
 	api/agent.c api/agent.h \
+	api/agent_ready.c api/agent_ready.h \
 	api/blobs.c api/blobs.h \
 	api/exec.c api/exec.h \
 	api/exec_output.c api/exec_output.h \

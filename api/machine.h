@@ -44,6 +44,7 @@ struct machine {
 	struct agent_call *agent;
 	struct loop_source *start_deadline, *stop_deadline, *retry;
 	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */
+	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
 	bool attached;			  /* in this run: the workload waits for a client that executes it */
 

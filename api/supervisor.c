@@ -8,6 +8,7 @@
 #include "api/supervisor.h"
 
 #include "api/agent.h"
+#include "api/agent_ready.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -23,7 +24,7 @@
 
 #define NS_PER_S	1000000000ull
 #define NS_PER_MS	1000000ull
-#define PING_EVERY_MS	50
+#define PING_EVERY_MS	250 /* by itself, should the agent not be heard */
 #define PING_TIMEOUT_MS 5000
 #define PASST_POLL_MS	5
 #define LOG_LIMIT_MIB	"16" /* of each: what a guest, or a client that makes it fail, can have written to this disk */
@@ -40,6 +41,8 @@ static void finish(struct machine *m, const struct machine_end *end)
 
 	agent_cancel(m->agent);
 	m->agent = NULL;
+	agent_ready_free(m->ready);
+	m->ready = NULL;
 	process_free(m->monitor);
 	process_kill_and_free(m->passt);
 	process_kill_and_free(m->mkfs);
@@ -209,7 +212,9 @@ void supervisor_stop(struct machine *m)
 	char vsock[512];
 
 	agent_cancel(m->agent);
+	agent_ready_free(m->ready);
 	m->agent = NULL;
+	m->ready = NULL;
 	loop_timer_arm(m->start_deadline, UINT64_MAX);
 	loop_timer_arm(m->retry, UINT64_MAX);
 	loop_timer_arm(m->stop_deadline, timeout_ms * NS_PER_MS);
@@ -236,6 +241,8 @@ static void on_pong(void *ctx, int r)
 		return;
 	}
 	loop_timer_arm(m->start_deadline, UINT64_MAX);
+	agent_ready_free(m->ready);
+	m->ready = NULL;
 	m->up = true;
 	machine_is_up(m);
 }
@@ -246,6 +253,28 @@ static void ping(struct machine *m)
 
 	m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_PING, 0,
 		PING_TIMEOUT_MS, on_pong, m);
+}
+
+/* From the loop: a ping that is under way already may have come too early. */
+static void on_agent_ready(void *ctx)
+{
+	struct machine *m = ctx;
+
+	loop_timer_arm(m->retry, UINT64_MAX);
+	agent_cancel(m->agent);
+	ping(m);
+}
+
+/* Without this, the agent is found by asking. */
+static void listen_for_agent(struct machine *m)
+{
+	char vsock[512];
+	struct error err;
+
+	machine_run_path(m, "vsock.sock", vsock, sizeof(vsock));
+	m->ready = agent_ready_new(m->hulld->loop, vsock, on_agent_ready, m, &err);
+	if (!m->ready)
+		log_error_object(&err, m->record.name);
 }
 
 /* Has passt said that it listens? Its pid file comes after its socket. */
@@ -331,6 +360,7 @@ static void start_monitor(struct machine *m)
 			fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
 			return;
 		}
+	listen_for_agent(m);
 	m->monitor = spawn_recorded(m, argv, fds, ARRAY_SIZE(fds), on_monitor_end, &m->record.monitor, &err);
 	if (!m->monitor) {
 		fail_start(m, "%s", err.message);
@@ -559,6 +589,7 @@ void supervisor_adopt(struct machine *m)
 	log_info("machine %s: adopted its monitor, pid %d", m->record.name, (int)m->record.monitor.pid);
 	if (m->record.state == MACHINE_STARTING) {
 		loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
+		listen_for_agent(m);
 		ping(m);
 	} else if (m->record.state == MACHINE_STOPPING) {
 		supervisor_stop(m);
@@ -568,6 +599,7 @@ void supervisor_adopt(struct machine *m)
 void supervisor_release(struct machine *m)
 {
 	agent_cancel(m->agent);
+	agent_ready_free(m->ready);
 	process_free(m->monitor);
 	process_free(m->passt);
 	process_free(m->mkfs);

@@ -15,6 +15,8 @@
 
 /* vsock ports of the host (CID 2) that end in the monitor: bytes go to the machine's log descriptor. */
 #define HULL_VSOCK_PORT_LOG 1025
+/* One of the host's own (the hybrid socket with "_1026" behind its name): hull-init connects once the agent listens. */
+#define HULL_VSOCK_PORT_READY 1026
 
 /* The agent in hull-init listens on this vsock port. One request a connection:
  *

@@ -24,6 +24,7 @@
 #include "guest-kernel/power_button.h"
 #include "guest-kernel/process.h"
 #include "guest-kernel/root.h"
+#include "guest-kernel/vsock.h"
 #include "guest-kernel/workload.h"
 
 #include <errno.h>
@@ -318,12 +319,21 @@ static int set_up_network(struct init *init, struct error *err)
 	return r < 0 ? r : net_write_names(&init->config, err);
 }
 
+/* The host need not ask whether the agent listens. One that does not hear finds out nevertheless. */
+static void tell_host(void)
+{
+	close_fd(vsock_connect_host(HULL_VSOCK_PORT_READY));
+}
+
 static int start_agent(struct init *init, struct error *err)
 {
 	init->agent = agent_new(init->loop, &init->config, on_stop, init, err);
-	if (init->agent && init->config.attached)
+	if (!init->agent)
+		return -err->errnum;
+	if (init->config.attached)
 		hold_workload(init);
-	return init->agent ? 0 : -err->errnum;
+	tell_host();
+	return 0;
 }
 
 /* Everything up to the running workload, in this order. */

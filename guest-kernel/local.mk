@@ -18,6 +18,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/process.c guest-kernel/process.h \
 	guest-kernel/root.c guest-kernel/root.h \
 	guest-kernel/tee.c guest-kernel/tee.h \
+	guest-kernel/vsock.c guest-kernel/vsock.h \
 	guest-kernel/workload.c guest-kernel/workload.h
 
 pkglibexec_PROGRAMS += hull-init

@@ -7,6 +7,7 @@
 
 #include "guest-kernel/console.h"
 #include "guest-kernel/hull_guest.h"
+#include "guest-kernel/vsock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,18 +32,6 @@ struct output {
 };
 
 static void on_sink(void *ctx, uint32_t events);
-
-static int connect_host(void)
-{
-	struct sockaddr_vm host = {
-		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = HULL_VSOCK_PORT_LOG};
-	cleanup_close int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	/* Blocking: bounded by vsock's own two seconds, and a host without a listener answers at once. */
-	if (fd < 0 || connect(fd, (struct sockaddr *)&host, sizeof host) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-		return -errno;
-	return steal_fd(&fd);
-}
 
 /* Makes `fd` (owned by then) the sink. 0 or -errno. */
 static int use_sink(struct output *output, int fd, bool is_vsock)
@@ -179,7 +168,7 @@ struct output *output_new(struct loop *loop, int pipe_fd, struct error *err)
 	}
 	output->loop = loop;
 	output->pipe_fd = output->sink_fd = -1;
-	fd = connect_host();
+	fd = vsock_connect_host(HULL_VSOCK_PORT_LOG);
 	if (fd >= 0)
 		r = use_sink(output, fd, true);
 	else
