@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,36 +16,16 @@
 #define GUEST_GATEWAY "10.0.2.2"
 #define GUEST_DNS     "10.0.2.3"
 
-/* passt, started by root, becomes nobody before it makes its socket: that folder has to be nobody's. */
-static int make_net_folder(const struct machine *m, struct error *err)
-{
-	const struct passwd *nobody = geteuid() == 0 ? getpwnam("nobody") : NULL;
-	char path[512];
-	int r;
-
-	machine_run_path(m, "net", path, sizeof(path));
-	r = make_directories(path, 0711, err);
-	if (r < 0)
-		return r;
-	if (nobody && (chown(path, nobody->pw_uid, nobody->pw_gid) < 0 || chmod(path, 0700) < 0))
-		return error_set_errno(err, errno, "cannot give %s to nobody", path);
-	return 0;
-}
-
 int launch_make_folders(struct machine *m, struct error *err)
 {
-	static const char *const stale[] = {"vsock.sock", "net/passt.sock", "net/passt.pid"};
 	char path[512];
 	int r;
 
 	r = make_directories(machine_state_path(m, "", path, sizeof(path)), 0700, err);
 	if (r == 0)
-		r = make_directories(machine_run_path(m, "", path, sizeof(path)), 0711, err);
-	if (r == 0 && m->spec.network == NETWORK_DEFAULT)
-		r = make_net_folder(m, err);
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(stale); i++)
-		if (unlink(machine_run_path(m, stale[i], path, sizeof(path))) < 0 && errno != ENOENT)
-			r = error_set_errno(err, errno, "cannot remove %s", path);
+		r = make_directories(machine_run_path(m, "", path, sizeof(path)), 0700, err);
+	if (r == 0 && unlink(machine_run_path(m, "vsock.sock", path, sizeof(path))) < 0 && errno != ENOENT)
+		r = error_set_errno(err, errno, "cannot remove %s", path);
 	return r;
 }
 
@@ -69,17 +48,17 @@ static json_t *drive(const char *id, const char *path, bool read_only)
 static json_t *monitor_config(const struct machine *m)
 {
 	const struct options *options = &m->hulld->options;
-	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], passt[512], mac[18];
+	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], passt[32], mac[18];
 	json_t *config;
 
 	blob_path(m->hulld->blobs, m->record.rootfs, blob);
 	machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch));
 	machine_state_path(m, "guest.cpio", archive, sizeof(archive));
 	machine_run_path(m, "vsock.sock", vsock, sizeof(vsock));
-	machine_run_path(m, "net/passt.sock", passt, sizeof(passt));
+	snprintf(passt, sizeof(passt), "/dev/fd/%d", MONITOR_NET_FD);
 	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
 		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
-		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k i8042.nokbd 8250.nr_uarts=1 rcupdate.rcu_expedited=1", "machine-config",
+		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k pci=off i8042.nokbd 8250.nr_uarts=1 rcupdate.rcu_expedited=1", "machine-config",
 		"vcpu_count", (json_int_t)m->spec.cpus, "mem_size_mib", (json_int_t)m->spec.memory_mib, "drives",
 		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
 		"entropy");

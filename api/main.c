@@ -24,7 +24,7 @@
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
-#define RUN_PATH_MAX	    64 /* bytes: "/machines/<id>/net/passt.sock" still has to fit in a socket's address */
+#define RUN_PATH_MAX	    64 /* bytes: "/machines/<id>/vsock.sock_1026" still has to fit in a socket's address */
 #define STATE_PATH_MAX	    256
 #define TOKEN_MIN	    16
 #define LISTEN_BACKLOG	    4096 /* a client that does not wait is refused beyond (EAGAIN, unix(7)); we may be at fsync */
@@ -181,7 +181,7 @@ static int lock_state(const char *state, struct error *err)
 	return fd;
 }
 
-/* The run folder is passable for passt, which runs as nobody; what is in it has modes of its own. */
+/* The run folder is passable for who may use the socket in it. */
 static int make_folders(const struct options *options, struct error *err)
 {
 	cleanup_free char *machines = NULL, *run = NULL;
@@ -192,7 +192,7 @@ static int make_folders(const struct options *options, struct error *err)
 	r = make_directories(machines, 0700, err);
 	if (r == 0)
 		r = make_directories(options->run, 0755, err);
-	return r == 0 ? make_directories(run, 0711, err) : r;
+	return r == 0 ? make_directories(run, 0700, err) : r;
 }
 
 /* Sockets. */

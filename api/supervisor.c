@@ -2,7 +2,7 @@
  *
  * A start is a chain, each step begun by the end of the one before:
  *
- *	supervisor_start → (mkfs.ext4, once) → (passt, when there is a network) → monitor → PING … → machine_is_up()
+ *	supervisor_start → (mkfs.ext4, once) → (passt, when there is a network) and monitor → PING … → machine_is_up()
  *
  * Wherever it breaks, finish() ends what runs and machine.c is told. One deadline spans the chain, another a stop. */
 #include "api/supervisor.h"
@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -26,11 +27,8 @@
 #define NS_PER_MS	1000000ull
 #define PING_EVERY_MS	250 /* by itself, should the agent not be heard */
 #define PING_TIMEOUT_MS 5000
-#define PASST_POLL_MS	5
 #define LOG_LIMIT_MIB	"16" /* of each: what a guest, or a client that makes it fail, can have written to this disk */
 #define STATUS_MAX	65536 /* bytes of status.json, and of a log's end */
-
-static void start_monitor(struct machine *m);
 
 /* Ending. */
 
@@ -139,12 +137,18 @@ static struct machine_end conclude(const struct machine *m, int status)
 {
 	struct machine_end end = {.exit_status = -1};
 	bool said = read_status(m, &end);
+	char line[256];
 
 	if (strcmp(m->ending_code, "start_timeout") == 0) {
 		end.failed = true;
 		snprintf(end.code, sizeof(end.code), "start_timeout");
 		snprintf(end.message, sizeof(end.message), "the agent did not answer within %u s",
 			m->hulld->options.start_timeout_s);
+	} else if (!said && strcmp(m->ending_code, "start_failed") == 0) {
+		end.failed = true;
+		snprintf(end.code, sizeof(end.code), "start_failed");
+		last_line(m, "passt.log", line, sizeof(line));
+		snprintf(end.message, sizeof(end.message), "passt ended before the machine was up: %s", line);
 	} else if (m->ending_code[0] && (!said || strcmp(end.code, "signal") == 0)) {
 		snprintf(end.code, sizeof(end.code), "%s", m->ending_code);
 		snprintf(end.message, sizeof(end.message), "%s",
@@ -277,26 +281,9 @@ static void listen_for_agent(struct machine *m)
 		log_error_object(&err, m->record.name);
 }
 
-/* Has passt said that it listens? Its pid file comes after its socket. */
-static void poll_passt(struct machine *m)
-{
-	char path[512];
-	struct stat st;
-
-	if (stat(machine_run_path(m, "net/passt.pid", path, sizeof(path)), &st) == 0 && st.st_size > 0)
-		start_monitor(m);
-	else
-		loop_timer_arm(m->retry, PASST_POLL_MS * NS_PER_MS);
-}
-
 static void on_retry(void *ctx)
 {
-	struct machine *m = ctx;
-
-	if (m->monitor)
-		ping(m);
-	else
-		poll_passt(m);
+	ping(ctx);
 }
 
 static bool make_timers(struct machine *m)
@@ -341,7 +328,8 @@ static int open_log(const struct machine *m, const char *name, int flags)
 		0600);
 }
 
-static void start_monitor(struct machine *m)
+/* `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: no network. */
+static void start_monitor(struct machine *m, int net_fd)
 {
 	char config[512];
 	const char *argv[] = {m->hulld->options.vmm, "--config-file",
@@ -352,16 +340,16 @@ static void start_monitor(struct machine *m)
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	cleanup_close int console = open_log(m, "console.log", 0), log = open_log(m, "vmm.log", 0);
 	cleanup_close int workload = open_log(m, "workload.log", 0), status = open_log(m, "status.json", O_TRUNC);
-	int fds[] = {null, console, log, workload, status};
+	int fds[] = {null, console, log, workload, status, net_fd};
 	struct error err;
 
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+	for (size_t i = 0; i < MONITOR_NET_FD; i++)
 		if (fds[i] < 0) {
 			fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
 			return;
 		}
 	listen_for_agent(m);
-	m->monitor = spawn_recorded(m, argv, fds, ARRAY_SIZE(fds), on_monitor_end, &m->record.monitor, &err);
+	m->monitor = spawn_recorded(m, argv, fds, net_fd < 0 ? MONITOR_NET_FD : MONITOR_NET_FD + 1, on_monitor_end, &m->record.monitor, &err);
 	if (!m->monitor) {
 		fail_start(m, "%s", err.message);
 		return;
@@ -370,46 +358,59 @@ static void start_monitor(struct machine *m)
 	loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
 }
 
+/* It ends by itself, and with 0, when the monitor has gone. */
 static void on_passt_end(void *ctx, int status)
 {
 	struct machine *m = ctx;
-	char line[256];
 
-	(void)status;
 	process_free(m->passt);
 	m->passt = NULL;
-	if (m->monitor)
-		return; /* it ends with the monitor's connection */
-	last_line(m, "passt.log", line, sizeof(line));
-	fail_start(m, "passt ended before it was ready: %s", line);
+	if (status <= 0)
+		return;
+	log_warn("machine %s: its passt ended with status %d", m->record.name, status);
+	if (!m->up)
+		end_monitor(m, "start_failed", SIGKILL);
 }
 
-static void start_network(struct machine *m)
+/* Starts passt with `net_fd` (borrowed). False: the start has failed. */
+static bool start_passt(struct machine *m, int net_fd)
 {
-	char program[256], sock[512], pid_file[512];
-	const char *argv[] = {program, "--foreground", "--quiet", "--one-off", "--socket",
-		machine_run_path(m, "net/passt.sock", sock, sizeof(sock)), "--pid",
-		machine_run_path(m, "net/passt.pid", pid_file, sizeof(pid_file)), "--address", "10.0.2.15", "--netmask",
-		"24", "--gateway", "10.0.2.2", "--mac-addr", "02:00:00:00:00:02", "--dns-forward", "10.0.2.3",
+	char program[256];
+	const char *argv[] = {program, "--foreground", "--quiet", "--fd", "3", "--address", "10.0.2.15", "--netmask", "24", "--gateway",
+		"10.0.2.2", "--mac-addr", "02:00:00:00:00:02", "--dns-forward", "10.0.2.3",
 		/* The gateway's address would be the host's own loopback, and all that listens there. */
 		"--no-map-gw", "--ipv4-only", "--no-dhcp", NULL};
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = open_log(m, "passt.log", O_TRUNC);
-	int fds[] = {null, log, log};
+	int fds[] = {null, log, log, net_fd};
 	struct error err;
 
-	if (m->spec.network == NETWORK_NONE) {
-		start_monitor(m);
-		return;
-	}
 	if (find_program("passt", program, sizeof(program)) < 0 || null < 0 || log < 0) {
 		fail_start(m, "cannot start passt: it is not installed, or its log cannot be opened");
-		return;
+		return false;
 	}
 	m->passt = spawn_recorded(m, argv, fds, ARRAY_SIZE(fds), on_passt_end, &m->record.passt, &err);
 	if (!m->passt)
 		fail_start(m, "%s", err.message);
-	else
-		loop_timer_arm(m->retry, PASST_POLL_MS * NS_PER_MS);
+	return m->passt;
+}
+
+/* passt and monitor begin at the same time, each with an end of one connection. */
+static void start_processes(struct machine *m)
+{
+	cleanup_close int passt_fd = -1, monitor_fd = -1;
+	int ends[2];
+
+	if (m->spec.network == NETWORK_DEFAULT) {
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
+			fail_start(m, "cannot make the network's connection: %s", strerror(errno));
+			return;
+		}
+		monitor_fd = ends[0];
+		passt_fd = ends[1];
+		if (!start_passt(m, passt_fd))
+			return;
+	}
+	start_monitor(m, monitor_fd);
 }
 
 /* The scratch disk has its name only when it is whole: the file system is made beside it, then renamed, durably. */
@@ -442,7 +443,7 @@ static void on_mkfs_end(void *ctx, int status)
 	if (r < 0)
 		fail_start(m, "cannot keep the scratch disk: %s", strerror(-r));
 	else
-		start_network(m);
+		start_processes(m);
 }
 
 static int make_sparse(const struct machine *m, const char *path)
@@ -526,7 +527,7 @@ void supervisor_start(struct machine *m)
 	else if (access(machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch)), F_OK) < 0)
 		make_scratch(m);
 	else
-		start_network(m);
+		start_processes(m);
 }
 
 /* After a restart of hulld. */

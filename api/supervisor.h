@@ -17,6 +17,9 @@ void supervisor_kill(struct machine *m, const char *code);
 /* Frees timers and watches; processes go on. */
 void supervisor_release(struct machine *m);
 
+/* Where a monitor finds its end of the network's connection. */
+#define MONITOR_NET_FD 5
+
 /* launch.c: the files a monitor is started with, and its arguments. 0 or -errno with `err` set. */
 int launch_prepare(struct machine *m, struct error *err);
 int launch_make_folders(struct machine *m, struct error *err);

@@ -7,9 +7,11 @@
  * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length that no
  * frame has is therefore the end of the link. */
 #include "devices/net_backend.h"
+#include "devices/virtio_net.h"
 
 #include "common/checked.h"
 #include "common/cleanup.h"
+#include "common/io.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -21,6 +23,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define FD_FOLDER    "/dev/fd/"
 #define LENGTH_BYTES 4
 /* Room for the largest frame and, mostly, for many at a time: one recv() then serves them all. */
 #define RX_BYTES              (2 * (LENGTH_BYTES + NET_FRAME_MAX))
@@ -243,6 +246,26 @@ static const struct net_backend_ops stream_ops = {
         .flush = stream_flush,
         .free = stream_free,
 };
+
+/* A duplicate, as others may have been told the same number: what is closed is never theirs. */
+static int duplicate(const char *number, struct error *err)
+{
+	char *end;
+	long fd = strtol(number, &end, 10);
+	int copy;
+
+	if (*number < '0' || *number > '9' || *end || fd > INT_MAX)
+		return error_set(err, EINVAL, "\"%s\" is no number of a descriptor", number);
+	copy = fcntl((int)fd, F_DUPFD_CLOEXEC, 0);
+	return copy < 0 ? error_set_errno(err, errno, "cannot use descriptor %s", number) : copy;
+}
+
+int virtio_net_open_stream(const char *path, struct error *err)
+{
+	if (strncmp(path, FD_FOLDER, strlen(FD_FOLDER)) == 0)
+		return duplicate(path + strlen(FD_FOLDER), err);
+	return unix_connect(path, 1, err);
+}
 
 struct net_backend *net_stream_new(int stream_fd, struct error *err)
 {

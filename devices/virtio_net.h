@@ -45,6 +45,9 @@ struct net_metrics {
 /* Attaches to the tap interface `name` (created when absent and permitted), to a further queue of it with `several`. Descriptor, or
  * -errno with `err` set. */
 int virtio_net_open_tap(const char *name, bool several, struct error *err);
+/* Connects to the Unix socket `path`, or duplicates a connected one that this process was started with, whose path is /dev/fd/N.
+ * Non-blocking descriptor, or -errno with `err` set. */
+int virtio_net_open_stream(const char *path, struct error *err);
 /* NULL with `err` set. */
 struct virtio_dev *virtio_net_new(
 	const struct virtio_net_config *config, struct loop *loop, const struct gmem *mem, struct error *err);

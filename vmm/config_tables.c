@@ -185,7 +185,7 @@ static const struct json_field net_fields[] = {
 	{"host_dev_name", JSON_FIELD_STRING, NET(host_dev_name), .nullable = true, .min = 1, .max = 15,
 		.help = "name of a tap interface"},
 	{"stream_socket_path", JSON_FIELD_STRING, NET(stream_socket_path), .nullable = true, .min = 1,
-		.sparse = true, .help = "Unix socket of passt"},
+		.sparse = true, .help = "Unix socket of passt; /dev/fd/N: a connected one that this process was started with"},
 	{"vhost_user_socket", JSON_FIELD_STRING, NET(vhost_user_socket), .nullable = true, .min = 1,
 		.sparse = true, .help = "Unix socket of a vhost-user back-end"},
 	{"vhost", JSON_FIELD_BOOL, NET(vhost), .nullable = true, .sparse = true,

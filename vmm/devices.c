@@ -252,7 +252,7 @@ static int open_net(const struct config_net *net, struct virtio_net_config *conf
 
 	for (config->n_pairs = 0; config->n_pairs < net->queue_pairs; config->n_pairs++) {
 		int fd = net->host_dev_name ? virtio_net_open_tap(net->host_dev_name, net->queue_pairs > 1, err) :
-					      unix_connect(net->stream_socket_path, 1, err);
+					      virtio_net_open_stream(net->stream_socket_path, err);
 
 		if (fd < 0) {
 			while (config->n_pairs)

@@ -30,7 +30,8 @@ def hulld(tmp_path_factory):
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.fail("/dev/kvm is not usable")
     folder = tmp_path_factory.mktemp("hulld")
-    daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT)}).start()
+    (folder / "bin").mkdir()
+    daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT), "PATH": f"{folder}/bin:{os.environ['PATH']}"}).start()
     daemon.image("busybox", make_erofs(folder, {"srv/serve": SERVE, "srv/ignore": IGNORE, "srv/count": COUNT,
                                                 "srv/mark": MARK, "srv/talk": TALK}))
     yield daemon
@@ -201,6 +202,18 @@ def test_a_published_port_reaches_the_workload(hulld):
     hulld.start()
     assert hulld.machine("serve")["state"] == "running"
     assert hulld.delete("/v1/machines/serve?force=1").status == 204
+
+
+def test_a_network_that_fails_is_why_a_start_has(hulld):
+    passt = hulld.folder / "bin/passt"
+    passt.write_text("#!/bin/sh\necho no namespaces today >&2\nexit 1\n")
+    passt.chmod(0o755)
+    try:
+        machine = start(hulld, "cut-off", ["true"], "failed", network="default")
+    finally:
+        passt.unlink()
+    assert machine["cause"] == {"code": "start_failed", "message": "passt ended before the machine was up: no namespaces today"}
+    assert monitors(hulld, machine) == 0
 
 
 def test_machines_outlive_hulld_and_are_adopted(hulld):

@@ -550,6 +550,30 @@ static void configuration_is_checked(void **state)
 	close(fds[1]);
 }
 
+static void a_stream_may_be_a_descriptor_from_the_start(void **state)
+{
+	static const char *const wrong[] = {"/dev/fd/", "/dev/fd/x", "/dev/fd/-1", "/dev/fd/ 3", "/dev/fd/3x", "/dev/fd/99999999999"};
+	struct error err;
+	char path[32], byte;
+	int ends[2], fd;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	snprintf(path, sizeof(path), "/dev/fd/%d", ends[0]);
+	fd = virtio_net_open_stream(path, &err);
+	assert_true(fd >= 0 && fd != ends[0]);
+	assert_int_equal(write(fd, "x", 1), 1);
+	assert_int_equal(read(ends[1], &byte, 1), 1);
+	close(fd);
+	close(ends[0]);
+	assert_int_equal(virtio_net_open_stream(path, &err), -EBADF);
+	close(ends[1]);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		assert_int_equal(virtio_net_open_stream(wrong[i], &err), -EINVAL);
+		assert_non_null(strstr(err.message, "no number of a descriptor"));
+	}
+}
+
 static void tap_names_are_checked(void **state)
 {
 	static const char *const names[] = {
@@ -593,6 +617,7 @@ int main(void)
 	        CASE(saved_in_mid_operation_it_goes_on_elsewhere),
 	        CASE(starved_and_paused_it_finds_what_was_given_meanwhile),
 	        CASE(configuration_is_checked),
+	        cmocka_unit_test(a_stream_may_be_a_descriptor_from_the_start),
 	        cmocka_unit_test(tap_names_are_checked),
 	};
 
