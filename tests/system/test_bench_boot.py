@@ -36,7 +36,7 @@ guest: up\r
 
 
 def read(bench, trace=TRACE, console=LOG):
-    return bench.life(10_000_000_000, 10_040_000_000, bench.events(trace), console)
+    return bench.life(10_000_000_000, 10_040_000_000, bench.traces.events(trace), console)
 
 
 def test_each_phase_has_its_length(bench):
