@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <microhttpd.h>
+#include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +79,7 @@ static void set_response(struct request *req, int status, struct MHD_Response *r
 	resume(req);
 }
 
+/* Takes `text`. */
 static void reply_text(struct request *req, int status, const char *type, char *text)
 {
 	size_t len = text ? strlen(text) : 0;
@@ -90,7 +92,7 @@ static void reply_text(struct request *req, int status, const char *type, char *
 	set_response(req, status, response);
 }
 
-static void reply_json(struct request *req, int status, const char *type, json_t *body)
+static void reply_json(struct request *req, int status, const char *type, json_t *body, bool retryable)
 {
 	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL;
 	char *text = NULL;
@@ -99,19 +101,23 @@ static void reply_json(struct request *req, int status, const char *type, json_t
 		abort();
 	free(compact);
 	json_decref(body);
-	reply_text(req, status, body ? type : NULL, text);
+	type = body ? type : NULL;
+	if (req->key)
+		req->http->keeper->answer(req, status, type, text, retryable, req->http->ctx);
+	reply_text(req, status, type, text);
 }
 
 void request_reply(struct request *req, int status, json_t *body)
 {
-	reply_json(req, status, "application/json", body);
+	reply_json(req, status, "application/json", body, false);
 }
 
 void request_refuse(struct request *req, const struct problem *problem)
 {
 	if (problem->code == PROBLEM_INTERNAL)
 		log_error_object(&problem->error, "a request failed");
-	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem));
+	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem),
+		problem_is_retryable(problem->code));
 	if (problem->code == PROBLEM_UNAUTHORIZED)
 		MHD_add_response_header(req->response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
 }
@@ -135,6 +141,16 @@ void request_refuse_with(struct request *req, enum problem_code code, const char
 	va_end(args);
 	problem_set(&problem, code, field, "%s", detail);
 	request_refuse(req, &problem);
+}
+
+void request_replay(struct request *req, int status, const char *type, const char *text)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		abort();
+	reply_text(req, status, type[0] ? type : NULL, copy);
+	MHD_add_response_header(req->response, "Idempotent-Replayed", "true");
 }
 
 static ssize_t read_stream(void *ctx, uint64_t pos, char *buf, size_t max)
@@ -271,6 +287,60 @@ bool request_wants_upgrade(const struct request *req)
 	       strcasecmp(protocol, req->route->upgrade) == 0;
 }
 
+static enum MHD_Result digest_argument(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct sha256_ctx *hash = ctx;
+
+	(void)kind;
+	sha256_update(hash, strlen(name) + 1, (const uint8_t *)name);
+	if (value)
+		sha256_update(hash, strlen(value) + 1, (const uint8_t *)value);
+	return MHD_YES;
+}
+
+void request_digest(const struct request *req, char ret[65])
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct sha256_ctx hash;
+
+	sha256_init(&hash);
+	digest_argument(&hash, 0, req->route->method, req->url);
+	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, digest_argument, &hash);
+	digest_argument(&hash, 0, "", NULL); /* the end of the arguments: no name is empty */
+	sha256_update(&hash, req->body.len, (const uint8_t *)req->body.data);
+	sha256_digest(&hash, sizeof(digest), digest);
+	for (size_t i = 0; i < sizeof(digest); i++)
+		sprintf(ret + 2 * i, "%02x", digest[i]);
+}
+
+bool request_is_once(const struct request *req)
+{
+	return req->route->once;
+}
+
+bool request_key_is_busy(const struct request *req, const char *key)
+{
+	for (const struct request *other = req->http->requests; other; other = other->next)
+		if (other->key && !other->client_gone && !other->response && strcmp(other->key, key) == 0)
+			return true;
+	return false;
+}
+
+const char *request_key(const struct request *req)
+{
+	return req->key ? req->key : "";
+}
+
+int64_t request_repeats(const struct request *req)
+{
+	return req->repeats;
+}
+
+void request_set_repeats(struct request *req, int64_t begun_at)
+{
+	req->repeats = begun_at;
+}
+
 int64_t request_content_length(const struct request *req)
 {
 	const char *text = request_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
@@ -334,6 +404,7 @@ static void request_free(struct request *req)
 	if (req->response)
 		MHD_destroy_response(req->response);
 	buf_done(&req->body);
+	free(req->key);
 	free(req);
 }
 
@@ -348,6 +419,7 @@ static enum MHD_Result queue(struct request *req)
 
 static enum MHD_Result on_headers(struct request *req, const char *url, const char *method, const char *token)
 {
+	req->url = url;
 	if (http_authorize(req, token))
 		http_find_route(req, url, method);
 	if (!req->response)
@@ -371,6 +443,22 @@ static void on_data(struct request *req, const char *data, size_t len)
 			req, PROBLEM_PAYLOAD_TOO_LARGE, NULL, "a JSON body may have at most %u bytes", HTTP_JSON_MAX);
 }
 
+/* False: it has been replied to. */
+static bool begin_keyed(struct request *req)
+{
+	const struct http_keeper *keeper = req->http->keeper;
+	const char *key = request_header(req, "Idempotency-Key");
+
+	if (!keeper || !key || strcmp(req->route->method, "POST") != 0)
+		return true;
+	if (!keeper->begin(req, key, req->http->ctx))
+		return false;
+	req->key = strdup(key);
+	if (!req->key)
+		abort();
+	return true;
+}
+
 static void on_complete_request(struct request *req)
 {
 	req->handled = true;
@@ -381,7 +469,7 @@ static void on_complete_request(struct request *req)
 
 		req->upload = NULL;
 		req->route->upload->end(upload);
-	} else {
+	} else if (begin_keyed(req)) {
 		req->route->handle(req, req->http->ctx);
 	}
 }
@@ -468,7 +556,8 @@ static void on_daemon_log(void *ctx, const char *fmt, va_list args)
 	log_debug("http: %s", line);
 }
 
-struct http *http_new(struct loop *loop, const struct http_route *routes, void *ctx, struct error *err)
+struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_keeper *keeper, void *ctx,
+	struct error *err)
 {
 	struct http *http = calloc(1, sizeof(*http));
 
@@ -478,6 +567,7 @@ struct http *http_new(struct loop *loop, const struct http_route *routes, void *
 	}
 	http->loop = loop;
 	http->routes = routes;
+	http->keeper = keeper;
 	http->ctx = ctx;
 	return http;
 }

@@ -41,6 +41,15 @@ struct http_upload_ops {
 	void (*abort)(void *upload);
 };
 
+/* Keeps answers, so that a POST which comes again with the same Idempotency-Key gets its first one. */
+struct http_keeper {
+	/* Before the handler. False: it has been replied to. */
+	bool (*begin)(struct request *req, const char *key, void *ctx);
+	/* Before the reply to one that was begun goes out. `type` and `text` may be NULL: no body. `retryable`: a repetition is to
+	 * be tried, and not to get this. */
+	void (*answer)(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx);
+};
+
 struct http_route {
 	const char *method, *path; /* at most one {parameter}, a whole segment */
 	const char *operation, *summary;
@@ -49,13 +58,15 @@ struct http_route {
 	const char *upgrade;			/* another protocol that the connection may become; NULL: none */
 	bool gives_list;			/* {"items": [gives…]} */
 	int status;				/* of success */
+	bool once;				/* a POST that is not to be done again when its outcome is unknown */
 	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */
 	void (*handle)(struct request *req, void *ctx);
 	const struct http_upload_ops *upload;	/* HTTP_BODY_UPLOAD, instead of `handle` */
 };
 
-/* `routes` (ended by a NULL method) and `ctx` are borrowed. NULL with `err` set. */
-struct http *http_new(struct loop *loop, const struct http_route *routes, void *ctx, struct error *err);
+/* `routes` (ended by a NULL method), `keeper` and `ctx` are borrowed. NULL with `err` set. */
+struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_keeper *keeper, void *ctx,
+	struct error *err);
 /* Serves a listening socket, which it owns from then on. `token` (borrowed; NULL: anybody) must come as a bearer
  * token. 0 or -errno with `err` set. */
 int http_serve(struct http *http, int listen_fd, const char *token, struct error *err);
@@ -70,6 +81,21 @@ int request_query_int(struct request *req, const char *name, int64_t min, int64_
 int64_t request_content_length(const struct request *req); /* -1: unknown */
 /* Reads the JSON body (or {} for an absent optional one) by table. 0, or -ECANCELED having refused. */
 int request_read(struct request *req, const struct json_table *table, void *ret);
+
+/* For the keeper, and who has to know what a request that was cut short has left. */
+
+/* What is asked: method, path, query and body, as SHA-256 in hexadecimal. */
+void request_digest(const struct request *req, char ret[65]);
+bool request_is_once(const struct request *req); /* its route's `once` */
+/* Is another request with that key being served? */
+bool request_key_is_busy(const struct request *req, const char *key);
+/* The key of a request that was begun, or "". */
+const char *request_key(const struct request *req);
+/* When a request that has come before, and was not answered, was begun: ms since 1970; 0: this is the first. */
+int64_t request_repeats(const struct request *req);
+void request_set_repeats(struct request *req, int64_t begun_at);
+/* Ends the request with an answer that was kept. */
+void request_replay(struct request *req, int status, const char *type, const char *text);
 
 /* Called when the client has gone before the reply; the request must not be used any more. */
 void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);

@@ -19,6 +19,7 @@ struct listener {
 struct http {
 	struct loop *loop;
 	const struct http_route *routes;
+	const struct http_keeper *keeper;
 	void *ctx;
 	struct listener listeners[LISTENERS_MAX];
 	size_t n_listeners;
@@ -31,7 +32,10 @@ struct request {
 	struct listener *listener;
 	struct MHD_Connection *connection;
 	const struct http_route *route; /* NULL when none matches; it is then refused */
+	const char *url; /* its path; libmicrohttpd's, as long as the request */
 	char param[128];
+	char *key;	 /* its Idempotency-Key, once the keeper has begun it; owned */
+	int64_t repeats; /* request_repeats() */
 	struct buf body;
 	bool too_large;
 	bool handled;	/* the handler has been called */

@@ -29,6 +29,7 @@ struct hulld {
 	struct ingress_client *ingress;
 	struct logs *logs;
 	struct exec_call *execs; /* a list (exec.h) */
+	struct loop_source *prune; /* the timer of idempotency.c */
 	struct machine *machines; /* a list, all there are (machine.h) */
 	bool going_down;	  /* the host is: machines end, and none starts any more (going_down.c) */
 };

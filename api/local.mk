@@ -14,6 +14,7 @@ libhull_api_a_SOURCES = \
 	api/http_request.h \
 	api/http_route.c \
 	api/hulld.h \
+	api/idempotency.c api/idempotency.h \
 	api/image.c api/image.h \
 	api/ingress_client.c api/ingress_client.h \
 	api/launch.c \

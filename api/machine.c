@@ -436,7 +436,7 @@ static char *make_name(struct hulld *hulld)
 	}
 }
 
-static int fill_record(struct hulld *hulld, struct machine_spec *spec, const struct image_view *image,
+static int fill_record(struct hulld *hulld, struct machine_spec *spec, const struct image_view *image, const char *request_key,
 	struct machine_record *record, struct error *err)
 {
 	json_t *dumped, *config;
@@ -450,6 +450,7 @@ static int fill_record(struct hulld *hulld, struct machine_spec *spec, const str
 	config = json_dump(&image_config_table, &image->spec.config);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
+	snprintf(record->request_key, sizeof(record->request_key), "%s", request_key);
 	record->spec = json_dumps(dumped, JSON_COMPACT);
 	record->image_config = json_dumps(config, JSON_COMPACT);
 	json_decref(dumped);
@@ -500,14 +501,15 @@ static int check_spec(struct hulld *hulld, const struct machine_spec *spec, stru
 	return check_ports(hulld, spec, problem);
 }
 
-int machine_insert(struct hulld *hulld, struct machine_spec *spec, struct machine **ret, struct problem *problem)
+int machine_insert(struct hulld *hulld, struct machine_spec *spec, const char *request_key, struct machine **ret,
+	struct problem *problem)
 {
 	struct image_view image = {0};
 	struct machine_record record = {0};
 	struct error err;
 	int r = check_spec(hulld, spec, &image, problem);
 
-	if (r == 0 && (fill_record(hulld, spec, &image, &record, &err) < 0 ||
+	if (r == 0 && (fill_record(hulld, spec, &image, request_key, &record, &err) < 0 ||
 			      store_machine_insert(hulld->store, &record, &err) < 0))
 		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
 						   "a machine \"%s\" exists already", record.name)

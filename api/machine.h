@@ -77,7 +77,8 @@ bool machine_restarts(const struct machine *m);
 
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
 int machine_insert(
-	struct hulld *hulld, struct machine_spec *spec, struct machine **ret, struct problem *problem); /* takes `spec` */
+	struct hulld *hulld, struct machine_spec *spec, const char *request_key, struct machine **ret,
+	struct problem *problem); /* takes `spec` */
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */

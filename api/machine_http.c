@@ -228,6 +228,23 @@ static void on_published(void *ctx, const json_t *answer, const struct error *er
 	roll_back(creation);
 }
 
+/* A request that is repeated, and was cut short once the machine was there, is replied to. */
+static bool reply_created_before(struct request *req, struct hulld *hulld)
+{
+	const struct machine *m = request_repeats(req) ? hulld->machines : NULL;
+
+	/* An older machine is of another request, which had the same key more than a day ago. */
+	while (m && (strcmp(m->record.request_key, request_key(req)) != 0 || m->record.created_at < request_repeats(req)))
+		m = m->next;
+	if (!m)
+		return false;
+	if (m->record.state == MACHINE_CREATING)
+		request_refuse_with(req, PROBLEM_REQUEST_IN_PROGRESS, NULL, "machine %s is being created", m->record.name);
+	else
+		reply_machine(req, 201, m);
+	return true;
+}
+
 void machine_http_create(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
@@ -236,9 +253,9 @@ void machine_http_create(struct request *req, void *ctx)
 	struct problem problem;
 	struct machine *m;
 
-	if (request_read(req, &machine_spec_table, &spec) < 0)
+	if (reply_created_before(req, hulld) || request_read(req, &machine_spec_table, &spec) < 0)
 		return;
-	if (machine_insert(hulld, &spec, &m, &problem) < 0) {
+	if (machine_insert(hulld, &spec, request_key(req), &m, &problem) < 0) {
 		request_refuse(req, &problem);
 		return;
 	}

@@ -1,6 +1,7 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
 #include "api/exec.h"
 #include "api/hulld.h"
+#include "api/idempotency.h"
 
 #include "api/image.h"
 #include "api/ingress_client.h"
@@ -279,7 +280,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 	if (!(hulld->store = store_open(path, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->ingress = ingress_client_new(hulld, err)) ||
-		!(hulld->http = http_new(hulld->loop, hulld_routes, hulld, err)))
+		!(hulld->http = http_new(hulld->loop, hulld_routes, &idempotency_keeper, hulld, err)) ||
+		idempotency_start(hulld, err) < 0)
 		return -err->errnum;
 	blobs_each_stale(hulld->blobs, image_release_blob, hulld);
 	return machines_load(hulld, err);

@@ -38,6 +38,9 @@ static json_t *parameters(const struct http_route *route)
 		json_array_append_new(list, parameter(brace + 1, strcspn(brace + 1, "}"), "path", NULL));
 	for (const struct http_query *query = route->queries; query && query->name; query++)
 		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
+	if (strcmp(route->method, "POST") == 0)
+		json_array_append_new(list, parameter("Idempotency-Key", strlen("Idempotency-Key"), "header",
+						    "The same request with the same key gets the first answer, for 24 hours."));
 	return list;
 }
 

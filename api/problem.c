@@ -6,7 +6,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,6 +29,9 @@ static const struct {
 	[PROBLEM_DIGEST_MISMATCH] = {"digest_mismatch", 422, "Unprocessable Content", false},
 	[PROBLEM_WRONG_STATE] = {"wrong_state", 409, "Conflict", false},
 	[PROBLEM_MACHINE_FAILED] = {"machine_failed", 409, "Conflict", false},
+	[PROBLEM_REQUEST_IN_PROGRESS] = {"request_in_progress", 409, "Conflict", true},
+	[PROBLEM_OUTCOME_UNKNOWN] = {"outcome_unknown", 409, "Conflict", false},
+	[PROBLEM_KEY_REUSED] = {"idempotency_key_reused", 422, "Unprocessable Content", false},
 	[PROBLEM_TIMEOUT] = {"timeout", 408, "Request Timeout", true},
 	[PROBLEM_UNSUPPORTED_MEDIA_TYPE] = {"unsupported_media_type", 415, "Unsupported Media Type", false},
 	[PROBLEM_INSUFFICIENT_STORAGE] = {"insufficient_storage", 507, "Insufficient Storage", true},
@@ -95,6 +97,11 @@ int problem_from_error(struct problem *ret, const struct error *err)
 		break;
 	}
 	return -ECANCELED;
+}
+
+bool problem_is_retryable(enum problem_code code)
+{
+	return codes[code].retryable;
 }
 
 int problem_status(enum problem_code code)

@@ -5,6 +5,7 @@
 #include "common/error.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 enum problem_code {
 	PROBLEM_INVALID_JSON,
@@ -21,6 +22,9 @@ enum problem_code {
 	PROBLEM_DIGEST_MISMATCH,
 	PROBLEM_WRONG_STATE,
 	PROBLEM_MACHINE_FAILED,
+	PROBLEM_REQUEST_IN_PROGRESS,
+	PROBLEM_OUTCOME_UNKNOWN,
+	PROBLEM_KEY_REUSED,
 	PROBLEM_TIMEOUT,
 	PROBLEM_UNSUPPORTED_MEDIA_TYPE,
 	PROBLEM_INSUFFICIENT_STORAGE,
@@ -46,6 +50,8 @@ int problem_set_hint(struct problem *ret, const char *fmt, ...) __attribute__((f
 int problem_from_error(struct problem *ret, const struct error *err);
 
 int problem_status(enum problem_code code); /* of HTTP */
+/* May the same request succeed later, without a change by the client? */
+bool problem_is_retryable(enum problem_code code);
 const char *problem_name(enum problem_code code);
 /* A new object, as docs/interfaces.md shows it. */
 json_t *problem_dump(const struct problem *problem);

@@ -80,6 +80,6 @@ const struct http_route hulld_routes[] = {
 		"Run a program in it. Answers with what it wrote and its exit status when it has ended; as hull-exec, its input, "
 		"output and signals are streamed."),
 		.status = 200, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
-		.upgrade = EXEC_PROTOCOL, .handle = exec_http},
+		.upgrade = EXEC_PROTOCOL, .once = true, .handle = exec_http},
 	{.method = NULL},
 };

@@ -26,6 +26,11 @@ static const char *const migrations[] = {
 	" started_at INTEGER NOT NULL, stopped_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 	"CREATE INDEX machines_rootfs ON machines (rootfs);"
 	"CREATE INDEX images_rootfs ON images (rootfs);",
+
+	"ALTER TABLE machines ADD COLUMN request_key TEXT NOT NULL DEFAULT '';"
+	"CREATE TABLE requests (key TEXT PRIMARY KEY NOT NULL, digest TEXT NOT NULL, begun_at INTEGER NOT NULL,"
+	" status INTEGER NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX requests_begun_at ON requests (begun_at);",
 };
 
 enum statement {
@@ -38,6 +43,11 @@ enum statement {
 	IMAGE_GET,
 	IMAGES,
 	BLOB_USERS,
+	REQUEST_GET,
+	REQUEST_BEGIN,
+	REQUEST_ANSWER,
+	REQUEST_FORGET,
+	REQUESTS_PRUNE,
 	N_STATEMENTS,
 };
 
@@ -46,8 +56,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
 			   " stop_timeout_s, restart_wanted, started_at, stopped_at, name, rootfs, spec, image_config,"
-			   " created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
-			   " ?17, ?18, ?19, ?20, ?21, ?22)",
+			   " created_at, request_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
+			   " ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
 	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
 			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
@@ -55,7 +65,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
 		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
-		     " stopped_at, name, rootfs, spec, image_config, created_at FROM machines ORDER BY created_at, id",
+		     " stopped_at, name, rootfs, spec, image_config, created_at, request_key FROM machines ORDER BY created_at, id",
 	[IMAGE_PUT] = "INSERT INTO images (name, rootfs, document) VALUES (?1, ?2, ?3)"
 		      " ON CONFLICT (name) DO UPDATE SET rootfs = ?2, document = ?3",
 	[IMAGE_DELETE] = "DELETE FROM images WHERE name = ?1",
@@ -63,6 +73,11 @@ static const char *const statements[N_STATEMENTS] = {
 	[IMAGES] = "SELECT document FROM images ORDER BY name",
 	[BLOB_USERS] = "SELECT (SELECT count(*) FROM images WHERE rootfs = ?1) +"
 		       " (SELECT count(*) FROM machines WHERE rootfs = ?1)",
+	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE key = ?1",
+	[REQUEST_BEGIN] = "INSERT INTO requests (key, digest, begun_at, status, type, body) VALUES (?1, ?2, ?3, 0, '', '')",
+	[REQUEST_ANSWER] = "UPDATE requests SET status = ?2, type = ?3, body = ?4 WHERE key = ?1",
+	[REQUEST_FORGET] = "DELETE FROM requests WHERE key = ?1",
+	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
 };
 
 struct store {
@@ -249,6 +264,7 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	bind_text(stmt, 20, record->spec);
 	bind_text(stmt, 21, record->image_config);
 	sqlite3_bind_int64(stmt, 22, record->created_at);
+	bind_text(stmt, 23, record->request_key);
 	return commit(store, stmt, err);
 }
 
@@ -309,6 +325,7 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->spec = strdup(column(stmt, 19));
 	ret->image_config = strdup(column(stmt, 20));
 	ret->created_at = sqlite3_column_int64(stmt, 21);
+	snprintf(ret->request_key, sizeof(ret->request_key), "%s", column(stmt, 22));
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
@@ -406,4 +423,79 @@ int store_count_blob_users(struct store *store, const char *rootfs, struct error
 	r = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int(stmt, 0) : fail(store, err);
 	sqlite3_reset(stmt);
 	return r;
+}
+
+/* Requests. */
+
+void kept_request_done(struct kept_request *kept)
+{
+	free(kept->type);
+	free(kept->body);
+	*kept = (struct kept_request){0};
+}
+
+static int read_request(sqlite3_stmt *stmt, struct kept_request *ret, struct error *err)
+{
+	snprintf(ret->digest, sizeof(ret->digest), "%s", column(stmt, 0));
+	ret->begun_at = sqlite3_column_int64(stmt, 1);
+	ret->status = sqlite3_column_int(stmt, 2);
+	ret->type = strdup(column(stmt, 3));
+	ret->body = strdup(column(stmt, 4));
+	if (ret->type && ret->body)
+		return 0;
+	kept_request_done(ret);
+	return error_set(err, ENOMEM, "out of memory");
+}
+
+int store_request_get(struct store *store, const char *key, struct kept_request *ret, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, REQUEST_GET);
+	int step, r;
+
+	bind_text(stmt, 1, key);
+	step = sqlite3_step(stmt);
+	if (step == SQLITE_ROW)
+		r = read_request(stmt, ret, err);
+	else
+		r = step == SQLITE_DONE ? error_set(err, ENOENT, "there is no such request") : fail(store, err);
+	sqlite3_reset(stmt);
+	return r;
+}
+
+int store_request_begin(struct store *store, const char *key, const char *digest, int64_t begun_at, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, REQUEST_BEGIN);
+
+	bind_text(stmt, 1, key);
+	bind_text(stmt, 2, digest);
+	sqlite3_bind_int64(stmt, 3, begun_at);
+	return commit(store, stmt, err);
+}
+
+int store_request_answer(
+	struct store *store, const char *key, int status, const char *type, const char *body, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, REQUEST_ANSWER);
+
+	bind_text(stmt, 1, key);
+	sqlite3_bind_int(stmt, 2, status);
+	bind_text(stmt, 3, type);
+	bind_text(stmt, 4, body);
+	return commit_one(store, stmt, "request", err);
+}
+
+int store_request_forget(struct store *store, const char *key, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, REQUEST_FORGET);
+
+	bind_text(stmt, 1, key);
+	return commit_one(store, stmt, "request", err);
+}
+
+int store_requests_prune(struct store *store, int64_t before, struct error *err)
+{
+	sqlite3_stmt *stmt = begin(store, REQUESTS_PRUNE);
+
+	sqlite3_bind_int64(stmt, 1, before);
+	return commit(store, stmt, err);
 }

@@ -11,6 +11,8 @@
 struct store;
 
 #define BOOT_ID_BYTES 37
+#define REQUEST_KEY_MAX 255
+#define REQUEST_DIGEST_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 
 /* A process that was started for a machine: pid 0 means none. A pid is trusted only with its start time and the boot
  * it was seen in. */
@@ -27,6 +29,7 @@ struct machine_record {
 	char *spec;	    /* MachineSpec as JSON; owned */
 	char *image_config; /* ImageConfig as JSON, of the image when the machine was created; owned */
 	int64_t created_at; /* ms since 1970, as all times here; 0: never */
+	char request_key[REQUEST_KEY_MAX + 1]; /* of the POST that created it; "": it had none */
 
 	int state; /* enum machine_state */
 	char cause_code[32];
@@ -64,6 +67,25 @@ int store_image_delete(struct store *store, const char *name, struct error *err)
 json_t *store_image_get(struct store *store, const char *name, struct error *err);
 /* An array of all documents, by name. NULL with `err` set. */
 json_t *store_images(struct store *store, struct error *err);
+
+/* A POST that came with an Idempotency-Key, and its answer (idempotency.h). */
+struct kept_request {
+	char digest[REQUEST_DIGEST_BYTES]; /* of what was asked */
+	int64_t begun_at;
+	int status;	   /* of the answer; 0: there is none yet */
+	char *type, *body; /* of the answer, "" without one; owned */
+};
+
+void kept_request_done(struct kept_request *kept);
+
+/* Each 0 or -errno with `err` set. -ENOENT: no such row. */
+int store_request_get(struct store *store, const char *key, struct kept_request *ret, struct error *err);
+int store_request_begin(struct store *store, const char *key, const char *digest, int64_t begun_at, struct error *err);
+int store_request_answer(
+	struct store *store, const char *key, int status, const char *type, const char *body, struct error *err);
+int store_request_forget(struct store *store, const char *key, struct error *err);
+/* Forgets all that were begun before. */
+int store_requests_prune(struct store *store, int64_t before, struct error *err);
 
 /* How many images and machines need that blob.
  * Or -errno with `err` set. */

@@ -164,6 +164,35 @@ def test_refusals_name_field_and_reason(hulld, box):
 
 # As hull-exec.
 
+def keyed(hulld, box, key, *command):
+    return hulld.post(f"/v1/machines/{box}/exec", {"command": list(command)}, headers={"Idempotency-Key": key})
+
+
+def test_a_program_with_a_key_is_executed_once(hulld, box, tmp_path):
+    """Its answer is kept; one that was cut short is not executed again, as nobody knows how far it came."""
+    command = ("sh", "-c", f"echo run >> {tmp_path}/runs; wc -l < {tmp_path}/runs")
+    answers = [keyed(hulld, box, "once", *command) for _ in range(3)]
+    assert {ran(answer) for answer in answers} == {("1\n", "")}
+    assert [answer.headers["Idempotent-Replayed"] for answer in answers] == [None, "true", "true"]
+    slow = ("sh", "-c", f"echo run >> {tmp_path}/slow; exec sleep 600")
+    waiting = execute_and_leave(hulld, box, *slow, key="slow")
+    wait_until((tmp_path / "slow").exists, "it runs")
+    answer = keyed(hulld, box, "slow", *slow)
+    assert (answer.status, answer.json["code"], answer.json["retryable"]) == (409, "request_in_progress", True)
+    hulld.restart()
+    waiting.close()
+    answer = keyed(hulld, box, "slow", *slow)
+    assert (answer.status, answer.json["code"], answer.json["retryable"]) == (409, "outcome_unknown", False)
+    assert (tmp_path / "slow").read_text() == "run\n"
+
+
+def test_a_stream_has_no_answer_to_be_kept(hulld, box):
+    answer = hulld.post(f"/v1/machines/{box}/exec", {"command": ["true"]}, headers={
+        "Idempotency-Key": "stream", "Connection": "Upgrade", "Upgrade": "hull-exec"})
+    assert (answer.status, answer.json["field"]) == (400, "Idempotency-Key")
+    assert answer.json["detail"] == "a connection that is upgraded has no answer to be kept"
+
+
 def test_input_output_and_signals_are_streamed(hulld, box):
     stream = Stream(hulld, box, "sh", "-c", "cat; echo bye >&2; sleep 1000").switch()
     stream.send(STDIN, b"hello")
@@ -249,11 +278,12 @@ def test_programs_end_with_hulld_and_it_ends_in_order(hulld, box):
     assert ran(execute(hulld, box, "echo", "again"))[0] == "again\n"
 
 
-def execute_and_leave(hulld, name, *command):
+def execute_and_leave(hulld, name, *command, key=None):
     body = json.dumps({"command": command}).encode()
+    more = f"Idempotency-Key: {key}\r\n".encode() if key else b""
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(str(hulld.socket))
-    sock.sendall(b"POST /v1/machines/%s/exec HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (name.encode(), len(body)) + body)
+    sock.sendall(b"POST /v1/machines/%s/exec HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (name.encode(), more, len(body)) + body)
     return sock
 
 

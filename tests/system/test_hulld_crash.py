@@ -2,9 +2,11 @@
 
 How many a call takes is counted first; then it is made again and again, and hulld dies at one of STAGES points spread over it. What
 another hulld finds afterwards must be one of the states that the call leads through, and must lead on: nothing acknowledged is lost,
-nothing is there twice, all of it can be used and removed."""
+nothing is there twice, all of it can be used and removed. And a POST that is sent again with its Idempotency-Key gets the first answer,
+if there was one, and has led once to what it leads to."""
 import contextlib
 import http.client
+import itertools
 import os
 import re
 import signal
@@ -45,12 +47,23 @@ def traced(hulld, *options):
         tracer.communicate(timeout=DEADLINE)
 
 
-def ask(hulld, method, path, body=None):
-    """The status; None: hulld died first."""
+keys = itertools.count()
+
+
+def ask(hulld, method, path, body=None, key=None):
+    """The answer; None: hulld died first."""
     try:
-        return hulld.request(method, path, body).status
+        return hulld.request(method, path, body, headers={"Idempotency-Key": key} if key else {})
     except (OSError, http.client.HTTPException):
         return None
+
+
+def ask_again(hulld, call, first, key):
+    again = ask(hulld, *call, key=key)
+    assert again and again.status in (200, 201), (call, again)
+    if first:
+        assert (again.status, again.body) == (first.status, first.body)
+        assert again.headers["Idempotent-Replayed"] == "true"
 
 
 def monitors(hulld, machine):
@@ -104,7 +117,7 @@ def crash_through(hulld, port, prepare, call, end, allowed):
     trace = hulld.folder / "trace"
     prepare()
     with traced(hulld, "-o", trace):
-        assert ask(hulld, *call) in (200, 201, 204)
+        assert ask(hulld, *call, key=str(next(keys))).status in (200, 201, 204)
         wait_until(end, "the call is done")
     clear(hulld, port)
     made = re.findall(r"^(\w+)\(", trace.read_text(), re.M)[1:]  # but for the one it was in when it was attached to
@@ -114,15 +127,20 @@ def crash_through(hulld, port, prepare, call, end, allowed):
     for point in points:
         name, nth = made[point], made[:point + 1].count(made[point])  # strace counts each by itself
         prepare()
+        key = str(next(keys))
         with traced(hulld, "-o", "/dev/null", "-e", "trace=all", "-e", f"inject={name}:signal=SIGKILL:when={nth}"):
-            status = ask(hulld, *call)
-            if status is None:
+            answer = ask(hulld, *call, key=key)
+            if answer is None:
                 hulld.process.wait(DEADLINE)
             wait_until(lambda: hulld.process.poll() is not None or end(), "the call is done, or cut short")
             died += hulld.process.poll() is not None
         hulld.restart()
-        found = settled(hulld)
+        found, status = settled(hulld), answer and answer.status
         assert allowed(status, found), f"killed at {name} {nth}, call {point} of {len(made)}: answered {status}, found {found}"
+        if call[0] == "POST":
+            ask_again(hulld, call, answer, key)
+            found = settled(hulld)
+            assert allowed(200, found), f"killed at {name} {nth}, call {point} of {len(made)}, and asked again: found {found}"
         clear(hulld, port)
     assert died >= len(points) / 4  # else this tested nothing; which calls it makes is not quite the same each time
 
@@ -215,12 +233,11 @@ def test_an_upload_and_an_image_that_moves_to_it(hulld, crash):
 
     def allowed(status, found):
         now = images(hulld)["moving"]
-        fine = now == state["new"] or (now == state["old"] and status is None)
-        assert hulld.delete("/v1/images/moving").status == 204
-        return fine and found == {}
+        return (now == state["new"] or (now == state["old"] and status is None)) and found == {}
 
     call = ("POST", "/v1/images", {"name": "moving", "config": {"command": ["/bin/false"]}})
     crash(prepare, call, lambda: True, allowed)
+    assert hulld.delete("/v1/images/moving").status == 204
 
 
 def test_an_upload(hulld, crash):

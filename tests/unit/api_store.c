@@ -101,6 +101,40 @@ static void a_name_is_taken_once(void **state)
 	store_close(store);
 }
 
+static void a_request_is_kept_with_its_answer(void **state)
+{
+	struct kept_request kept = {0};
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	assert_int_equal(store_request_get(store, "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_answer(store, "k", 200, "", "", &err), -ENOENT);
+	assert_int_equal(store_request_begin(store, "k", "d1", 7, &err), 0);
+	assert_int_equal(store_request_begin(store, "k", "d2", 8, &err), -EEXIST);
+	assert_int_equal(store_request_get(store, "k", &kept, &err), 0);
+	assert_string_equal(kept.digest, "d1");
+	assert_int_equal(kept.begun_at, 7);
+	assert_int_equal(kept.status, 0);
+	kept_request_done(&kept);
+	assert_int_equal(store_request_answer(store, "k", 201, "application/json", "{}\n", &err), 0);
+	store_close(store);
+
+	store = store_open(path, &err);
+	assert_int_equal(store_requests_prune(store, 7, &err), 0);
+	assert_int_equal(store_request_get(store, "k", &kept, &err), 0);
+	assert_int_equal(kept.status, 201);
+	assert_string_equal(kept.type, "application/json");
+	assert_string_equal(kept.body, "{}\n");
+	kept_request_done(&kept);
+	assert_int_equal(store_requests_prune(store, 8, &err), 0);
+	assert_int_equal(store_request_get(store, "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_begin(store, "k", "d3", 9, &err), 0);
+	assert_int_equal(store_request_forget(store, "k", &err), 0);
+	assert_int_equal(store_request_forget(store, "k", &err), -ENOENT);
+	store_close(store);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -119,6 +153,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_machine_comes_back_as_it_was_updated),
 		cmocka_unit_test(a_name_is_taken_once),
+		cmocka_unit_test(a_request_is_kept_with_its_answer),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 

@@ -1,0 +1,122 @@
+#include "api/idempotency.h"
+
+#include "common/log.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define HEADER	    "Idempotency-Key"
+#define NS_PER_HOUR 3600000000000ull
+#define KEPT_MS	    (24 * 3600 * 1000ll)
+
+static bool is_key(const char *key)
+{
+	size_t len = strspn(key, "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~");
+
+	return len > 0 && len <= REQUEST_KEY_MAX && !key[len];
+}
+
+/* False, having replied. */
+static bool begin_first(struct request *req, const char *key, const char *digest, struct hulld *hulld)
+{
+	struct error err;
+
+	if (store_request_begin(hulld->store, key, digest, now_ms(), &err) == 0)
+		return true;
+	request_refuse_error(req, &err);
+	return false;
+}
+
+/* One that was begun before, and has no answer. False, having replied. */
+static bool begin_again(struct request *req, const char *key, const struct kept_request *kept)
+{
+	struct problem problem;
+
+	if (request_key_is_busy(req, key)) {
+		problem_set(&problem, PROBLEM_REQUEST_IN_PROGRESS, HEADER, "the request with this key has not been answered yet");
+		problem_set_hint(&problem, "ask again in a moment");
+		request_refuse(req, &problem);
+		return false;
+	}
+	if (request_is_once(req)) {
+		problem_set(&problem, PROBLEM_OUTCOME_UNKNOWN, HEADER, "the request with this key was cut short, and is not done again");
+		problem_set_hint(&problem, "find out how far it came; another key does it anew");
+		request_refuse(req, &problem);
+		return false;
+	}
+	request_set_repeats(req, kept->begun_at);
+	return true;
+}
+
+static bool begin(struct request *req, const char *key, void *ctx)
+{
+	char digest[REQUEST_DIGEST_BYTES];
+	struct kept_request kept = {0};
+	struct hulld *hulld = ctx;
+	struct error err;
+	bool handled = false;
+	int r;
+
+	if (!is_key(key) || request_wants_upgrade(req)) {
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, HEADER,
+			is_key(key) ? "a connection that is upgraded has no answer to be kept"
+				    : "must be 1 to %d visible characters of ASCII",
+			REQUEST_KEY_MAX);
+		return false;
+	}
+	request_digest(req, digest);
+	r = store_request_get(hulld->store, key, &kept, &err);
+	if (r == -ENOENT)
+		return begin_first(req, key, digest, hulld);
+	if (r < 0)
+		request_refuse_error(req, &err);
+	else if (strcmp(kept.digest, digest) != 0)
+		request_refuse_with(req, PROBLEM_KEY_REUSED, HEADER, "this key came with another request before");
+	else if (kept.status)
+		request_replay(req, kept.status, kept.type, kept.body);
+	else
+		handled = begin_again(req, key, &kept);
+	kept_request_done(&kept);
+	return handled;
+}
+
+/* What is to be tried again stays without an answer. What would then not be done again was refused before it was done. */
+static void answer(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx)
+{
+	const char *key = request_key(req);
+	struct hulld *hulld = ctx;
+	struct error err;
+	int r = 0;
+
+	if (!retryable)
+		r = store_request_answer(hulld->store, key, status, type ? type : "", text ? text : "", &err);
+	else if (request_is_once(req))
+		r = store_request_forget(hulld->store, key, &err);
+	if (r < 0)
+		log_error_object(&err, "an answer is not kept");
+}
+
+const struct http_keeper idempotency_keeper = {.begin = begin, .answer = answer};
+
+static void prune(struct hulld *hulld)
+{
+	struct error err;
+
+	if (store_requests_prune(hulld->store, now_ms() - KEPT_MS, &err) < 0)
+		log_error_object(&err, "old answers are kept");
+	loop_timer_arm(hulld->prune, NS_PER_HOUR);
+}
+
+static void on_prune(void *ctx)
+{
+	prune(ctx);
+}
+
+int idempotency_start(struct hulld *hulld, struct error *err)
+{
+	hulld->prune = loop_add_timer(hulld->loop, on_prune, hulld);
+	if (!hulld->prune)
+		return error_set_errno(err, errno, "cannot make a timer");
+	prune(hulld);
+	return 0;
+}

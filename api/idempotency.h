@@ -1,0 +1,19 @@
+/* Idempotency-Key: a POST that is sent again with its key gets its first answer, for 24 hours, also of another hulld.
+ *
+ * Theory of operation. A key is kept, durably, before the request's handler runs, and its answer before that is sent. A request whose
+ * key has no answer, and that nobody serves, was cut short: by the end of hulld, or of its client. It is then done again, which is
+ * harmless with what only names a state (start, stop, kill, an image); a machine is found by its key (machine_http.c); and a program
+ * is not executed again, as nobody knows how far it came. What a client may retry (Problem.retryable) is no answer to keep. */
+#ifndef HULL_API_IDEMPOTENCY_H
+#define HULL_API_IDEMPOTENCY_H
+
+#include "api/http.h"
+#include "api/hulld.h"
+
+/* Its `ctx` is the hulld. */
+extern const struct http_keeper idempotency_keeper;
+
+/* Begins to forget what is older: now, and each hour. 0 or -errno with `err` set. */
+int idempotency_start(struct hulld *hulld, struct error *err);
+
+#endif
