@@ -53,3 +53,9 @@ static const struct json_field refusal_fields[] = {
 		.max = ERROR_MESSAGE_MAX - 1},
 };
 const struct json_table exec_refusal_table = JSON_TABLE("ExecRefusal", struct exec_refusal, refusal_fields);
+
+json_t *exec_refusal_dump(const struct error *err)
+{
+	return json_pack("{s:i, s:o, s:o}", "errno", err->errnum, "field", json_lossy_string(err->field), "message",
+		json_lossy_string(err->message));
+}

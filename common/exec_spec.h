@@ -23,6 +23,8 @@ struct exec_refusal {
 	char *message;
 };
 extern const struct json_table exec_refusal_table;
+/* One of an error, in which names may have been cut in the middle of a character: a new object, or NULL without memory. */
+json_t *exec_refusal_dump(const struct error *err);
 
 /* What the table cannot say: that there is a command, or the workload, which has user and folder of its own. 0, or -ENODATA or
  * -EINVAL with `err` set. */

@@ -8,10 +8,13 @@ libhull_common_a_SOURCES = \
 	common/error.c common/error.h \
 	common/exec_spec.c common/exec_spec.h \
 	common/frame.c common/frame.h \
+	common/guest_network.c common/guest_network.h \
+	common/health_check.c common/health_check.h \
 	common/io.c common/io.h \
 	common/json.c common/json.h \
 	common/json_schema.c \
 	common/log.c common/log.h \
 	common/loop.c common/loop.h \
 	common/http.c common/http.h \
+	common/order.c common/order.h \
 	common/relay.c common/relay.h

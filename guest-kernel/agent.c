@@ -1,22 +1,20 @@
 /* The agent: answers the host's requests on vsock.
  *
  * Theory of operation. A connection is in one of three states, told by what it owns: a `source` on the host's socket
- * (the request is being read), a `source` on the TCP socket (connecting), a `relay` (streaming). Each ends by
- * connection_free(); the list is the agent's. An EXEC's socket becomes an exec's (exec.c). */
+ * (the request is being read), a `dial` (connecting to a program), a `relay` (streaming). Each ends by
+ * connection_free(); the list is the agent's. An EXEC's socket becomes an exec's (exec.c), an ORDER's an order's (orders.c). */
 #include "guest-kernel/agent.h"
 
 #include "common/cleanup.h"
 #include "common/relay.h"
-#include "guest-kernel/console.h"
+#include "guest-kernel/dial.h"
 #include "guest-kernel/exec.h"
 #include "guest-kernel/hull_guest.h"
+#include "guest-kernel/orders.h"
 
-#include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/vm_sockets.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -28,11 +26,10 @@ struct connection {
 	struct connection *next, **link;
 	int host_fd, tcp_fd;
 	struct loop_source *source;
+	struct dial *dial;
 	struct relay *relay;
 	struct hull_agent_request request; /* as it comes */
 	size_t request_len;
-	uint16_t port;
-	bool tried_ipv6;
 };
 
 struct agent {
@@ -44,9 +41,8 @@ struct agent {
 	struct connection *connections;
 	size_t n_connections;
 	struct execs *execs;
+	struct orders *orders;
 };
-
-static void connect_next(struct connection *c);
 
 static void connection_free(void *ctx)
 {
@@ -57,6 +53,7 @@ static void connection_free(void *ctx)
 		c->next->link = c->link;
 	c->agent->n_connections--;
 	loop_remove(c->source);
+	dial_cancel(c->dial);
 	relay_free(c->relay);
 	close_fd(c->host_fd);
 	close_fd(c->tcp_fd);
@@ -79,11 +76,6 @@ static void reply_and_end(struct connection *c, int status)
 
 static void begin_stream(struct connection *c)
 {
-	int one = 1;
-
-	loop_remove(c->source);
-	c->source = NULL;
-	setsockopt(c->tcp_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	if (!reply(c, 0)) {
 		connection_free(c);
 		return;
@@ -96,60 +88,16 @@ static void begin_stream(struct connection *c)
 	c->host_fd = c->tcp_fd = -1; /* the relay's */
 }
 
-/* The connection to the current address failed. */
-static void connect_failed(struct connection *c, int errnum)
-{
-	loop_remove(c->source);
-	c->source = NULL;
-	c->tcp_fd = close_fd(c->tcp_fd);
-	if (c->tried_ipv6)
-		reply_and_end(c, errnum);
-	else {
-		c->tried_ipv6 = true;
-		connect_next(c);
-	}
-}
-
-static void on_connected(void *ctx, uint32_t events)
+static void on_dialled(void *ctx, int r, int fd)
 {
 	struct connection *c = ctx;
-	int errnum = 0;
-	socklen_t len = sizeof errnum;
 
-	(void)events;
-	if (getsockopt(c->tcp_fd, SOL_SOCKET, SO_ERROR, &errnum, &len) < 0)
-		errnum = errno;
-	if (errnum)
-		connect_failed(c, errnum);
+	c->dial = NULL;
+	c->tcp_fd = fd;
+	if (r < 0)
+		reply_and_end(c, -r);
 	else
 		begin_stream(c);
-}
-
-static int connect_tcp(int fd, uint16_t port, bool ipv6)
-{
-	struct sockaddr_in in4 = {
-		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_in6 in6 = {
-		.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-
-	return ipv6 ? connect(fd, (struct sockaddr *)&in6, sizeof in6) :
-		      connect(fd, (struct sockaddr *)&in4, sizeof in4);
-}
-
-/* 127.0.0.1, and when nobody listens there, ::1. */
-static void connect_next(struct connection *c)
-{
-	int family = c->tried_ipv6 ? AF_INET6 : AF_INET;
-
-	c->tcp_fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (c->tcp_fd < 0 || (connect_tcp(c->tcp_fd, c->port, c->tried_ipv6) < 0 && errno != EINPROGRESS)) {
-		/* An IPv6 that the kernel lacks says nothing of the program: "refused" does. */
-		connect_failed(c, c->tried_ipv6 && c->tcp_fd < 0 ? ECONNREFUSED : errno);
-		return;
-	}
-	c->source = loop_add_fd(c->agent->loop, c->tcp_fd, EPOLLOUT, on_connected, c);
-	if (!c->source)
-		reply_and_end(c, errno);
 }
 
 static void begin_connecting(struct connection *c, uint32_t port)
@@ -160,18 +108,26 @@ static void begin_connecting(struct connection *c, uint32_t port)
 	}
 	loop_remove(c->source); /* a host that leaves meanwhile is noticed when the reply is sent */
 	c->source = NULL;
-	c->port = (uint16_t)port;
-	connect_next(c);
+	c->dial = dial_new(c->agent->loop, (uint16_t)port, on_dialled, c);
+	if (!c->dial)
+		reply_and_end(c, ENOMEM);
 }
 
-static void begin_exec(struct connection *c)
+/* Hands the connection over, to an exec or an order. */
+static void begin_frames(struct connection *c, bool is_exec, uint32_t arg)
 {
+	struct agent *agent = c->agent;
 	int r;
 
 	loop_remove(c->source); /* the descriptor gets another */
 	c->source = NULL;
-	r = execs_serve(c->agent->execs, c->host_fd);
-	reply(c, -r); /* to a peer that has gone it is no loss: the exec will notice */
+	if (!is_exec)
+		r = orders_serve(agent->orders, c->host_fd, arg);
+	else if (orders_hold_still(agent->orders))
+		r = -EBUSY;
+	else
+		r = execs_serve(agent->execs, c->host_fd);
+	reply(c, -r); /* to a peer that has gone it is no loss: the next owner will notice */
 	if (r == 0)
 		c->host_fd = -1;
 	connection_free(c);
@@ -205,7 +161,8 @@ static void handle_request(struct connection *c)
 		return;
 	}
 	case HULL_AGENT_EXEC:
-		begin_exec(c);
+	case HULL_AGENT_ORDER:
+		begin_frames(c, le16toh(request->verb) == HULL_AGENT_EXEC, arg);
 		return;
 	default:
 		reply_and_end(c, EPROTONOSUPPORT);
@@ -272,40 +229,34 @@ static void on_accept(void *ctx, uint32_t events)
 	}
 }
 
-static int listen_vsock(struct error *err)
+int agent_listen(struct agent *agent, struct error *err)
 {
 	struct sockaddr_vm any = {
 		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = HULL_VSOCK_PORT_AGENT};
 	cleanup_close int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 && (errno == EAFNOSUPPORT || errno == ENODEV))
-		return -ENODEV;
+		return 0;
 	if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) < 0 || listen(fd, SOMAXCONN) < 0)
 		return error_set_errno(err, errno, "listen on vsock port %d", HULL_VSOCK_PORT_AGENT);
-	return steal_fd(&fd);
+	agent->listener = loop_add_fd(agent->loop, fd, EPOLLIN, on_accept, agent);
+	if (!agent->listener)
+		return error_set_errno(err, errno, "watch the agent's socket");
+	agent->listen_fd = steal_fd(&fd);
+	return 0;
 }
 
 struct agent *agent_new(
-	struct loop *loop, const struct guest_config *config, agent_stop_fn stop, void *ctx, struct error *err)
+	struct loop *loop, struct guest_config *config, agent_stop_fn stop, void *ctx, struct error *err)
 {
 	struct agent *agent = calloc(1, sizeof *agent);
 
 	if (agent)
-		*agent = (struct agent){.loop = loop, .listen_fd = -1, .stop = stop, .ctx = ctx};
-	if (!agent || !(agent->execs = execs_new(loop, config))) {
-		free(agent);
-		error_set_errno(err, ENOMEM, "agent");
-		return NULL;
-	}
-	agent->listen_fd = listen_vsock(err);
-	if (agent->listen_fd == -ENODEV)
+		*agent = (struct agent){.loop = loop, .listen_fd = -1, .stop = stop, .ctx = ctx,
+			.execs = execs_new(loop, config), .orders = orders_new(loop, config)};
+	if (agent && agent->execs && agent->orders)
 		return agent;
-	if (agent->listen_fd >= 0)
-		agent->listener = loop_add_fd(loop, agent->listen_fd, EPOLLIN, on_accept, agent);
-	if (agent->listener)
-		return agent;
-	if (agent->listen_fd >= 0)
-		error_set_errno(err, errno, "watch the agent's socket");
+	error_set_errno(err, ENOMEM, "agent");
 	agent_free(agent);
 	return NULL;
 }
@@ -323,6 +274,12 @@ void agent_drop_workload(struct agent *agent)
 void agent_child_ended(struct agent *agent, pid_t pid, int wait_status)
 {
 	execs_child_ended(agent->execs, pid, wait_status);
+	orders_child_ended(agent->orders, pid, wait_status);
+}
+
+void agent_thaw(struct agent *agent)
+{
+	orders_thaw(agent->orders);
 }
 
 void agent_free(struct agent *agent)
@@ -332,6 +289,7 @@ void agent_free(struct agent *agent)
 	while (agent->connections)
 		connection_free(agent->connections);
 	execs_free(agent->execs);
+	orders_free(agent->orders);
 	loop_remove(agent->listener);
 	close_fd(agent->listen_fd);
 	free(agent);

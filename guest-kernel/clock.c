@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/timex.h>
+#include <time.h>
 
 #define NS_PER_S INT64_C(1000000000)
 #define CLOCKS	 4 /* looked at: a machine has one */
@@ -53,7 +54,18 @@ static int step(int64_t ns)
 	return adjtimex(&timex) < 0 ? -errno : 0;
 }
 
-int clock_set_by_host(struct error *err)
+int clock_set_to(int64_t unix_ns, int64_t *ret_moved_ns, struct error *err)
+{
+	struct timespec now;
+	int r;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	*ret_moved_ns = unix_ns - (now.tv_sec * NS_PER_S + now.tv_nsec);
+	r = step(*ret_moved_ns);
+	return r < 0 ? error_set_errno(err, -r, "the clock cannot be set") : 0;
+}
+
+int clock_set_by_host(int64_t *ret_moved_ns, struct error *err)
 {
 	struct ptp_sys_offset_precise offset = {0};
 	cleanup_close int fd = open_clock();
@@ -63,6 +75,7 @@ int clock_set_by_host(struct error *err)
 		return error_set(err, -fd, "the kernel has no clock of KVM's (ptp_kvm)");
 	if (ioctl(fd, PTP_SYS_OFFSET_PRECISE, &offset) < 0)
 		return error_set_errno(err, errno, "KVM does not tell the host's time");
-	r = step(to_ns(offset.device) - to_ns(offset.sys_realtime));
+	*ret_moved_ns = to_ns(offset.device) - to_ns(offset.sys_realtime);
+	r = step(*ret_moved_ns);
 	return r < 0 ? error_set_errno(err, -r, "the clock cannot be set") : 0;
 }

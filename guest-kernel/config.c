@@ -4,10 +4,7 @@
 #include "common/buf.h"
 #include "common/exec_spec.h"
 
-#include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
-#include <net/if.h>
 #include <signal.h>
 #include <string.h>
 
@@ -16,39 +13,12 @@
 /* An image has up to 1024 variables, and the machine as many of its own. */
 #define ENV_MAX 2048
 
-/* HOST_NAME_MAX; what the kernel takes. */
-#define HOSTNAME_BYTES_MAX 64
-
 /* VIRTIO_BLK_ID_BYTES: what fits a virtio block device's serial. */
 #define SERIAL_BYTES_MAX 20
 
 static const char *const stop_signal_names[] = {
 	"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGWINCH", "SIGABRT", "SIGALRM",
 	"SIGPWR", "SIGRTMIN+3", NULL};
-
-static int check_hostname(const char *value, struct error *err)
-{
-	for (const char *c = value; *c; c++)
-		if (!isalnum((unsigned char)*c) && *c != '-' && *c != '.' && *c != '_')
-			return error_set(err, EINVAL, "may hold letters, digits, '-', '.' and '_' only");
-	return 0;
-}
-
-static int check_ipv4(const char *value, struct error *err)
-{
-	struct in_addr ignored;
-
-	return inet_pton(AF_INET, value, &ignored) == 1 ? 0 : error_set(err, EINVAL, "must be an IPv4 address");
-}
-
-static int check_ip(const char *value, struct error *err)
-{
-	struct in6_addr ignored;
-
-	if (inet_pton(AF_INET, value, &ignored) == 1 || inet_pton(AF_INET6, value, &ignored) == 1)
-		return 0;
-	return error_set(err, EINVAL, "must be an IP address");
-}
 
 static const struct json_field root_fields[] = {
 	{"image", JSON_FIELD_STRING, offsetof(struct guest_root, image), .required = true, .min = 1,
@@ -58,23 +28,9 @@ static const struct json_field root_fields[] = {
 };
 static const struct json_table root_table = JSON_TABLE("GuestRoot", struct guest_root, root_fields);
 
-static const struct json_field network_fields[] = {
-	{"interface", JSON_FIELD_STRING, offsetof(struct guest_network, interface), .min = 1, .max = IFNAMSIZ - 1,
-		.def_string = "eth0", .help = "the interface's name"},
-	{"address", JSON_FIELD_STRING, offsetof(struct guest_network, address), .required = true,
-		.check = check_ipv4, .help = "IPv4 address"},
-	{"prefix", JSON_FIELD_INT, offsetof(struct guest_network, prefix), .required = true, .min = 0, .max = 32,
-		.help = "length of the network's prefix, bits"},
-	{"gateway", JSON_FIELD_STRING, offsetof(struct guest_network, gateway), .nullable = true,
-		.check = check_ipv4, .help = "where the default route leads"},
-	{"dns", JSON_FIELD_STRINGS, offsetof(struct guest_network, dns), .max = 8, .check = check_ip,
-		.help = "name servers"},
-};
-static const struct json_table network_table = JSON_TABLE("GuestNetwork", struct guest_network, network_fields);
-
 static const struct json_field config_fields[] = {
 	{"hostname", JSON_FIELD_STRING, offsetof(struct guest_config, hostname), .min = 1, .max = HOSTNAME_BYTES_MAX,
-		.def_string = "hull", .check = check_hostname, .help = "the machine's name"},
+		.def_string = "hull", .check = hostname_check, .help = "the machine's name"},
 	{"command", JSON_FIELD_STRINGS, offsetof(struct guest_config, command), .required = true, .min = 1,
 		.max = 4096, .item_max = EXEC_ARGUMENT_MAX, .help = "the workload: program and arguments"},
 	{"env", JSON_FIELD_MAP, offsetof(struct guest_config, env), .max = ENV_MAX, .check = exec_check_env_name,
@@ -86,7 +42,7 @@ static const struct json_field config_fields[] = {
 	{"root", JSON_FIELD_OBJECT, offsetof(struct guest_config, root), .required = true, .table = &root_table,
 		.help = "drives of the root file system"},
 	{"network", JSON_FIELD_OPTIONAL, offsetof(struct guest_config, network), .nullable = true,
-		.table = &network_table, .help = "absent: loopback only"},
+		.table = &guest_network_table, .help = "absent: loopback only"},
 	{"attached", JSON_FIELD_BOOL, offsetof(struct guest_config, attached),
 		.help = "the workload begins when a client of the host executes it"},
 	{"stop_signal", JSON_FIELD_ENUM, offsetof(struct guest_config, stop_signal), .names = stop_signal_names,

@@ -2,19 +2,11 @@
 #ifndef HULL_GUEST_CONFIG_H
 #define HULL_GUEST_CONFIG_H
 
-#include "common/json.h"
+#include "common/guest_network.h"
 
 struct guest_root {
 	char *image;   /* serial of the drive with the EROFS file system */
 	char *scratch; /* serial of the drive with the ext4 file system; NULL: a tmpfs takes the writes */
-};
-
-struct guest_network {
-	char *interface;
-	char *address; /* IPv4, dotted, checked */
-	int64_t prefix;
-	char *gateway; /* IPv4; NULL: no default route */
-	struct json_strings dns;
 };
 
 struct guest_config {

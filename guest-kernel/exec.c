@@ -178,9 +178,7 @@ static void begin_closing(struct exec *e)
 
 static int refuse(struct exec *e, const struct error *err)
 {
-	/* An ExecRefusal, in which names may have been cut in the middle of a character. */
-	json_t *dumped = json_pack("{s:i, s:o, s:o}", "errno", err->errnum, "field", json_lossy_string(err->field),
-		"message", json_lossy_string(err->message));
+	json_t *dumped = exec_refusal_dump(err);
 	cleanup_free char *text = dumped ? json_dumps(dumped, JSON_COMPACT) : NULL;
 
 	json_decref(dumped);

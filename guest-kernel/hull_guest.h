@@ -24,7 +24,7 @@
  *	       ◀── struct hull_agent_reply; status 0, or an errno of the guest (Linux numbers), then the connection ends
  *	STREAM: from then on the connection is the byte stream of a TCP connection to 127.0.0.1 (or ::1) at `arg`;
  *	half-close is passed on both ways.
- *	EXEC: from then on both sides send frames, below.
+ *	EXEC, ORDER: from then on both sides send frames, below.
  *
  * All integers little-endian. An agent answers a version or verb it does not know with EPROTONOSUPPORT. */
 #define HULL_VSOCK_PORT_AGENT 1024
@@ -36,6 +36,7 @@ enum hull_agent_verb {
 	HULL_AGENT_STREAM = 2, /* arg: TCP port */
 	HULL_AGENT_STOP = 3,   /* arg: milliseconds; the workload gets its stop signal, after `arg` SIGKILL; answered at once */
 	HULL_AGENT_EXEC = 4,   /* arg: 0; a program, and frames from and to it */
+	HULL_AGENT_ORDER = 8,  /* arg: milliseconds until it is given up; an Order, and the answer to it */
 };
 
 struct hull_agent_request {
@@ -60,13 +61,20 @@ struct hull_agent_reply {
  * A frame is struct hull_frame_header and `len` bytes. A client may send HULL_EXEC_WINDOW bytes of input, and then as
  * many as CREDIT frames allow, so that resizes and signals never wait behind input that nobody reads. Output is held
  * back by not reading the connection. A client that ends its side of the connection before EXIT, or breaks these
- * rules, has gone: the program and all it has started in its cgroup get SIGKILL. */
+ * rules, has gone: the program and all it has started in its cgroup get SIGKILL.
+ *
+ * ORDER does one thing, at once:
+ *
+ *	client ──▶ SPEC
+ *	       ◀── REFUSED or ANSWER                        and the end
+ *
+ * A client that ends its side before, or sends more, has gone: what was begun is ended, and undone. */
 #define HULL_FRAME_MAX	 65536u	    /* bytes of payload, */
-#define HULL_SPEC_MAX	 (1u << 20) /* but of a SPEC */
+#define HULL_SPEC_MAX	 (1u << 20) /* but of an EXEC's SPEC */
 #define HULL_EXEC_WINDOW 65536u
 
 enum hull_frame_type {
-	HULL_FRAME_SPEC = 1,	  /* JSON, an ExecSpec (common/exec_spec.h) */
+	HULL_FRAME_SPEC = 1,	  /* JSON, an ExecSpec (common/exec_spec.h), or an Order (common/order.h) */
 	HULL_FRAME_STDIN = 2,	  /* bytes; none: nothing */
 	HULL_FRAME_STDIN_EOF = 3, /* nothing; a terminal is sent its end-of-file character */
 	HULL_FRAME_RESIZE = 4,	  /* struct hull_frame_size */
@@ -78,6 +86,7 @@ enum hull_frame_type {
 	HULL_FRAME_STDERR = 19,
 	HULL_FRAME_CREDIT = 20, /* uint32_t: so many bytes of input more */
 	HULL_FRAME_EXIT = 21,	/* uint32_t: 0..255, 128 + N when signal N ended it; 126 and 127 as shells have them */
+	HULL_FRAME_ANSWER = 24, /* JSON, an OrderAnswer */
 };
 
 struct hull_frame_header {

@@ -86,8 +86,10 @@ static bool has_child(void)
 static void enter_term(struct init *init)
 {
 	init->phase = PHASE_TERM;
-	if (init->agent)
+	if (init->agent) {
 		agent_drop_workload(init->agent);
+		agent_thaw(init->agent);
+	}
 	kill(-1, SIGTERM);
 	kill(-1, SIGCONT); /* a stopped process would not hear it */
 	loop_timer_arm(init->deadline, TERM_TIMEOUT_MS * NS_PER_MS);
@@ -160,6 +162,7 @@ static void on_stop(void *ctx, uint32_t timeout_ms)
 		enter_term(init);
 		return;
 	}
+	agent_thaw(init->agent); /* or it would not hear it */
 	if (!init->stopping)
 		kill(init->workload, guest_config_stop_signal(&init->config));
 	init->stopping = true;
@@ -295,8 +298,10 @@ static int prepare_kernel(struct init *init, struct error *err)
 /* A machine can do without the right time, and on a kernel of one's own may have to. */
 static int set_clock(struct init *init, struct error *err)
 {
+	int64_t moved_ns;
+
 	(void)init;
-	if (clock_set_by_host(err) < 0 && err->errnum != ENOENT)
+	if (clock_set_by_host(&moved_ns, err) < 0 && err->errnum != ENOENT)
 		console_say("%s", err->message);
 	*err = (struct error){0};
 	return 0;
@@ -332,6 +337,8 @@ static int start_agent(struct init *init, struct error *err)
 		return -err->errnum;
 	if (init->config.attached)
 		hold_workload(init);
+	if (agent_listen(init->agent, err) < 0)
+		return -err->errnum;
 	tell_host();
 	return 0;
 }

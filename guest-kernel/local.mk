@@ -6,16 +6,23 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/clock.c guest-kernel/clock.h \
 	guest-kernel/config.c guest-kernel/config.h \
 	guest-kernel/console.c guest-kernel/console.h \
+	guest-kernel/dial.c guest-kernel/dial.h \
 	guest-kernel/drive.c guest-kernel/drive.h \
+	guest-kernel/errand.c guest-kernel/errand.h \
 	guest-kernel/exec.c guest-kernel/exec.h \
 	guest-kernel/exec_stdio.c guest-kernel/exec_stdio.h \
+	guest-kernel/freezer.c guest-kernel/freezer.h \
 	guest-kernel/hull_guest.h \
 	guest-kernel/modules.c guest-kernel/modules.h \
 	guest-kernel/net.c guest-kernel/net.h \
+	guest-kernel/order_verbs.c guest-kernel/order_verbs.h \
+	guest-kernel/orders.c guest-kernel/orders.h \
 	guest-kernel/output.c guest-kernel/output.h \
 	guest-kernel/passwd.c guest-kernel/passwd.h \
 	guest-kernel/power_button.c guest-kernel/power_button.h \
+	guest-kernel/probe.c guest-kernel/probe.h \
 	guest-kernel/process.c guest-kernel/process.h \
+	guest-kernel/reseed.c guest-kernel/reseed.h \
 	guest-kernel/root.c guest-kernel/root.h \
 	guest-kernel/tee.c guest-kernel/tee.h \
 	guest-kernel/vsock.c guest-kernel/vsock.h \

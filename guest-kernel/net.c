@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <net/route.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -30,16 +31,38 @@ static in_addr_t parse_address(const char *text)
 	return address.s_addr;
 }
 
-static int set_up(int fd, const char *interface, struct error *err)
+static int set_up(int fd, const char *interface, bool up, struct error *err)
 {
 	struct ifreq request = {0};
 
 	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
 	if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
 		return error_set_errno(err, errno, "interface %s", interface);
-	request.ifr_flags |= IFF_UP;
+	request.ifr_flags = (short)(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
 	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-		return error_set_errno(err, errno, "set interface %s up", interface);
+		return error_set_errno(err, errno, "set interface %s %s", interface, up ? "up" : "down");
+	return 0;
+}
+
+static int set_mac(int fd, const struct guest_network *network, struct error *err)
+{
+	struct ifreq request = {.ifr_hwaddr.sa_family = ARPHRD_ETHER};
+
+	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", network->interface);
+	mac_parse(network->mac, (uint8_t *)request.ifr_hwaddr.sa_data, NULL); /* which has been checked */
+	if (ioctl(fd, SIOCSIFHWADDR, &request) < 0)
+		return error_set_errno(err, errno, "give %s the link address %s", network->interface, network->mac);
+	return 0;
+}
+
+static int set_address_of(int fd, const char *interface, const char *address, struct error *err)
+{
+	struct ifreq request = {0};
+
+	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
+	set_address(&request.ifr_addr, parse_address(address));
+	if (ioctl(fd, SIOCSIFADDR, &request) < 0)
+		return error_set_errno(err, errno, "give %s the address %s", interface, address);
 	return 0;
 }
 
@@ -47,11 +70,11 @@ static int add_address(int fd, const struct guest_network *network, struct error
 {
 	struct ifreq request = {0};
 	uint32_t mask = network->prefix ? ~0u << (32 - network->prefix) : 0;
+	int r = set_address_of(fd, network->interface, network->address, err);
 
+	if (r < 0)
+		return r;
 	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", network->interface);
-	set_address(&request.ifr_addr, parse_address(network->address));
-	if (ioctl(fd, SIOCSIFADDR, &request) < 0)
-		return error_set_errno(err, errno, "give %s the address %s", network->interface, network->address);
 	set_address(&request.ifr_netmask, htonl(mask));
 	if (ioctl(fd, SIOCSIFNETMASK, &request) < 0)
 		return error_set_errno(err, errno, "give %s the prefix %d", network->interface, (int)network->prefix);
@@ -78,6 +101,26 @@ static void set_sysctl(const char *path, const char *value)
 		console_say("cannot set %s: %s", path, strerror(errno));
 }
 
+static int bring_up(int fd, const struct guest_network *network, struct error *err)
+{
+	int r = network->mac ? set_mac(fd, network, err) : 0;
+
+	if (r == 0)
+		r = add_address(fd, network, err);
+	if (r == 0)
+		r = set_up(fd, network->interface, true, err);
+	if (r == 0 && network->gateway)
+		r = add_default_route(fd, network, err);
+	return r;
+}
+
+static int set_kernel_hostname(const struct guest_config *config, struct error *err)
+{
+	if (sethostname(config->hostname, strlen(config->hostname)) < 0)
+		return error_set_errno(err, errno, "set the host name");
+	return 0;
+}
+
 int net_configure(const struct guest_config *config, struct error *err)
 {
 	const struct guest_network *network = config->network;
@@ -86,19 +129,41 @@ int net_configure(const struct guest_config *config, struct error *err)
 
 	if (fd < 0)
 		return error_set_errno(err, errno, "open a socket");
-	if (sethostname(config->hostname, strlen(config->hostname)) < 0)
-		return error_set_errno(err, errno, "set the host name");
-	r = set_up(fd, "lo", err); /* the kernel adds 127.0.0.1 and ::1 */
-	if (r == 0 && network) {
-		r = add_address(fd, network, err);
-		if (r == 0)
-			r = set_up(fd, network->interface, err);
-		if (r == 0 && network->gateway)
-			r = add_default_route(fd, network, err);
-	}
+	r = set_kernel_hostname(config, err);
+	if (r < 0)
+		return r;
+	r = set_up(fd, "lo", true, err); /* the kernel adds 127.0.0.1 and ::1 */
+	if (r == 0 && network)
+		r = bring_up(fd, network, err);
 	/* The machine is the workload's alone: no port in it is privileged, and anyone in it may ping. */
 	set_sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 	set_sysctl("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+	return r;
+}
+
+/* An interface that goes down loses its routes, and with no address those of the address; a link address is changed only then. */
+static int begin_again(int fd, const struct guest_network *network, struct error *err)
+{
+	int r = set_up(fd, network->interface, false, err);
+
+	if (r == 0)
+		r = set_address_of(fd, network->interface, "0.0.0.0", err); /* which is none */
+	return r == 0 ? bring_up(fd, network, err) : r;
+}
+
+int net_change(const struct guest_config *config, const struct guest_network *before, struct error *err)
+{
+	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct error ignored;
+	int r;
+
+	if (fd < 0)
+		return error_set_errno(err, errno, "open a socket");
+	r = begin_again(fd, config->network, err);
+	if (r == 0)
+		return net_write_names(config, err);
+	if (before)
+		begin_again(fd, before, &ignored);
 	return r;
 }
 
@@ -159,4 +224,11 @@ int net_write_names(const struct guest_config *config, struct error *err)
 		r = write_resolv(config->network, &text, err);
 	buf_done(&text);
 	return r;
+}
+
+int net_set_hostname(const struct guest_config *config, struct error *err)
+{
+	int r = set_kernel_hostname(config, err);
+
+	return r < 0 ? r : net_write_names(config, err);
 }

@@ -10,12 +10,14 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -97,26 +99,18 @@ static int become_user(const struct passwd_user *user, struct error *err)
 	return 0;
 }
 
-static void write_file(int folder_fd, const char *path, const char *text)
+/* Nothing of hull-init's own: its blocked and ignored signals, its immunity from the OOM killer. */
+static void forget_parent(void)
 {
-	cleanup_close int fd = openat(folder_fd, path, O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0)
-		write_full(fd, text, strlen(text));
-}
-
-/* Nothing of hull-init's own: its blocked and ignored signals, its immunity from the OOM killer, its cgroup. */
-static void forget_parent(int cgroup_fd)
-{
+	cleanup_close int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	sigset_t none;
 
 	for (int signo = 1; signo < NSIG; signo++)
 		signal(signo, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	write_file(AT_FDCWD, "/proc/self/oom_score_adj", "0");
-	if (cgroup_fd >= 0)
-		write_file(cgroup_fd, "cgroup.procs", "0");
+	if (fd >= 0)
+		write_full(fd, "0", 1);
 	setrlimit(RLIMIT_NOFILE, &open_files);
 	umask(022);
 }
@@ -222,7 +216,7 @@ static void __attribute__((noreturn)) run_child(const struct process_spec *spec,
 	struct error *err = &child.failure.error;
 	int r;
 
-	forget_parent(spec->cgroup_fd);
+	forget_parent();
 	r = passwd_lookup("", spec->user, &child.user, err);
 	if (r == 0)
 		r = give_stdio(spec, &child.user, err);
@@ -238,6 +232,14 @@ static void __attribute__((noreturn)) run_child(const struct process_spec *spec,
 	_exit(child.failure.status);
 }
 
+/* In its cgroup from the first instant (Linux 5.7): moving there would wait until every processor has passed a quiet state. */
+static pid_t fork_into(int cgroup_fd)
+{
+	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup_fd};
+
+	return cgroup_fd < 0 ? fork() : (pid_t)syscall(SYS_clone3, &args, sizeof args);
+}
+
 int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct error *err)
 {
 	int report[2];
@@ -245,7 +247,7 @@ int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct error 
 
 	if (pipe2(report, O_CLOEXEC) < 0)
 		return error_set_errno(err, errno, "make a pipe");
-	pid = fork();
+	pid = fork_into(spec->cgroup_fd);
 	if (pid == 0)
 		run_child(spec, report[1]);
 	/* execve() closes the other end: nothing to read means that the program runs. */

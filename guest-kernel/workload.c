@@ -3,13 +3,16 @@
 
 #include "common/cleanup.h"
 #include "common/io.h"
+#include "guest-kernel/cgroup.h"
 #include "guest-kernel/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
 
-int workload_start(
-	const struct guest_config *config, int output_fd, pid_t *ret_pid, int *ret_status, struct error *err)
+#define CGROUPS "/sys/fs/cgroup/hull.workload"
+
+static int start_in(const struct guest_config *config, int cgroup_fd, int output_fd, pid_t *ret_pid, int *ret_status,
+	struct error *err)
 {
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), report = -1;
 	const struct process_spec spec = {.argv = config->command.items,
@@ -19,7 +22,7 @@ int workload_start(
 		.workdir = config->workdir,
 		.make_workdir = true,
 		.stdio = {null, output_fd, output_fd},
-		.cgroup_fd = -1};
+		.cgroup_fd = cgroup_fd};
 	struct process_failure failure;
 	pid_t pid;
 
@@ -36,4 +39,17 @@ int workload_start(
 	*ret_status = failure.status;
 	*err = failure.error;
 	return -failure.error.errnum;
+}
+
+/* In a cgroup of its own, so that it can be frozen without us; which stays when our hold on it goes. */
+int workload_start(
+	const struct guest_config *config, int output_fd, pid_t *ret_pid, int *ret_status, struct error *err)
+{
+	struct cgroups *cgroups = cgroups_new(CGROUPS);
+	struct cgroup *cgroup = cgroups ? cgroup_new(cgroups) : NULL;
+	int r = start_in(config, cgroup_fd(cgroup), output_fd, ret_pid, ret_status, err);
+
+	cgroup_free(cgroup);
+	cgroups_free(cgroups);
+	return r;
 }

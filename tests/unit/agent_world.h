@@ -59,13 +59,7 @@ static int set_up(void **state)
 	f->config = (struct guest_config){.hostname = (char *)"unit", .env = json_pack("{s:s, s:s}", "A", "base", "B", "base"),
 		.user = (char *)"root", .workdir = (char *)"/"};
 	f->agent = agent_new(f->loop, &f->config, on_stop, f, &err);
-	if (!f->agent) { /* this machine's own vsock port is taken */
-		loop_free(f->loop);
-		json_decref(f->config.env);
-		free(f);
-		skip();
-		return -1; /* not reached, which the compiler cannot know */
-	}
+	assert_non_null(f->agent);
 	assert_non_null(loop_add_signal(f->loop, SIGCHLD, on_child, f));
 	pthread_create(&f->thread, NULL, run, f);
 	*state = f;

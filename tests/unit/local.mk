@@ -103,6 +103,10 @@ tests_unit_agent_LDADD = libhull-guest.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/exec
 EXTRA_DIST += tests/unit/agent_world.h
 tests_unit_exec_LDADD = libhull-guest.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/orders
+tests_unit_orders_SOURCES = tests/unit/orders.c tests/unit/agent_world.h
+tests_unit_orders_LDFLAGS = -Wl,--wrap=order_carry_out
+tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli
 tests_unit_api_store_LDADD = libhull-api.a $(UNIT_LIBS) $(SQLITE_LIBS)
