@@ -203,6 +203,8 @@ static void on_opened(void *ctx, int r, int fd)
 		loop_timer_arm(call->deadline, START_TIMEOUT_S * NS_PER_S);
 	else if (r == EAGAIN)
 		fail(call, PROBLEM_MACHINE_FAILED, "it executes as many programs as it can");
+	else if (r == EBUSY)
+		fail(call, PROBLEM_WRONG_STATE, "its programs are frozen: thaw it first");
 	else if (r == EPROTONOSUPPORT)
 		fail(call, PROBLEM_MACHINE_FAILED, "its agent is too old to execute programs");
 	else
@@ -250,11 +252,8 @@ void exec_http(struct request *req, void *ctx)
 	if (exec_spec_check(&spec, &err) < 0) {
 		problem_from_error(&problem, &err);
 		request_refuse(req, &problem);
-	} else if (m->record.state != MACHINE_RUNNING) {
-		problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name,
-			machine_state_names[m->record.state]);
-		problem_set_hint(&problem, "programs are executed in a machine that runs");
-		request_refuse(req, &problem);
+	} else if (machine_http_require_running(m, req) < 0) {
+		/* is refused */
 	} else if (spec.tty && !request_wants_upgrade(req)) {
 		problem_set(&problem, PROBLEM_INVALID_FIELD, "tty", "a terminal needs a connection that streams");
 		problem_set_hint(&problem, "send Connection: Upgrade and Upgrade: " EXEC_PROTOCOL);

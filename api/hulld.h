@@ -28,6 +28,7 @@ struct hulld {
 	struct http *http;
 	struct ingress_client *ingress;
 	struct logs *logs;
+	struct clock_watch *clock;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct loop_source *prune; /* the timer of idempotency.c */
 	struct machine *machines; /* a list, all there are (machine.h) */

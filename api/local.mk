@@ -6,10 +6,13 @@ libhull_api_a_SOURCES = \
 	api/agent.c api/agent.h \
 	api/agent_ready.c api/agent_ready.h \
 	api/blobs.c api/blobs.h \
+	api/clock.c api/clock.h \
 	api/exec.c api/exec.h \
 	api/exec_output.c api/exec_output.h \
 	api/exec_stream.c api/exec_stream.h \
 	api/going_down.c \
+	api/freeze.c api/freeze.h \
+	api/health.c api/health.h \
 	api/http.c api/http.h \
 	api/http_request.h \
 	api/http_route.c \
@@ -22,6 +25,7 @@ libhull_api_a_SOURCES = \
 	api/machine.c api/machine.h \
 	api/machine_http.c api/machine_http.h \
 	api/openapi.c \
+	api/order_call.c api/order_call.h \
 	api/problem.c api/problem.h \
 	api/process.c api/process.h \
 	api/routes.c \

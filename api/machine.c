@@ -1,6 +1,8 @@
 /* The states of a machine. See machine.h for the theory of operation. */
 #include "api/machine.h"
 
+#include "api/clock.h"
+#include "api/health.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
@@ -107,10 +109,13 @@ json_t *machine_dump(const struct machine *m)
 	cleanup_free char *created = format_time(record->created_at);
 	cleanup_free char *started = format_time(record->started_at);
 	cleanup_free char *stopped = format_time(record->stopped_at);
+	cleanup_free char *healthy_since = NULL;
+	struct health_view health;
 	struct machine_view view = {
 		.spec = m->spec,
 		.id = (char *)record->id,
 		.state = record->state,
+		.frozen = m->frozen,
 		.cause = record->cause_code[0] ? &cause : NULL,
 		.exit_status = record->exit_status >= 0 ? json_integer(record->exit_status) : NULL,
 		.pid = record->monitor.pid > 0 ? json_integer(record->monitor.pid) : NULL,
@@ -119,8 +124,16 @@ json_t *machine_dump(const struct machine *m)
 		.started_at = started,
 		.stopped_at = stopped,
 	};
-	json_t *dumped = json_dump(&machine_table, &view);
+	json_t *dumped;
 
+	if (m->spec.health) {
+		int64_t since_ms;
+
+		health_view(m, &health, &since_ms);
+		health.since = healthy_since = format_time(since_ms);
+		view.health = &health;
+	}
+	dumped = json_dump(&machine_table, &view);
 	json_decref(view.exit_status);
 	json_decref(view.pid);
 	return dumped;
@@ -149,6 +162,14 @@ void machine_commit(struct machine *m)
 		log_error_object(&err, m->record.name);
 	machine_tell_waiters(m);
 	logs_wake(m->hulld->logs, m->record.id);
+}
+
+/* Nothing is asked of it any more. */
+static void leave_alone(struct machine *m)
+{
+	health_stop(m);
+	clock_forget(m);
+	m->frozen = false;
 }
 
 static void disarm_restart(struct machine *m)
@@ -254,6 +275,7 @@ int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct p
 	if (r < 0)
 		return r;
 	disarm_restart(m);
+	leave_alone(m); /* the agent thaws it */
 	/* A second stop may only shorten the first. */
 	if (active && (!again || timeout_s < before.stop_timeout_s))
 		supervisor_stop(m);
@@ -275,6 +297,7 @@ void machine_is_up(struct machine *m)
 		return;
 	m->record.state = MACHINE_RUNNING;
 	machine_commit(m);
+	health_start(m);
 }
 
 /* Decides whether and when the machine starts again by itself. */
@@ -318,6 +341,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 	struct machine_record *record = &m->record;
 	bool asked = record->state == MACHINE_STOPPING, again = asked && record->restart_wanted && !m->deleting;
 
+	leave_alone(m);
 	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
 	snprintf(record->cause_code, sizeof(record->cause_code), "%s", end->code);
 	snprintf(record->cause_message, sizeof(record->cause_message), "%s", end->message);
@@ -349,6 +373,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 static void machine_free(struct machine *m)
 {
 	supervisor_release(m);
+	leave_alone(m);
 	loop_remove(m->restart);
 	json_done(&machine_spec_table, &m->spec);
 	machine_record_done(&m->record);

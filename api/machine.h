@@ -30,6 +30,8 @@
 #define CAUSE_CODE_MAX 32
 
 struct agent_call;
+struct health;
+struct order_call;
 struct waiter;
 
 struct machine {
@@ -47,6 +49,10 @@ struct machine {
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
 	bool attached;			  /* in this run: the workload waits for a client that executes it */
+
+	bool frozen; /* by what its agent said last */
+	struct order_call *clock; /* clock.c; being set */
+	struct health *health;	  /* health.c; NULL: nothing is checked, or it does not run */
 
 	struct loop_source *restart; /* the restart policy's timer */
 	struct waiter *waiters;	     /* machine_http.c */

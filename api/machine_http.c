@@ -156,6 +156,18 @@ struct machine *machine_http_find(struct hulld *hulld, struct request *req)
 	return NULL;
 }
 
+int machine_http_require_running(const struct machine *m, struct request *req)
+{
+	struct problem problem;
+
+	if (m->record.state == MACHINE_RUNNING)
+		return 0;
+	problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name, machine_state_names[m->record.state]);
+	problem_set_hint(&problem, "this is done in a machine that runs");
+	request_refuse(req, &problem);
+	return -ECANCELED;
+}
+
 /* Creating. */
 
 struct creation {

@@ -10,6 +10,9 @@ struct machine;
 /* The machine that the path names; NULL with the request refused. */
 struct machine *machine_http_find(struct hulld *hulld, struct request *req);
 
+/* 0; -ECANCELED with the request refused. */
+int machine_http_require_running(const struct machine *m, struct request *req);
+
 void machine_http_create(struct request *req, void *ctx);
 void machine_http_list(struct request *req, void *ctx);
 void machine_http_get(struct request *req, void *ctx);

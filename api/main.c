@@ -1,4 +1,5 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
+#include "api/clock.h"
 #include "api/exec.h"
 #include "api/hulld.h"
 #include "api/idempotency.h"
@@ -279,7 +280,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 		return error_set_errno(err, errno, "cannot make an event loop");
 	if (!(hulld->store = store_open(path, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
-		!(hulld->logs = logs_new(hulld, err)) || !(hulld->ingress = ingress_client_new(hulld, err)) ||
+		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
+		!(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &idempotency_keeper, hulld, err)) ||
 		idempotency_start(hulld, err) < 0)
 		return -err->errnum;
@@ -294,6 +296,7 @@ static void tear_down(struct hulld *hulld)
 	blobs_free(hulld->blobs);
 	machines_free(hulld);
 	logs_free(hulld->logs);
+	clock_watch_free(hulld->clock);
 	ingress_client_free(hulld->ingress);
 	store_close(hulld->store);
 	loop_free(hulld->loop);

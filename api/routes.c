@@ -1,5 +1,6 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
 #include "api/exec.h"
+#include "api/freeze.h"
 #include "api/hulld.h"
 #include "api/image.h"
 #include "api/machine_http.h"
@@ -72,6 +73,11 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("POST", "/v1/machines/{machine}/restart", "restartMachine", "Stop it, then start it."), .status = 200,
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
 		.handle = machine_http_restart},
+	{ROUTE("POST", "/v1/machines/{machine}/freeze", "freezeMachine",
+		"Make its programs stand still; answered when they do. No effect on a frozen one."),
+		.status = 200, .gives = &machine_table, .handle = freeze_http_freeze},
+	{ROUTE("POST", "/v1/machines/{machine}/thaw", "thawMachine", "Let its programs run on; no effect on one that is not frozen."),
+		.status = 200, .gives = &machine_table, .handle = freeze_http_thaw},
 	{ROUTE("GET", "/v1/machines/{machine}/wait", "waitForMachine", "Answers once it is in one of the states."),
 		.status = 200, .gives = &machine_table, .queries = wait_queries, .handle = machine_http_wait},
 	{ROUTE("GET", "/v1/machines/{machine}/logs", "getMachineLogs", "What it wrote, as text."), .status = 200,

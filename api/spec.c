@@ -80,6 +80,37 @@ static const struct json_field restart_fields[] = {
 };
 static const struct json_table restart_table = JSON_TABLE("Restart", struct restart_spec, restart_fields);
 
+#define HEALTH_SPEC_FIELDS                                                                                    \
+	HEALTH_CHECK_FIELDS,                                                                                          \
+	{"interval_s", JSON_FIELD_INT, offsetof(struct health_spec, interval_s), .def = 10, .min = 1, .max = 86400,     \
+		.help = "Seconds from the end of one check to the next."},                                              \
+	{"timeout_s", JSON_FIELD_INT, offsetof(struct health_spec, timeout_s), .def = 2, .min = 1, .max = 300,          \
+		.help = "Seconds that one check may take."},                                                            \
+	{"retries", JSON_FIELD_INT, offsetof(struct health_spec, retries), .def = 3, .min = 1, .max = 1000,             \
+		.help = "Checks in a row that have to fail until it is unhealthy."}
+
+static const struct json_field health_spec_fields[] = {HEALTH_SPEC_FIELDS};
+static const struct json_table health_spec_table = JSON_TABLE("HealthSpec", struct health_spec, health_spec_fields);
+
+const char *const health_state_names[] = {
+	[HEALTH_UNKNOWN] = "unknown",
+	[HEALTH_STARTING] = "starting",
+	[HEALTH_HEALTHY] = "healthy",
+	[HEALTH_UNHEALTHY] = "unhealthy",
+	NULL,
+};
+
+static const struct json_field health_fields[] = {
+	HEALTH_SPEC_FIELDS,
+	{"state", JSON_FIELD_ENUM, offsetof(struct health_view, state), .names = health_state_names, .read_only = true,
+		.help = "unknown: it does not run; starting: no check has succeeded yet."},
+	{"reason", JSON_FIELD_STRING, offsetof(struct health_view, reason), .read_only = true, .nullable = true,
+		.help = "Why the last check failed."},
+	{"since", JSON_FIELD_STRING, offsetof(struct health_view, since), .read_only = true, .nullable = true,
+		.help = "When it came into this state."},
+};
+static const struct json_table health_table = JSON_TABLE("Health", struct health_view, health_fields);
+
 /* The fields that MachineSpec and Machine share; offsets are the same in both, the spec being first in the view. */
 #define MACHINE_SPEC_FIELDS                                                                                   \
 	{"name", JSON_FIELD_STRING, offsetof(struct machine_spec, name), .max = NAME_MAX_BYTES, .check = name_check,   \
@@ -107,7 +138,11 @@ static const struct json_table restart_table = JSON_TABLE("Restart", struct rest
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
 	{"labels", JSON_FIELD_MAP, offsetof(struct machine_spec, labels), .help = "Free for clients."}
 
-static const struct json_field machine_spec_fields[] = {MACHINE_SPEC_FIELDS};
+static const struct json_field machine_spec_fields[] = {
+	MACHINE_SPEC_FIELDS,
+	{"health", JSON_FIELD_OPTIONAL, offsetof(struct machine_spec, health), .table = &health_spec_table,
+		.help = "What is asked, again and again, to know whether it works."},
+};
 const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct machine_spec, machine_spec_fields);
 
 static const struct json_field cause_fields[] = {
@@ -123,6 +158,9 @@ static const struct json_field machine_fields[] = {
 	MACHINE_SPEC_FIELDS,
 	{VIEW("id", JSON_FIELD_STRING, id), .read_only = true, .help = "m and 12 base32 characters."},
 	{VIEW("state", JSON_FIELD_ENUM, state), .names = machine_state_names, .read_only = true},
+	{VIEW("health", JSON_FIELD_OPTIONAL, health), .table = &health_table, .read_only = true,
+		.help = "What is asked to know whether it works, and what is known."},
+	{VIEW("frozen", JSON_FIELD_BOOL, frozen), .read_only = true, .help = "Its programs stand still, as they were told to."},
 	{VIEW("cause", JSON_FIELD_OPTIONAL, cause), .table = &cause_table, .read_only = true, .nullable = true,
 		.help = "Why the last run ended."},
 	{VIEW("exit_status", JSON_FIELD_ANY, exit_status), .read_only = true, .nullable = true,
@@ -234,6 +272,8 @@ int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib
 			(long long)spec->memory_mib, (unsigned long long)host_memory_mib);
 	if (spec->command.len && !spec->command.items[0][0])
 		return error_set_field(err, EINVAL, "command[0]", "must not be empty");
+	if (spec->health && health_check_check(&spec->health->check, err) < 0)
+		return error_in_field(err, "health");
 	for (size_t i = 0; i < spec->ports.len; i++)
 		for (size_t j = 0; j < i; j++)
 			if (ports_collide(&ports[i], &ports[j])) {

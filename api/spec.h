@@ -2,6 +2,7 @@
 #ifndef HULL_API_SPEC_H
 #define HULL_API_SPEC_H
 
+#include "common/health_check.h"
 #include "common/json.h"
 
 #define NAME_MAX_BYTES	 63
@@ -35,6 +36,12 @@ struct restart_spec {
 	int64_t max_retries; /* of failed runs in a row; 0: no limit */
 };
 
+struct health_spec {
+	struct health_check check;
+	int64_t interval_s, timeout_s; /* from the end of one check to the next; of one */
+	int64_t retries;	       /* failures in a row that make it unhealthy */
+};
+
 struct machine_spec {
 	char *name; /* NULL: to be made up */
 	char *image;
@@ -45,9 +52,20 @@ struct machine_spec {
 	struct json_array ports; /* of struct port_spec */
 	int network;		 /* enum network_kind */
 	struct restart_spec restart;
+	struct health_spec *health; /* NULL: nothing is checked */
 	json_t *labels;
 };
 extern const struct json_table machine_spec_table;
+
+enum health_state { HEALTH_UNKNOWN, HEALTH_STARTING, HEALTH_HEALTHY, HEALTH_UNHEALTHY };
+extern const char *const health_state_names[];
+
+/* What a client sees of a machine's health. The spec is first, as in a machine's view. */
+struct health_view {
+	struct health_spec spec;
+	int state; /* enum health_state */
+	char *reason, *since;
+};
 
 struct machine_cause {
 	char *code, *message;
@@ -56,8 +74,10 @@ struct machine_cause {
 /* What a client sees of a machine. The spec is first: both tables share its fields. */
 struct machine_view {
 	struct machine_spec spec;
+	struct health_view *health; /* in the place of the spec's */
 	char *id;
 	int state;
+	bool frozen;
 	struct machine_cause *cause;
 	json_t *exit_status, *pid; /* integers, or NULL */
 	int64_t restarts;

@@ -9,6 +9,8 @@
 
 #include "api/agent.h"
 #include "api/agent_ready.h"
+#include "api/clock.h"
+#include "api/health.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -594,6 +596,9 @@ void supervisor_adopt(struct machine *m)
 		ping(m);
 	} else if (m->record.state == MACHINE_STOPPING) {
 		supervisor_stop(m);
+	} else {
+		health_start(m);
+		clock_step(m); /* nobody told it what happened meanwhile */
 	}
 }
 

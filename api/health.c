@@ -1,0 +1,106 @@
+/* Whether a machine that runs does what it is for.
+ *
+ * Theory of operation. One timer, one call: the next check begins `interval_s` after the end of the one before. What a machine
+ * says of itself is one order's answer (HEALTH), or why there was none, which counts as not healthy; but a frozen machine is
+ * neither. It is memory only: a new hulld begins with `starting`. */
+#include "api/health.h"
+
+#include "api/machine.h"
+#include "api/order_call.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NS_PER_S 1000000000ull
+
+struct health {
+	struct machine *machine;
+	struct loop_source *timer;
+	struct order_call *call;
+	int state; /* enum health_state */
+	int64_t since_ms, failures; /* in a row */
+	char reason[ORDER_REASON_MAX + 1];
+};
+
+static void enter(struct health *health, int state)
+{
+	if (health->state == state)
+		return;
+	log_info("machine %s is %s%s%s", health->machine->record.name, health_state_names[state], health->reason[0] ? ": " : "",
+		health->reason);
+	health->state = state;
+	health->since_ms = now_ms();
+}
+
+static void on_answer(void *ctx, const struct order_answer *answer, const struct error *err)
+{
+	struct health *health = ctx;
+	const struct health_spec *spec = health->machine->spec.health;
+
+	health->call = NULL;
+	loop_timer_arm(health->timer, (uint64_t)spec->interval_s * NS_PER_S);
+	if (err && err->errnum == EBUSY) /* frozen */
+		return;
+	snprintf(health->reason, sizeof(health->reason), "%.*s", ORDER_REASON_MAX, err ? err->message : answer->reason ? answer->reason : "");
+	if (answer && answer->healthy) {
+		health->failures = 0;
+		health->reason[0] = '\0';
+		enter(health, HEALTH_HEALTHY);
+	} else if (++health->failures >= spec->retries) {
+		enter(health, HEALTH_UNHEALTHY);
+	}
+}
+
+static void on_due(void *ctx)
+{
+	struct health *health = ctx;
+	struct machine *m = health->machine;
+	struct order order = {.verb = ORDER_HEALTH, .health = &m->spec.health->check};
+	char vsock[512];
+
+	health->call = order_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), &order,
+		(unsigned)m->spec.health->timeout_s * 1000, on_answer, health);
+}
+
+void health_start(struct machine *m)
+{
+	struct health *health;
+
+	health_stop(m);
+	if (!m->spec.health)
+		return;
+	health = calloc(1, sizeof(*health));
+	if (!health)
+		abort();
+	*health = (struct health){.machine = m, .state = HEALTH_STARTING, .since_ms = now_ms()};
+	health->timer = loop_add_timer(m->hulld->loop, on_due, health);
+	if (!health->timer)
+		abort();
+	loop_timer_arm(health->timer, 0);
+	m->health = health;
+}
+
+void health_stop(struct machine *m)
+{
+	if (!m->health)
+		return;
+	order_cancel(m->health->call);
+	loop_remove(m->health->timer);
+	free(m->health);
+	m->health = NULL;
+}
+
+void health_view(const struct machine *m, struct health_view *ret, int64_t *ret_since_ms)
+{
+	const struct health *health = m->health;
+
+	*ret = (struct health_view){.spec = *m->spec.health, .state = HEALTH_UNKNOWN};
+	*ret_since_ms = 0;
+	if (!health)
+		return;
+	ret->state = health->state;
+	ret->reason = health->reason[0] ? (char *)health->reason : NULL;
+	*ret_since_ms = health->since_ms;
+}

@@ -1,0 +1,18 @@
+/* Whether a machine that runs does what it is for: its spec's health check, again and again. */
+#ifndef HULL_API_HEALTH_H
+#define HULL_API_HEALTH_H
+
+#include "api/spec.h"
+
+struct machine;
+struct health;
+
+/* Begins anew, as `starting`; nothing for a machine without a check. Allocation failure aborts. Loop thread, as everything here. */
+void health_start(struct machine *m);
+/* It runs no more. */
+void health_stop(struct machine *m);
+
+/* As the API shows it, with what is borrowed from both; since_ms 0: nothing is known. */
+void health_view(const struct machine *m, struct health_view *ret, int64_t *ret_since_ms);
+
+#endif
