@@ -4,6 +4,7 @@ libhull_cli_a_SOURCES = \
 	cli/args.c cli/args.h \
 	cli/archive.c cli/archive.h \
 	cli/failure.c cli/failure.h \
+	cli/health.c \
 	cli/help.c \
 	cli/output.c cli/output.h \
 	cli/recipe.c cli/recipe.h \

@@ -126,6 +126,10 @@ static void add_row(struct table *table, const json_t *machine)
 	table_add(table, "%s", json_text(machine, "image"));
 	if (json_is_integer(status) && has_ended(machine))
 		table_add(table, "%s (%lld)", json_text(machine, "state"), (long long)json_integer_value(status));
+	else if (json_is_true(json_object_get(machine, "frozen")))
+		table_add(table, "%s (frozen)", json_text(machine, "state"));
+	else if (strcmp(json_text(machine, "state"), "running") == 0 && json_object_get(machine, "health"))
+		table_add(table, "running (%s)", json_text(json_object_get(machine, "health"), "state"));
 	else
 		table_add(table, "%s", json_text(machine, "state"));
 	table_add(table, "%s", ports);
@@ -267,10 +271,16 @@ int machine_restart_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, restart_one);
 }
 
+static int post(struct client *client, const char *machine, const char *verb, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, verb);
+
+	return client_call(client, "POST", path, NULL, NULL, fail);
+}
+
 static int kill_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", machine, "/kill");
-	int r = client_call(client, "POST", path, NULL, NULL, fail);
+	int r = post(client, machine, "/kill", fail);
 
 	(void)args;
 	return r < 0 ? r : wait_for_end(client, machine, fail);
@@ -279,6 +289,28 @@ static int kill_one(struct client *client, const char *machine, const struct arg
 int machine_kill_run(const struct args *args, struct failure *fail)
 {
 	return for_each(args, fail, kill_one);
+}
+
+static int freeze_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	(void)args;
+	return post(client, machine, "/freeze", fail);
+}
+
+int machine_freeze_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, freeze_one);
+}
+
+static int thaw_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+{
+	(void)args;
+	return post(client, machine, "/thaw", fail);
+}
+
+int machine_thaw_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, thaw_one);
 }
 
 static int remove_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)

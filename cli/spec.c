@@ -271,7 +271,8 @@ static int build(const struct args *args, const add_fn *parts, json_t **ret, str
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
-		add_image, add_place, add_user, add_size, add_env, add_ports, add_restart, add_labels, add_command, NULL};
+		add_image, add_place, add_user, add_size, add_env, add_ports, add_restart, spec_add_health,
+		add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);
 }

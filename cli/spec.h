@@ -13,6 +13,9 @@ int spec_from_args(const struct args *args, json_t **ret, struct failure *fail);
 /* The same for an ExecSpec, of what `hull exec` and `hull run` have in common. */
 int exec_spec_from_args(const struct args *args, json_t **ret, struct failure *fail);
 
+/* health.c: adds what --health-… say, when they do. 0 or -errno with `fail` set. */
+int spec_add_health(const struct args *args, json_t *spec, struct failure *fail);
+
 /* "KEY=VALUE" into `map`. `field` is the option, for the refusal. */
 int spec_add_pair(json_t *map, const char *field, const char *pair, struct failure *fail);
 

@@ -13,6 +13,7 @@ FUZZ_TARGETS = tests/fuzz/boot tests/fuzz/http tests/fuzz/mmds tests/fuzz/virtio
 FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pci
 FUZZ_TARGETS += tests/fuzz/gdb tests/fuzz/net_control
 FUZZ_TARGETS += tests/fuzz/exec tests/fuzz/exec_host
+FUZZ_TARGETS += tests/fuzz/order tests/fuzz/order_host
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -75,3 +76,13 @@ tests_fuzz_exec_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 tests_fuzz_exec_host_SOURCES = tests/fuzz/exec_host.c $(FUZZ_MAIN)
 tests_fuzz_exec_host_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_exec_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)
+
+# Nor here, and nothing is connected to or carried out.
+tests_fuzz_order_SOURCES = tests/fuzz/order.c $(FUZZ_MAIN)
+tests_fuzz_order_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=process_spawn -Wl,--wrap=kill -Wl,--wrap=order_carry_out \
+	-Wl,--wrap=dial_new -Wl,--wrap=dial_cancel
+tests_fuzz_order_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
+
+tests_fuzz_order_host_SOURCES = tests/fuzz/order_host.c $(FUZZ_MAIN)
+tests_fuzz_order_host_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_order_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)

@@ -25,9 +25,8 @@ WINDOW = 65536
 TOP = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def hulld(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hulld")
+def start_alone(folder):
+    """A hulld whose machines are this host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = "%s:%d" % probe.getsockname()
@@ -36,7 +35,7 @@ def hulld(tmp_path_factory):
     (folder / "token").write_text("0123456789abcdef\n")
     alone = folder / "agent-alone"
     subprocess.run(["cc", "-D_GNU_SOURCE", "-I", TOP, "-o", alone, TOP / "tests/system/agent_alone.c", BUILD / "libhull-guest.a",
-                    BUILD / "libhull-common.a", "-ljansson"], check=True)
+                    BUILD / "libhull-common.a", "-ljansson", "-Wl,--wrap=order_carry_out"], check=True)
     daemon.options["--vmm"] = alone
     for name in ("kernel", "initrd"):
         (folder / name).touch()
@@ -44,6 +43,12 @@ def hulld(tmp_path_factory):
     daemon.listen = f"http://{listen}"
     daemon.start()
     daemon.image("any", make_erofs(folder))
+    return daemon
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    daemon = start_alone(tmp_path_factory.mktemp("hulld"))
     yield daemon
     daemon.stop()
 

@@ -16,6 +16,11 @@ static const struct option_def options[] = {
 	{'e', "env", "KEY=VALUE", "environment"},
 	{0, "restart", "POLICY", "restart"},
 	{'d', "detach", NULL, "flag"},
+	{0, "health-http", "PORT[/PATH]", ""},
+	{0, "health-tcp", "PORT", ""},
+	{0, "health-cmd", "COMMAND", ""},
+	{0, "health-interval", "S", ""},
+	{0, "health-retries", "N", ""},
 	{0},
 };
 
@@ -113,6 +118,36 @@ static void a_spec_says_what_the_options_said(void **state)
 	BAD("-m", "12x");
 	BAD("-e", "=x");
 	BAD("--restart", "always:3");
+	BAD("--health-http", "/up");
+	BAD("--health-http", "80up");
+	BAD("--health-tcp", "65536");
+	BAD("--health-tcp", "-1");
+	BAD("--health-interval", "1");
+	BAD("--health-retries", "0");
+}
+
+static void a_check_is_made_of_options(void **state)
+{
+	struct failure fail;
+	struct args args;
+	json_t *spec;
+	char *text;
+
+	(void)state;
+#define GOOD(option, value, health)                                                                           \
+	do {                                                                                                  \
+		assert_int_equal(PARSE(&args, &fail, "run", "img", "--health-retries", "5", option, value), 0); \
+		assert_int_equal(spec_from_args(&args, &spec, &fail), 0);                                      \
+		text = json_dumps(json_object_get(spec, "health"), JSON_COMPACT | JSON_SORT_KEYS);             \
+		assert_string_equal(text, health);                                                             \
+		free(text);                                                                                    \
+		json_decref(spec);                                                                             \
+		args_done(&args);                                                                              \
+	} while (0)
+	GOOD("--health-http", "80/up?x", "{\"http\":{\"path\":\"/up?x\",\"port\":80},\"retries\":5}");
+	GOOD("--health-http", "80", "{\"http\":{\"port\":80},\"retries\":5}");
+	GOOD("--health-tcp", "5432", "{\"retries\":5,\"tcp\":{\"port\":5432}}");
+	GOOD("--health-cmd", "test -e /up", "{\"exec\":{\"command\":[\"/bin/sh\",\"-c\",\"test -e /up\"]},\"retries\":5}");
 }
 
 static void columns_are_as_wide_as_their_widest_cell(void **state)
@@ -154,6 +189,7 @@ int main(void)
 		cmocka_unit_test(options_stand_anywhere_and_take_values_both_ways),
 		cmocka_unit_test(mistakes_are_refused_with_the_nearest_name),
 		cmocka_unit_test(a_spec_says_what_the_options_said),
+		cmocka_unit_test(a_check_is_made_of_options),
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
 		cmocka_unit_test(ages_and_sizes_are_rounded_down_to_one_unit),
 	};

@@ -1,0 +1,117 @@
+"""Health, freeze and thaw, as hulld has them. The agent is real; the machine is this host, so that none has to boot
+(test_orders_kvm.py has one that does)."""
+import os
+import socket
+import time
+
+import pytest
+
+from hulld_fixtures import wait_until
+from test_exec import execute, finished, hull, ran, start_alone
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    daemon = start_alone(tmp_path_factory.mktemp("hulld"))
+    yield daemon
+    daemon.stop()
+
+
+def run(hulld, name, **spec):
+    answer = hulld.post("/v1/machines", {"name": name, "image": "any", "command": ["any"], "network": "none", "disk_mib": 16, **spec})
+    assert answer.status == 201, answer
+    hulld.post(f"/v1/machines/{name}/start")
+    assert hulld.wait(name, "running,failed")["state"] == "running", hulld.machine(name)
+
+
+def health(hulld, name, state):
+    """What is said of it once it is in that state."""
+    return wait_until(lambda: (seen := hulld.machine(name)["health"])["state"] == state and seen, f"{name} is {state}")
+
+
+def test_health_follows_what_the_check_finds(hulld):
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    run(hulld, "well", health={"tcp": {"port": port}, "interval_s": 1, "retries": 2})
+    seen = health(hulld, "well", "healthy")
+    assert seen["tcp"] == {"port": port} and seen["timeout_s"] == 2 and seen["reason"] is None, seen
+    assert "running (healthy)" in finished(hull(hulld, "ps"))[0].decode()
+    listener.close()
+    ill = health(hulld, "well", "unhealthy")
+    assert ill["reason"] == f"port {port}: Connection refused" and ill["since"] > seen["since"], ill
+    hulld.restart()  # which begins anew
+    assert health(hulld, "well", "unhealthy")["since"] > ill["since"]
+    listener = socket.create_server(("127.0.0.1", port))
+    assert health(hulld, "well", "healthy")["reason"] is None
+    listener.close()
+    assert hulld.post("/v1/machines/well/kill").json["health"]["state"] == "unknown"
+    hulld.delete("/v1/machines/well")
+
+
+def test_a_check_is_a_program_too(hulld, tmp_path):
+    check = ["sh", "-c", f"echo $WHO; test -e {tmp_path}/up"]
+    run(hulld, "prog", health={"exec": {"command": check}, "interval_s": 1, "retries": 1})
+    assert health(hulld, "prog", "unhealthy")["reason"] == "exit status 1: image"
+    (tmp_path / "up").touch()
+    assert health(hulld, "prog", "healthy")["exec"] == {"command": check}
+    hulld.delete("/v1/machines/prog?force=1")
+
+
+def test_one_that_does_not_run_has_no_health(hulld):
+    spec = {"http": {"port": 80}}
+    seen = hulld.post("/v1/machines", {"name": "cold", "image": "any", "command": ["any"], "health": spec}).json["health"]
+    assert seen == {"http": {"port": 80, "path": "/"}, "interval_s": 10, "timeout_s": 2, "retries": 3, "state": "unknown",
+                    "reason": None, "since": None}
+    for verb in ("freeze", "thaw"):
+        answer = hulld.post(f"/v1/machines/cold/{verb}")
+        assert (answer.status, answer.json["code"], answer.json["detail"]) == (409, "wrong_state", "machine cold is created")
+        assert hulld.post(f"/v1/machines/nosuch/{verb}").json["code"] == "not_found"
+    hulld.delete("/v1/machines/cold")
+
+
+@pytest.mark.parametrize("spec,code,field,detail", [
+    ({}, "invalid_field", "health", "must have one of http, tcp and exec"),
+    ({"tcp": {"port": 1}, "http": {"port": 1}}, "invalid_field", "health", "must have one of http, tcp and exec"),
+    ({"tcp": {}}, "missing_field", "health.tcp.port", "is required"),
+    ({"tcp": {"port": 65536}}, "invalid_field", "health.tcp.port", "must be 1 to 65535"),
+    ({"http": {"port": 80, "path": "up"}}, "invalid_field", "health.http.path", "must begin with /"),
+    ({"http": {"port": 80, "path": "/a b"}}, "invalid_field", "health.http.path", "without spaces"),
+    ({"http": {"port": 80, "paths": "/"}}, "unknown_field", "health.http.paths", "unknown field"),
+    ({"exec": {"command": []}}, "invalid_field", "health.exec.command", "must not be empty"),
+    ({"exec": {"command": [""]}}, "invalid_field", "health.exec.command[0]", "must not be empty"),
+    ({"tcp": {"port": 1}, "interval_s": 0}, "invalid_field", "health.interval_s", "must be 1 to 86400"),
+    ({"tcp": {"port": 1}, "timeout_s": 301}, "invalid_field", "health.timeout_s", "must be 1 to 300"),
+    ({"tcp": {"port": 1}, "retries": 0}, "invalid_field", "health.retries", "must be 1 to 1000"),
+    ({"tcp": {"port": 1}, "state": "healthy"}, "unknown_field", "health.state", "unknown field"),
+])
+def test_a_check_that_is_none_is_refused(hulld, spec, code, field, detail):
+    answer = hulld.post("/v1/machines", {"name": "no", "image": "any", "health": spec})
+    assert (answer.status, answer.json["code"], answer.json.get("field")) == (400, code, field), answer
+    assert detail in answer.json["detail"], answer
+
+
+def test_frozen_programs_are_not_joined_by_others(hulld):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        run(hulld, "ice", health={"tcp": {"port": listener.getsockname()[1]}, "interval_s": 1, "retries": 1})
+        health(hulld, "ice", "healthy")
+        for verb, frozen in (("freeze", True), ("freeze", True), ("thaw", False), ("thaw", False), ("freeze", True)):
+            answer = hulld.post(f"/v1/machines/ice/{verb}")
+            assert (answer.status, answer.json["frozen"]) == (200, frozen), answer
+    answer = execute(hulld, "ice", "true")
+    assert (answer.status, answer.json["code"], answer.json["detail"]) == (409, "wrong_state",
+                                                                          "machine ice: its programs are frozen: thaw it first")
+    # A new hulld hears so; and it is neither well nor ill meanwhile.
+    hulld.restart()
+    wait_until(lambda: hulld.machine("ice")["frozen"], "it is known to be frozen")
+    assert finished(hull(hulld, "ps"))[0].decode().count("running (frozen)") == 1
+    assert hulld.machine("ice")["health"]["state"] == "starting"
+    assert finished(hull(hulld, "thaw", "ice"))[::2] == (b"ice\n", 0)
+    ran(execute(hulld, "ice", "true"))
+    health(hulld, "ice", "unhealthy")
+    assert finished(hull(hulld, "freeze", "ice"))[::2] == (b"ice\n", 0)
+    # It thaws to be stopped.
+    hulld.post("/v1/machines/ice/stop")
+    assert hulld.wait("ice", "stopped")["frozen"] is False
+    hulld.delete("/v1/machines/ice")
