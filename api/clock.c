@@ -1,7 +1,7 @@
 /* The wall clocks of machines that run.
  *
- * Theory of operation. A guest's clock counts on by the processor's; it knows nothing of a host that slept, or whose clock was set.
- * A timer that never comes due tells: it is cancelled whenever CLOCK_REALTIME jumps, which it also does after a suspend
+ * Theory of operation. A guest's clock counts on by the processor's; it knows nothing of a host that slept, or whose clock was
+ * set. A timer that never comes due tells: it is cancelled whenever CLOCK_REALTIME jumps, which it also does after a suspend
  * (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET). Then each machine gets an order, and looks at the host's clock by KVM. */
 #include "api/clock.h"
 

@@ -1,6 +1,8 @@
-/* Freezing machines' programs, and thawing them, over HTTP. A client that leaves before the answer undoes a freeze. */
+/* Freezing machines' programs, and thawing them, over HTTP. A client that leaves before the answer has it undone, unless it is
+ * done already: the machine is asked. */
 #include "api/freeze.h"
 
+#include "api/clock.h"
 #include "api/hulld.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
@@ -23,7 +25,11 @@ static void on_gone(void *ctx)
 {
 	struct freezing *freezing = ctx;
 
+	struct machine *m = machine_find(freezing->hulld, freezing->id);
+
 	order_cancel(freezing->call);
+	if (m && m->record.state == MACHINE_RUNNING)
+		clock_step(m);
 	free(freezing);
 }
 

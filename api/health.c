@@ -43,7 +43,8 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 	loop_timer_arm(health->timer, (uint64_t)spec->interval_s * NS_PER_S);
 	if (err && err->errnum == EBUSY) /* frozen */
 		return;
-	snprintf(health->reason, sizeof(health->reason), "%.*s", ORDER_REASON_MAX, err ? err->message : answer->reason ? answer->reason : "");
+	snprintf(health->reason, sizeof(health->reason), "%.*s", ORDER_REASON_MAX,
+		err ? err->message : answer->reason ? answer->reason : "");
 	if (answer && answer->healthy) {
 		health->failures = 0;
 		health->reason[0] = '\0';

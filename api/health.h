@@ -7,7 +7,8 @@
 struct machine;
 struct health;
 
-/* Begins anew, as `starting`; nothing for a machine without a check. Allocation failure aborts. Loop thread, as everything here. */
+/* Begins anew, as `starting`; nothing for a machine without a check. Allocation failure aborts. Loop thread, as everything
+ * here. */
 void health_start(struct machine *m);
 /* It runs no more. */
 void health_stop(struct machine *m);

@@ -162,7 +162,7 @@ struct order_call *order_call(struct loop *loop, const char *vsock_path, const s
 		abort();
 	*call = (struct order_call){.loop = loop, .fd = -1, .fn = fn, .ctx = ctx};
 	frame_reader_init(&call->reader, HULL_FRAME_MAX);
-	buf_init(&call->spec, HULL_SPEC_MAX);
+	buf_init(&call->spec, 2 * HULL_SPEC_MAX);
 	call->deadline = loop_add_timer(loop, on_deadline, call);
 	/* One deadline over all: the opening's own is never earlier. */
 	call->opening = agent_open(loop, vsock_path, HULL_AGENT_ORDER, timeout_ms, timeout_ms + GRACE_MS, on_opened, call);

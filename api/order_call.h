@@ -8,12 +8,12 @@
 
 struct order_call;
 
-/* `answer` and `err` NULL, or `err` says why there is none: the machine's refusal, or -ETIMEDOUT, -EPROTO, … of the way there; its
- * message holds printable ASCII only. The call is over and freed. */
+/* `answer` and `err` NULL, or `err` says why there is none: the machine's refusal, or ETIMEDOUT, EPROTO, … of the way there;
+ * its message holds printable ASCII only. The call is over and freed. */
 typedef void (*order_fn)(void *ctx, const struct order_answer *answer, const struct error *err);
 
-/* `order` is not needed afterwards. The machine gives it up after `timeout_ms`; one that does not answer at all is left a little
- * later. `fn` is always called later, unless it is cancelled. Allocation failure aborts. */
+/* `order` is not needed afterwards. The machine gives it up after `timeout_ms`; one that does not answer at all is left a
+ * little later. `fn` is always called later, unless it is cancelled. Allocation failure aborts. */
 struct order_call *order_call(struct loop *loop, const char *vsock_path, const struct order *order, unsigned timeout_ms,
 	order_fn fn, void *ctx);
 void order_cancel(struct order_call *call); /* NULL is fine */

@@ -1,11 +1,11 @@
 /* How it is found out whether what a machine is for works. */
 #include "common/health_check.h"
 
-#include "common/exec_spec.h"
-
 #include <errno.h>
+#include <string.h>
 
-#define PATH_BYTES_MAX 1024
+#define PATH_BYTES_MAX	  1024
+#define COMMAND_BYTES_MAX 65536 /* all of it: as JSON, whatever is in it, no more than an order can have */
 
 /* It becomes part of a request's first line. */
 static int check_path(const char *path, struct error *err)
@@ -32,19 +32,30 @@ static const struct json_field tcp_fields[] = {
 const struct json_table health_tcp_table = JSON_TABLE("HealthTcp", struct health_tcp, tcp_fields);
 
 static const struct json_field exec_fields[] = {
-	{"command", JSON_FIELD_STRINGS, offsetof(struct health_exec, command), .required = true, .min = 1, .max = 4096,
-		.item_max = EXEC_ARGUMENT_MAX, .help = "Program and arguments; it is run as the workload's user, in its folder."},
+	{"command", JSON_FIELD_STRINGS, offsetof(struct health_exec, command), .required = true, .min = 1,
+		.item_max = COMMAND_BYTES_MAX, .help = "Program and arguments; it is run as the workload's user, in its folder."},
 };
 const struct json_table health_exec_table = JSON_TABLE("HealthExec", struct health_exec, exec_fields);
 
 static const struct json_field check_fields[] = {HEALTH_CHECK_FIELDS};
 const struct json_table health_check_table = JSON_TABLE("HealthCheck", struct health_check, check_fields);
 
+static int check_command(const struct json_strings *command, struct error *err)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < command->len; i++)
+		bytes += strlen(command->items[i]) + 1;
+	if (!command->items[0][0])
+		return error_set_field(err, EINVAL, "exec.command[0]", "must not be empty");
+	if (bytes > COMMAND_BYTES_MAX)
+		return error_set_field(err, EINVAL, "exec.command", "must not have more than %d bytes", COMMAND_BYTES_MAX);
+	return 0;
+}
+
 int health_check_check(const struct health_check *check, struct error *err)
 {
 	if (!!check->http + !!check->tcp + !!check->exec != 1)
 		return error_set(err, EINVAL, "must have one of http, tcp and exec");
-	if (check->exec && !check->exec->command.items[0][0])
-		return error_set_field(err, EINVAL, "exec.command[0]", "must not be empty");
-	return 0;
+	return check->exec ? check_command(&check->exec->command, err) : 0;
 }

@@ -1,8 +1,8 @@
 /* Freezing cgroups (Linux, Documentation/admin-guide/cgroup-v2.rst: cgroup.freeze, cgroup.events).
  *
- * Theory of operation. All that the machine's user runs is below the folders here; hull-init and its errands are not. The kernel
- * freezes in its own time and says so in cgroup.events, whose poll() has EPOLLPRI after each change. `waits` is of the first folder
- * that does not stand still yet. */
+ * Theory of operation. All that the machine's user runs is below the folders here; hull-init and its errands are not. The
+ * kernel freezes in its own time and says so in cgroup.events, whose poll() has EPOLLPRI after each change. `waits` is of the
+ * first folder that does not stand still yet. */
 #include "guest-kernel/freezer.h"
 
 #include "common/checked.h"
@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *const folders[] = {"/sys/fs/cgroup/hull.workload", "/sys/fs/cgroup/hull.exec"};
 
@@ -32,7 +33,14 @@ static int open_in(const char *folder, const char *name, int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
-/* 0, also where nothing ever ran, so that there is no such cgroup; -errno. */
+/* Where nothing ever ran there is no such cgroup yet; what comes into it is to stand still, too. */
+static void make(const char *folder)
+{
+	if (access("/sys/fs/cgroup/cgroup.procs", W_OK) == 0)
+		mkdir(folder, 0755);
+}
+
+/* 0, also where the kernel has no cgroups; -errno. */
 static int set(const char *folder, const char *value)
 {
 	cleanup_close int fd = open_in(folder, "cgroup.freeze", O_WRONLY);
@@ -101,8 +109,10 @@ int freezer_freeze(struct freezer *freezer, struct error *err)
 	int r = 0;
 
 	if (freezer->state == THAWED)
-		for (size_t i = 0; i < ARRAY_SIZE(folders) && r == 0; i++)
+		for (size_t i = 0; i < ARRAY_SIZE(folders) && r == 0; i++) {
+			make(folders[i]);
 			r = set(folders[i], "1");
+		}
 	if (r < 0) {
 		freezer_thaw(freezer);
 		return error_set_errno(err, -r, "the kernel does not freeze");

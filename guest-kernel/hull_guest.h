@@ -70,7 +70,7 @@ struct hull_agent_reply {
  *
  * A client that ends its side before, or sends more, has gone: what was begun is ended, and undone. */
 #define HULL_FRAME_MAX	 65536u	    /* bytes of payload, */
-#define HULL_SPEC_MAX	 (1u << 20) /* but of an EXEC's SPEC */
+#define HULL_SPEC_MAX	 (1u << 20) /* but of a SPEC */
 #define HULL_EXEC_WINDOW 65536u
 
 enum hull_frame_type {

@@ -44,14 +44,25 @@ static int set_up(int fd, const char *interface, bool up, struct error *err)
 	return 0;
 }
 
-static int set_mac(int fd, const struct guest_network *network, struct error *err)
+static int set_mac(int fd, const char *interface, const uint8_t mac[MAC_BYTES], struct error *err)
 {
 	struct ifreq request = {.ifr_hwaddr.sa_family = ARPHRD_ETHER};
 
-	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", network->interface);
-	mac_parse(network->mac, (uint8_t *)request.ifr_hwaddr.sa_data, NULL); /* which has been checked */
+	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
+	memcpy(request.ifr_hwaddr.sa_data, mac, MAC_BYTES);
 	if (ioctl(fd, SIOCSIFHWADDR, &request) < 0)
-		return error_set_errno(err, errno, "give %s the link address %s", network->interface, network->mac);
+		return error_set_errno(err, errno, "give %s another link address", interface);
+	return 0;
+}
+
+static int get_mac(int fd, const char *interface, uint8_t ret[MAC_BYTES], struct error *err)
+{
+	struct ifreq request = {0};
+
+	snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
+	if (ioctl(fd, SIOCGIFHWADDR, &request) < 0)
+		return error_set_errno(err, errno, "interface %s", interface);
+	memcpy(ret, request.ifr_hwaddr.sa_data, MAC_BYTES);
 	return 0;
 }
 
@@ -103,8 +114,11 @@ static void set_sysctl(const char *path, const char *value)
 
 static int bring_up(int fd, const struct guest_network *network, struct error *err)
 {
-	int r = network->mac ? set_mac(fd, network, err) : 0;
+	uint8_t mac[MAC_BYTES];
+	int r = 0;
 
+	if (network->mac && mac_parse(network->mac, mac, NULL) == 0) /* as has been checked */
+		r = set_mac(fd, network->interface, mac, err);
 	if (r == 0)
 		r = add_address(fd, network, err);
 	if (r == 0)
@@ -141,7 +155,7 @@ int net_configure(const struct guest_config *config, struct error *err)
 	return r;
 }
 
-/* An interface that goes down loses its routes, and with no address those of the address; a link address is changed only then. */
+/* An interface that goes down loses its routes; only then may its link address change. */
 static int begin_again(int fd, const struct guest_network *network, struct error *err)
 {
 	int r = set_up(fd, network->interface, false, err);
@@ -154,15 +168,22 @@ static int begin_again(int fd, const struct guest_network *network, struct error
 int net_change(const struct guest_config *config, const struct guest_network *before, struct error *err)
 {
 	cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const char *interface = config->network->interface;
+	uint8_t mac[MAC_BYTES];
 	struct error ignored;
 	int r;
 
 	if (fd < 0)
 		return error_set_errno(err, errno, "open a socket");
+	r = get_mac(fd, interface, mac, err);
+	if (r < 0)
+		return r;
 	r = begin_again(fd, config->network, err);
 	if (r == 0)
-		return net_write_names(config, err);
-	if (before)
+		r = net_write_names(config, err);
+	if (r < 0 && set_up(fd, interface, false, &ignored) == 0)
+		set_mac(fd, interface, mac, &ignored);
+	if (r < 0 && before)
 		begin_again(fd, before, &ignored);
 	return r;
 }

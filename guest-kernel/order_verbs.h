@@ -5,8 +5,8 @@
 #include "common/order.h"
 #include "guest-kernel/config.h"
 
-/* CLOCK, RESEED, HOSTNAME or NETWORK, which order_check() has passed. `config` becomes as the machine now is; what of `order` goes
- * there is gone from it. 0, or -errno with `err` set. */
+/* CLOCK, RESEED, HOSTNAME or NETWORK, which order_check() has passed. `config` becomes as the machine now is, and `order` gets
+ * what was there before. 0, or -errno with `err` set. */
 int order_carry_out(struct order *order, struct guest_config *config, struct order_answer *ret, struct error *err);
 
 #endif

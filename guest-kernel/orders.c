@@ -304,7 +304,7 @@ int orders_serve(struct orders *orders, int fd, uint32_t timeout_ms)
 	if (!c)
 		return orders->n < ORDERS_MAX ? -ENOMEM : -EAGAIN;
 	*c = (struct conn){.orders = orders, .next = orders->list, .link = &orders->list, .fd = -1, .timeout_ms = timeout_ms};
-	frame_reader_init(&c->reader, HULL_FRAME_MAX);
+	frame_reader_init(&c->reader, HULL_SPEC_MAX);
 	if (c->next)
 		c->next->link = &c->next;
 	orders->list = c;

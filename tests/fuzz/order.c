@@ -1,8 +1,9 @@
-/* A hostile client of the agent, and a hostile program that a health check asks: whatever they say, in whatever pieces, the agent
- * keeps its bounds, answers once or not at all, and serves an honest client afterwards. Nothing is carried out, started or
- * connected to.
+/* A hostile client of the agent, and a hostile program that a health check asks: whatever they say, in whatever pieces, the
+ * agent keeps its bounds, answers once or not at all, and serves an honest client afterwards. Nothing is carried out, started
+ * or connected to.
  *
- *	byte 0: what becomes of a program  byte 1: bytes a piece  byte 2: bytes of  what an asked port says  then the client's stream */
+ *	byte 0: what becomes of a program  byte 1: bytes a piece  byte 2: so many bytes are what an asked port says
+ *	then those, and the client's stream */
 #include "tests/fuzz/fuzz.h"
 
 #include "common/exec_spec.h"

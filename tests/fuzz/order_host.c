@@ -1,5 +1,5 @@
-/* A hostile agent that answers an order: hulld understands it in bounded memory or refuses it, says of it only what can be shown
- * to anybody, and in pieces it means the same.
+/* A hostile agent that answers an order: hulld understands it in bounded memory or refuses it, says of it only what can be
+ * shown to anybody, and in pieces it means the same.
  *
  *	the agent's stream, after its reply */
 #include "tests/fuzz/fuzz.h"

@@ -81,6 +81,7 @@ def test_one_that_does_not_run_has_no_health(hulld):
     ({"http": {"port": 80, "paths": "/"}}, "unknown_field", "health.http.paths", "unknown field"),
     ({"exec": {"command": []}}, "invalid_field", "health.exec.command", "must not be empty"),
     ({"exec": {"command": [""]}}, "invalid_field", "health.exec.command[0]", "must not be empty"),
+    ({"exec": {"command": ["x" * 40000, "x" * 40000]}}, "invalid_field", "health.exec.command", "must not have more than 65536 bytes"),
     ({"tcp": {"port": 1}, "interval_s": 0}, "invalid_field", "health.interval_s", "must be 1 to 86400"),
     ({"tcp": {"port": 1}, "timeout_s": 301}, "invalid_field", "health.timeout_s", "must be 1 to 300"),
     ({"tcp": {"port": 1}, "retries": 0}, "invalid_field", "health.retries", "must be 1 to 1000"),

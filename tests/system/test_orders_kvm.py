@@ -129,7 +129,10 @@ def test_the_clock_follows_the_hosts(hulld, box):
     hulld.restart()  # which does not know what has happened to the host
     wait_until(lambda: is_right(hulld, box), "it follows a new hulld", BOOT)
     skew(hulld, box)
-    time.clock_settime(time.CLOCK_REALTIME, time.time())  # a jump of nothing is one
+    try:
+        time.clock_settime(time.CLOCK_REALTIME, time.time())  # a jump of nothing is one
+    except PermissionError:
+        pytest.skip("the host's clock may not be set here")
     wait_until(lambda: is_right(hulld, box), "it follows a host whose clock was set", BOOT)
 
 
@@ -152,7 +155,7 @@ def test_a_machine_gets_another_address_or_keeps_its_own(hulld, box):
 
     before = seen()
     assert before[0] == "10.0.2.15/24"
-    kind, answer = network(gateway="192.168.7.1")
+    kind, answer = network(gateway="192.168.7.1", mac="02:00:00:00:07:07")
     assert (kind, answer["message"]) == (REFUSED, "default route by 192.168.7.1: Network is unreachable")
     assert seen() == before
     kind, answer = network(interface="eth9")
