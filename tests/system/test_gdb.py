@@ -11,7 +11,7 @@ from conftest import DEADLINE
 
 pytestmark = pytest.mark.kvm
 
-SYMBOLS = ["native_write_cr4", "linux_banner", "start_kernel"]
+SYMBOLS = ["native_write_cr4"]  # of code: a kernel may tell of no others
 # Changes CR4 over and over: the one instruction for that is where a hardware breakpoint is met on an emulated host, too.
 TOGGLE = r"""
 #include <sys/prctl.h>
@@ -54,7 +54,7 @@ def seen():
 
 @pytest.fixture
 def symbols(vmm, machine_config, seen):
-    """Addresses in the stock kernel, as a guest tells them (its file has none), and of the instruction that writes CR4."""
+    """Addresses in the kernel, as a guest tells them (its file has none), and of the instruction that writes CR4."""
     if not seen:
         machine = vmm(machine_config("grep -wE '%s' /proc/kallsyms; poweroff -f" % "|".join(SYMBOLS)))
         assert machine.wait() == 0
@@ -127,19 +127,19 @@ def test_gdb_stops_looks_steps_and_lets_go(vmm, machine_config, symbols, path):
     machine.wait_for("guest: up")
     place = writes_cr4(path, symbols)
     out = gdb(path, "info threads", "info registers cr0 cr3 efer gs_base cs mxcsr xmm0 st0", "p $cr0 & 1",
-              f"x/s {symbols['linux_banner']:#x}", f"hbreak *{place:#x}", "continue", f"printf \"at %d\\n\", $rip == {place:#x}",
+              f"hbreak *{place:#x}", "continue", f"printf \"at %d\\n\", $rip == {place:#x}",
               "p/x $cs", "x/2i $rip", "x/4xg $rsp", "stepi", f"printf \"gone %d\\n\", $rip > {place:#x} && $rip < {place:#x} + 8",
               "stepi", "set $old = $r15", "set $r15 = 0x123456789abcdef0", "p/x $r15", "set $r15 = $old",
               "p/x $mxcsr", "set $xmm0.v2_int64[0] = 0x1122334455667788", "p/x $xmm0.v2_int64[0]",
               "continue 3", f"printf \"again %d\\n\", $rip == {place:#x}", "info threads", "delete", "detach")
     assert len(re.findall(r"Thread \d \(vCPU [01]\)", out)) >= 4
-    for expected in ("= 1\n", "Linux version 6.12", "at 1\n", "gone 1\n", "= 0x123456789abcdef0\n", "again 1\n", "= 0x10\n", "= 0x1f80\n",
+    for expected in ("= 1\n", "at 1\n", "gone 1\n", "= 0x123456789abcdef0\n", "again 1\n", "= 0x10\n", "= 0x1f80\n",
                      "= 0x1122334455667788\n", "hit Breakpoint 1, ", "detached]"):
         assert expected in out, expected
     alive(machine)
     # Another may come after it, change memory, and end it.
-    out = gdb(path, f"set {{int}} {symbols['linux_banner']:#x} = 0x554e494c", f"x/s {symbols['linux_banner']:#x}", "kill")
-    assert '"LINUx version' in out
+    out = gdb(path, f"set {{int}} {symbols['native_write_cr4']:#x} = 0x554e494c", f"x/s {symbols['native_write_cr4']:#x}", "kill")
+    assert '"LINU' in out
     assert machine.wait() == 0
     assert machine.status == {"cause": "signal", "exit_status": None, "message": "the debugger killed it"}
 
