@@ -39,9 +39,11 @@ class Cpio:
 
 
 def module(folder, name):
-    """A kernel module's bytes, by its name, unpacked; none of one that is built in. (Walking the folder would take a minute over
-    9p.)"""
+    """A kernel module's bytes, by its name, unpacked; none of one that is built in, nor of any of a kernel that has no modules.
+    (Walking the folder would take a minute over 9p.)"""
     for order in folder.glob("*/modules.order"):
+        if not order.read_text():
+            return b""
         if f"/{name}.ko\n" in order.with_name("modules.builtin").read_text().replace("-", "_"):
             return b""
         for line in order.read_text().split():

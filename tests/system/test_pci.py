@@ -1,4 +1,5 @@
 """Virtio devices on a PCI bus: with messages for interrupts, more of them, and such as come and go while the guest runs."""
+import contextlib
 import json
 import os
 import signal
@@ -130,9 +131,11 @@ cpus_allowed_policy=split
 
 def queue_threads(api):
     """The names of the monitor's threads that work on queues."""
-    task = Path("/proc", str(api.process.pid), "task")
-    return sorted(name for name in ((thread / "comm").read_text().strip() for thread in task.iterdir())
-                  if name.split()[0] in ("blk", "net"))
+    names = []
+    for thread in Path("/proc", str(api.process.pid), "task").iterdir():
+        with contextlib.suppress(OSError):  # one that has ended meanwhile
+            names.append((thread / "comm").read_text().strip())
+    return sorted(name for name in names if name.split()[0] in ("blk", "net"))
 
 
 def interrupts_of(said, kind):
