@@ -1,15 +1,18 @@
 """Health, freeze and thaw, as hulld has them. The agent is real; the machine is this host, so that none has to boot
 (test_orders_kvm.py has one that does)."""
+import errno
 import os
 import socket
-import time
+import struct
+import threading
 
 import pytest
 
-from hulld_fixtures import wait_until
+from hulld_fixtures import DEADLINE, wait_until
 from test_exec import execute, finished, hull, ran, start_alone
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
+REFUSED, ANSWER = 17, 24
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,20 @@ def run(hulld, name, **spec):
 def health(hulld, name, state):
     """What is said of it once it is in that state."""
     return wait_until(lambda: (seen := hulld.machine(name)["health"])["state"] == state and seen, f"{name} is {state}")
+
+
+@pytest.fixture(scope="module")
+def liar(hulld):
+    """What listens in the place of a machine's agent."""
+    run(hulld, "liar")
+    path = hulld.run / "machines" / hulld.machine("liar")["id"] / "vsock.sock"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(DEADLINE)
+        listener.bind(str(path))
+        listener.listen()
+        yield listener
+    hulld.delete("/v1/machines/liar?force=1")
 
 
 def test_health_follows_what_the_check_finds(hulld):
@@ -69,6 +86,42 @@ def test_one_that_does_not_run_has_no_health(hulld):
         assert (answer.status, answer.json["code"], answer.json["detail"]) == (409, "wrong_state", "machine cold is created")
         assert hulld.post(f"/v1/machines/nosuch/{verb}").json["code"] == "not_found"
     hulld.delete("/v1/machines/cold")
+
+
+def frame(kind, body):
+    return struct.pack("<IB3x", len(body), kind) + body
+
+
+def reply(status=0):
+    return b"HULL" + struct.pack("<I", status)
+
+
+@pytest.mark.parametrize("says,detail", [
+    (reply(errno.EPROTONOSUPPORT), "its agent is too old for that"),
+    (reply(errno.EAGAIN), "its agent has too much to do"),
+    (reply(), "its agent has gone"),
+    (reply() + frame(ANSWER, b'{"frozen": true')[:-1], "its agent has gone"),
+    (reply() + struct.pack("<IB3x", 65537, ANSWER), "its agent makes no sense"),
+    (reply() + frame(ANSWER, b"{}"), "its agent makes no sense"),
+    (reply() + frame(ANSWER, b'{"frozen": true, "reason": "%s"}' % (b"x" * 256)), "its agent makes no sense"),
+    (reply() + frame(18, b'{"frozen": true}'), "its agent makes no sense"),
+    (reply() + frame(REFUSED, b'{"errno": 0, "message": "fine"}'), "its agent makes no sense"),
+    (reply() + frame(REFUSED, b'{"errno": 5, "field": "x", "message": "a\\u001b[31mb\\nc\xc3\xbc"}'), "a?[31mb?c??"),
+])
+def test_a_hostile_agent_is_answered_for_in_one_line(hulld, liar, says, detail):
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(hulld.post("/v1/machines/liar/freeze")))
+    asking.start()
+    with liar.accept()[0] as client:
+        assert client.recv(100) == b"CONNECT 1024\n"
+        client.sendall(b"OK 1\n")
+        assert client.recv(12, socket.MSG_WAITALL)[:8] == b"HULL\1\0\x08\0"
+        client.sendall(says)
+        if says.startswith(reply()):
+            assert b'{"verb":"freeze"}' in client.recv(100)
+    asking.join()
+    assert (answers[0].status, answers[0].json["code"], answers[0].json["detail"]) == (409, "machine_failed", f"machine liar: {detail}")
+    assert hulld.machine("liar")["frozen"] is False
 
 
 @pytest.mark.parametrize("spec,code,field,detail", [

@@ -1,6 +1,7 @@
 """What the host tells a real machine to do (test_orders.py has what needs none): one machine, told everything."""
 import json
 import re
+import select
 import socket
 import struct
 import time
@@ -12,7 +13,7 @@ from test_exec import STDOUT, Stream, execute, ran
 
 pytestmark = pytest.mark.kvm
 BOOT = 180  # seconds: an emulated host boots slowly
-ORDER, SPEC, REFUSED, ANSWER = 8, 1, 17, 24
+EXEC, ORDER, SPEC, STARTED, REFUSED, ANSWER = 4, 8, 1, 16, 17, 24
 WORKLOAD = "trap 'exit 9' TERM; httpd -p 80 -h /srv; i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/count; usleep 20000; done"
 # Ends with what it has seen: of itself, of the workload, and of a program executed beside it.
 BEFORE_SNAPSHOT = """#!/bin/sh
@@ -54,20 +55,35 @@ def receive(sock, size):
     return data
 
 
+def call(hulld, name, verb):
+    """A connection to the agent, which has agreed."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(BOOT)
+    sock.connect(str(hulld.run / "machines" / hulld.machine(name)["id"] / "vsock.sock"))
+    sock.sendall(b"CONNECT 1024\n")
+    while receive(sock, 1) != b"\n":
+        pass
+    sock.sendall(b"HULL" + struct.pack("<HHI", 1, verb, 60000))
+    assert receive(sock, 8) == b"HULL\0\0\0\0"
+    return sock
+
+
+def send_spec(sock, spec):
+    body = json.dumps(spec).encode()
+    sock.sendall(struct.pack("<IB3x", len(body), SPEC) + body)
+
+
+def next_frame(sock):
+    size, kind = struct.unpack("<IB3x", receive(sock, 8))
+    return kind, receive(sock, size)
+
+
 def order(hulld, name, verb, **more):
     """The type of the frame that came back, and what it says."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(BOOT)
-        sock.connect(str(hulld.run / "machines" / hulld.machine(name)["id"] / "vsock.sock"))
-        sock.sendall(b"CONNECT 1024\n")
-        while receive(sock, 1) != b"\n":
-            pass
-        sock.sendall(b"HULL" + struct.pack("<HHI", 1, ORDER, 60000))
-        assert receive(sock, 8) == b"HULL\0\0\0\0"
-        body = json.dumps({"verb": verb, **more}).encode()
-        sock.sendall(struct.pack("<IB3x", len(body), SPEC) + body)
-        size, kind = struct.unpack("<IB3x", receive(sock, 8))
-        return kind, json.loads(receive(sock, size))
+    with call(hulld, name, ORDER) as sock:
+        send_spec(sock, {"verb": verb, **more})
+        kind, text = next_frame(sock)
+        return kind, json.loads(text)
 
 
 def shell(hulld, name, script):
@@ -97,14 +113,19 @@ def test_all_that_is_frozen_stands_still_until_it_is_thawed(hulld, box):
     beside = Stream(hulld, box, "sh", "-c", "while :; do echo x; usleep 20000; done").switch()
     assert beside.next()[0] == STDOUT
     assert hooked()[1] == 0
+    late = call(hulld, box, EXEC)
     assert hulld.post(f"/v1/machines/{box}/freeze").json["frozen"]
+    send_spec(late, {"command": ["echo", "late"]})  # whose cgroup is frozen before it is in it
     seen = hooked()  # hooks run all the same
     assert seen[1] == 2 and hooked() == seen
+    assert select.select([late], [], [], 0)[0] == []
     assert order(hulld, box, "health", health={"tcp": {"port": 80}}) == (
         REFUSED, {"errno": 16, "field": "", "message": "the workload is frozen"})
     assert order(hulld, box, "freeze") == (ANSWER, {"frozen": True})
     assert not hulld.post(f"/v1/machines/{box}/thaw").json["frozen"]
     wait_until(lambda: hooked()[0] > seen[0], "the workload runs on", BOOT)
+    assert [next_frame(late)[0], next_frame(late)] == [STARTED, (STDOUT, b"late\n")]
+    late.close()
     beside.have = b""
     assert beside.next()[0] == STDOUT
     beside.sock.close()
