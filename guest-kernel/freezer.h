@@ -1,4 +1,4 @@
-/* Makes the workload, and what is executed beside it, stand still, and run on. */
+/* Makes all that the machine's user runs stand still, and run on. */
 #ifndef HULL_GUEST_FREEZER_H
 #define HULL_GUEST_FREEZER_H
 
