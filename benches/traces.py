@@ -1,5 +1,6 @@
 """A program of a host that counts instructions, from its exec until it is gone, and what the host's kernel traced meanwhile."""
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -45,9 +46,13 @@ def prepare_root(root):
     """The host's root comes from afar, and is asked anew at the beginning of each path: what is measured has one in memory."""
     root.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
-    for name in ("dev", "etc", "proc", "sys", "tmp", "usr"):
+    for name in ("dev", "proc", "sys", "tmp", "usr"):
         (root / name).mkdir()
         subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
+    (root / "etc").mkdir()
+    for name in ("group", "ld.so.cache", "localtime", "nsswitch.conf", "passwd"):  # the C library reads these of its own accord
+        if (Path("/etc") / name).exists():
+            shutil.copy(Path("/etc") / name, root / "etc")
     for name in ("bin", "lib", "lib64", "sbin"):
         (root / name).symlink_to(f"usr/{name}")
 
