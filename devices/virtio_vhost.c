@@ -493,7 +493,8 @@ static int check(const struct vhost *backend, uint16_t n_queues, const struct gm
 	if (backend->queues_max < n_queues)
 		return error_set(err, ENOTSUP, "the back-end works on %u queues, and %u are needed", backend->queues_max, n_queues);
 	if (backend->ops->needs_shared_memory && !gmem_is_shared(mem))
-		return error_set(err, ENOTSUP, "guest memory is this process's own: a back-end in another one cannot reach it");
+		return error_set(err, ENOTSUP, "guest memory is this process's own: it had to be of memory_kind shared, or such a device had to be there, when the "
+			"machine was started");
 	return 0;
 }
 

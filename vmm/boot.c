@@ -28,6 +28,8 @@
 
 #define LINUX_EARLY_BYTES (3 * MIB)
 
+#define STAT_BLOCK_BYTES 512 /* of st_blocks, whatever the file system */
+
 #define INITRD_ALIGNMENT  4096 /* Linux frees it by pages */
 #define ARCHIVE_ALIGNMENT 4    /* init/initramfs.c skips zero bytes up to here between archives */
 
@@ -96,6 +98,14 @@ int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, si
 	return read_whole(pread_full(src->fd, ret, len, offset), len, err);
 }
 
+/* Looking for the next hole can take longer than reading up to it: page by page in a memory file. */
+static bool has_holes(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) < 0 || st.st_blocks < st.st_size / STAT_BLOCK_BYTES;
+}
+
 /* Reads straight into guest memory, but for the file's holes: there it is zero already, and stays
  * unallocated. Bytes dealt with: less than `len` when the file ends before; or -errno. */
 static ssize_t read_sparse(int fd, uint8_t *host, uint64_t len, uint64_t offset)
@@ -103,6 +113,8 @@ static ssize_t read_sparse(int fd, uint8_t *host, uint64_t len, uint64_t offset)
 	uint64_t pos = 0, end;
 	ssize_t n;
 
+	if (!has_holes(fd))
+		return pread_full(fd, host, len, offset);
 	while (pos < len) {
 		off_t data = lseek(fd, (off_t)(offset + pos), SEEK_DATA), hole = -1;
 
@@ -126,9 +138,16 @@ static ssize_t read_sparse(int fd, uint8_t *host, uint64_t len, uint64_t offset)
 	return (ssize_t)len;
 }
 
-/* Of RAM that the guest writes to all over before it runs a program, and that the host so gives in pages of 2 MiB, whatever its
- * policy is for the rest: each page of 4 KiB is an exit when the guest first touches it, thousands for a boot. Where the host cannot
- * or will not, it stays as it was. MADV_COLLAPSE (Linux 6.1) wants to find a page in each 2 MiB, which a look at it leaves there. */
+/* Memory of this process's own is not in a file of its own, whose pages follow another policy. */
+static bool is_own(const struct gmem *mem)
+{
+	return gmem_next(mem, NULL)->fd < 0;
+}
+
+/* RAM that the guest writes to all over before it runs a program, and that the host so gives in pages of 2 MiB: each page of 4 KiB
+ * is an exit when the guest first touches it, thousands for a boot. Where the host cannot or will not, it stays as it was. Memory
+ * of this process's own comes so when it is touched, unless the host's policy is "never". For a memory file it mostly is that;
+ * MADV_COLLAPSE (Linux 6.1) does not ask for it, but wants to find a page in each 2 MiB, which a look at it leaves there. */
 static void use_large_pages(const struct gmem *mem, gpa_t begin, gpa_t end, gpa_t ram_end)
 {
 	volatile const uint8_t *host;
@@ -140,9 +159,9 @@ static void use_large_pages(const struct gmem *mem, gpa_t begin, gpa_t end, gpa_
 	host = begin < end ? gmem_span(mem, begin, end - begin) : NULL;
 	if (!host)
 		return;
-	for (gpa_t offset = 0; offset < end - begin; offset += LARGE_PAGE_BYTES)
+	for (gpa_t offset = 0; offset < end - begin && !is_own(mem); offset += LARGE_PAGE_BYTES)
 		(void)host[offset];
-	madvise((void *)host, end - begin, MADV_COLLAPSE);
+	madvise((void *)host, end - begin, is_own(mem) ? MADV_HUGEPAGE : MADV_COLLAPSE);
 }
 
 /* Linux takes its first memory from the top down, below the ramdisk that begins at `top`: 64 bytes for each page of 4 KiB there is,
@@ -172,7 +191,11 @@ int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa,
 	host = gmem_span(src->mem, gpa, size);
 	if (!host)
 		return error_set_field(err, EFAULT, BOOT_FIELD_KERNEL, "wants memory that is not there");
-	use_large_pages(src->mem, gpa, gpa + len, src->ram_end); /* len <= size: it fits */
+	/* Linux allocates from below itself, and from its bss, but not at once all of it: what is a wish only may say so. */
+	if (is_own(src->mem))
+		use_large_pages(src->mem, 0, gpa + size, src->ram_end);
+	else
+		use_large_pages(src->mem, gpa, gpa + len, src->ram_end); /* len <= size: it fits */
 	return read_whole(read_sparse(src->fd, host, len, offset), len, err);
 }
 

@@ -57,6 +57,19 @@ static int check_machine(const struct config_machine *machine, struct error *err
 	return r < 0 ? error_in_field(err, "machine-config") : 0;
 }
 
+bool config_shares_memory(const struct config *config)
+{
+	bool shares = config->filesystems.len > 0;
+
+	if (config->machine.memory_kind != CONFIG_MEMORY_AUTO)
+		return config->machine.memory_kind == CONFIG_MEMORY_SHARED;
+	for (size_t i = 0; i < config->drives.len && !shares; i++)
+		shares = config_drive(config, i)->socket;
+	for (size_t i = 0; i < config->nets.len && !shares; i++)
+		shares = config_net(config, i)->vhost_user_socket;
+	return shares;
+}
+
 /* `field` asks for a back-end that is to map the machine's memory. */
 static int check_vhost_user(const struct config *config, const char *field, struct error *err)
 {

@@ -20,7 +20,7 @@
 #define CONFIG_CID_MAX    INT64_C(0xfffffffe)
 
 enum config_huge_pages { CONFIG_HUGE_PAGES_NONE, CONFIG_HUGE_PAGES_TRANSPARENT, CONFIG_HUGE_PAGES_2M };
-enum config_memory_kind { CONFIG_MEMORY_SHARED, CONFIG_MEMORY_COW };
+enum config_memory_kind { CONFIG_MEMORY_AUTO, CONFIG_MEMORY_SHARED, CONFIG_MEMORY_COW };
 enum config_cache { CONFIG_CACHE_UNSAFE, CONFIG_CACHE_WRITEBACK };
 enum config_engine { CONFIG_ENGINE_SYNC, CONFIG_ENGINE_ASYNC };
 
@@ -191,6 +191,8 @@ bool config_net_has_mmds(const struct config *config, const struct config_net *n
 const struct config_drive *config_drive(const struct config *config, size_t index);
 const struct config_net *config_net(const struct config *config, size_t index);
 const struct config_filesystem *config_filesystem(const struct config *config, size_t index);
+/* Whether other processes can map the machine's memory: as memory_kind says, or because one of its devices needs it. */
+bool config_shares_memory(const struct config *config);
 /* Whether another process, or the kernel, moves its frames. */
 bool config_net_is_vhost(const struct config_net *net);
 /* The one of that id, or NULL. */

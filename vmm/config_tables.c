@@ -88,7 +88,7 @@ static const char *const huge_page_names[] = {
 	NULL,
 };
 static const char *const memory_kind_names[] = {
-	[CONFIG_MEMORY_SHARED] = "shared", [CONFIG_MEMORY_COW] = "cow", NULL};
+	[CONFIG_MEMORY_AUTO] = "auto", [CONFIG_MEMORY_SHARED] = "shared", [CONFIG_MEMORY_COW] = "cow", NULL};
 static const char *const cache_names[] = {
 	[CONFIG_CACHE_UNSAFE] = "Unsafe", [CONFIG_CACHE_WRITEBACK] = "Writeback", NULL};
 static const char *const engine_names[] = {
@@ -142,7 +142,8 @@ static const struct json_field machine_fields[] = {
 		.help = "the host pages behind the guest RAM"},
 	{"memory_kind", JSON_FIELD_ENUM, MACHINE(memory_kind), .nullable = true, .sparse = true,
 		.names = memory_kind_names,
-		.help = "shared: others may map it, as vhost-user does; cow: private to the monitor"},
+		.help = "shared: others may map it, as vhost-user does; cow: private to the monitor; auto: shared where a vhost-user "
+			"back-end is there from the start"},
 	{"cpu_template", JSON_FIELD_STRING, MACHINE(cpu_template), .nullable = true, .sparse = true,
 		.check = check_template},
 	{"gdb_socket_path", JSON_FIELD_STRING, MACHINE(gdb_socket_path), .nullable = true, .sparse = true, .min = 1,

@@ -143,7 +143,7 @@ static int make_memory(struct machine *machine, struct error *err)
 	const struct config_hotplug_memory *hotplug = machine->setup.config->hotplug_memory;
 	struct ram_config ram = {
 		.size_bytes = (uint64_t)config->mem_size_mib << 20,
-		.kind = config->memory_kind == CONFIG_MEMORY_COW ? RAM_COW : RAM_SHARED,
+		.kind = config_shares_memory(machine->setup.config) ? RAM_SHARED : RAM_COW,
 		.pages = pages[config->huge_pages],
 		.base_fd = -1,
 		.plug_bytes = hotplug ? (uint64_t)hotplug->total_size_mib << 20 : 0,

@@ -82,8 +82,8 @@ def test_paths_that_are_none(api):
 def test_kinds_of_memory(api):
     api.must("PATCH", "/machine-config", {"memory_kind": "cow"})
     assert api.must("GET", "/machine-config")["memory_kind"] == "cow"
-    api.refused("PATCH", "/machine-config", {"memory_kind": "private"}, "memory_kind: must be one of shared, cow")
-    api.must("PATCH", "/machine-config", {"memory_kind": "shared"})
+    api.refused("PATCH", "/machine-config", {"memory_kind": "private"}, "memory_kind: must be one of auto, shared, cow")
+    api.must("PATCH", "/machine-config", {"memory_kind": "auto"})
     assert "memory_kind" not in api.must("GET", "/machine-config")  # what is Hull's own is told where it was asked for
 
 

@@ -348,7 +348,14 @@ def test_a_disk_whose_back_end_dies(guest, storage, tmp_path_factory):
 def test_a_disk_comes_and_goes(guest, storage, overlay):
     top, _, content = overlay
     daemon = storage(qcow2(top))
-    api = guest(OBEDIENT, {}, PCI, BLK)
+    memory = {"vcpu_count": 1, "mem_size_mib": 128, "memory_kind": "shared"}
+    own = guest(OBEDIENT, {"/machine-config": {**memory, "memory_kind": "auto"}}, PCI, BLK)
+    descriptors = len(os.listdir(f"/proc/{own.process.pid}/fd"))
+    own.refused("PUT", "/drives/data", drive(daemon.socket), "guest memory is this process's own: it had to be of memory_kind shared")
+    assert len(os.listdir(f"/proc/{own.process.pid}/fd")) == descriptors
+    own.terminate()
+    own.wait()
+    api = guest(OBEDIENT, {"/machine-config": memory}, PCI, BLK)
     console = Obedient(api)
     deadline = time.monotonic() + DEADLINE
 

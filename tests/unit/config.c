@@ -317,8 +317,8 @@ static void test_sizes(void **state)
 
 static void test_kinds_of_memory(void **state)
 {
-	static const char *const given[] = {"\"shared\"", "\"cow\"", "null"};
-	static const int kinds[] = {CONFIG_MEMORY_SHARED, CONFIG_MEMORY_COW, CONFIG_MEMORY_SHARED};
+	static const char *const given[] = {"\"shared\"", "\"cow\"", "\"auto\"", "null"};
+	static const int kinds[] = {CONFIG_MEMORY_SHARED, CONFIG_MEMORY_COW, CONFIG_MEMORY_AUTO, CONFIG_MEMORY_AUTO};
 	struct config config;
 	struct error err;
 
@@ -331,13 +331,37 @@ static void test_kinds_of_memory(void **state)
 			given[i]);
 		assert_int_equal(parse(text, &config, &err), 0);
 		assert_int_equal(config.machine.memory_kind, kinds[i]);
+		assert_int_equal(config_shares_memory(&config), kinds[i] == CONFIG_MEMORY_SHARED);
 		config_done(&config);
 	}
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"memory_kind\":\"private\"}}",
-		"machine-config.memory_kind", "must be one of shared, cow");
+		"machine-config.memory_kind", "must be one of auto, shared, cow");
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":128,\"memory_kind\":\"cow\"},"
 		"\"drives\":[{\"drive_id\":\"a\",\"path_on_host\":\"/a\",\"is_root_device\":false,\"socket\":\"/s\"}]}",
 		"drives[0].socket", "private to the monitor: use shared");
+}
+
+static void test_what_shares_the_memory(void **state)
+{
+	static const char *const pieces[] = {
+		"\"drives\":[{\"drive_id\":\"a\",\"is_root_device\":false,\"path_on_host\":\"/a\"}]",
+		"\"network-interfaces\":[{\"iface_id\":\"a\",\"host_dev_name\":\"tap0\",\"vhost\":true}]",
+		"\"drives\":[{\"drive_id\":\"a\",\"is_root_device\":false,\"socket\":\"/s\"}]",
+		"\"network-interfaces\":[{\"iface_id\":\"a\",\"vhost_user_socket\":\"/s\"}]",
+		"\"filesystems\":[{\"fs_id\":\"a\",\"tag\":\"a\",\"socket\":\"/s\"}]",
+	};
+	struct config config;
+	struct error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+		char text[512];
+
+		snprintf(text, sizeof(text), "{" BOOT ",%s}", pieces[i]);
+		assert_int_equal(parse(text, &config, &err), 0);
+		assert_int_equal(config_shares_memory(&config), i >= 2); /* the kernel's vhost-net is no other process */
+		config_done(&config);
+	}
 }
 
 static void test_balloon(void **state)
@@ -447,6 +471,7 @@ int main(void)
 		cmocka_unit_test(test_memory_that_is_plugged),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_kinds_of_memory),
+		cmocka_unit_test(test_what_shares_the_memory),
 		cmocka_unit_test(test_balloon),
 		cmocka_unit_test(test_a_console),
 		cmocka_unit_test(test_a_debuggers_socket),
