@@ -1,13 +1,17 @@
-/* Where devices' memory is placed: above RAM, in the first gap, as far as the processor's addresses go. */
+/* Where devices' memory is placed: above RAM, in the first gap, as far as the processor's addresses go. And what is let go with a
+ * machine. */
 #include "tests/unit/test.h"
 
 #include "common/checked.h"
 #include "vmm/layout.h"
 #include "vmm/vm.h"
 
+#include <fcntl.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GIB   (UINT64_C(1) << 30)
 #define ALIGN LAYOUT_DEVICE_MEMORY_ALIGN
@@ -88,12 +92,33 @@ static void test_it_ends_where_addresses_end(void **state)
 	assert_int_equal(place(4096, 1), 64 * GIB);
 }
 
+/* By a thread of the kernel's, after this one. A pipe stands for the machine: its other end is told. */
+static void test_the_machine_is_let_go(void **state)
+{
+	struct vm ended = {.kvm_fd = -1};
+	struct pollfd end = {.fd = -1, .events = POLLIN};
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	ended.fd = fds[1];
+	vm_done(&ended);
+	assert_int_equal(ended.fd, -1);
+	assert_int_equal(fcntl(fds[1], F_GETFD), -1);
+	end.fd = fds[0];
+	assert_int_equal(poll(&end, 1, 60000), 1);
+	assert_int_equal(end.revents, POLLHUP);
+	close(fds[0]);
+	vm_done(&ended); /* of nothing */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_it_is_above_ram, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_it_is_in_the_first_gap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_it_ends_where_addresses_end, setup, teardown),
+		cmocka_unit_test(test_the_machine_is_let_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
