@@ -20,21 +20,28 @@ MAKEFILE = textwrap.dedent(f"""\
     \tmkdir -p $(O)/include/config $(O)/arch/x86/boot
     \techo {RELEASE} > $(O)/include/config/kernel.release
     \techo the kernel of $(KBUILD_BUILD_USER) > $(O)/vmlinux
-    \techo packed > $(O)/arch/x86/boot/bzImage
+    \tcat arch/x86/kernel/alternative.c mm/slab.h > $(O)/arch/x86/boot/bzImage
     \techo kernel/drivers/virtio/virtio_mmio.ko > $(O)/modules.builtin
     \t: > $(O)/modules.builtin.modinfo
     """)
+
+# What of a kernel's source build-kernel changes; vmlinuz shows what was made of it.
+SOURCE = {
+    "arch/x86/kernel/alternative.c": "#include <asm/set_memory.h>\nstatic void alternatives_smp_unlock(void)\n"
+                                     "{\n\ttext_poke(insn.length);\n}\ntext_poke();\n",
+    "mm/slab.h": "#if defined(CONFIG_SYSFS) && !defined(CONFIG_SLUB_TINY)\n#endif\n"}
+QUICK = ('#include <asm/set_memory.h>\n#include "quick_decode.inc"\nstatic void alternatives_smp_unlock(void)\n'
+         "{\n\ttext_poke_early(insn.length);\n}\ntext_poke();\n#if 0\n#endif\n")
 
 APT_CACHE = '#!/bin/sh\n[ "${4:-$3}" = linux-source-6.12 ] && echo "Version: 6.12.117-1"\n'
 APT_GET = '#!/bin/sh\n[ -e "$PACKAGE" ] && cp "$PACKAGE" .\n'
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """The package."""
-    folder = tmp_path_factory.mktemp("source")
-    (folder / "linux-source-6.12").mkdir()
-    (folder / "linux-source-6.12/Makefile").write_text(MAKEFILE)
+def make_package(folder, files):
+    for name, text in {"Makefile": MAKEFILE, **files}.items():
+        path = folder / "linux-source-6.12" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     (folder / "tree/usr/src").mkdir(parents=True)
     (folder / "tree/DEBIAN").mkdir()
     (folder / "tree/DEBIAN/control").write_text("Package: linux-source-6.12\nVersion: 6.12.117-1\nArchitecture: all\n"
@@ -42,6 +49,12 @@ def source(tmp_path_factory):
     subprocess.run(["tar", "-cJf", "tree/usr/src/linux-source-6.12.tar.xz", "linux-source-6.12"], cwd=folder, check=True)
     subprocess.run(["dpkg-deb", "-b", "tree", "source.deb"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return folder / "source.deb"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The package."""
+    return make_package(tmp_path_factory.mktemp("source"), SOURCE)
 
 
 class Builder:
@@ -87,6 +100,23 @@ def test_it_is_built_once_of_equal_input(builder):
     assert "CONFIG_IO_URING=y" in (builder.output / "config").read_text()
     assert "virtio_mmio" in (builder.output / "lib/modules" / RELEASE / "modules.builtin").read_text()
     assert (builder.output / "lib/modules" / RELEASE / "modules.dep").exists(), "make-initramfs asks for it"
+
+
+def test_what_each_boot_pays_for_is_changed(builder):
+    result = builder()
+    assert result.returncode == 0 and "not as it was known" not in result.stderr
+    assert (builder.output / "vmlinuz").read_text() == QUICK
+
+
+def test_a_source_that_is_not_known_is_built_as_it_is(builder, tmp_path_factory):
+    """Where the kernel asks for more of an instruction than quick_decode.inc knows, and where a line is another."""
+    more = {"arch/x86/kernel/alternative.c": "#include <asm/set_memory.h>\ninsn->attr;\n", "mm/slab.h": "#if 1\n"}
+    builder.environment["PACKAGE"] = str(make_package(tmp_path_factory.mktemp("other"), more))
+    result = builder()
+    assert result.returncode == 0
+    assert result.stderr.count("build-kernel: arch/x86/kernel/alternative.c of this source is not as it was known") == 2
+    assert result.stderr.count("build-kernel: mm/slab.h of this source is not as it was known") == 1
+    assert (builder.output / "vmlinuz").read_text() == "".join(more.values())
 
 
 def test_another_configuration_is_another_kernel(builder):
