@@ -122,6 +122,7 @@ static void on_events(void *ctx, uint32_t events)
 /* 1: it does not stand still yet, and is watched. Without a watch it is the deadline that ends it. */
 static int wait_for(struct freezer *freezer, const char *name)
 {
+	set(name, "1"); /* it may have been made meanwhile */
 	freezer->events_fd = open_in(name, "cgroup.events", O_RDONLY);
 	if (freezer->events_fd >= 0) {
 		/* Watched first, so that no change is missed. */

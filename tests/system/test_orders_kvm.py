@@ -14,7 +14,10 @@ from test_exec import STDOUT, Stream, execute, ran
 pytestmark = pytest.mark.kvm
 BOOT = 180  # seconds: an emulated host boots slowly
 EXEC, ORDER, SPEC, STARTED, REFUSED, ANSWER = 4, 8, 1, 16, 17, 24
-WORKLOAD = "trap 'exit 9' TERM; httpd -p 80 -h /srv; i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/count; usleep 20000; done"
+WORKLOAD = """trap 'exit 9' TERM
+httpd -p 80 -h /srv
+i=0
+while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/count; usleep 20000; done"""
 # Ends with what it has seen: of itself, of the workload, and of a program executed beside it.
 BEFORE_SNAPSHOT = """#!/bin/sh
 cd /sys/fs/cgroup
@@ -106,12 +109,14 @@ def test_all_that_is_frozen_stands_still_until_it_is_thawed(hulld, box):
     def hooked():
         kind, answer = order(hulld, box, "hook", hook="before-snapshot")
         assert (kind, answer["field"]) == (REFUSED, "hook"), answer
-        who, of, count, frozen = re.fullmatch(r"before-snapshot ended with status 3: (\w+) (\w+) (\d+) (\d)", answer["message"]).groups()
+        said = re.fullmatch(r"before-snapshot ended with status 3: (\w+) (\w+) (\d+) (\d)", answer["message"])
+        who, of, count, frozen = said.groups()
         assert (who, of) == ("root", "machine")
         return int(count), int(frozen)
 
     # The workload's own, as a container engine makes them beside ours.
-    shell(hulld, box, "mkdir -p /sys/fs/cgroup/made/inner; sh -c 'echo 0 > /sys/fs/cgroup/made/inner/cgroup.procs; exec sleep 100000' > /dev/null 2>&1 &")
+    shell(hulld, box, "mkdir -p /sys/fs/cgroup/made/inner; "
+          "sh -c 'echo 0 > /sys/fs/cgroup/made/inner/cgroup.procs; exec sleep 100000' > /dev/null 2>&1 &")
     beside = Stream(hulld, box, "sh", "-c", "while :; do echo x; usleep 20000; done").switch()
     assert beside.next()[0] == STDOUT
     assert hooked()[1] == 0
@@ -174,7 +179,8 @@ def test_a_machine_gets_another_address_or_keeps_its_own(hulld, box):
         return order(hulld, box, "network", network={"address": "10.0.2.77", "prefix": 24, "gateway": "10.0.2.2", **fields})
 
     def seen():
-        return shell(hulld, box, "ip -o -4 addr show eth0 | awk '{print $4}'; cat /sys/class/net/eth0/address; ip route; cat /etc/resolv.conf").split("\n")
+        return shell(hulld, box, "ip -o -4 addr show eth0 | awk '{print $4}'; cat /sys/class/net/eth0/address; ip route; "
+                     "cat /etc/resolv.conf").split("\n")
 
     before = seen()
     assert before[0] == "10.0.2.15/24"
@@ -185,7 +191,8 @@ def test_a_machine_gets_another_address_or_keeps_its_own(hulld, box):
     assert (kind, answer["message"]) == (REFUSED, "interface eth9: No such device")
     assert seen() == before
     assert network(mac="02:00:00:00:07:07", dns=["10.0.2.3", "10.0.2.4"]) == (ANSWER, {"frozen": False})
-    assert seen() == ["10.0.2.77/24", "02:00:00:00:07:07", "default via 10.0.2.2 dev eth0 ", "10.0.2.0/24 dev eth0 scope link  src 10.0.2.77 ",
+    assert seen() == ["10.0.2.77/24", "02:00:00:00:07:07",
+                      "default via 10.0.2.2 dev eth0 ", "10.0.2.0/24 dev eth0 scope link  src 10.0.2.77 ",
                       "nameserver 10.0.2.3", "nameserver 10.0.2.4", ""]
     assert shell(hulld, box, "grep twin /etc/hosts") == "10.0.2.77\ttwin\n"
 
