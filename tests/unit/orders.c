@@ -311,8 +311,8 @@ static void a_program_is_healthy_when_it_ends_with_0(void **state)
 	health_of(begin_program(state, PATIENCE_MS, "echo first; echo the $A is low >&2; echo; exit 3"), "exit status 3: the base is low");
 	health_of(begin_program(state, PATIENCE_MS, "kill -9 $$"), "exit status 137");
 	health_of(begin(state, "{\"verb\": \"health\", \"health\": {\"exec\": {\"command\": [\"/nowhere\"]}}}"), "/nowhere: not found");
-	/* What it leaves behind holds nothing up. */
-	health_of(begin_program(state, PATIENCE_MS, "sleep 1000 & exit 4"), "exit status 4");
+	/* What it leaves behind, for a while, holds nothing up. */
+	health_of(begin_program(state, PATIENCE_MS, "sleep 20 & exit 4"), "exit status 4");
 }
 
 /* One that has gone, or whose time is over, takes its program with it. */
