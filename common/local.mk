@@ -9,6 +9,7 @@ libhull_common_a_SOURCES = \
 	common/exec_spec.c common/exec_spec.h \
 	common/frame.c common/frame.h \
 	common/guest_network.c common/guest_network.h \
+	common/guest_stats.c common/guest_stats.h \
 	common/health_check.c common/health_check.h \
 	common/io.c common/io.h \
 	common/json.c common/json.h \

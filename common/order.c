@@ -16,6 +16,7 @@ const char *const order_verb_names[] = {
 	[ORDER_HOSTNAME] = "hostname",
 	[ORDER_NETWORK] = "network",
 	[ORDER_HOOK] = "hook",
+	[ORDER_STATS] = "stats",
 	NULL,
 };
 static_assert(ARRAY_SIZE(order_verb_names) == ORDER_N_VERBS + 1, "every verb has a name");
@@ -54,6 +55,7 @@ static const struct json_field answer_fields[] = {
 	{"reason", JSON_FIELD_STRING, offsetof(struct order_answer, reason), .max = ORDER_REASON_MAX},
 	{"moved_ns", JSON_FIELD_INT, offsetof(struct order_answer, moved_ns), .sparse = true, .min = INT64_MIN, .max = INT64_MAX},
 	{"ran", JSON_FIELD_BOOL, offsetof(struct order_answer, ran), .sparse = true},
+	{"stats", JSON_FIELD_OPTIONAL, offsetof(struct order_answer, stats), .table = &guest_stats_table},
 };
 const struct json_table order_answer_table = JSON_TABLE("OrderAnswer", struct order_answer, answer_fields);
 

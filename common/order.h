@@ -4,6 +4,7 @@
 #define HULL_COMMON_ORDER_H
 
 #include "common/guest_network.h"
+#include "common/guest_stats.h"
 #include "common/health_check.h"
 
 #define ORDER_TIMEOUT_MAX_MS 600000
@@ -19,6 +20,7 @@ enum order_verb {
 	ORDER_HOSTNAME, /* of the machine */
 	ORDER_NETWORK,	/* its address, routes and name servers */
 	ORDER_HOOK,	/* the image's own program for an occasion */
+	ORDER_STATS,	/* the machine's own numbers */
 	ORDER_N_VERBS,
 };
 extern const char *const order_verb_names[]; /* NULL-terminated, by enum order_verb */
@@ -44,6 +46,7 @@ struct order_answer {
 	char *reason;	  /* HEALTH: why not. NULL: none */
 	int64_t moved_ns; /* CLOCK: so far forward, or, less than 0, back */
 	bool ran;	  /* HOOK: the image has one */
+	struct guest_stats *stats; /* STATS */
 };
 extern const struct json_table order_answer_table;
 

@@ -1,4 +1,4 @@
-/* Cgroups of executed programs (Linux, Documentation/admin-guide/cgroup-v2.rst: cgroup.procs, cgroup.kill). */
+/* Cgroups of executed programs (Linux, Documentation/admin-guide/cgroup-v2.rst: cgroup.procs, cgroup.kill, pids.max). */
 #include "guest-kernel/cgroup.h"
 
 #include "common/cleanup.h"
@@ -8,10 +8,12 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define NAME_BYTES 16
+#define NAME_BYTES	16
+#define THREADS_MAX_FILE "/proc/sys/kernel/threads-max"
 
 struct cgroup {
 	struct cgroups *cgroups;
@@ -22,17 +24,18 @@ struct cgroup {
 
 struct cgroups {
 	char *path;
+	struct cgroup_shares shares;
 	int fd; /* of `path`; -1: not opened yet, or not there */
 	unsigned next;
 	struct cgroup *left; /* given up, but there are processes in them */
 };
 
-struct cgroups *cgroups_new(const char *path)
+struct cgroups *cgroups_new(const char *path, struct cgroup_shares shares)
 {
 	struct cgroups *cgroups = calloc(1, sizeof *cgroups);
 
 	if (cgroups)
-		*cgroups = (struct cgroups){.path = strdup(path), .fd = -1};
+		*cgroups = (struct cgroups){.path = strdup(path), .shares = shares, .fd = -1};
 	if (cgroups && !cgroups->path) {
 		free(cgroups);
 		return NULL;
@@ -88,6 +91,40 @@ void cgroups_free(struct cgroups *cgroups)
 	free(cgroups);
 }
 
+/* Where the kernel has no such file, it has no such limit. */
+static void write_in(int folder_fd, const char *file, const char *text)
+{
+	cleanup_close int fd = openat(folder_fd, file, O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0)
+		write_full(fd, text, strlen(text));
+}
+
+static void limit_tasks(int folder_fd, unsigned sixteenths)
+{
+	cleanup_close int fd = sixteenths ? open(THREADS_MAX_FILE, O_RDONLY | O_CLOEXEC) : -1;
+	char text[24] = "";
+	unsigned long long tasks;
+
+	if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
+		return;
+	tasks = strtoull(text, NULL, 10) / 16 * sixteenths;
+	if (!tasks)
+		return;
+	snprintf(text, sizeof text, "%llu", tasks);
+	write_in(folder_fd, "pids.max", text);
+}
+
+/* What is counted here, for who asks, and what is limited. One by one: a kernel may be without one of them. */
+static void prepare_root(const struct cgroups *cgroups)
+{
+	write_in(cgroups->fd, "../cgroup.subtree_control", "+memory");
+	write_in(cgroups->fd, "../cgroup.subtree_control", "+pids");
+	limit_tasks(cgroups->fd, cgroups->shares.all);
+	if (cgroups->shares.each)
+		write_in(cgroups->fd, "cgroup.subtree_control", "+pids");
+}
+
 static bool open_root(struct cgroups *cgroups)
 {
 	if (cgroups->fd >= 0)
@@ -98,6 +135,8 @@ static bool open_root(struct cgroups *cgroups)
 	/* A folder of that name need not be one. */
 	if (cgroups->fd >= 0 && faccessat(cgroups->fd, "cgroup.procs", W_OK, 0) < 0)
 		cgroups->fd = close_fd(cgroups->fd);
+	if (cgroups->fd >= 0)
+		prepare_root(cgroups);
 	return cgroups->fd >= 0;
 }
 
@@ -111,8 +150,10 @@ struct cgroup *cgroup_new(struct cgroups *cgroups)
 	*cgroup = (struct cgroup){.cgroups = cgroups, .number = cgroups->next++, .fd = -1};
 	if (mkdirat(cgroups->fd, name_of(cgroup, name), 0755) == 0)
 		cgroup->fd = openat(cgroups->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (cgroup->fd >= 0)
+	if (cgroup->fd >= 0) {
+		limit_tasks(cgroup->fd, cgroups->shares.each);
 		return cgroup;
+	}
 	cgroup_free(cgroup);
 	return NULL;
 }

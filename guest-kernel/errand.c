@@ -163,7 +163,7 @@ struct errands *errands_new(struct loop *loop)
 	struct errands *errands = calloc(1, sizeof *errands);
 
 	if (errands)
-		*errands = (struct errands){.loop = loop, .cgroups = cgroups_new(CGROUPS)};
+		*errands = (struct errands){.loop = loop, .cgroups = cgroups_new(CGROUPS, (struct cgroup_shares){0})};
 	if (errands && !errands->cgroups) {
 		free(errands);
 		return NULL;

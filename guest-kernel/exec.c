@@ -38,13 +38,15 @@
 #define FRAMES_A_TURN 16
 #define CREDIT_STEP  (HULL_EXEC_WINDOW / 4)
 #define CGROUPS	     "/sys/fs/cgroup/hull.exec"
+/* One that multiplies leaves room for others. */
+#define CGROUP_SHARES ((struct cgroup_shares){6, 4})
 #define NS_PER_S     1000000000ull
 #define CLOSE_TIMEOUT_S 10
 
 struct execs {
 	struct loop *loop;
 	const struct guest_config *config;
-	struct cgroups *cgroups;
+	struct cgroups *cgroups, *workload_cgroups;
 	struct exec *list;
 	size_t n;
 	struct held_workload workload;
@@ -441,7 +443,7 @@ static int spawn(struct exec *e, const struct exec_spec *spec, struct exec_stdio
 		.stdio = {stdio->inside[0], stdio->inside[1], stdio->inside[2]},
 		.terminal = spec->tty};
 
-	e->cgroup = cgroup_new(e->execs->cgroups);
+	e->cgroup = cgroup_new(spec->workload ? e->execs->workload_cgroups : e->execs->cgroups);
 	process.cgroup_fd = cgroup_fd(e->cgroup);
 	e->report_fd = process_spawn(&process, &e->pid, err);
 	if (e->report_fd < 0)
@@ -580,10 +582,11 @@ struct execs *execs_new(struct loop *loop, const struct guest_config *config)
 
 	if (!execs)
 		return NULL;
-	*execs = (struct execs){.loop = loop, .config = config, .cgroups = cgroups_new(CGROUPS)};
-	if (execs->cgroups)
+	*execs = (struct execs){.loop = loop, .config = config, .cgroups = cgroups_new(CGROUPS, CGROUP_SHARES),
+		.workload_cgroups = cgroups_new(WORKLOAD_CGROUPS, WORKLOAD_CGROUP_SHARES)};
+	if (execs->cgroups && execs->workload_cgroups)
 		return execs;
-	free(execs);
+	execs_free(execs);
 	return NULL;
 }
 
@@ -595,6 +598,7 @@ void execs_free(struct execs *execs)
 	while (execs->list)
 		exec_kill(execs->list);
 	cgroups_free(execs->cgroups);
+	cgroups_free(execs->workload_cgroups);
 	free(execs);
 }
 
@@ -644,6 +648,7 @@ void execs_child_ended(struct execs *execs, pid_t pid, int wait_status)
 	struct exec *e = execs->list;
 
 	cgroups_sweep(execs->cgroups);
+	cgroups_sweep(execs->workload_cgroups);
 	while (e && (e->pid != pid || e->exited))
 		e = e->next;
 	if (!e)

@@ -32,6 +32,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/io.h>
+#include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -193,6 +194,9 @@ static void protect_self(void)
 
 	if (fd < 0 || write_full(fd, "-1000", 5) < 0)
 		console_say("cannot protect itself from the OOM killer: %s", strerror(errno));
+	/* Whoever gives the machine swap does not have us wait for it. */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+		console_say("cannot keep itself in memory: %s", strerror(errno));
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		console_say("cannot raise the limit of open files: %s", strerror(errno));
 	reboot(RB_DISABLE_CAD);

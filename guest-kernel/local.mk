@@ -24,6 +24,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/process.c guest-kernel/process.h \
 	guest-kernel/reseed.c guest-kernel/reseed.h \
 	guest-kernel/root.c guest-kernel/root.h \
+	guest-kernel/stats.c guest-kernel/stats.h \
 	guest-kernel/tee.c guest-kernel/tee.h \
 	guest-kernel/vsock.c guest-kernel/vsock.h \
 	guest-kernel/workload.c guest-kernel/workload.h

@@ -18,12 +18,13 @@
 #include "guest-kernel/freezer.h"
 #include "guest-kernel/order_verbs.h"
 #include "guest-kernel/probe.h"
+#include "guest-kernel/stats.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define ORDERS_MAX 64
-#define ANSWER_MAX 4096
+#define ANSWER_MAX 32768
 #define NS_PER_MS  1000000ull
 
 struct orders {
@@ -31,6 +32,7 @@ struct orders {
 	struct guest_config *config;
 	struct errands *errands;
 	struct freezer *freezer;
+	struct stats_source numbers;
 	struct conn *list;
 	size_t n;
 };
@@ -205,6 +207,16 @@ static void run_hook(struct conn *c)
 
 /* ---- an order ---- */
 
+static void tell_stats(struct conn *c)
+{
+	struct guest_stats stats;
+	struct order_answer result = {.stats = &stats};
+
+	stats_read(&c->orders->numbers, &stats);
+	answer(c, &result);
+	json_done(&guest_stats_table, &stats);
+}
+
 static void carry_out(struct conn *c)
 {
 	struct order_answer result = {0};
@@ -225,6 +237,7 @@ static void (*const verbs[])(struct conn *c) = {
 	[ORDER_HOSTNAME] = carry_out,
 	[ORDER_NETWORK] = carry_out,
 	[ORDER_HOOK] = run_hook,
+	[ORDER_STATS] = tell_stats,
 };
 _Static_assert(ARRAY_SIZE(verbs) == ORDER_N_VERBS, "every verb is carried out");
 
@@ -333,6 +346,7 @@ struct orders *orders_new(struct loop *loop, struct guest_config *config)
 		return NULL;
 	*orders = (struct orders){.loop = loop, .config = config, .errands = errands_new(loop),
 		.freezer = freezer_new(loop, on_frozen, orders)};
+	stats_source_open(&orders->numbers);
 	if (orders->errands && orders->freezer)
 		return orders;
 	orders_free(orders);
@@ -347,5 +361,6 @@ void orders_free(struct orders *orders)
 		conn_free(orders->list);
 	errands_free(orders->errands);
 	freezer_free(orders->freezer);
+	stats_source_close(&orders->numbers);
 	free(orders);
 }

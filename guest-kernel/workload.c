@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#define CGROUPS "/sys/fs/cgroup/hull.workload"
-
 static int start_in(const struct guest_config *config, int cgroup_fd, int output_fd, pid_t *ret_pid, int *ret_status,
 	struct error *err)
 {
@@ -45,7 +43,7 @@ static int start_in(const struct guest_config *config, int cgroup_fd, int output
 int workload_start(
 	const struct guest_config *config, int output_fd, pid_t *ret_pid, int *ret_status, struct error *err)
 {
-	struct cgroups *cgroups = cgroups_new(CGROUPS);
+	struct cgroups *cgroups = cgroups_new(WORKLOAD_CGROUPS, WORKLOAD_CGROUP_SHARES);
 	struct cgroup *cgroup = cgroups ? cgroup_new(cgroups) : NULL;
 	int r = start_in(config, cgroup_fd(cgroup), output_fd, ret_pid, ret_status, err);
 
