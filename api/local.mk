@@ -13,6 +13,7 @@ libhull_api_a_SOURCES = \
 	api/going_down.c \
 	api/freeze.c api/freeze.h \
 	api/health.c api/health.h \
+	api/host_stats.c api/host_stats.h \
 	api/http.c api/http.h \
 	api/http_request.h \
 	api/http_route.c \
@@ -30,6 +31,7 @@ libhull_api_a_SOURCES = \
 	api/process.c api/process.h \
 	api/routes.c \
 	api/spec.c api/spec.h \
+	api/stats.c api/stats.h \
 	api/store.c api/store.h \
 	api/supervisor.c api/supervisor.h
 

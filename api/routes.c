@@ -5,6 +5,7 @@
 #include "api/image.h"
 #include "api/machine_http.h"
 #include "api/spec.h"
+#include "api/stats.h"
 #include "common/exec_spec.h"
 
 static void get_version(struct request *req, void *ctx)
@@ -80,6 +81,8 @@ const struct http_route hulld_routes[] = {
 		.status = 200, .gives = &machine_table, .handle = freeze_http_thaw},
 	{ROUTE("GET", "/v1/machines/{machine}/wait", "waitForMachine", "Answers once it is in one of the states."),
 		.status = 200, .gives = &machine_table, .queries = wait_queries, .handle = machine_http_wait},
+	{ROUTE("GET", "/v1/machines/{machine}/stats", "getMachineStats", "What it uses, seen from the host and from inside."),
+		.status = 200, .gives = &machine_stats_table, .handle = stats_http_get},
 	{ROUTE("GET", "/v1/machines/{machine}/logs", "getMachineLogs", "What it wrote, as text."), .status = 200,
 		.queries = logs_queries, .handle = machine_http_logs},
 	{ROUTE("POST", "/v1/machines/{machine}/exec", "execInMachine",
