@@ -5,7 +5,7 @@
 #include "cli/args.h"
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], exec_options[], images_options[], image_build_options[];
+	run_options[], exec_options[], top_options[], images_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -19,6 +19,9 @@ int machine_thaw_run(const struct args *args, struct failure *fail);
 int machine_remove_run(const struct args *args, struct failure *fail);
 int machine_wait_run(const struct args *args, struct failure *fail);
 int machine_inspect_run(const struct args *args, struct failure *fail);
+
+/* top.c */
+int machine_top_run(const struct args *args, struct failure *fail);
 
 /* run.c */
 int machine_run_run(const struct args *args, struct failure *fail);

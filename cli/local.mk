@@ -9,7 +9,8 @@ libhull_cli_a_SOURCES = \
 	cli/output.c cli/output.h \
 	cli/recipe.c cli/recipe.h \
 	cli/spec.c cli/spec.h \
-	cli/subprocess.c cli/subprocess.h
+	cli/subprocess.c cli/subprocess.h \
+	cli/top_rows.c cli/top_rows.h
 
 bin_PROGRAMS += hull
 hull_SOURCES = \
@@ -24,6 +25,7 @@ hull_SOURCES = \
 	cli/main.c \
 	cli/run.c \
 	cli/session.c cli/session.h \
+	cli/top.c \
 	cli/transfer.h \
 	cli/upgrade.c cli/upgrade.h
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS)

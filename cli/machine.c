@@ -138,7 +138,7 @@ static void add_row(struct table *table, const json_t *machine)
 	table_add(table, "%s", age_text(json_text(machine, "created_at"), time(NULL), age));
 }
 
-static int check_output(const struct args *args, bool *ret_json, struct failure *fail)
+int machine_output_is_json(const struct args *args, bool *ret_json, struct failure *fail)
 {
 	const char *output = args_value(args, "output");
 
@@ -177,7 +177,7 @@ int machine_list_run(const struct args *args, struct failure *fail)
 	cleanup(client_free_p) struct client *client = NULL;
 	json_t *answer = NULL;
 	bool as_json;
-	int r = check_output(args, &as_json, fail);
+	int r = machine_output_is_json(args, &as_json, fail);
 
 	if (r < 0)
 		return r;

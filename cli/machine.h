@@ -14,6 +14,9 @@ int machine_start(struct client *client, const char *machine, bool attached, jso
 /* The exit status for a machine that ended: the workload's, 137 when the machine was killed, 125 when it failed. */
 int machine_exit_status(const json_t *machine, struct failure *fail);
 
+/* Is --output json, or table? 0 or a usage failure. */
+int machine_output_is_json(const struct args *args, bool *ret_json, struct failure *fail);
+
 /* "127.0.0.1:8080->80, …"; owned by the caller. */
 char *machine_ports_text(const json_t *machine);
 

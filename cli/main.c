@@ -32,6 +32,7 @@ static const struct command commands[] = {
 	{"machine exec", "exec", "MACHINE COMMAND...", 1, 1, true, exec_options,
 		"Run a program in a machine, with its input, output and exit status", EXIT_RUN_FAILED, machine_exec_run},
 	{"machine list", "ps", "", 0, 0, false, machines_options, "List machines", 0, machine_list_run},
+	{"machine top", "top", "[MACHINE...]", 0, -1, false, top_options, "Show what machines use, again and again", 0, machine_top_run},
 	{"machine logs", "logs", "MACHINE", 1, 1, false, logs_options, "Show what a machine printed", 0,
 		machine_logs_run},
 	{"machine start", "start", "MACHINE...", 1, -1, false, NULL, "Start machines and wait until they run", 0,

@@ -1,6 +1,11 @@
 """Programs executed in a real machine (test_exec.py has what needs none)."""
+import json
+import re
+import subprocess
+
 import pytest
 
+from conftest import BUILD
 from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_exec import STDOUT, Stream, execute, many_at_once, ran
 
@@ -101,26 +106,59 @@ def test_a_workload_that_runs_is_not_executed_again(hulld, box):
 
 # The agent among hostile neighbours.
 
+def stats(hulld, name):
+    """The machine's own, which must be there."""
+    answer = hulld.get(f"/v1/machines/{name}/stats")
+    assert answer.status == 200 and "guest" in answer.json, answer
+    return answer.json["guest"]
+
+
+def test_a_machine_says_what_it_uses(hulld, box):
+    before = hulld.get(f"/v1/machines/{box}/stats").json
+    assert before["memory_limit_bytes"] == 256 << 20 and before["cpus"] == 1
+    assert all(before["host"][key] > 0 for key in ("cpu_us", "threads", "rss_bytes", "pss_bytes")), before
+    guest = before["guest"]
+    assert 0 < guest["memory_available_bytes"] < guest["memory_total_bytes"] < 256 << 20
+    assert guest["workload"]["tasks"] == 1 and guest["workload"]["memory_bytes"] > 0 and guest["memory_pressure"]["some_us"] >= 0
+    assert [fs["path"] for fs in guest["filesystems"]][0] == "/" and guest["interfaces"] == []
+    assert {disk["name"] for disk in guest["disks"]} == {"vda", "vdb"}
+    ran(execute(hulld, box, "sh", "-c", "head -c 3000000 /dev/zero > /three; sync; cat /three | wc -c; rm /three"))
+    after = stats(hulld, box)
+    assert sum(d["written_bytes"] for d in after["disks"]) >= sum(d["written_bytes"] for d in guest["disks"]) + 3000000
+    assert after["executed"]["cpu_us"] > 0 and after["uptime_ms"] > guest["uptime_ms"]
+    # The command line's view of it.
+    command = [BUILD / "hull", "--host", f"unix://{hulld.socket}", "top"]
+    header, row = subprocess.run([*command, "--once"], check=True, capture_output=True, text=True, timeout=BOOT).stdout.splitlines()
+    assert header.split()[:3] == ["NAME", "CPU", "%"] and re.match(r"box +\d+\.\d +\d+(\.\d)? MiB +256 MiB ", row), row
+    shown = json.loads(subprocess.run([*command, "-o", "json", box], check=True, capture_output=True, timeout=BOOT).stdout)
+    assert [machine["name"] for machine in shown] == ["box"] and shown[0]["guest"]["uptime_ms"] > after["uptime_ms"]
+    assert hulld.get("/v1/machines/none/stats").status == 404
+
+
 def test_the_agent_outlives_what_a_guest_does_to_itself(hulld, box):
     # A full disk.
     assert ran(execute(hulld, box, "sh", "-c", "cat /dev/zero > /fill; echo $?"))[0] == "1\n"
+    assert stats(hulld, box)["filesystems"][0]["free_bytes"] < 1 << 20
     assert ran(execute(hulld, box, "sh", "-c", "echo x > /more; rm /fill; echo fine"))[0] == "fine\n"
     # Memory.
+    kills = stats(hulld, box)["executed"]["oom_kills"]
     ran(execute(hulld, box, "sh", "-c", "tail /dev/zero"), 137)
+    assert stats(hulld, box)["executed"]["oom_kills"] > kills
     assert ran(execute(hulld, box, "echo", "fine"))[0] == "fine\n"
-    # Processes. While they multiply the agent hears: it ends them all when their client leaves.
+    # Processes. While they multiply, others are executed, and the machine is told to end.
     bomb = Stream(hulld, box, "sh", "-c", "b() { b | b & }; b; sleep 100000").switch()
 
-    def asked():
-        try:
-            return execute(hulld, box, "true", timeout=5)
-        except TimeoutError:
-            return None
+    def is_full():
+        executed = stats(hulld, box)["executed"]
+        return executed["tasks"] > executed["tasks_max"] / 3  # one program's share is two thirds
 
-    def is_full(answer):
-        return answer is None or answer.status == 409 and "Resource temporarily unavailable" in answer.json["detail"]
-
-    answers = []
-    wait_until(lambda: answers.append(asked()) or is_full(answers[-1]) or len(answers) > 100, "it is full", BOOT)
+    wait_until(is_full, "they multiply", BOOT)
+    for _ in range(3):
+        assert ran(execute(hulld, box, "echo", "fine", timeout=BOOT))[0] == "fine\n"
+        stats(hulld, box)
+    hulld.post(f"/v1/machines/{box}/stop", {"timeout_s": BOOT})
+    machine = hulld.wait(box, "stopped,failed", BOOT)
+    assert (machine["state"], machine["exit_status"]) == ("stopped", 143)
     bomb.sock.close()
-    wait_until(lambda: getattr(asked(), "status", None) == 200, "all have ended", BOOT)
+    answer = hulld.get(f"/v1/machines/{box}/stats")
+    assert (answer.status, answer.json["code"]) == (409, "wrong_state")

@@ -108,6 +108,9 @@ tests_unit_orders_SOURCES = tests/unit/orders.c tests/unit/agent_world.h
 tests_unit_orders_LDFLAGS = -Wl,--wrap=order_carry_out
 tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/stats
+tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli
 tests_unit_api_store_LDADD = libhull-api.a $(UNIT_LIBS) $(SQLITE_LIBS)
 tests_unit_api_spec_LDADD = libhull-api.a $(UNIT_LIBS)
