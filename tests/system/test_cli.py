@@ -92,7 +92,7 @@ def test_without_a_command_it_shows_them_all_and_fails(alone):
 
 def test_every_command_explains_itself(alone):
     names = [line[2:20].strip() for line in alone("--help").stdout.splitlines() if line[:2] == "  " and line[2:3].isalpha()]
-    assert len(names) == 18
+    assert len(names) == 21
     for name in names:
         assert alone(*name.split(), "--help").stdout.startswith(f"Usage: hull {name} [OPTION]...")
 
@@ -115,6 +115,7 @@ def test_every_command_explains_itself(alone):
     (["run", "x", "--restart", "always"], "--restart: only with --detach: this command is with the workload once", ""),
     (["logs", "x", "--tail"], "--tail: needs a value: --tail N", ""),
     (["ps", "-o", "yaml"], '--output: "yaml" is neither table nor json', ""),
+    (["top", "-o", "yaml"], '--output: "yaml" is neither table nor json', ""),
     (["context", "set", "example.org"], "example.org: is no URL of an API",
      "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH"),
     (["image", "build", "x"], "image build: of what?", "give a recipe with --file, or name packages with --package"),
@@ -193,7 +194,35 @@ def test_lists(hull, hulld):
     assert machines(hulld) == []
 
 
+@pytest.mark.parametrize("key", [b"q", b"\x03"])
+def test_top_gives_the_terminal_back_as_it_was(hull, key):
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(ours)
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen([HULL, "top", "-i", "3600"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                               env=hull.env, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    shown = b""
+    with killed_late(process):
+        while b"SENT/s  TASKS\x1b[K" not in shown:
+            shown += os.read(ours, 4096)
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 10, 0, 0))
+        while not shown.endswith(b"\x1b[HNAME  CPU \x1b[K\x1b[J"):  # drawn again, narrower
+            shown += os.read(ours, 4096)
+        os.write(ours, key)
+        while b"\x1b[?25h\x1b[?1049l" not in shown:
+            shown += os.read(ours, 4096)
+        assert process.wait() == 0
+    assert shown.startswith(b"\x1b[?1049h\x1b[?25l") and termios.tcgetattr(ours) == before
+    os.close(ours)
+
+
+def test_top_prints_once_where_nobody_watches(hull):
+    assert hull("top").stdout.split()[:4] == ["NAME", "CPU", "%", "MEMORY"] and json.loads(hull("top", "-o", "json").stdout) == []
+
+
 def test_what_does_not_exist_is_said_with_where_to_look(hull):
+    assert "nobody" in hull.refused("top", "nobody")[0]
     line, hint = hull.refused("logs", "nobody")
     assert "nobody" in line and hint == "`hull ps -a` lists what there is"
     line, hint = hull.refused("image", "inspect", "nothing")
