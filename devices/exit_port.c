@@ -8,9 +8,10 @@
 #include <string.h>
 
 #define STATUS_MASK 0xffu
+#define HEARD_MASK  (STATUS_MASK | HULL_EXIT_OUT_OF_MEMORY)
 
 struct exit_port {
-	atomic_int status; /* 0..255 or EXIT_PORT_NONE */
+	atomic_int heard; /* of HEARD_MASK, or EXIT_PORT_NONE */
 };
 
 struct exit_port *exit_port_new(void)
@@ -19,7 +20,7 @@ struct exit_port *exit_port_new(void)
 
 	if (!dev)
 		abort();
-	atomic_init(&dev->status, EXIT_PORT_NONE);
+	atomic_init(&dev->heard, EXIT_PORT_NONE);
 	return dev;
 }
 
@@ -42,19 +43,28 @@ void exit_port_write(struct exit_port *dev, uint64_t offset, const void *data, u
 	if (offset != 0 || len != sizeof(value))
 		return;
 	memcpy(&value, data, sizeof(value));
-	if ((value & ~STATUS_MASK) == HULL_EXIT_MAGIC)
-		atomic_store(&dev->status, (int)(value & STATUS_MASK));
+	if ((value & ~HEARD_MASK) == HULL_EXIT_MAGIC)
+		atomic_store(&dev->heard, (int)(value & HEARD_MASK));
 }
 
 int exit_port_status(const struct exit_port *dev)
 {
-	return atomic_load(&dev->status);
+	int heard = atomic_load(&dev->heard);
+
+	return heard == EXIT_PORT_NONE ? heard : (int)((unsigned)heard & STATUS_MASK);
+}
+
+bool exit_port_out_of_memory(const struct exit_port *dev)
+{
+	int heard = atomic_load(&dev->heard);
+
+	return heard != EXIT_PORT_NONE && (unsigned)heard & HULL_EXIT_OUT_OF_MEMORY;
 }
 
 void exit_port_save(struct exit_port *dev, struct state_writer *w)
 {
 	state_begin(w, "exit-port", 1);
-	state_put_u32(w, (uint32_t)exit_port_status(dev));
+	state_put_u32(w, (uint32_t)atomic_load(&dev->heard));
 	state_end(w);
 }
 
@@ -70,8 +80,8 @@ int exit_port_load(struct exit_port *dev, struct state_reader *r, struct error *
 	ret = state_end_section(r, err);
 	if (ret < 0)
 		return ret;
-	if (status != (uint32_t)EXIT_PORT_NONE && status > STATUS_MASK)
+	if (status != (uint32_t)EXIT_PORT_NONE && status > HEARD_MASK)
 		return error_set(err, EINVAL, "exit-port: status %u is out of range", status);
-	atomic_store(&dev->status, (int)status);
+	atomic_store(&dev->heard, (int)status);
 	return 0;
 }

@@ -6,6 +6,8 @@
 #include "common/cleanup.h"
 #include "devices/state.h"
 
+#include <stdbool.h>
+
 #define EXIT_PORT_PORTS 4
 #define EXIT_PORT_NONE  (-1)
 
@@ -22,6 +24,8 @@ void exit_port_write(struct exit_port *dev, uint64_t offset, const void *data, u
 
 /* The last status handed over, 0..255, or EXIT_PORT_NONE. Any thread. */
 int exit_port_status(const struct exit_port *dev);
+/* Did it come with HULL_EXIT_OUT_OF_MEMORY? Any thread. */
+bool exit_port_out_of_memory(const struct exit_port *dev);
 
 /* vCPUs stopped. Section "exit-port". */
 void exit_port_save(struct exit_port *dev, struct state_writer *w);

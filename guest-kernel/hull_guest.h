@@ -9,9 +9,10 @@
 #define HULL_GUEST_CONFIG_PATH "/hull/config.json"
 
 /* hull-init hands the workload's exit status over by one 32-bit write to this I/O port, right before it powers off:
- * 0x48000000 ('H') | status (0..255; 128 + N when signal N ended it). The monitor records it; it stops nothing. */
+ * 0x48000000 ('H') | status (0..255; 128 + N when signal N ended it), and HULL_EXIT_OUT_OF_MEMORY. The monitor records it; it stops nothing. */
 #define HULL_EXIT_PORT	0x0b10
 #define HULL_EXIT_MAGIC 0x48000000u
+#define HULL_EXIT_OUT_OF_MEMORY 0x100u /* the kernel killed the workload, for want of memory */
 
 /* vsock ports of the host (CID 2) that end in the monitor: bytes go to the machine's log descriptor. */
 #define HULL_VSOCK_PORT_LOG 1025

@@ -58,6 +58,7 @@ struct init {
 	enum phase phase;
 	bool stopping; /* RUNNING only: the stop signal was sent */
 	int status;    /* the workload's exit status, or why there was none */
+	bool out_of_memory; /* killed, for want of it */
 	const char *step; /* of the set-up: what the console names when it fails */
 };
 
@@ -130,6 +131,14 @@ static void on_deadline(void *ctx)
 	}
 }
 
+/* Who was asked to stop, and did not, was killed for that. */
+static void end_with(struct init *init, int status)
+{
+	init->workload = 0;
+	init->status = status;
+	init->out_of_memory = status == 128 + SIGKILL && !init->stopping && workload_ran_out_of_memory();
+}
+
 static void on_child(void *ctx, uint32_t signo)
 {
 	struct init *init = ctx;
@@ -142,8 +151,7 @@ static void on_child(void *ctx, uint32_t signo)
 			agent_child_ended(init->agent, pid, wait_status);
 		if (pid != init->workload)
 			continue;
-		init->workload = 0;
-		init->status = process_exit_status(wait_status);
+		end_with(init, process_exit_status(wait_status));
 		if (!init->config.attached)
 			enter_term(init);
 		else if (init->phase == PHASE_RUNNING)
@@ -224,8 +232,7 @@ static void on_workload_ended(void *ctx, int status)
 {
 	struct init *init = ctx;
 
-	init->workload = 0;
-	init->status = status;
+	end_with(init, status);
 	if (init->phase == PHASE_RUNNING)
 		enter_term(init);
 }
@@ -386,10 +393,10 @@ static void tear_down(struct init *init)
 	root_leave();
 }
 
-static void __attribute__((noreturn)) power_off(int status)
+static void __attribute__((noreturn)) power_off(int status, bool out_of_memory)
 {
 	if (ioperm(HULL_EXIT_PORT, 4, 1) == 0)
-		outl(HULL_EXIT_MAGIC | ((unsigned)status & 0xff), HULL_EXIT_PORT);
+		outl(HULL_EXIT_MAGIC | (out_of_memory ? HULL_EXIT_OUT_OF_MEMORY : 0) | ((unsigned)status & 0xff), HULL_EXIT_PORT);
 	else
 		console_say("cannot hand the exit status over: %s", strerror(errno));
 	reboot(RB_POWER_OFF);
@@ -413,5 +420,5 @@ int main(void)
 	else if (loop_run(init.loop) < 0)
 		console_say("the event loop failed: %s", strerror(errno));
 	tear_down(&init);
-	power_off(init.status);
+	power_off(init.status, init.out_of_memory);
 }

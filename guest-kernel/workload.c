@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 
 static int start_in(const struct guest_config *config, int cgroup_fd, int output_fd, pid_t *ret_pid, int *ret_status,
 	struct error *err)
@@ -50,4 +52,19 @@ int workload_start(
 	cgroup_free(cgroup);
 	cgroups_free(cgroups);
 	return r;
+}
+
+bool workload_ran_out_of_memory(void)
+{
+	static const char key[] = "\noom_kill ";
+	cleanup_close int fd = open(WORKLOAD_CGROUPS "/memory.events", O_RDONLY | O_CLOEXEC);
+	char text[512];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	const char *line;
+
+	if (n < 0)
+		return false;
+	text[n] = '\0';
+	line = strstr(text, key);
+	return line && strtoull(line + strlen(key), NULL, 10) > 0;
 }

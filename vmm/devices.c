@@ -565,3 +565,8 @@ int devices_exit_status(const struct devices *devices)
 
 	return status == EXIT_PORT_NONE ? -1 : status;
 }
+
+bool devices_out_of_memory(const struct devices *devices)
+{
+	return exit_port_out_of_memory(devices->exit_port);
+}

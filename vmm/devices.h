@@ -98,5 +98,7 @@ void devices_press_power_button(struct devices *devices);
 int devices_press_ctrl_alt_del(struct devices *devices);
 /* What the workload handed over, 0..255, or -1. Any thread. */
 int devices_exit_status(const struct devices *devices);
+/* As exit_port_out_of_memory(). */
+bool devices_out_of_memory(const struct devices *devices);
 
 #endif

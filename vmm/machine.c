@@ -352,6 +352,8 @@ void machine_finish(struct machine *machine, struct outcome *ret)
 	end_vcpus(machine);
 	*ret = machine->outcome;
 	ret->exit_status = devices_exit_status(&machine->devices);
+	if (ret->cause == OUTCOME_POWEROFF && devices_out_of_memory(&machine->devices))
+		error_set(&ret->reason, 0, "the workload was killed: out of memory");
 }
 
 struct devices *machine_devices(struct machine *machine)

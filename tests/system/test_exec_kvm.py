@@ -106,6 +106,16 @@ def test_a_workload_that_runs_is_not_executed_again(hulld, box):
 
 # The agent among hostile neighbours.
 
+def test_a_workload_that_memory_was_too_little_for_is_said_to_be(hulld):
+    assert hulld.post("/v1/machines", {"name": "eater", "image": "busybox", "command": ["tail", "/dev/zero"], "memory_mib": 128,
+                                       "network": "none", "disk_mib": 64}).status == 201
+    hulld.post("/v1/machines/eater/start")
+    machine = hulld.wait("eater", "stopped,failed", BOOT)
+    assert (machine["state"], machine["exit_status"]) == ("stopped", 137)
+    assert machine["cause"] == {"code": "poweroff", "message": "the workload was killed: out of memory"}
+    hulld.delete("/v1/machines/eater")
+
+
 def stats(hulld, name):
     """The machine's own, which must be there."""
     answer = hulld.get(f"/v1/machines/{name}/stats")

@@ -162,7 +162,7 @@ static void exit_status_is_heard_only_with_its_magic(void **state)
 
 	assert_int_equal(exit_port_status(f->exit), EXIT_PORT_NONE);
 	exit_out(f, 0, 7, 4);
-	exit_out(f, 0, HULL_EXIT_MAGIC | 0x100, 4);
+	exit_out(f, 0, HULL_EXIT_MAGIC | 0x200, 4);
 	exit_out(f, 0, HULL_EXIT_MAGIC | 7, 2);
 	exit_out(f, 1, HULL_EXIT_MAGIC | 7, 4);
 	assert_int_equal(exit_port_status(f->exit), EXIT_PORT_NONE);
@@ -170,6 +170,10 @@ static void exit_status_is_heard_only_with_its_magic(void **state)
 	assert_int_equal(exit_port_status(f->exit), 7);
 	exit_out(f, 0, HULL_EXIT_MAGIC | 255, 4);
 	assert_int_equal(exit_port_status(f->exit), 255);
+	assert_false(exit_port_out_of_memory(f->exit));
+	exit_out(f, 0, HULL_EXIT_MAGIC | HULL_EXIT_OUT_OF_MEMORY | 137, 4);
+	assert_int_equal(exit_port_status(f->exit), 137);
+	assert_true(exit_port_out_of_memory(f->exit));
 }
 
 static int move_status(struct fixture *f, uint32_t status, struct error *err)
@@ -195,17 +199,19 @@ static void exit_status_survives_a_move_and_nonsense_does_not(void **state)
 	struct state_reader r;
 	struct error err;
 
-	exit_out(f, 0, HULL_EXIT_MAGIC | 42, 4);
+	exit_out(f, 0, HULL_EXIT_MAGIC | HULL_EXIT_OUT_OF_MEMORY | 42, 4);
 	state_writer_init(&w);
 	exit_port_save(f->exit, &w);
 	exit_out(f, 0, HULL_EXIT_MAGIC | 1, 4);
 	state_reader_init(&r, w.buf.data, w.buf.len);
 	assert_int_equal(exit_port_load(f->exit, &r, &err), 0);
 	assert_int_equal(exit_port_status(f->exit), 42);
+	assert_true(exit_port_out_of_memory(f->exit));
 	state_writer_done(&w);
-	assert_int_equal(move_status(f, 256, &err), -EINVAL);
+	assert_int_equal(move_status(f, 512, &err), -EINVAL);
 	assert_int_equal(exit_port_status(f->exit), 42);
 	assert_int_equal(move_status(f, UINT32_MAX, &err), 0);
+	assert_false(exit_port_out_of_memory(f->exit));
 	assert_int_equal(exit_port_status(f->exit), EXIT_PORT_NONE);
 }
 
