@@ -29,6 +29,11 @@ GUEST = Path(os.environ.get("HULL_GUEST", BUILD / "guest")).resolve()
 DEADLINE = 120  # seconds, for whatever a guest on an emulated host is waited for
 
 
+def payload(name):
+    """The path of a guest of guest-kernel/payloads/, a kernel to the monitor."""
+    return BUILD / "guest-kernel" / "payloads" / name
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from conftest import DEADLINE, TOP
+from conftest import DEADLINE, TOP, payload
 
 MIB = 1 << 20
 BLK = ["virtio_mmio", "virtio_blk"]
@@ -284,26 +284,17 @@ def test_what_is_not_plugged_is_not_there(guest):
     finish(machine)
 
 
-@pytest.fixture(scope="session")
-def hostile(tmp_path_factory):
-    path = tmp_path_factory.mktemp("hostile") / "hostile"
-    subprocess.run(["cc", "-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pie", "-mgeneral-regs-only", "-fcf-protection=none",
-                    "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-O1", "-Wl,-Ttext-segment=0x100000,--build-id=none",
-                    "-o", path, TOP / "tests" / "system" / "hostile_mem.c"], check=True)
-    return path
-
-
-def test_a_hostile_driver_gains_nothing(vmm, hostile):
+def test_a_hostile_driver_gains_nothing(vmm):
     api = vmm(None)
-    api.must("PUT", "/boot-source", {"kernel_image_path": str(hostile)})
+    api.must("PUT", "/boot-source", {"kernel_image_path": str(payload("hostile_mem"))})
     api.must("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 64})
     for path, body in {**hotplug(), "/entropy": {}}.items():
         api.must("PUT", path, body)
     api.must("PUT", "/actions", {"action_type": "InstanceStart"})
-    api.wait_for("hostile: reads what is not there: 1\\s+hostile: ready")
+    api.wait_for("payload: reads what is not there: 1\\s+payload: ready")
     api.must("PATCH", "/hotplug/memory", {"requested_size_mib": 4})
     assert api.wait() == 1
-    assert re.findall("hostile: (.*?)\r?\n", api.console)[2:] == [
+    assert re.findall("payload: (.*?)\r?\n", api.console)[2:] == [
         "plug 0", "plug too much 1", "entropy 1", "unplug under the answer 2", "it is all there: 1", "plug the next 0", "unplug 0",
         "entropy 0", "touches it"]
     assert api.status["cause"] == "error" and "it touched memory that is not there: not plugged" in api.status["message"]
