@@ -78,7 +78,8 @@ static void add_rate(struct table *table, const json_t *stats, const json_t *bef
 	double now, then, ms = elapsed_ms(stats, before);
 	char text[SIZE_MAX_TEXT];
 
-	if (ms > 0 && add_up(stats, list, key, &now) && add_up(before, list, key, &then) && now >= then)
+	/* A machine that lies has any rate: no more than a number holds. */
+	if (ms > 0 && add_up(stats, list, key, &now) && add_up(before, list, key, &then) && now >= then && (now - then) * 1000 / ms < 1e18)
 		table_add(table, "%s", size_text((uint64_t)((now - then) * 1000 / ms), text));
 	else
 		table_add(table, "-");

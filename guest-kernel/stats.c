@@ -15,6 +15,7 @@
 #define TEXT_MAX     262144 /* bytes of one of the kernel's files */
 #define READ_CHUNK   16384
 #define SECTOR_BYTES 512
+#define MOUNTS_MAX   64 /* that are looked at closely */
 
 /* Each number is absent until it is found. */
 static const struct guest_pressure no_pressure = {-1, -1, -1, -1};
@@ -254,11 +255,31 @@ static void unescape(char *path)
 	*to = '\0';
 }
 
+/* Does another mount than `id`, and not the root, lie over `path` (as the kernel writes it), or over a folder on the way there? */
+static bool is_covered(const char *mounts, const char *id, const char *path)
+{
+	if (strlen(path) > GUEST_STATS_NAME_MAX * 2) /* nobody is told it anyway */
+		return true;
+	for (const char *line = mounts; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+		char other[16], over[GUEST_STATS_NAME_MAX * 4];
+		size_t len;
+
+		if (sscanf(line, "%15s %*s %*s %*s %511s", other, over) != 2 || strcmp(over, "/") == 0 || strcmp(other, id) == 0)
+			continue;
+		len = strlen(over);
+		if (strncmp(path, over, len) == 0 && (path[len] == '\0' || path[len] == '/'))
+			return true;
+	}
+	return false;
+}
+
 /* A line: id, parent's id, major:minor, root, mount point, options, optional fields…, "-", type, source. On the way to a mount that lies
  * deeper there may be one that another program serves. */
 void stats_parse_mounts(char *text, stats_mount_fn fn, void *ctx)
 {
+	cleanup_free char *all = strdup(text);
 	char *rest, *fields[5], root[16] = "";
+	int n = 0;
 
 	for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
 		char *type = strstr(line, " - ");
@@ -276,6 +297,8 @@ void stats_parse_mounts(char *text, stats_mount_fn fn, void *ctx)
 			snprintf(root, sizeof root, "%s", fields[0]);
 		if (!answers_by_itself(type) || (!is_root && strcmp(fields[1], root) != 0))
 			continue;
+		if (!is_root && (!all || n++ >= MOUNTS_MAX || is_covered(all, fields[0], fields[4])))
+			continue;
 		unescape(fields[4]);
 		fn(ctx, fields[4]);
 	}
@@ -289,7 +312,7 @@ static void add_filesystem(void *ctx, const char *path)
 	struct guest_filesystem *filesystem;
 	struct statvfs status;
 
-	if (statvfs(path, &status) < 0 || status.f_blocks == 0)
+	if (statvfs(path, &status) < 0 || status.f_blocks == 0 || status.f_frsize == 0)
 		return;
 	filesystem = add_item(&stats->filesystems, sizeof *filesystem, path);
 	if (!filesystem)

@@ -89,12 +89,14 @@ static void only_file_systems_of_the_kernel_right_in_the_root_are_asked(void **s
 	char text[] = "1 1 0:2 / / rw - rootfs rootfs rw\n30 1 0:25 / / rw,relatime - overlay overlay rw,lowerdir=/image\n"
 		      "31 30 0:26 / /proc rw - proc proc rw\n32 30 0:27 / /run rw shared:1 - tmpfs tmpfs rw\n"
 		      "33 30 0:28 / /mnt/f rw - fuse.evil evil rw\n34 33 0:29 / /mnt/f/deep rw - ext4 /dev/vdc rw\n"
-		      "35 30 0:30 / /a\\040b rw - ext4 /dev/vdd rw\n36 30 0:31 / /n rw - nfs4 server:/ rw\nodd\n37 30 - ext4\n";
+		      "35 30 0:30 / /a\\040b rw - ext4 /dev/vdd rw\n36 30 0:31 / /n rw - nfs4 server:/ rw\nodd\n"
+		      "40 30 0:32 / /c rw - ext4 /dev/vde rw\n41 40 0:33 / /c rw - fuse.evil evil rw\n"
+		      "42 30 0:34 / /w/c rw - ext4 /dev/vdf rw\n43 30 0:35 / /w rw - fuse.evil evil rw\n44 30 0:36 / /ww rw - ext4 /dev/vdg rw\n37 30 - ext4\n";
 	char paths[256] = "";
 
 	(void)state;
 	stats_parse_mounts(text, add_path, paths);
-	assert_string_equal(paths, "/ /run /a b ");
+	assert_string_equal(paths, "/ /run /a b /ww ");
 }
 
 static void this_machine_has_numbers_that_hulld_takes(void **state)
