@@ -7,6 +7,7 @@ libhull_common_a_SOURCES = \
 	common/cleanup.h \
 	common/error.c common/error.h \
 	common/exec_spec.c common/exec_spec.h \
+	common/file_spec.c common/file_spec.h \
 	common/frame.c common/frame.h \
 	common/guest_network.c common/guest_network.h \
 	common/guest_stats.c common/guest_stats.h \
@@ -18,4 +19,8 @@ libhull_common_a_SOURCES = \
 	common/loop.c common/loop.h \
 	common/http.c common/http.h \
 	common/order.c common/order.h \
-	common/relay.c common/relay.h
+	common/pack.c common/pack.h \
+	common/relay.c common/relay.h \
+	common/tar.c common/tar.h common/tar_header.h \
+	common/tar_write.c \
+	common/unpack.c

@@ -14,6 +14,7 @@ FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pc
 FUZZ_TARGETS += tests/fuzz/gdb tests/fuzz/net_control
 FUZZ_TARGETS += tests/fuzz/exec tests/fuzz/exec_host
 FUZZ_TARGETS += tests/fuzz/order tests/fuzz/order_host
+FUZZ_TARGETS += tests/fuzz/unpack
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -86,3 +87,7 @@ tests_fuzz_order_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 tests_fuzz_order_host_SOURCES = tests/fuzz/order_host.c $(FUZZ_MAIN)
 tests_fuzz_order_host_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_order_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)
+
+tests_fuzz_unpack_SOURCES = tests/fuzz/unpack.c $(FUZZ_MAIN)
+tests_fuzz_unpack_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_unpack_LDADD = libhull-common.a

@@ -1,0 +1,122 @@
+/* A hostile archive, from a machine or for one: whatever is in it, and however it is cut, nothing appears beside the target, no part of a
+ * file is left, and no permission that was not to be given is. What was made can be packed again.
+ *
+ *	byte 0: 1: into, 2: the target is there  then the archive, of which the sums of headers are put right */
+#include "tests/fuzz/fuzz.h"
+
+#include "common/pack.h"
+#include "common/tar_header.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char outer[] = "/tmp/hull-fuzz-unpack-XXXXXX";
+
+struct stream {
+	const uint8_t *data;
+	size_t left;
+};
+
+static ssize_t read_stream(void *ctx, void *data, size_t len)
+{
+	struct stream *s = ctx;
+	size_t part = s->left < len ? s->left : len;
+
+	memcpy(data, s->data, part);
+	s->data += part;
+	s->left -= part;
+	return (ssize_t)part;
+}
+
+static int write_nowhere(void *ctx, const void *data, size_t len)
+{
+	(void)data;
+	*(size_t *)ctx += len;
+	return 0;
+}
+
+static int look(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)ftw, (void)type;
+	CHECK(S_ISLNK(st->st_mode) || !(st->st_mode & 06000));
+	CHECK(!strstr(path, ".hull-cp-"));
+	return 0;
+}
+
+static int erase(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st, (void)type;
+	return ftw->level ? remove(path) : 0;
+}
+
+static void be_gone(void)
+{
+	rmdir(outer);
+}
+
+static void prepare(void)
+{
+	CHECK(mkdtemp(outer));
+	atexit(be_gone);
+}
+
+/* Only the target is in `outer`. */
+static void look_around(void)
+{
+	DIR *dir = opendir(outer);
+	struct dirent *entry;
+
+	CHECK(dir);
+	while ((entry = readdir(dir)))
+		CHECK(entry->d_name[0] == '.' || strcmp(entry->d_name, "target") == 0);
+	closedir(dir);
+}
+
+static void mend_sums(uint8_t *data, size_t len)
+{
+	for (; len >= TAR_BLOCK; data += TAR_BLOCK, len -= TAR_BLOCK) {
+		struct tar_header *header = (struct tar_header *)data;
+
+		if (memcmp(header->magic, "usta", 4) == 0)
+			snprintf(header->checksum, sizeof header->checksum, "%06o", tar_header_sum(header));
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	struct unpack_options options = {.into = len && data[0] & 1};
+	char target[sizeof outer + 16];
+	struct tar_source source;
+	struct tar_sink sink;
+	struct stream stream;
+	struct error err;
+	size_t packed = 0;
+	uint8_t *copy;
+
+	if (outer[strlen(outer) - 1] == 'X')
+		prepare();
+	if (len < 2)
+		return 0;
+	copy = malloc(len);
+	CHECK(copy);
+	memcpy(copy, data, len);
+	mend_sums(copy + 1, len - 1);
+	stream = (struct stream){copy + 1, len - 1};
+	source = (struct tar_source){read_stream, &stream};
+	snprintf(target, sizeof target, "%s/target", outer);
+	CHECK(!(data[0] & 2) || mkdir(target, 0700) == 0);
+	err.errnum = 0;
+	CHECK(unpack(target, &source, &options, &err) == -err.errnum);
+	look_around();
+	CHECK(nftw(outer, look, 16, FTW_PHYS) == 0);
+	sink = (struct tar_sink){write_nowhere, &packed};
+	if (access(target, F_OK) == 0)
+		pack(target, &sink, NULL, NULL, &err); /* a folder may have become one that we cannot read */
+	CHECK(nftw(outer, erase, 16, FTW_DEPTH | FTW_PHYS) == 0);
+	free(copy);
+	return 0;
+}
