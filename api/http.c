@@ -164,6 +164,8 @@ static ssize_t read_stream(void *ctx, uint64_t pos, char *buf, size_t max)
 	n = req->stream->read(req->stream_ctx, buf, max);
 	if (n == 0)
 		suspend(req);
+	if (n == HTTP_STREAM_BROKEN)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
 	return n < 0 ? MHD_CONTENT_READER_END_OF_STREAM : n;
 }
 
@@ -174,7 +176,7 @@ void request_reply_stream(struct request *req, const struct http_stream_ops *ops
 
 	if (!response)
 		abort();
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "text/plain; charset=utf-8");
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, ops->type ? ops->type : "text/plain; charset=utf-8");
 	set_response(req, 200, response);
 	req->stream = ops;
 	req->stream_ctx = ctx;
@@ -182,7 +184,7 @@ void request_reply_stream(struct request *req, const struct http_stream_ops *ops
 
 void request_wake(struct request *req)
 {
-	if (req->stream)
+	if (req->stream || req->upload)
 		resume(req);
 }
 
@@ -443,6 +445,13 @@ static void on_data(struct request *req, const char *data, size_t len)
 			req, PROBLEM_PAYLOAD_TOO_LARGE, NULL, "a JSON body may have at most %u bytes", HTTP_JSON_MAX);
 }
 
+static bool has_room(const struct request *req)
+{
+	const struct http_upload_ops *ops = req->route ? req->route->upload : NULL;
+
+	return req->response || !req->upload || !ops->has_room || ops->has_room(req->upload);
+}
+
 /* False: it has been replied to. */
 static bool begin_keyed(struct request *req)
 {
@@ -489,6 +498,10 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
 	}
 	if (req->client_gone)
 		return MHD_NO;
+	if (*len && !has_room(req)) {
+		suspend(req); /* what has come stays where it is */
+		return MHD_YES;
+	}
 	if (*len) {
 		on_data(req, data, *len);
 		*len = 0;

@@ -39,6 +39,7 @@ struct http_upload_ops {
 	void (*data)(void *upload, const void *data, size_t len);
 	void (*end)(void *upload);
 	void (*abort)(void *upload);
+	bool (*has_room)(void *upload); /* false: `data` is not called until request_wake(). NULL: there always is */
 };
 
 /* Keeps answers, so that a POST which comes again with the same Idempotency-Key gets its first one. */
@@ -107,14 +108,18 @@ void request_refuse_error(struct request *req, const struct error *err); /* by p
 void request_refuse_with(struct request *req, enum problem_code code, const char *field, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* A body as it comes, text/plain. `read` gives the bytes it stored, 0 (nothing now: request_wake() when there is), or
- * -1 (the end); `done` frees `ctx` and is called once, also when the client goes. */
+#define HTTP_STREAM_END	   (-1)
+#define HTTP_STREAM_BROKEN (-2)
+
+/* A body as it comes. `read` gives the bytes it stored, 0 (nothing now: request_wake() when there is), END, or BROKEN, which the client
+ * sees as a body that is cut short; `done` frees `ctx` and is called once, also when the client goes. */
 struct http_stream_ops {
 	ssize_t (*read)(void *ctx, char *buf, size_t max);
 	void (*done)(void *ctx);
+	const char *type; /* NULL: text/plain */
 };
 void request_reply_stream(struct request *req, const struct http_stream_ops *ops, void *ctx);
-/* Asks a stream's `read` again. Harmless when it is not waiting. */
+/* Asks a stream's `read`, or an upload's `has_room`, again. Harmless when it is not waiting. */
 void request_wake(struct request *req);
 
 /* Does the client ask for the route's other protocol, by "Connection: Upgrade" and "Upgrade: PROTOCOL" (RFC

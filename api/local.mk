@@ -10,6 +10,7 @@ libhull_api_a_SOURCES = \
 	api/exec.c api/exec.h \
 	api/exec_output.c api/exec_output.h \
 	api/exec_stream.c api/exec_stream.h \
+	api/files.c api/files.h \
 	api/going_down.c \
 	api/freeze.c api/freeze.h \
 	api/health.c api/health.h \

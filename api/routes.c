@@ -1,5 +1,6 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
 #include "api/exec.h"
+#include "api/files.h"
 #include "api/freeze.h"
 #include "api/hulld.h"
 #include "api/image.h"
@@ -30,6 +31,15 @@ static const struct http_query logs_queries[] = {
 	{"follow", "1: go on until the machine has stopped."},
 	{"tail", "Only that many of the last lines."},
 	{"source", "workload (when absent), console or monitor."},
+	{NULL, NULL},
+};
+static const struct http_query files_queries[] = {
+	{"path", "Absolute path in the machine; required."},
+	{NULL, NULL},
+};
+static const struct http_query put_files_queries[] = {
+	{"path", "Absolute path in the machine; required. A folder that is there gets what the archive has."},
+	{"into", "1: it is a folder, and the archive may have any number of things for it."},
 	{NULL, NULL},
 };
 
@@ -85,6 +95,11 @@ const struct http_route hulld_routes[] = {
 		.status = 200, .gives = &machine_stats_table, .handle = stats_http_get},
 	{ROUTE("GET", "/v1/machines/{machine}/logs", "getMachineLogs", "What it wrote, as text."), .status = 200,
 		.queries = logs_queries, .handle = machine_http_logs},
+	{ROUTE("GET", "/v1/machines/{machine}/files", "getMachineFiles", "A file, or a folder with all that is in it, as a tar stream."),
+		.status = 200, .queries = files_queries, .handle = files_http_get},
+	{ROUTE("PUT", "/v1/machines/{machine}/files", "putMachineFiles",
+		"Make of a tar stream, of one file or folder, what it has, whole files only."),
+		.status = 204, .body = HTTP_BODY_UPLOAD, .queries = put_files_queries, .upload = &files_upload},
 	{ROUTE("POST", "/v1/machines/{machine}/exec", "execInMachine",
 		"Run a program in it. Answers with what it wrote and its exit status when it has ended; as hull-exec, its input, "
 		"output and signals are streamed."),

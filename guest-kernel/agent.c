@@ -2,13 +2,15 @@
  *
  * Theory of operation. A connection is in one of three states, told by what it owns: a `source` on the host's socket
  * (the request is being read), a `dial` (connecting to a program), a `relay` (streaming). Each ends by
- * connection_free(); the list is the agent's. An EXEC's socket becomes an exec's (exec.c), an ORDER's an order's (orders.c). */
+ * connection_free(); the list is the agent's. An EXEC's socket becomes an exec's (exec.c), an ORDER's an order's (orders.c),
+ * a FILES' a child's (files.c). */
 #include "guest-kernel/agent.h"
 
 #include "common/cleanup.h"
 #include "common/relay.h"
 #include "guest-kernel/dial.h"
 #include "guest-kernel/exec.h"
+#include "guest-kernel/files.h"
 #include "guest-kernel/hull_guest.h"
 #include "guest-kernel/orders.h"
 
@@ -42,6 +44,7 @@ struct agent {
 	size_t n_connections;
 	struct execs *execs;
 	struct orders *orders;
+	struct files files;
 };
 
 static void connection_free(void *ctx)
@@ -133,6 +136,17 @@ static void begin_frames(struct connection *c, bool is_exec, uint32_t arg)
 	connection_free(c);
 }
 
+/* The child has the connection, and replies. */
+static void begin_files(struct connection *c)
+{
+	struct agent *agent = c->agent;
+	int r = orders_hold_still(agent->orders) ? -EBUSY : files_serve(&agent->files, c->host_fd);
+
+	if (r < 0)
+		reply(c, -r);
+	connection_free(c);
+}
+
 static void handle_request(struct connection *c)
 {
 	const struct hull_agent_request *request = &c->request;
@@ -163,6 +177,9 @@ static void handle_request(struct connection *c)
 	case HULL_AGENT_EXEC:
 	case HULL_AGENT_ORDER:
 		begin_frames(c, le16toh(request->verb) == HULL_AGENT_EXEC, arg);
+		return;
+	case HULL_AGENT_FILES:
+		begin_files(c);
 		return;
 	default:
 		reply_and_end(c, EPROTONOSUPPORT);
@@ -275,6 +292,7 @@ void agent_child_ended(struct agent *agent, pid_t pid, int wait_status)
 {
 	execs_child_ended(agent->execs, pid, wait_status);
 	orders_child_ended(agent->orders, pid, wait_status);
+	files_child_ended(&agent->files, pid);
 }
 
 void agent_thaw(struct agent *agent)
@@ -290,6 +308,7 @@ void agent_free(struct agent *agent)
 		connection_free(agent->connections);
 	execs_free(agent->execs);
 	orders_free(agent->orders);
+	files_done(&agent->files);
 	loop_remove(agent->listener);
 	close_fd(agent->listen_fd);
 	free(agent);

@@ -25,7 +25,7 @@
  *	       ◀── struct hull_agent_reply; status 0, or an errno of the guest (Linux numbers), then the connection ends
  *	STREAM: from then on the connection is the byte stream of a TCP connection to 127.0.0.1 (or ::1) at `arg`;
  *	half-close is passed on both ways.
- *	EXEC, ORDER: from then on both sides send frames, below.
+ *	EXEC, FILES, ORDER: from then on both sides send frames, below.
  *
  * All integers little-endian. An agent answers a version or verb it does not know with EPROTONOSUPPORT. */
 #define HULL_VSOCK_PORT_AGENT 1024
@@ -37,6 +37,7 @@ enum hull_agent_verb {
 	HULL_AGENT_STREAM = 2, /* arg: TCP port */
 	HULL_AGENT_STOP = 3,   /* arg: milliseconds; the workload gets its stop signal, after `arg` SIGKILL; answered at once */
 	HULL_AGENT_EXEC = 4,   /* arg: 0; a program, and frames from and to it */
+	HULL_AGENT_FILES = 6,  /* arg: 0; a tar stream from or to a path */
 	HULL_AGENT_ORDER = 8,  /* arg: milliseconds until it is given up; an Order, and the answer to it */
 };
 
@@ -69,13 +70,24 @@ struct hull_agent_reply {
  *	client ──▶ SPEC
  *	       ◀── REFUSED or ANSWER                        and the end
  *
- * A client that ends its side before, or sends more, has gone: what was begun is ended, and undone. */
+ * A client that ends its side before, or sends more, has gone: what was begun is ended, and undone.
+ *
+ * FILES copies a file, or a folder with all that is in it, as a tar stream (common/pack.h):
+ *
+ *	client ──▶ SPEC
+ *	       ◀── to get: STDOUT…                          any number, which may be cut anywhere
+ *	client ──▶ to put: STDIN…, STDIN_EOF
+ *	       ◀── REFUSED, in the middle too, or ANSWER    and the end
+ *
+ * There is no credit: each side waits for the other. A client that ends its side before has gone: the file that was being
+ * written is removed, and those before it stay. */
 #define HULL_FRAME_MAX	 65536u	    /* bytes of payload, */
 #define HULL_SPEC_MAX	 (1u << 20) /* but of a SPEC */
 #define HULL_EXEC_WINDOW 65536u
 
 enum hull_frame_type {
-	HULL_FRAME_SPEC = 1,	  /* JSON, an ExecSpec (common/exec_spec.h), or an Order (common/order.h) */
+	HULL_FRAME_SPEC = 1,	  /* JSON, an ExecSpec (common/exec_spec.h), or an Order (common/order.h),
+				   * or a FileSpec (common/file_spec.h) */
 	HULL_FRAME_STDIN = 2,	  /* bytes; none: nothing */
 	HULL_FRAME_STDIN_EOF = 3, /* nothing; a terminal is sent its end-of-file character */
 	HULL_FRAME_RESIZE = 4,	  /* struct hull_frame_size */
@@ -87,7 +99,7 @@ enum hull_frame_type {
 	HULL_FRAME_STDERR = 19,
 	HULL_FRAME_CREDIT = 20, /* uint32_t: so many bytes of input more */
 	HULL_FRAME_EXIT = 21,	/* uint32_t: 0..255, 128 + N when signal N ended it; 126 and 127 as shells have them */
-	HULL_FRAME_ANSWER = 24, /* JSON, an OrderAnswer */
+	HULL_FRAME_ANSWER = 24, /* JSON, an OrderAnswer; of FILES an empty object */
 };
 
 struct hull_frame_header {

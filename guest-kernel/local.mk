@@ -11,6 +11,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/errand.c guest-kernel/errand.h \
 	guest-kernel/exec.c guest-kernel/exec.h \
 	guest-kernel/exec_stdio.c guest-kernel/exec_stdio.h \
+	guest-kernel/files.c guest-kernel/files.h \
 	guest-kernel/freezer.c guest-kernel/freezer.h \
 	guest-kernel/hull_guest.h \
 	guest-kernel/modules.c guest-kernel/modules.h \

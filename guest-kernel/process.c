@@ -100,7 +100,7 @@ static int become_user(const struct passwd_user *user, struct error *err)
 }
 
 /* Nothing of hull-init's own: its blocked and ignored signals, its immunity from the OOM killer. */
-static void forget_parent(void)
+void process_forget_parent(void)
 {
 	cleanup_close int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	sigset_t none;
@@ -216,7 +216,7 @@ static void __attribute__((noreturn)) run_child(const struct process_spec *spec,
 	struct error *err = &child.failure.error;
 	int r;
 
-	forget_parent();
+	process_forget_parent();
 	r = passwd_lookup("", spec->user, &child.user, err);
 	if (r == 0)
 		r = give_stdio(spec, &child.user, err);

@@ -37,6 +37,9 @@ struct process_failure {
  * all when the program executes; -errno with `err` set when there is no child. No other threads may run. */
 int process_spawn(const struct process_spec *spec, pid_t *ret_pid, struct error *err);
 
+/* For a child that was forked: nothing of hull-init's own, as its signals and limits, is left. */
+void process_forget_parent(void);
+
 /* 0..255 of what waitpid() gave: 128 + N when signal N ended it. */
 int process_exit_status(int wait_status);
 
