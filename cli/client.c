@@ -5,6 +5,7 @@
 #include "common/io.h"
 #include "common/json.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -116,6 +117,31 @@ static size_t on_want_data(char *data, size_t size, size_t n, void *ctx)
 		return CURL_READFUNC_ABORT;
 	t->in_offset += (uint64_t)got;
 	return (size_t)got;
+}
+
+static size_t on_want_stream(char *data, size_t size, size_t n, void *ctx)
+{
+	struct transfer *t = ctx;
+	ssize_t got;
+
+	do
+		got = read(t->in, data, size * n);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? CURL_READFUNC_ABORT : (size_t)got;
+}
+
+/* Of something whose size nobody knows. */
+static int on_stream_progress(void *ctx, curl_off_t dl_total, curl_off_t dl, curl_off_t total, curl_off_t sent)
+{
+	struct transfer *t = ctx;
+	int64_t mib = sent >> 20;
+
+	(void)dl_total, (void)dl, (void)total;
+	if (!t->label || mib / 16 == t->drawn_mib / 16)
+		return 0;
+	t->drawn_mib = mib;
+	fprintf(stderr, "\r%s %" PRId64 " MiB", t->label, mib);
+	return 0;
 }
 
 static int on_progress(void *ctx, curl_off_t dl_total, curl_off_t dl, curl_off_t total, curl_off_t sent)
@@ -335,6 +361,29 @@ int client_stream(struct client *client, const char *path, int out, struct failu
 	transfer_init(&t, client, "GET", path);
 	t.out = out;
 	r = transfer_run(&t);
+	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
+	transfer_done(&t);
+	return r;
+}
+
+int client_upload_stream(struct client *client, const char *path, int fd, const char *label, struct failure *fail)
+{
+	struct transfer t;
+	int r;
+
+	transfer_init(&t, client, "PUT", path);
+	t.in = fd;
+	t.label = isatty(STDERR_FILENO) ? label : NULL;
+	curl_easy_setopt(t.easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(t.easy, CURLOPT_READFUNCTION, on_want_stream);
+	curl_easy_setopt(t.easy, CURLOPT_READDATA, &t);
+	curl_easy_setopt(t.easy, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(t.easy, CURLOPT_XFERINFOFUNCTION, on_stream_progress);
+	curl_easy_setopt(t.easy, CURLOPT_XFERINFODATA, &t);
+	add_header(&t, "Content-Type: application/x-tar");
+	r = transfer_run(&t);
+	if (t.drawn_mib)
+		fputc('\n', stderr);
 	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
 	transfer_done(&t);
 	return r;

@@ -38,6 +38,8 @@ int client_stream(struct client *client, const char *path, int out, struct failu
 /* PUT of `size` bytes of `fd`. `label`: what a progress bar calls it; drawn on a terminal only. */
 int client_upload(struct client *client, const char *path, int fd, uint64_t size, const char *label,
 	struct failure *fail);
+/* PUT of what `fd` has until its end. `label` as above. */
+int client_upload_stream(struct client *client, const char *path, int fd, const char *label, struct failure *fail);
 /* 1: there (2xx), 0: not (404), -errno with `fail` set. */
 int client_head(struct client *client, const char *path, struct failure *fail);
 

@@ -5,7 +5,7 @@
 #include "cli/args.h"
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], exec_options[], top_options[], images_options[], image_build_options[];
+	run_options[], exec_options[], cp_options[], top_options[], images_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -28,6 +28,9 @@ int machine_run_run(const struct args *args, struct failure *fail);
 
 /* exec.c */
 int machine_exec_run(const struct args *args, struct failure *fail);
+
+/* cp.c */
+int machine_cp_run(const struct args *args, struct failure *fail);
 
 /* image.c */
 int image_list_run(const struct args *args, struct failure *fail);

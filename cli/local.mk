@@ -17,6 +17,7 @@ hull_SOURCES = \
 	cli/client.c cli/client.h \
 	cli/commands.h \
 	cli/context.c cli/context.h \
+	cli/cp.c \
 	cli/exec.c \
 	cli/image.c \
 	cli/image_build.c cli/image_build.h \

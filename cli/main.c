@@ -31,6 +31,8 @@ static const struct command commands[] = {
 		"Create and start a machine, show its output, exit with its status", EXIT_RUN_FAILED, machine_run_run},
 	{"machine exec", "exec", "MACHINE COMMAND...", 1, 1, true, exec_options,
 		"Run a program in a machine, with its input, output and exit status", EXIT_RUN_FAILED, machine_exec_run},
+	{"machine cp", "cp", "SOURCE TARGET", 2, 2, false, cp_options,
+		"Copy a file or folder to MACHINE:PATH, or from there", 0, machine_cp_run},
 	{"machine list", "ps", "", 0, 0, false, machines_options, "List machines", 0, machine_list_run},
 	{"machine top", "top", "[MACHINE...]", 0, -1, false, top_options, "Show what machines use, again and again", 0, machine_top_run},
 	{"machine logs", "logs", "MACHINE", 1, 1, false, logs_options, "Show what a machine printed", 0,
@@ -80,7 +82,8 @@ static int show_help(const struct args *args)
 
 static int fail_with(const struct args *args, struct failure *fail)
 {
-	if (strcmp(fail->code, "not_found") == 0 && !fail->hint[0] && args->command)
+	/* Of a path in a machine it says nothing. */
+	if (strcmp(fail->code, "not_found") == 0 && !fail->hint[0] && args->command && strcmp(fail->error.field, "path") != 0)
 		failure_hint(fail, "`hull %s` lists what there is",
 			strncmp(args->command->name, "image ", 6) == 0 ? "images" : "ps -a");
 	failure_print(fail);

@@ -18,6 +18,7 @@ struct transfer {
 	uint64_t in_offset;
 	const char *label;
 	int drawn; /* per cent on the screen; -1: none */
+	int64_t drawn_mib; /* of a stream */
 	bool done;
 	CURLcode result;
 };
