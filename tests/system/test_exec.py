@@ -181,7 +181,7 @@ def test_a_program_with_a_key_is_executed_once(hulld, box, tmp_path):
     assert [answer.headers["Idempotent-Replayed"] for answer in answers] == [None, "true", "true"]
     slow = ("sh", "-c", f"echo run >> {tmp_path}/slow; exec sleep 600")
     waiting = execute_and_leave(hulld, box, *slow, key="slow")
-    wait_until((tmp_path / "slow").exists, "it runs")
+    wait_until(lambda: (tmp_path / "slow").exists() and (tmp_path / "slow").read_text(), "it runs")
     answer = keyed(hulld, box, "slow", *slow)
     assert (answer.status, answer.json["code"], answer.json["retryable"]) == (409, "request_in_progress", True)
     hulld.restart()
