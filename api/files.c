@@ -116,7 +116,8 @@ static ssize_t read_stream(void *ctx, char *data, size_t max)
 		int r = frame_read(&call->reader, call->fd, &call->frame);
 
 		call->sent = 0;
-		if (r <= 0 || call->frame.type != HULL_FRAME_STDOUT) {
+		/* One of nothing is none of the agent's: they could come for ever. */
+		if (r <= 0 || call->frame.type != HULL_FRAME_STDOUT || !call->frame.len) {
 			call->frame.len = r > 0 ? call->frame.len : 0;
 			if (r == 0)
 				loop_set_events(call->events, EPOLLIN);

@@ -2,7 +2,7 @@
  *
  * Theory of operation. Each client has a child of hull-init's, which may block as long as it likes, on a disk or on the client, while
  * the agent goes on. The child owns the connection: its end is the client's going, and what it is writing then is removed. The agent
- * only counts. SIGTERM, which the machine's end brings to all, is taken while the child waits for its client. */
+ * only counts. SIGTERM, which the machine's end brings to all, is looked for with each frame. */
 #include "guest-kernel/files.h"
 
 #include "common/exec_spec.h"
@@ -44,12 +44,16 @@ static int wait_for(const struct session *s, short events, int timeout_ms)
 {
 	struct pollfd pollfd = {.fd = s->fd, .events = events};
 	struct timespec timeout = {.tv_sec = timeout_ms / 1000};
-	sigset_t none;
+	sigset_t none, term;
 	int r;
 
 	sigemptyset(&none);
-	r = told_to_end ? -EINTR : ppoll(&pollfd, 1, timeout_ms < 0 ? NULL : &timeout, &none);
-	if (told_to_end || (r < 0 && errno != EINTR))
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, NULL); /* or it could come between being looked for and being waited for */
+	r = told_to_end ? -1 : ppoll(&pollfd, 1, timeout_ms < 0 ? NULL : &timeout, &none);
+	sigprocmask(SIG_UNBLOCK, &term, NULL);
+	if (r < 0)
 		return -EINTR;
 	return r == 0 ? -ETIMEDOUT : 0;
 }
@@ -58,6 +62,8 @@ static int next_frame(struct session *s)
 {
 	int r;
 
+	if (told_to_end)
+		return -EINTR;
 	while ((r = frame_read(&s->reader, s->fd, &s->frame)) == 0)
 		if ((r = wait_for(s, POLLIN, -1)) < 0)
 			break;
@@ -66,7 +72,7 @@ static int next_frame(struct session *s)
 
 static int send_frame(struct session *s, enum hull_frame_type type, const void *data, size_t len)
 {
-	int r = frame_put(&s->out, type, data, (uint32_t)len);
+	int r = told_to_end ? -EINTR : frame_put(&s->out, type, data, (uint32_t)len);
 
 	while (r == 0 && s->out.len) {
 		r = frame_flush(&s->out, s->fd);
@@ -185,14 +191,10 @@ static int converse(struct session *s)
 /* No exec() closes what is the agent's. */
 static void __attribute__((noreturn)) run_child(int fd)
 {
-	struct sigaction action = {.sa_handler = on_term};
+	struct sigaction action = {.sa_handler = on_term, .sa_flags = SA_RESTART}; /* poll() ends all the same */
 	struct session s = {.fd = SOCKET_FD};
-	sigset_t term;
 
 	process_forget_parent();
-	sigemptyset(&term);
-	sigaddset(&term, SIGTERM);
-	sigprocmask(SIG_BLOCK, &term, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	if (fd != SOCKET_FD && dup2(fd, SOCKET_FD) < 0)
 		_exit(1);

@@ -220,6 +220,19 @@ def test_a_client_that_vanishes_leaves_nothing(hulld, tmp_path):
     assert get(hulld, tmp_path).status == 200
 
 
+def test_a_machine_that_ends_in_the_middle_leaves_whole_files_only(hulld, tmp_path):
+    hulld.post("/v1/machines", {"name": "ends", "image": "any", "command": ["any"], "network": "none", "disk_mib": 16})
+    hulld.post("/v1/machines/ends/start")
+    assert hulld.wait("ends", "running,failed")["state"] == "running", hulld.machine("ends")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(hulld.socket))
+        sock.sendall(b"PUT /v1/machines/ends/files?path=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" %
+                     quote(str(tmp_path)).encode() + archive(("large", tarfile.REGTYPE, b"x" * 100_000))[:50_000])
+        wait_until(lambda: leftovers(tmp_path), "it is being written")
+        hulld.post("/v1/machines/ends/stop")
+        wait_until(lambda: not list(tmp_path.iterdir()), "it is gone")
+
+
 def test_a_client_that_does_not_read_costs_no_memory(hulld, tmp_path):
     """64 MiB wait where they are."""
     with (tmp_path / "large").open("wb") as file:
