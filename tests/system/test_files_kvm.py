@@ -11,7 +11,7 @@ from test_files import archive, cp, described, get, make_tree, put, tarfile
 
 pytestmark = pytest.mark.kvm
 BOOT = 180  # seconds: an emulated host boots slowly
-COPY_MIB = int(os.environ.get("HULL_TEST_COPY_MIB", "64"))  # more by hand
+COPY_MIB = int(os.environ.get("HULL_TEST_COPY_MIB", "16"))  # 2048 by hand
 
 
 @pytest.fixture(scope="module")
