@@ -69,7 +69,7 @@ def test_any_monitor_can_be_named(bench):
     files = {"kernel": "/k", "bzimage": "/z", "initrd": "/i"}
     assert bench.command("kvmtool=lkvm run -k {bzimage} -i {initrd} -m {mib} -p {cmdline}", files, "quiet") == [
         "lkvm", "run", "-k", "/z", "-i", "/i", "-m", "128", "-p", "quiet"]
-    assert bench.QEMU / "qemu-system-x86_64" in bench.command("QEMU", files, "quiet")
+    assert bench.MEMORY / "qemu/qemu-system-x86_64" in bench.command("QEMU", files, "quiet")
 
 
 def test_the_table_has_a_column_for_each_phase(bench):
