@@ -188,7 +188,7 @@ static void on_agent(void *ctx, uint32_t events)
 
 static void on_deadline(void *ctx)
 {
-	fail(ctx, PROBLEM_TIMEOUT, "its agent does not start the program");
+	fail(ctx, PROBLEM_OUTCOME_UNKNOWN, "its agent does not say that the program was started");
 }
 
 static void on_opened(void *ctx, int r, int fd)

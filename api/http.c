@@ -323,7 +323,7 @@ bool request_is_once(const struct request *req)
 bool request_key_is_busy(const struct request *req, const char *key)
 {
 	for (const struct request *other = req->http->requests; other; other = other->next)
-		if (other->key && !other->client_gone && !other->response && strcmp(other->key, key) == 0)
+		if (other->key && !other->client_gone && !other->status && strcmp(other->key, key) == 0)
 			return true;
 	return false;
 }

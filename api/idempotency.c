@@ -8,6 +8,7 @@
 #define HEADER	    "Idempotency-Key"
 #define NS_PER_HOUR 3600000000000ull
 #define KEPT_MS	    (24 * 3600 * 1000ll)
+#define BODY_MAX    65536 /* bytes: more is a program's output, whose size a guest chooses */
 
 static bool is_key(const char *key)
 {
@@ -27,19 +28,22 @@ static bool begin_first(struct request *req, const char *key, const char *digest
 	return false;
 }
 
-/* One that was begun before, and has no answer. False, having replied. */
-static bool begin_again(struct request *req, const char *key, const struct kept_request *kept)
+static void refuse_busy(struct request *req)
 {
 	struct problem problem;
 
-	if (request_key_is_busy(req, key)) {
-		problem_set(&problem, PROBLEM_REQUEST_IN_PROGRESS, HEADER, "the request with this key has not been answered yet");
-		problem_set_hint(&problem, "ask again in a moment");
-		request_refuse(req, &problem);
-		return false;
-	}
+	problem_set(&problem, PROBLEM_REQUEST_IN_PROGRESS, HEADER, "the request with this key has not been answered yet");
+	problem_set_hint(&problem, "ask again in a moment");
+	request_refuse(req, &problem);
+}
+
+/* One that was begun before, and has no answer. False, having replied. */
+static bool begin_again(struct request *req, const struct kept_request *kept)
+{
+	struct problem problem;
+
 	if (request_is_once(req)) {
-		problem_set(&problem, PROBLEM_OUTCOME_UNKNOWN, HEADER, "the request with this key was cut short, and is not done again");
+		problem_set(&problem, PROBLEM_OUTCOME_UNKNOWN, HEADER, "the answer to the request with this key was not kept, and it is not done again");
 		problem_set_hint(&problem, "find out how far it came; another key does it anew");
 		request_refuse(req, &problem);
 		return false;
@@ -66,21 +70,26 @@ static bool begin(struct request *req, const char *key, void *ctx)
 	}
 	request_digest(req, digest);
 	r = store_request_get(hulld->store, key, &kept, &err);
-	if (r == -ENOENT)
+	if (r == -ENOENT && !request_key_is_busy(req, key)) /* one that is served may be older than what is kept */
 		return begin_first(req, key, digest, hulld);
-	if (r < 0)
+	if (r == -ENOENT)
+		refuse_busy(req);
+	else if (r < 0)
 		request_refuse_error(req, &err);
 	else if (strcmp(kept.digest, digest) != 0)
 		request_refuse_with(req, PROBLEM_KEY_REUSED, HEADER, "this key came with another request before");
 	else if (kept.status)
 		request_replay(req, kept.status, kept.type, kept.body);
+	else if (request_key_is_busy(req, key))
+		refuse_busy(req);
 	else
-		handled = begin_again(req, key, &kept);
+		handled = begin_again(req, &kept);
 	kept_request_done(&kept);
 	return handled;
 }
 
-/* What is to be tried again stays without an answer. What would then not be done again was refused before it was done. */
+/* What is to be tried again stays without an answer, as does what is too long for one. What would then not be done again, though it
+ * may be tried, was refused before it was done. */
 static void answer(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx)
 {
 	const char *key = request_key(req);
@@ -88,7 +97,9 @@ static void answer(const struct request *req, int status, const char *type, cons
 	struct error err;
 	int r = 0;
 
-	if (!retryable)
+	if (!retryable && text && strlen(text) > BODY_MAX)
+		log_info("an answer of %zu bytes is not kept", strlen(text));
+	else if (!retryable)
 		r = store_request_answer(hulld->store, key, status, type ? type : "", text ? text : "", &err);
 	else if (request_is_once(req))
 		r = store_request_forget(hulld->store, key, &err);

@@ -2,8 +2,8 @@
  *
  * Theory of operation. A key is kept, durably, before the request's handler runs, and its answer before that is sent. A request whose
  * key has no answer, and that nobody serves, was cut short: by the end of hulld, or of its client. It is then done again, which is
- * harmless with what only names a state (start, stop, kill, an image); a machine is found by its key (machine_http.c); and a program
- * is not executed again, as nobody knows how far it came. What a client may retry (Problem.retryable) is no answer to keep. */
+ * harmless with what only names a state (stop, kill, freeze, an image); a machine that it had created, or started, is found
+ * (machine_http.c); and a program is not executed again, as nobody knows how far it came, or its output was too long to be kept. What a client may retry (Problem.retryable) is no answer to keep. */
 #ifndef HULL_API_IDEMPOTENCY_H
 #define HULL_API_IDEMPOTENCY_H
 

@@ -390,13 +390,25 @@ void machine_http_get(struct request *req, void *ctx)
 		reply_machine(req, 200, m);
 }
 
+/* A request that is repeated, and was cut short once the machine had begun to run, or was to run anew, is replied to: who asked for one
+ * run gets one. */
+static bool reply_started_before(struct request *req, const struct machine *m)
+{
+	int64_t begun_at = request_repeats(req);
+
+	if (!begun_at || (m->record.started_at < begun_at && !m->record.restart_wanted))
+		return false;
+	reply_machine(req, 200, m);
+	return true;
+}
+
 void machine_http_start(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
 	struct start_request request;
 	struct problem problem;
 
-	if (!m || request_read(req, &start_request_table, &request) < 0)
+	if (!m || reply_started_before(req, m) || request_read(req, &start_request_table, &request) < 0)
 		return;
 	if (machine_start(m, request.attached, &problem) < 0)
 		request_refuse(req, &problem);
@@ -410,7 +422,7 @@ static void stop(struct request *req, void *ctx, bool then_start)
 	struct stop_request request;
 	struct problem problem;
 
-	if (!m || request_read(req, &stop_request_table, &request) < 0)
+	if (!m || (then_start && reply_started_before(req, m)) || request_read(req, &stop_request_table, &request) < 0)
 		return;
 	if (machine_stop(m, request.timeout_s, then_start, &problem) < 0)
 		request_refuse(req, &problem);

@@ -242,6 +242,8 @@ static void on_pong(void *ctx, int r)
 	struct machine *m = ctx;
 
 	m->agent = NULL;
+	if (m->ending_code[0])
+		return; /* it comes too late */
 	if (r != 0) {
 		loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
 		return;
@@ -259,6 +261,8 @@ static void ping(struct machine *m)
 
 	m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_PING, 0,
 		PING_TIMEOUT_MS, on_pong, m);
+	if (!m->agent)
+		loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
 }
 
 /* From the loop: a ping that is under way already may have come too early. */
@@ -370,7 +374,7 @@ static void on_passt_end(void *ctx, int status)
 	if (status <= 0)
 		return;
 	log_warn("machine %s: its passt ended with status %d", m->record.name, status);
-	if (!m->up)
+	if (!m->up && !m->ending_code[0])
 		end_monitor(m, "start_failed", SIGKILL);
 }
 

@@ -179,6 +179,10 @@ def test_a_program_with_a_key_is_executed_once(hulld, box, tmp_path):
     answers = [keyed(hulld, box, "once", *command) for _ in range(3)]
     assert {ran(answer) for answer in answers} == {("1\n", "")}
     assert [answer.headers["Idempotent-Replayed"] for answer in answers] == [None, "true", "true"]
+    long = ("sh", "-c", f"echo run >> {tmp_path}/long; head -c 70000 /dev/zero | tr '\\0' x")
+    assert len(ran(keyed(hulld, box, "long", *long))[0]) == 70000
+    answer = keyed(hulld, box, "long", *long)
+    assert (answer.status, answer.json["code"]) == (409, "outcome_unknown") and (tmp_path / "long").read_text() == "run\n"
     slow = ("sh", "-c", f"echo run >> {tmp_path}/slow; exec sleep 600")
     waiting = execute_and_leave(hulld, box, *slow, key="slow")
     wait_until(lambda: (tmp_path / "slow").exists() and (tmp_path / "slow").read_text(), "it runs")

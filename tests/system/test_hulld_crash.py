@@ -77,6 +77,11 @@ def states(hulld):
     return {machine["name"]: machine["state"] for machine in machines}
 
 
+def runs(hulld):
+    """{name: state and when it was started last}."""
+    return {machine["name"]: (machine["state"], machine["started_at"]) for machine in hulld.get("/v1/machines").json["items"]}
+
+
 def settled(hulld):
     """Nothing moves any more, and a machine that starts has its one monitor: {name: state}."""
 
@@ -138,8 +143,11 @@ def crash_through(hulld, port, prepare, call, end, allowed):
         found, status = settled(hulld), answer and answer.status
         assert allowed(status, found), f"killed at {name} {nth}, call {point} of {len(made)}: answered {status}, found {found}"
         if call[0] == "POST":
+            before = runs(hulld)
             ask_again(hulld, call, answer, key)
             found = settled(hulld)
+            if call[1].endswith("/start") and before["a"][0] == "starting":
+                assert runs(hulld) == before, "it was started twice"
             assert allowed(200, found), f"killed at {name} {nth}, call {point} of {len(made)}, and asked again: found {found}"
         clear(hulld, port)
     assert died >= len(points) / 4  # else this tested nothing; which calls it makes is not quite the same each time

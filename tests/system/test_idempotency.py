@@ -82,6 +82,20 @@ def test_what_may_be_tried_again_is_no_answer(hulld, post):
     assert answer.status == 201 and not replayed(answer)
 
 
+def test_what_failed_for_want_of_something_is_done_again(tmp_path):
+    daemon = Hulld(tmp_path)
+    daemon.options["--ingress"] = "/bin/false"
+    daemon.start()
+    try:
+        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+        spec = {"name": "a", "image": "hello", "ports": [{"host": free_port(), "guest": 80}]}
+        for _ in range(2):
+            answer = daemon.post("/v1/machines", spec, headers={"Idempotency-Key": "k"})
+            assert refused(answer, 500, "internal")["retryable"] is True and not replayed(answer)
+    finally:
+        daemon.stop()
+
+
 def test_a_key_is_of_one_request(hulld, post):
     assert post("/v1/machines", {"name": "a", "image": "hello"}).status == 201
     for path, body in (("/v1/machines", {"name": "b", "image": "hello"}), ("/v1/machines/a/stop", {"name": "a", "image": "hello"})):
@@ -141,6 +155,32 @@ def test_a_request_that_was_cut_short_is_done_again(hulld, post):
         rows.execute("UPDATE requests SET status = 0, type = '', body = ''")
     other = post("/v1/machines", {"name": "a", "image": "hello"})
     assert other.status == 201 and other.json["id"] != first.json["id"], "what was deleted is not what a key names"
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_a_start_that_was_cut_short_is_one_start(tmp_path, verb):
+    """Whose machine has run, and ended, when it is asked for again."""
+    daemon = Hulld(tmp_path)
+    daemon.options["--vmm"] = "/bin/false"
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.start()
+    try:
+        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+        daemon.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16})
+        def ask(key):
+            return daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": key})
+
+        assert ask("k").status == 200
+        ended = daemon.wait("a", "failed")
+        with database(daemon) as rows:
+            rows.execute("UPDATE requests SET status = 0, type = '', body = ''")
+        daemon.restart()
+        again = ask("k")
+        assert (again.status, again.json["state"], again.json["started_at"]) == (200, "failed", ended["started_at"])
+        assert ask("another").json["state"] == "starting"
+        assert daemon.wait("a", "failed")["started_at"] > ended["started_at"]
+    finally:
+        daemon.stop()
 
 
 def test_answers_are_kept_for_a_day(hulld, post):
