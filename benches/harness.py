@@ -3,11 +3,13 @@ import os
 import select
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build")).resolve()
 MEMORY = Path("/dev/shm")  # what is measured lies here
+STALLS_MAX = 10
 DEBUG = Path("/sys/kernel/debug")
 
 
@@ -88,6 +90,22 @@ class Guest:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+def repeat(name, n, once):
+    """What `once` gives, `n` times, and how often a guest stood still."""
+    results, stalls = [], 0
+    while len(results) < n:
+        try:
+            results.append(once())
+        except (subprocess.TimeoutExpired, TimeoutError):  # of its process, or of an answer
+            stalls += 1
+            if stalls > STALLS_MAX:
+                raise RuntimeError(f"{name}: {stalls} guests stood still") from None
+        print(f"{name}: run {len(results)} of {n}" + (f", {stalls} stood still" if stalls else ""), file=sys.stderr, flush=True)
+    return results, stalls
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from harness import MEMORY, TOP
 TRACING = Path("/sys/kernel/tracing")
 KVM_RUN = 0xae80  # an ioctl
 MARK_PORT = 0x4b4d  # hello.c
-STALLS_MAX = 10
 
 
 @dataclass(frozen=True)
@@ -90,17 +88,3 @@ def launch(command, root, timeout):
         raise RuntimeError(f"{command[0]}: {result.stderr or result.stdout}") from None
     return Launch(began, ended, status, events((TRACING / "trace").read_text()), output.read_text(errors="replace"),
                   result.stderr)
-
-
-def repeat(name, n, once):
-    """What `once` gives, `n` times, and how often a guest stood still."""
-    results, stalls = [], 0
-    while len(results) < n:
-        try:
-            results.append(once())
-        except subprocess.TimeoutExpired:
-            stalls += 1
-            if stalls > STALLS_MAX:
-                raise RuntimeError(f"{name}: {stalls} guests stood still") from None
-        print(f"{name}: run {len(results)} of {n}" + (f", {stalls} stood still" if stalls else ""), file=sys.stderr, flush=True)
-    return results, stalls

@@ -321,6 +321,12 @@ static int transfer_outcome(struct transfer *t, struct failure *fail)
 	return status >= 200 && status <= 299 ? 0 : transfer_refuse_status(t, status, fail);
 }
 
+/* Runs it to its end, and frees nothing. 0 or -errno with `fail` set. */
+static int transfer_finish(struct transfer *t, struct failure *fail)
+{
+	return transfer_run(t) < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(t, fail);
+}
+
 /* ---- requests ---- */
 
 int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
@@ -339,11 +345,7 @@ int client_call(struct client *client, const char *method, const char *path, con
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
 	}
-	r = transfer_run(&t);
-	if (r < 0)
-		r = error_set(&fail->error, EINTR, "interrupted");
-	else
-		r = transfer_outcome(&t, fail);
+	r = transfer_finish(&t, fail);
 	if (r == 0 && ret) {
 		*ret = t.answer.len ? json_parse(t.answer.data, t.answer.len, &fail->error) : NULL;
 		if (t.answer.len && !*ret)
@@ -360,10 +362,25 @@ int client_stream(struct client *client, const char *path, int out, struct failu
 
 	transfer_init(&t, client, "GET", path);
 	t.out = out;
-	r = transfer_run(&t);
-	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
+	r = transfer_finish(&t, fail);
 	transfer_done(&t);
 	return r;
+}
+
+/* A PUT of what `read` takes from `fd`, shown by `progress` on a terminal. */
+static void upload_init(struct transfer *t, struct client *client, const char *path, int fd, const char *label, const char *type,
+	curl_read_callback read, curl_xferinfo_callback progress)
+{
+	transfer_init(t, client, "PUT", path);
+	t->in = fd;
+	t->label = isatty(STDERR_FILENO) ? label : NULL;
+	curl_easy_setopt(t->easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(t->easy, CURLOPT_READFUNCTION, read);
+	curl_easy_setopt(t->easy, CURLOPT_READDATA, t);
+	curl_easy_setopt(t->easy, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(t->easy, CURLOPT_XFERINFOFUNCTION, progress);
+	curl_easy_setopt(t->easy, CURLOPT_XFERINFODATA, t);
+	add_header(t, type);
 }
 
 int client_upload_stream(struct client *client, const char *path, int fd, const char *label, struct failure *fail)
@@ -371,20 +388,10 @@ int client_upload_stream(struct client *client, const char *path, int fd, const 
 	struct transfer t;
 	int r;
 
-	transfer_init(&t, client, "PUT", path);
-	t.in = fd;
-	t.label = isatty(STDERR_FILENO) ? label : NULL;
-	curl_easy_setopt(t.easy, CURLOPT_UPLOAD, 1L);
-	curl_easy_setopt(t.easy, CURLOPT_READFUNCTION, on_want_stream);
-	curl_easy_setopt(t.easy, CURLOPT_READDATA, &t);
-	curl_easy_setopt(t.easy, CURLOPT_NOPROGRESS, 0L);
-	curl_easy_setopt(t.easy, CURLOPT_XFERINFOFUNCTION, on_stream_progress);
-	curl_easy_setopt(t.easy, CURLOPT_XFERINFODATA, &t);
-	add_header(&t, "Content-Type: application/x-tar");
-	r = transfer_run(&t);
+	upload_init(&t, client, path, fd, label, "Content-Type: application/x-tar", on_want_stream, on_stream_progress);
+	r = transfer_finish(&t, fail);
 	if (t.drawn_mib)
 		fputc('\n', stderr);
-	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
 	transfer_done(&t);
 	return r;
 }
@@ -395,19 +402,9 @@ int client_upload(struct client *client, const char *path, int fd, uint64_t size
 	struct transfer t;
 	int r;
 
-	transfer_init(&t, client, "PUT", path);
-	t.in = fd;
-	t.label = isatty(STDERR_FILENO) ? label : NULL;
-	curl_easy_setopt(t.easy, CURLOPT_UPLOAD, 1L);
-	curl_easy_setopt(t.easy, CURLOPT_READFUNCTION, on_want_data);
-	curl_easy_setopt(t.easy, CURLOPT_READDATA, &t);
+	upload_init(&t, client, path, fd, label, "Content-Type: application/octet-stream", on_want_data, on_progress);
 	curl_easy_setopt(t.easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
-	curl_easy_setopt(t.easy, CURLOPT_NOPROGRESS, 0L);
-	curl_easy_setopt(t.easy, CURLOPT_XFERINFOFUNCTION, on_progress);
-	curl_easy_setopt(t.easy, CURLOPT_XFERINFODATA, &t);
-	add_header(&t, "Content-Type: application/octet-stream");
-	r = transfer_run(&t);
-	r = r < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(&t, fail);
+	r = transfer_finish(&t, fail);
 	transfer_done(&t);
 	return r;
 }

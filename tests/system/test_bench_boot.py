@@ -87,15 +87,15 @@ def test_a_guest_that_stands_still_is_booted_anew(bench):
             raise subprocess.TimeoutExpired("launch", 1)
         return turn
 
-    assert bench.repeat("Hull", 2, once) == ([1, 2], 1)
+    assert bench.harness.repeat("Hull", 2, once) == ([1, 2], 1)
 
 
 def test_a_monitor_whose_guests_all_stand_still_is_given_up(bench):
     def once():
         raise subprocess.TimeoutExpired("launch", 1)
 
-    with pytest.raises(RuntimeError, match=f"Hull: {bench.traces.STALLS_MAX + 1} guests stood still"):
-        bench.repeat("Hull", 1, once)
+    with pytest.raises(RuntimeError, match=f"Hull: {bench.harness.STALLS_MAX + 1} guests stood still"):
+        bench.harness.repeat("Hull", 1, once)
 
 
 def test_the_smallest_run(tmp_path):
