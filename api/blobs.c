@@ -2,6 +2,8 @@
 #include "api/blobs.h"
 
 #include "api/hulld.h"
+#include "api/image.h"
+#include "api/project.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -19,20 +21,22 @@
 
 #define TEMPORARY	"upload-" /* no digest begins like this */
 #define WRITE_BACK_BYTES (8u << 20)
-#define STALE_S		86400
 #define EROFS_OFFSET	1024 /* of the superblock; its first field is the magic, little-endian */
 #define EROFS_MAGIC	0xe0f5e1e2u
 
 struct upload {
+	struct hulld *hulld;
 	struct blobs *blobs;
 	struct request *req; /* NULL once the client has gone */
-	bool there;	     /* the blob exists: what comes is dropped */
+	bool there;	     /* the project has the blob: what comes is dropped */
 	int fd;
 	char path[BLOB_PATH_MAX];      /* the temporary file; "" when it is gone */
-	char digest[DIGEST_HEX_BYTES + 8];
+	char digest[DIGEST_HEX_BYTES + 8], project[NAME_MAX_BYTES + 1];
 	struct sha256_ctx hash;
 	uint64_t written, written_back; /* bytes */
 	struct error err;		/* errnum 0: none so far */
+	bool refused;			/* with `problem` */
+	struct problem problem;
 	pthread_t thread;
 	struct upload *next; /* in blobs->finishing */
 };
@@ -88,6 +92,15 @@ int64_t blob_size(const struct blobs *blobs, const char *digest)
 	return stat(blob_path(blobs, digest, path), &st) == 0 ? st.st_size : -errno;
 }
 
+int64_t blob_size_for(const struct hulld *hulld, const char *project, const char *digest, struct error *err)
+{
+	int owned = store_blob_is_owned(hulld->store, project, digest, err);
+
+	if (owned < 0)
+		return owned;
+	return owned ? blob_size(hulld->blobs, digest) : -ENOENT;
+}
+
 int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error *err)
 {
 	char path[BLOB_PATH_MAX];
@@ -101,7 +114,7 @@ int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error
 	return 0;
 }
 
-void blobs_each_stale(const struct blobs *blobs, void (*fn)(struct hulld *hulld, const char *digest), struct hulld *hulld)
+void blobs_each_stale(const struct blobs *blobs, int64_t age_s, void (*fn)(struct hulld *hulld, const char *digest), struct hulld *hulld)
 {
 	DIR *folder = opendir(blobs->folder);
 	struct dirent *entry;
@@ -112,7 +125,7 @@ void blobs_each_stale(const struct blobs *blobs, void (*fn)(struct hulld *hulld,
 
 		if (snprintf(digest, sizeof(digest), "sha256:%s", entry->d_name) < (int)sizeof(digest) &&
 			digest_check(digest, NULL) == 0 && fstatat(dirfd(folder), entry->d_name, &st, 0) == 0 &&
-			now_ms() / 1000 - st.st_mtime > STALE_S)
+			now_ms() / 1000 - st.st_mtime > age_s)
 			fn(hulld, digest);
 	}
 	if (folder)
@@ -167,26 +180,40 @@ static int open_temporary(struct upload *upload)
 
 static void *upload_begin(struct request *req, void *ctx)
 {
-	struct blobs *blobs = ((struct hulld *)ctx)->blobs;
+	struct hulld *hulld = ctx;
+	struct blobs *blobs = hulld->blobs;
 	const char *digest = request_param(req);
 	struct upload *upload;
 	struct error err;
+	struct problem problem;
+	int64_t size;
 
 	if (digest_check(digest, &err) < 0) {
 		error_in_field(&err, "digest");
 		request_refuse_error(req, &err);
 		return NULL;
 	}
+	size = blob_size_for(hulld, request_project(req), digest, &err);
+	if (size < 0 && size != -ENOENT) {
+		request_refuse_error(req, &err);
+		return NULL;
+	}
 	if (refuse_without_space(req, blobs))
 		return NULL;
+	if (size < 0 && quota_check_blob(hulld, request_project(req), request_content_length(req), &problem) < 0) {
+		request_refuse(req, &problem);
+		return NULL;
+	}
 	upload = calloc(1, sizeof(*upload));
 	if (!upload)
 		abort();
+	upload->hulld = hulld;
 	upload->blobs = blobs;
 	upload->req = req;
 	upload->fd = -1;
 	snprintf(upload->digest, sizeof(upload->digest), "%s", digest);
-	upload->there = blob_size(blobs, digest) >= 0;
+	snprintf(upload->project, sizeof(upload->project), "%s", request_project(req));
+	upload->there = size >= 0;
 	sha256_init(&upload->hash);
 	if (!upload->there && open_temporary(upload) < 0) {
 		request_refuse_error(req, &upload->err);
@@ -196,12 +223,17 @@ static void *upload_begin(struct request *req, void *ctx)
 	return upload;
 }
 
+static void check_quota(struct upload *upload)
+{
+	upload->refused = quota_check_blob(upload->hulld, upload->project, (int64_t)upload->written, &upload->problem) < 0;
+}
+
 static void upload_data(void *ctx, const void *data, size_t len)
 {
 	struct upload *upload = ctx;
 	int r;
 
-	if (upload->there || upload->err.errnum)
+	if (upload->there || upload->err.errnum || upload->refused)
 		return;
 	sha256_update(&upload->hash, len, data);
 	r = write_full(upload->fd, data, len);
@@ -215,6 +247,7 @@ static void upload_data(void *ctx, const void *data, size_t len)
 		sync_file_range(upload->fd, (off_t)upload->written_back,
 			(off_t)(upload->written - upload->written_back), SYNC_FILE_RANGE_WRITE);
 		upload->written_back = upload->written;
+		check_quota(upload); /* the length was not said, or others came meanwhile */
 	}
 }
 
@@ -242,6 +275,8 @@ static void on_finished(void *ctx)
 	while (*link != upload)
 		link = &(*link)->next;
 	*link = upload->next;
+	if (upload->err.errnum && blob_size(upload->blobs, upload->digest) < 0)
+		image_release_blob(upload->hulld, upload->project, upload->digest);
 	if (upload->req && upload->err.errnum)
 		request_refuse_error(upload->req, &upload->err);
 	else if (upload->req)
@@ -263,9 +298,11 @@ static void *finish(void *ctx)
 	struct upload *upload = ctx;
 	char path[BLOB_PATH_MAX];
 
-	if (fsync(upload->fd) < 0 || rename(upload->path, blob_path(upload->blobs, upload->digest, path)) < 0)
+	/* Where another project has it, what that one's machines have open stays what has the name. */
+	if (fsync(upload->fd) < 0 || (renameat2(AT_FDCWD, upload->path, AT_FDCWD, blob_path(upload->blobs, upload->digest, path),
+						RENAME_NOREPLACE) < 0 && errno != EEXIST))
 		error_set_errno(&upload->err, errno, "cannot keep the blob");
-	else
+	else if (access(upload->path, F_OK) < 0)
 		upload->path[0] = '\0';
 	if (!upload->err.errnum && fsync_folder(upload->blobs->folder) < 0)
 		error_set_errno(&upload->err, errno, "cannot keep the blob");
@@ -276,9 +313,12 @@ static void *finish(void *ctx)
 /* It was when the upload began. */
 static void reply_there(const struct upload *upload)
 {
-	int64_t size = blob_size(upload->blobs, upload->digest);
+	struct error err;
+	int64_t size = blob_size_for(upload->hulld, upload->project, upload->digest, &err);
 
-	if (size < 0)
+	if (size < 0 && size != -ENOENT)
+		request_refuse_error(upload->req, &err);
+	else if (size < 0)
 		request_refuse_with(upload->req, PROBLEM_NOT_FOUND, "digest", "was there and has been removed meanwhile: upload it again");
 	else
 		request_reply(upload->req, 200,
@@ -295,7 +335,17 @@ static void upload_end(void *ctx)
 		upload_free(upload);
 		return;
 	}
-	if (upload->err.errnum || check_content(upload) < 0) {
+	if (!upload->err.errnum && !upload->refused)
+		check_quota(upload);
+	if (upload->refused) {
+		request_refuse(upload->req, &upload->problem);
+		upload_free(upload);
+		return;
+	}
+	/* Before the thread begins: from now on nobody removes the file for want of owners. */
+	if (upload->err.errnum || check_content(upload) < 0 ||
+		store_blob_own(upload->hulld->store, upload->project, upload->digest, (int64_t)upload->written, now_ms(),
+			&upload->err) < 0) {
 		if (upload->err.errnum)
 			request_refuse_error(upload->req, &upload->err);
 		upload_free(upload);
@@ -337,13 +387,18 @@ void blob_http_head(struct request *req, void *ctx)
 {
 	const struct hulld *hulld = ctx;
 	struct error err;
+	int64_t size;
 
 	if (digest_check(request_param(req), &err) < 0) {
 		error_in_field(&err, "digest");
 		request_refuse_error(req, &err);
-	} else if (blob_size(hulld->blobs, request_param(req)) < 0) {
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no such blob");
-	} else {
-		request_reply(req, 200, NULL);
+		return;
 	}
+	size = blob_size_for(hulld, request_project(req), request_param(req), &err);
+	if (size >= 0)
+		request_reply(req, 200, NULL);
+	else if (size == -ENOENT)
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no such blob");
+	else
+		request_refuse_error(req, &err);
 }

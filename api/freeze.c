@@ -25,7 +25,7 @@ static void on_gone(void *ctx)
 {
 	struct freezing *freezing = ctx;
 
-	struct machine *m = machine_find(freezing->hulld, freezing->id);
+	struct machine *m = machine_by_id(freezing->hulld, freezing->id);
 
 	order_cancel(freezing->call);
 	if (m && m->record.state == MACHINE_RUNNING)
@@ -36,7 +36,7 @@ static void on_gone(void *ctx)
 static void on_answer(void *ctx, const struct order_answer *answer, const struct error *err)
 {
 	struct freezing *freezing = ctx;
-	struct machine *m = machine_find(freezing->hulld, freezing->id);
+	struct machine *m = machine_by_id(freezing->hulld, freezing->id);
 
 	if (answer && m) {
 		m->frozen = answer->frozen;

@@ -68,6 +68,32 @@ static void on_peer(void *ctx, uint32_t events)
 	resume(req);
 }
 
+void http_end_requests(struct http *http, bool (*fits)(const struct client *client, const void *what), const void *what)
+{
+	struct request *req, *next;
+
+	for (req = http->requests; req; req = next) {
+		next = req->next;
+		/* One that has its whole answer gets it. */
+		if (req->client_gone || (req->response && !req->stream && !req->upgraded) || !fits(&req->client, what))
+			continue;
+		/* A stream or another protocol sees its end by that; the rest is told. */
+		shutdown(MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, SHUT_RDWR);
+		tell_gone(req);
+		resume(req);
+	}
+}
+
+const struct client *request_client(const struct request *req)
+{
+	return &req->client;
+}
+
+const char *request_project(const struct request *req)
+{
+	return req->client.project;
+}
+
 /* Replies. */
 
 static void set_response(struct request *req, int status, struct MHD_Response *response)
@@ -323,7 +349,8 @@ bool request_is_once(const struct request *req)
 bool request_key_is_busy(const struct request *req, const char *key)
 {
 	for (const struct request *other = req->http->requests; other; other = other->next)
-		if (other->key && !other->client_gone && !other->status && strcmp(other->key, key) == 0)
+		if (other->key && !other->client_gone && !other->status && strcmp(other->key, key) == 0 &&
+			strcmp(other->client.project, req->client.project) == 0)
 			return true;
 	return false;
 }
@@ -422,7 +449,7 @@ static enum MHD_Result queue(struct request *req)
 static enum MHD_Result on_headers(struct request *req, const char *url, const char *method, const char *token)
 {
 	req->url = url;
-	if (http_authorize(req, token))
+	if (req->http->guard->identify(req, token, &req->client, req->http->ctx))
 		http_find_route(req, url, method);
 	if (!req->response)
 		http_check_request(req);
@@ -569,8 +596,8 @@ static void on_daemon_log(void *ctx, const char *fmt, va_list args)
 	log_debug("http: %s", line);
 }
 
-struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_keeper *keeper, void *ctx,
-	struct error *err)
+struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
+	const struct http_keeper *keeper, void *ctx, struct error *err)
 {
 	struct http *http = calloc(1, sizeof(*http));
 
@@ -580,6 +607,7 @@ struct http *http_new(struct loop *loop, const struct http_route *routes, const 
 	}
 	http->loop = loop;
 	http->routes = routes;
+	http->guard = guard;
 	http->keeper = keeper;
 	http->ctx = ctx;
 	return http;

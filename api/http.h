@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+struct client;
 struct http;
 struct request;
 
@@ -51,6 +52,12 @@ struct http_keeper {
 	void (*answer)(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx);
 };
 
+/* Knows who asks (access.h). */
+struct http_guard {
+	/* Of a request's head; before its route is looked for. `host_token`: the listener's. False: it has been refused. */
+	bool (*identify)(struct request *req, const char *host_token, struct client *client, void *ctx);
+};
+
 struct http_route {
 	const char *method, *path; /* at most one {parameter}, a whole segment */
 	const char *operation, *summary;
@@ -65,16 +72,22 @@ struct http_route {
 	const struct http_upload_ops *upload;	/* HTTP_BODY_UPLOAD, instead of `handle` */
 };
 
-/* `routes` (ended by a NULL method), `keeper` and `ctx` are borrowed. NULL with `err` set. */
-struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_keeper *keeper, void *ctx,
-	struct error *err);
-/* Serves a listening socket, which it owns from then on. `token` (borrowed; NULL: anybody) must come as a bearer
- * token. 0 or -errno with `err` set. */
+/* `routes` (ended by a NULL method), `guard`, `keeper` and `ctx` are borrowed. NULL with `err` set. */
+struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
+	const struct http_keeper *keeper, void *ctx, struct error *err);
+/* Serves a listening socket, which it owns from then on. `token` (borrowed; NULL: who can connect is the host's
+ * administrator) is for the guard. 0 or -errno with `err` set. */
 int http_serve(struct http *http, int listen_fd, const char *token, struct error *err);
 /* Ends connections, telling the keepers of unanswered requests. NULL is fine. */
 void http_free(struct http *http);
 
+/* Ends the requests that `fits` picks, as if their clients had gone; also those that are streams, or other protocols, by now. None of
+ * them is handled any more. */
+void http_end_requests(struct http *http, bool (*fits)(const struct client *client, const void *what), const void *what);
+
 /* Of a request, valid until it is replied to. */
+const struct client *request_client(const struct request *req);
+const char *request_project(const struct request *req); /* that its client acts in */
 const char *request_param(const struct request *req);			/* the path's {parameter}, or "" */
 const char *request_query(const struct request *req, const char *name); /* NULL: absent */
 /* A number in [min, max] from the query, or `def` when absent. 0, or -ECANCELED having refused. */
@@ -88,7 +101,7 @@ int request_read(struct request *req, const struct json_table *table, void *ret)
 /* What is asked: method, path, query and body, as SHA-256 in hexadecimal. */
 void request_digest(const struct request *req, char ret[65]);
 bool request_is_once(const struct request *req); /* its route's `once` */
-/* Is another request with that key being served? */
+/* Is another request with that key, in the same project, being served? */
 bool request_key_is_busy(const struct request *req, const char *key);
 /* The key of a request that was begun, or "". */
 const char *request_key(const struct request *req);

@@ -2,6 +2,7 @@
 #ifndef HULL_API_HTTP_REQUEST_H
 #define HULL_API_HTTP_REQUEST_H
 
+#include "api/access.h"
 #include "api/http.h"
 #include "common/buf.h"
 
@@ -19,6 +20,7 @@ struct listener {
 struct http {
 	struct loop *loop;
 	const struct http_route *routes;
+	const struct http_guard *guard;
 	const struct http_keeper *keeper;
 	void *ctx;
 	struct listener listeners[LISTENERS_MAX];
@@ -31,6 +33,7 @@ struct request {
 	struct http *http;
 	struct listener *listener;
 	struct MHD_Connection *connection;
+	struct client client;
 	const struct http_route *route; /* NULL when none matches; it is then refused */
 	const char *url; /* its path; libmicrohttpd's, as long as the request */
 	char param[128];
@@ -59,8 +62,6 @@ const char *request_header(const struct request *req, const char *name);
 
 /* http_route.c. Each leaves the request refused (it then has a response) when it is not to be served. */
 
-/* Does it come with the token (NULL: none is needed)? */
-bool http_authorize(struct request *req, const char *token);
 /* Finds its route, and the path's {parameter}. */
 void http_find_route(struct request *req, const char *url, const char *method);
 /* Are its query and what is known of its body as the route has them? */

@@ -60,33 +60,6 @@ void http_find_route(struct request *req, const char *url, const char *method)
 	refuse_method(req, url, method);
 }
 
-/* Compares in a time that does not depend on where the difference is. */
-static bool same_token(const char *a, const char *b)
-{
-	size_t len_a = strlen(a), len_b = strlen(b);
-	unsigned char difference = len_a != len_b;
-
-	for (size_t i = 0; i < len_a; i++)
-		difference |= (unsigned char)(a[i] ^ b[len_b ? i % len_b : 0]);
-	return difference == 0;
-}
-
-bool http_authorize(struct request *req, const char *token)
-{
-	static const char scheme[] = "Bearer ";
-	const char *given = request_header(req, MHD_HTTP_HEADER_AUTHORIZATION);
-	struct problem problem;
-
-	if (!token)
-		return true;
-	if (given && strncasecmp(given, scheme, strlen(scheme)) == 0 && same_token(given + strlen(scheme), token))
-		return true;
-	problem_set(&problem, PROBLEM_UNAUTHORIZED, NULL, given ? "the token is wrong" : "a token is needed");
-	problem_set_hint(&problem, "send Authorization: Bearer TOKEN");
-	request_refuse(req, &problem);
-	return false;
-}
-
 static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value)
 {
 	struct request *req = ctx;

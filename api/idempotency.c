@@ -22,7 +22,7 @@ static bool begin_first(struct request *req, const char *key, const char *digest
 {
 	struct error err;
 
-	if (store_request_begin(hulld->store, key, digest, now_ms(), &err) == 0)
+	if (store_request_begin(hulld->store, request_project(req), key, digest, now_ms(), &err) == 0)
 		return true;
 	request_refuse_error(req, &err);
 	return false;
@@ -69,7 +69,7 @@ static bool begin(struct request *req, const char *key, void *ctx)
 		return false;
 	}
 	request_digest(req, digest);
-	r = store_request_get(hulld->store, key, &kept, &err);
+	r = store_request_get(hulld->store, request_project(req), key, &kept, &err);
 	if (r == -ENOENT && !request_key_is_busy(req, key)) /* one that is served may be older than what is kept */
 		return begin_first(req, key, digest, hulld);
 	if (r == -ENOENT)
@@ -100,9 +100,9 @@ static void answer(const struct request *req, int status, const char *type, cons
 	if (!retryable && text && strlen(text) > BODY_MAX)
 		log_info("an answer of %zu bytes is not kept", strlen(text));
 	else if (!retryable)
-		r = store_request_answer(hulld->store, key, status, type ? type : "", text ? text : "", &err);
+		r = store_request_answer(hulld->store, request_project(req), key, status, type ? type : "", text ? text : "", &err);
 	else if (request_is_once(req))
-		r = store_request_forget(hulld->store, key, &err);
+		r = store_request_forget(hulld->store, request_project(req), key, &err);
 	if (r < 0)
 		log_error_object(&err, "an answer is not kept");
 }

@@ -11,9 +11,9 @@
 #include <string.h>
 
 /* The document is the API's Image; its read-only fields are what json_read() would refuse. */
-int image_load(struct hulld *hulld, const char *name, struct image_view *ret, struct error *err)
+int image_load(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct error *err)
 {
-	json_t *document = store_image_get(hulld->store, name, err);
+	json_t *document = store_image_get(hulld->store, project, name, err);
 	int r;
 
 	if (!document)
@@ -29,22 +29,37 @@ int image_load(struct hulld *hulld, const char *name, struct image_view *ret, st
 	return r;
 }
 
-void image_release_blob(struct hulld *hulld, const char *rootfs)
+static void release(struct hulld *hulld, const char *rootfs, int disowned, struct error *err)
 {
-	struct error err;
-	int users = store_count_blob_users(hulld->store, rootfs, &err);
+	int owners = disowned < 0 ? disowned : store_count_blob_owners(hulld->store, rootfs, err);
 
-	if (users < 0)
-		log_error_object(&err, "a blob is kept");
-	else if (users == 0)
+	if (owners < 0)
+		log_error_object(err, "a blob is kept");
+	else if (owners == 0)
 		blob_remove(hulld->blobs, rootfs);
 }
 
-static int check_rootfs(struct hulld *hulld, const char *rootfs, int64_t *ret_size, struct problem *problem)
+void image_release_blob(struct hulld *hulld, const char *project, const char *rootfs)
 {
 	struct error err;
 
-	*ret_size = blob_size(hulld->blobs, rootfs);
+	release(hulld, rootfs, store_blob_disown(hulld->store, project, rootfs, INT64_MAX, &err), &err);
+}
+
+void image_release_stale_blob(struct hulld *hulld, const char *rootfs)
+{
+	struct error err;
+
+	release(hulld, rootfs, store_blob_disown_all(hulld->store, rootfs, now_ms() - BLOB_STALE_S * 1000, &err), &err);
+}
+
+static int check_rootfs(struct hulld *hulld, const char *project, const char *rootfs, int64_t *ret_size, struct problem *problem)
+{
+	struct error err;
+
+	*ret_size = blob_size_for(hulld, project, rootfs, &err);
+	if (*ret_size < 0 && *ret_size != -ENOENT)
+		return problem_from_error(problem, &err);
 	if (*ret_size < 0) {
 		problem_set(problem, PROBLEM_NOT_FOUND, "rootfs", "there is no such blob");
 		return problem_set_hint(problem, "upload it with PUT /v1/blobs/%s", rootfs);
@@ -56,18 +71,18 @@ static int check_rootfs(struct hulld *hulld, const char *rootfs, int64_t *ret_si
 	return 0;
 }
 
-static int keep_image(struct hulld *hulld, const struct image_view *image, struct error *err)
+static int keep_image(struct hulld *hulld, const char *project, const struct image_view *image, struct error *err)
 {
 	json_t *dumped = json_dump(&image_table, image);
 	cleanup_free char *text = json_dumps(dumped, JSON_COMPACT);
-	int r = text ? store_image_put(hulld->store, image->spec.name, image->spec.rootfs, text, err)
+	int r = text ? store_image_put(hulld->store, project, image->spec.name, image->spec.rootfs, text, err)
 		     : error_set(err, ENOMEM, "out of memory");
 
 	json_decref(dumped);
 	return r;
 }
 
-static int create(struct hulld *hulld, struct image_view *image, struct problem *problem)
+static int create(struct hulld *hulld, const char *project, struct image_view *image, struct problem *problem)
 {
 	struct image_view old = {0};
 	struct error err;
@@ -75,17 +90,17 @@ static int create(struct hulld *hulld, struct image_view *image, struct problem 
 
 	if (image_spec_check(&image->spec, &err) < 0)
 		return problem_from_error(problem, &err);
-	r = check_rootfs(hulld, image->spec.rootfs, &image->size_bytes, problem);
+	r = check_rootfs(hulld, project, image->spec.rootfs, &image->size_bytes, problem);
 	if (r < 0)
 		return r;
 	image->created_at = format_time(now_ms());
-	if (image_load(hulld, image->spec.name, &old, &err) < 0 && err.errnum != ENOENT)
+	if (image_load(hulld, project, image->spec.name, &old, &err) < 0 && err.errnum != ENOENT)
 		return problem_from_error(problem, &err);
-	r = keep_image(hulld, image, &err);
+	r = keep_image(hulld, project, image, &err);
 	if (r < 0)
 		problem_from_error(problem, &err);
 	else if (old.spec.rootfs && strcmp(old.spec.rootfs, image->spec.rootfs) != 0)
-		image_release_blob(hulld, old.spec.rootfs);
+		image_release_blob(hulld, project, old.spec.rootfs);
 	json_done(&image_table, &old);
 	return r;
 }
@@ -97,7 +112,7 @@ void image_http_create(struct request *req, void *ctx)
 
 	if (request_read(req, &image_spec_table, &image.spec) < 0)
 		return;
-	if (create(ctx, &image, &problem) < 0)
+	if (create(ctx, request_project(req), &image, &problem) < 0)
 		request_refuse(req, &problem);
 	else
 		request_reply(req, 201, json_dump(&image_table, &image));
@@ -108,7 +123,7 @@ void image_http_list(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
 	struct error err;
-	json_t *images = store_images(hulld->store, &err);
+	json_t *images = store_images(hulld->store, request_project(req), &err);
 
 	if (images)
 		request_reply(req, 200, json_pack("{s:o}", "items", images));
@@ -128,7 +143,7 @@ void image_http_get(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
 	struct error err;
-	json_t *image = store_image_get(hulld->store, request_param(req), &err);
+	json_t *image = store_image_get(hulld->store, request_project(req), request_param(req), &err);
 
 	if (image)
 		request_reply(req, 200, image);
@@ -147,19 +162,19 @@ void image_http_delete(struct request *req, void *ctx)
 
 	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
 		return;
-	if (image_load(hulld, request_param(req), &image, &err) < 0) {
+	if (image_load(hulld, request_project(req), request_param(req), &image, &err) < 0) {
 		refuse_missing(req, &err);
 		return;
 	}
-	user = force ? NULL : machine_using_image(hulld, image.spec.name);
+	user = force ? NULL : machine_using_image(hulld, request_project(req), image.spec.name);
 	if (user) {
 		problem_set(&problem, PROBLEM_IMAGE_IN_USE, NULL, "machine %s was created from it", user->record.name);
 		problem_set_hint(&problem, "delete the machine, or repeat with ?force=1: machines keep what they need");
 		request_refuse(req, &problem);
-	} else if (store_image_delete(hulld->store, image.spec.name, &err) < 0) {
+	} else if (store_image_delete(hulld->store, request_project(req), image.spec.name, &err) < 0) {
 		request_refuse_error(req, &err);
 	} else {
-		image_release_blob(hulld, image.spec.rootfs);
+		image_release_blob(hulld, request_project(req), image.spec.rootfs);
 		request_reply(req, 204, NULL);
 	}
 	json_done(&image_table, &image);

@@ -12,9 +12,11 @@ void image_http_delete(struct request *req, void *ctx);
 
 struct hulld;
 
-/* The image `name` into `*ret` (json_done(&image_table, …) frees it). 0 or -errno with `err` set: -ENOENT. */
-int image_load(struct hulld *hulld, const char *name, struct image_view *ret, struct error *err);
-/* Removes the blob when no image and no machine needs it any more. */
-void image_release_blob(struct hulld *hulld, const char *rootfs);
+/* The project's image `name` into `*ret` (json_done(&image_table, …) frees it). 0 or -errno with `err` set: -ENOENT. */
+int image_load(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct error *err);
+/* The project gives up the blob when no image and no machine of it needs it any more; when nobody has it, it is removed. */
+void image_release_blob(struct hulld *hulld, const char *project, const char *rootfs);
+/* The same for all projects that have it for a day, without needing it. */
+void image_release_stale_blob(struct hulld *hulld, const char *rootfs);
 
 #endif

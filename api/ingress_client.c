@@ -238,7 +238,7 @@ static void on_list(void *ctx, const json_t *reply, const struct error *err)
 	json_array_foreach(json_object_get(reply, "ports"), i, port) {
 		const char *id = json_string_value(json_object_get(port, "machine"));
 
-		if (id && !machine_find(client->hulld, id))
+		if (id && !machine_by_id(client->hulld, id))
 			ingress_unpublish(client, id, log_refusal, NULL);
 	}
 	for (const struct machine *m = client->hulld->machines; m; m = m->next) {

@@ -3,6 +3,7 @@
 # Everything of hulld but its main, for the unit tests.
 noinst_LIBRARIES += libhull-api.a
 libhull_api_a_SOURCES = \
+	api/access.c api/access.h \
 	api/agent.c api/agent.h \
 	api/agent_ready.c api/agent_ready.h \
 	api/blobs.c api/blobs.h \
@@ -30,10 +31,13 @@ libhull_api_a_SOURCES = \
 	api/order_call.c api/order_call.h \
 	api/problem.c api/problem.h \
 	api/process.c api/process.h \
+	api/project.c api/project.h \
+	api/quota.c \
 	api/routes.c \
 	api/spec.c api/spec.h \
 	api/stats.c api/stats.h \
-	api/store.c api/store.h \
+	api/store.c api/store.h api/store_private.h \
+	api/store_projects.c \
 	api/supervisor.c api/supervisor.h
 
 HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(JANSSON_LIBS) -lpthread

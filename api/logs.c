@@ -140,7 +140,7 @@ static int find_tail(int fd, int64_t lines, off_t *ret)
 static ssize_t follower_read(void *ctx, char *buf, size_t max)
 {
 	struct follower *f = ctx;
-	const struct machine *m = machine_find(f->logs->hulld, f->machine_id);
+	const struct machine *m = machine_by_id(f->logs->hulld, f->machine_id);
 	/* Asked before reading: what an active machine wrote last is then not missed. */
 	bool active = m && (machine_is_active(m) || machine_restarts(m));
 	ssize_t n = read_kept(f->fd, buf, max, &f->pos);

@@ -6,6 +6,7 @@
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
+#include "api/project.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -62,23 +63,34 @@ char *machine_run_path(const struct machine *m, const char *name, char *ret, siz
 
 /* Finding. */
 
-struct machine *machine_find(struct hulld *hulld, const char *id_or_name)
+struct machine *machine_find(struct hulld *hulld, const char *project, const char *id_or_name)
 {
-	struct machine *m;
+	struct machine *m, *named = NULL;
 
-	for (m = hulld->machines; m; m = m->next)
+	for (m = hulld->machines; m; m = m->next) {
+		if (strcmp(m->record.project, project) != 0)
+			continue;
 		if (strcmp(m->record.id, id_or_name) == 0)
 			return m;
-	for (m = hulld->machines; m; m = m->next)
 		if (strcmp(m->record.name, id_or_name) == 0)
-			return m;
-	return NULL;
+			named = m;
+	}
+	return named;
 }
 
-const struct machine *machine_using_image(const struct hulld *hulld, const char *image)
+struct machine *machine_by_id(struct hulld *hulld, const char *id)
+{
+	struct machine *m = hulld->machines;
+
+	while (m && strcmp(m->record.id, id) != 0)
+		m = m->next;
+	return m;
+}
+
+const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
 {
 	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (strcmp(m->spec.image, image) == 0)
+		if (strcmp(m->record.project, project) == 0 && strcmp(m->spec.image, image) == 0)
 			return m;
 	return NULL;
 }
@@ -114,6 +126,7 @@ json_t *machine_dump(const struct machine *m)
 	struct machine_view view = {
 		.spec = m->spec,
 		.id = (char *)record->id,
+		.project = (char *)record->project,
 		.state = record->state,
 		.frozen = m->frozen,
 		.cause = record->cause_code[0] ? &cause : NULL,
@@ -211,6 +224,8 @@ int machine_start(struct machine *m, bool attached, struct problem *problem)
 	if (r < 0 || machine_is_active(m))
 		return r;
 	r = supervisor_check(m, problem);
+	if (r == 0)
+		r = quota_check_start(m->hulld, m->record.project, problem);
 	if (r < 0)
 		return r;
 	begin_run(&m->record);
@@ -444,10 +459,10 @@ static void make_id(struct hulld *hulld, struct machine_record *record)
 	do {
 		record->id[0] = 'm';
 		random_base32(record->id + 1, MACHINE_ID_BYTES - 1);
-	} while (machine_find(hulld, record->id));
+	} while (machine_by_id(hulld, record->id));
 }
 
-static char *make_name(struct hulld *hulld)
+static char *make_name(struct hulld *hulld, const char *project)
 {
 	char suffix[8], *name;
 
@@ -455,14 +470,14 @@ static char *make_name(struct hulld *hulld)
 		random_base32(suffix, 6);
 		if (asprintf(&name, "machine-%s", suffix) < 0)
 			abort();
-		if (!machine_find(hulld, name))
+		if (!machine_find(hulld, project, name))
 			return name;
 		free(name);
 	}
 }
 
-static int fill_record(struct hulld *hulld, struct machine_spec *spec, const struct image_view *image, const char *request_key,
-	struct machine_record *record, struct error *err)
+static int fill_record(struct hulld *hulld, const char *project, struct machine_spec *spec, const struct image_view *image,
+	const char *request_key, struct machine_record *record, struct error *err)
 {
 	json_t *dumped, *config;
 
@@ -470,9 +485,10 @@ static int fill_record(struct hulld *hulld, struct machine_spec *spec, const str
 		.exit_status = -1, .created_at = now_ms()};
 	make_id(hulld, record);
 	if (!spec->name)
-		spec->name = make_name(hulld);
+		spec->name = make_name(hulld, project);
 	dumped = json_dump(&machine_spec_table, spec);
 	config = json_dump(&image_config_table, &image->spec.config);
+	snprintf(record->project, sizeof(record->project), "%s", project);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
 	snprintf(record->request_key, sizeof(record->request_key), "%s", request_key);
@@ -483,8 +499,8 @@ static int fill_record(struct hulld *hulld, struct machine_spec *spec, const str
 	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-/* A port that another machine publishes, or is about to. */
-static int check_ports(struct hulld *hulld, const struct machine_spec *spec, struct problem *problem)
+/* A port that another machine publishes, or is about to. Another project's is not told from one that the host uses itself. */
+static int check_ports(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem)
 {
 	const struct port_spec *ports = spec->ports.items;
 	char field[40];
@@ -497,22 +513,27 @@ static int check_ports(struct hulld *hulld, const struct machine_spec *spec, str
 				if (!ports_collide(&ports[i], &others[j]))
 					continue;
 				snprintf(field, sizeof(field), "ports[%zu].host", i);
-				problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
-					ports[i].address, (long long)ports[i].host, m->record.name);
+				if (strcmp(m->record.project, project) == 0)
+					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
+						ports[i].address, (long long)ports[i].host, m->record.name);
+				else
+					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is already in use",
+						ports[i].address, (long long)ports[i].host);
 				return problem_set_hint(problem, "choose another host port");
 			}
 	}
 	return 0;
 }
 
-static int check_spec(struct hulld *hulld, const struct machine_spec *spec, struct image_view *ret_image,
+static int check_spec(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct image_view *ret_image,
 	struct problem *problem)
 {
 	struct error err;
+	int r;
 
 	if (machine_spec_check(spec, hulld->host_memory_mib, &err) < 0)
 		return problem_from_error(problem, &err);
-	if (image_load(hulld, spec->image, ret_image, &err) < 0) {
+	if (image_load(hulld, project, spec->image, ret_image, &err) < 0) {
 		if (err.errnum != ENOENT)
 			return problem_from_error(problem, &err);
 		problem_set(problem, PROBLEM_NOT_FOUND, "image", "%s", err.message);
@@ -521,20 +542,21 @@ static int check_spec(struct hulld *hulld, const struct machine_spec *spec, stru
 	if (!spec->command.len && !ret_image->spec.config.command.len)
 		return problem_set(
 			problem, PROBLEM_MISSING_FIELD, "command", "is required: image \"%s\" has none", spec->image);
-	if (spec->name && machine_find(hulld, spec->name))
+	if (spec->name && machine_find(hulld, project, spec->name))
 		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
-	return check_ports(hulld, spec, problem);
+	r = check_ports(hulld, project, spec, problem);
+	return r < 0 ? r : quota_check_machine(hulld, project, spec, problem);
 }
 
-int machine_insert(struct hulld *hulld, struct machine_spec *spec, const char *request_key, struct machine **ret,
-	struct problem *problem)
+int machine_insert(struct hulld *hulld, const char *project, struct machine_spec *spec, const char *request_key,
+	struct machine **ret, struct problem *problem)
 {
 	struct image_view image = {0};
 	struct machine_record record = {0};
 	struct error err;
-	int r = check_spec(hulld, spec, &image, problem);
+	int r = check_spec(hulld, project, spec, &image, problem);
 
-	if (r == 0 && (fill_record(hulld, spec, &image, request_key, &record, &err) < 0 ||
+	if (r == 0 && (fill_record(hulld, project, spec, &image, request_key, &record, &err) < 0 ||
 			      store_machine_insert(hulld->store, &record, &err) < 0))
 		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
 						   "a machine \"%s\" exists already", record.name)
@@ -560,7 +582,7 @@ int machine_created(struct machine *m, struct problem *problem)
 int machine_remove(struct machine *m, struct problem *problem)
 {
 	struct hulld *hulld = m->hulld;
-	char rootfs[sizeof(m->record.rootfs)], path[512];
+	char rootfs[sizeof(m->record.rootfs)], project[sizeof(m->record.project)], path[512];
 	struct error err;
 
 	assert(!machine_is_active(m));
@@ -568,9 +590,10 @@ int machine_remove(struct machine *m, struct problem *problem)
 		return problem_from_error(problem, &err);
 	unlink_machine(m);
 	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
+	snprintf(project, sizeof(project), "%s", m->record.project);
 	remove_tree(machine_state_path(m, "", path, sizeof(path)));
 	remove_tree(machine_run_path(m, "", path, sizeof(path)));
-	image_release_blob(hulld, rootfs);
+	image_release_blob(hulld, project, rootfs);
 	machine_tell_removed(m);
 	logs_wake(hulld->logs, m->record.id);
 	machine_free(m);
@@ -607,7 +630,7 @@ static void remove_unknown_folders(struct hulld *hulld, const char *root)
 	snprintf(path, sizeof(path), "%s/machines", root);
 	folder = opendir(path);
 	while (folder && (entry = readdir(folder))) {
-		if (entry->d_name[0] == '.' || machine_find(hulld, entry->d_name))
+		if (entry->d_name[0] == '.' || machine_by_id(hulld, entry->d_name))
 			continue;
 		snprintf(path, sizeof(path), "%s/machines/%s", root, entry->d_name);
 		log_info("removing %s, of no machine", path);

@@ -72,8 +72,11 @@ int machines_load(struct hulld *hulld, struct error *err);
 /* Frees what is in memory; the machines go on. */
 void machines_free(struct hulld *hulld);
 
-struct machine *machine_find(struct hulld *hulld, const char *id_or_name);
-const struct machine *machine_using_image(const struct hulld *hulld, const char *image);
+/* Of one project: what is another's is not found. */
+struct machine *machine_find(struct hulld *hulld, const char *project, const char *id_or_name);
+/* Of whichever project, for who has kept the id: no client's word. */
+struct machine *machine_by_id(struct hulld *hulld, const char *id);
+const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image);
 bool machines_publish_ports(const struct hulld *hulld);
 
 /* In `starting`, `running` or `stopping`. */
@@ -82,9 +85,8 @@ bool machine_is_active(const struct machine *m);
 bool machine_restarts(const struct machine *m);
 
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
-int machine_insert(
-	struct hulld *hulld, struct machine_spec *spec, const char *request_key, struct machine **ret,
-	struct problem *problem); /* takes `spec` */
+int machine_insert(struct hulld *hulld, const char *project, struct machine_spec *spec, const char *request_key,
+	struct machine **ret, struct problem *problem); /* takes `spec` */
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */

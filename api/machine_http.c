@@ -148,7 +148,7 @@ void machine_tell_removed(struct machine *m)
 
 struct machine *machine_http_find(struct hulld *hulld, struct request *req)
 {
-	struct machine *m = machine_find(hulld, request_param(req));
+	struct machine *m = machine_find(hulld, request_project(req), request_param(req));
 
 	if (m && m->record.state != MACHINE_CREATING)
 		return m;
@@ -246,7 +246,8 @@ static bool reply_created_before(struct request *req, struct hulld *hulld)
 	const struct machine *m = request_repeats(req) ? hulld->machines : NULL;
 
 	/* An older machine is of another request, which had the same key more than a day ago. */
-	while (m && (strcmp(m->record.request_key, request_key(req)) != 0 || m->record.created_at < request_repeats(req)))
+	while (m && (strcmp(m->record.project, request_project(req)) != 0 ||
+			   strcmp(m->record.request_key, request_key(req)) != 0 || m->record.created_at < request_repeats(req)))
 		m = m->next;
 	if (!m)
 		return false;
@@ -267,7 +268,7 @@ void machine_http_create(struct request *req, void *ctx)
 
 	if (reply_created_before(req, hulld) || request_read(req, &machine_spec_table, &spec) < 0)
 		return;
-	if (machine_insert(hulld, &spec, request_key(req), &m, &problem) < 0) {
+	if (machine_insert(hulld, request_project(req), &spec, request_key(req), &m, &problem) < 0) {
 		request_refuse(req, &problem);
 		return;
 	}
@@ -377,7 +378,7 @@ void machine_http_list(struct request *req, void *ctx)
 	json_t *items = json_array();
 
 	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (m->record.state != MACHINE_CREATING)
+		if (m->record.state != MACHINE_CREATING && strcmp(m->record.project, request_project(req)) == 0)
 			json_array_append_new(items, machine_dump(m));
 	request_reply(req, 200, json_pack("{s:o}", "items", items));
 }

@@ -1,4 +1,5 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
+#include "api/access.h"
 #include "api/clock.h"
 #include "api/exec.h"
 #include "api/hulld.h"
@@ -282,10 +283,10 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
-		!(hulld->http = http_new(hulld->loop, hulld_routes, &idempotency_keeper, hulld, err)) ||
+		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, hulld, err)) ||
 		idempotency_start(hulld, err) < 0)
 		return -err->errnum;
-	blobs_each_stale(hulld->blobs, image_release_blob, hulld);
+	blobs_each_stale(hulld->blobs, BLOB_STALE_S, image_release_stale_blob, hulld);
 	return machines_load(hulld, err);
 }
 

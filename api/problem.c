@@ -26,6 +26,8 @@ static const struct {
 	[PROBLEM_NAME_TAKEN] = {"name_taken", 409, "Conflict", false},
 	[PROBLEM_PORT_TAKEN] = {"port_taken", 409, "Conflict", false},
 	[PROBLEM_IMAGE_IN_USE] = {"image_in_use", 409, "Conflict", false},
+	[PROBLEM_PROJECT_IN_USE] = {"project_in_use", 409, "Conflict", false},
+	[PROBLEM_QUOTA_EXCEEDED] = {"quota_exceeded", 409, "Conflict", false},
 	[PROBLEM_DIGEST_MISMATCH] = {"digest_mismatch", 422, "Unprocessable Content", false},
 	[PROBLEM_WRONG_STATE] = {"wrong_state", 409, "Conflict", false},
 	[PROBLEM_MACHINE_FAILED] = {"machine_failed", 409, "Conflict", false},

@@ -5,6 +5,7 @@
 #include "api/hulld.h"
 #include "api/image.h"
 #include "api/machine_http.h"
+#include "api/project.h"
 #include "api/spec.h"
 #include "api/stats.h"
 #include "common/exec_spec.h"
@@ -105,5 +106,16 @@ const struct http_route hulld_routes[] = {
 		"output and signals are streamed."),
 		.status = 200, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
 		.upgrade = EXEC_PROTOCOL, .once = true, .handle = exec_http},
+
+	{ROUTE("POST", "/v1/projects", "createProject", "Create a project."), .status = 201, .body = HTTP_BODY_JSON,
+		.takes = &project_spec_table, .gives = &project_table, .handle = project_http_create},
+	{ROUTE("GET", "/v1/projects", "listProjects", "All projects that the client may know of."), .status = 200,
+		.gives = &project_table, .gives_list = true, .handle = project_http_list},
+	{ROUTE("GET", "/v1/projects/{project}", "getProject", "One project, with what it uses."), .status = 200,
+		.gives = &project_table, .handle = project_http_get},
+	{ROUTE("PUT", "/v1/projects/{project}/quotas", "setQuotas", "All its quotas; one that is absent is none."), .status = 200,
+		.body = HTTP_BODY_JSON, .takes = &quotas_table, .gives = &project_table, .handle = project_http_set_quotas},
+	{ROUTE("DELETE", "/v1/projects/{project}", "deleteProject", "Remove a project without machines, and all that is its own."),
+		.status = 204, .handle = project_http_delete},
 	{.method = NULL},
 };

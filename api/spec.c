@@ -157,6 +157,7 @@ static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_
 static const struct json_field machine_fields[] = {
 	MACHINE_SPEC_FIELDS,
 	{VIEW("id", JSON_FIELD_STRING, id), .read_only = true, .help = "m and 12 base32 characters."},
+	{VIEW("project", JSON_FIELD_STRING, project), .read_only = true},
 	{VIEW("state", JSON_FIELD_ENUM, state), .names = machine_state_names, .read_only = true},
 	{VIEW("health", JSON_FIELD_OPTIONAL, health), .table = &health_table, .read_only = true,
 		.help = "What is asked to know whether it works, and what is known."},

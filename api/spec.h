@@ -75,7 +75,7 @@ struct machine_cause {
 struct machine_view {
 	struct machine_spec spec;
 	struct health_view *health; /* in the place of the spec's */
-	char *id;
+	char *id, *project;
 	int state;
 	bool frozen;
 	struct machine_cause *cause;

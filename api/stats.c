@@ -106,7 +106,7 @@ static void on_gone(void *ctx)
 static void on_answer(void *ctx, const struct order_answer *answer, const struct error *err)
 {
 	struct asking *asking = ctx;
-	struct machine *m = machine_find(asking->hulld, asking->id);
+	struct machine *m = machine_by_id(asking->hulld, asking->id);
 
 	if (!m)
 		request_refuse_with(asking->req, PROBLEM_NOT_FOUND, NULL, "machine %s has been deleted", asking->id);

@@ -3,12 +3,11 @@
  * The journal is a WAL with synchronous=FULL: a commit is on disk when sqlite3_step() returns. Every change is one
  * statement, and so one transaction. The schema's version is PRAGMA user_version; migrations run in order, each with
  * the version it leads to in the same transaction. */
-#include "api/store.h"
+#include "api/store_private.h"
 
 #include "common/cleanup.h"
 
 #include <errno.h>
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,24 +30,41 @@ static const char *const migrations[] = {
 	"CREATE TABLE requests (key TEXT PRIMARY KEY NOT NULL, digest TEXT NOT NULL, begun_at INTEGER NOT NULL,"
 	" status INTEGER NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;"
 	"CREATE INDEX requests_begun_at ON requests (begun_at);",
-};
 
-enum statement {
-	MACHINE_INSERT,
-	MACHINE_UPDATE,
-	MACHINE_DELETE,
-	MACHINES,
-	IMAGE_PUT,
-	IMAGE_DELETE,
-	IMAGE_GET,
-	IMAGES,
-	BLOB_USERS,
-	REQUEST_GET,
-	REQUEST_BEGIN,
-	REQUEST_ANSWER,
-	REQUEST_FORGET,
-	REQUESTS_PRUNE,
-	N_STATEMENTS,
+	/* Names, keys and blobs become a project's own. */
+	"CREATE TABLE projects ("
+	" name TEXT PRIMARY KEY NOT NULL, quotas TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"INSERT INTO projects VALUES ('default', '{}', unixepoch() * 1000);"
+	"ALTER TABLE machines RENAME TO machines_2;"
+	"ALTER TABLE images RENAME TO images_2;"
+	"ALTER TABLE requests RENAME TO requests_2;"
+	"CREATE TABLE machines ("
+	" id TEXT PRIMARY KEY NOT NULL, project TEXT NOT NULL, name TEXT NOT NULL, rootfs TEXT NOT NULL, spec TEXT NOT NULL,"
+	" image_config TEXT NOT NULL, created_at INTEGER NOT NULL,"
+	" state TEXT NOT NULL, cause_code TEXT NOT NULL, cause_message TEXT NOT NULL, exit_status INTEGER NOT NULL,"
+	" monitor_pid INTEGER NOT NULL, monitor_start INTEGER NOT NULL, passt_pid INTEGER NOT NULL,"
+	" passt_start INTEGER NOT NULL, boot_id TEXT NOT NULL, restarts INTEGER NOT NULL, failures INTEGER NOT NULL,"
+	" restart_at INTEGER NOT NULL, stop_timeout_s INTEGER NOT NULL, restart_wanted INTEGER NOT NULL,"
+	" started_at INTEGER NOT NULL, stopped_at INTEGER NOT NULL, request_key TEXT NOT NULL,"
+	" UNIQUE (project, name)) STRICT, WITHOUT ROWID;"
+	"INSERT INTO machines SELECT id, 'default', name, rootfs, spec, image_config, created_at, state, cause_code,"
+	" cause_message, exit_status, monitor_pid, monitor_start, passt_pid, passt_start, boot_id, restarts, failures,"
+	" restart_at, stop_timeout_s, restart_wanted, started_at, stopped_at, request_key FROM machines_2;"
+	"CREATE TABLE images (project TEXT NOT NULL, name TEXT NOT NULL, rootfs TEXT NOT NULL, document TEXT NOT NULL,"
+	" PRIMARY KEY (project, name)) STRICT, WITHOUT ROWID;"
+	"INSERT INTO images SELECT 'default', name, rootfs, document FROM images_2;"
+	"CREATE TABLE requests (project TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, begun_at INTEGER NOT NULL,"
+	" status INTEGER NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (project, key)) STRICT, WITHOUT ROWID;"
+	"INSERT INTO requests SELECT 'default', key, digest, begun_at, status, type, body FROM requests_2;"
+	"DROP TABLE machines_2; DROP TABLE images_2; DROP TABLE requests_2;"
+	"CREATE INDEX machines_rootfs ON machines (rootfs);"
+	"CREATE INDEX images_rootfs ON images (rootfs);"
+	"CREATE INDEX requests_begun_at ON requests (begun_at);"
+	"CREATE TABLE blob_owners (digest TEXT NOT NULL, project TEXT NOT NULL, size_bytes INTEGER NOT NULL,"
+	" owned_at INTEGER NOT NULL, PRIMARY KEY (digest, project)) STRICT, WITHOUT ROWID;"
+	"INSERT INTO blob_owners SELECT rootfs, 'default',"
+	" max(coalesce(json_extract(document, '$.size_bytes'), 0)), unixepoch() * 1000 FROM images GROUP BY rootfs;"
+	"INSERT OR IGNORE INTO blob_owners SELECT rootfs, 'default', 0, unixepoch() * 1000 FROM machines;",
 };
 
 static const char *const statements[N_STATEMENTS] = {
@@ -56,8 +72,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
 			   " stop_timeout_s, restart_wanted, started_at, stopped_at, name, rootfs, spec, image_config,"
-			   " created_at, request_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
-			   " ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+			   " created_at, request_key, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
+			   " ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
 	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
 			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
@@ -65,24 +81,29 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
 		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
-		     " stopped_at, name, rootfs, spec, image_config, created_at, request_key FROM machines ORDER BY created_at, id",
-	[IMAGE_PUT] = "INSERT INTO images (name, rootfs, document) VALUES (?1, ?2, ?3)"
-		      " ON CONFLICT (name) DO UPDATE SET rootfs = ?2, document = ?3",
-	[IMAGE_DELETE] = "DELETE FROM images WHERE name = ?1",
-	[IMAGE_GET] = "SELECT document FROM images WHERE name = ?1",
-	[IMAGES] = "SELECT document FROM images ORDER BY name",
-	[BLOB_USERS] = "SELECT (SELECT count(*) FROM images WHERE rootfs = ?1) +"
-		       " (SELECT count(*) FROM machines WHERE rootfs = ?1)",
-	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE key = ?1",
-	[REQUEST_BEGIN] = "INSERT INTO requests (key, digest, begun_at, status, type, body) VALUES (?1, ?2, ?3, 0, '', '')",
-	[REQUEST_ANSWER] = "UPDATE requests SET status = ?2, type = ?3, body = ?4 WHERE key = ?1",
-	[REQUEST_FORGET] = "DELETE FROM requests WHERE key = ?1",
+		     " stopped_at, name, rootfs, spec, image_config, created_at, request_key, project FROM machines ORDER BY created_at, id",
+	[IMAGE_PUT] = "INSERT INTO images (project, name, rootfs, document) VALUES (?1, ?2, ?3, ?4)"
+		      " ON CONFLICT (project, name) DO UPDATE SET rootfs = ?3, document = ?4",
+	[IMAGE_DELETE] = "DELETE FROM images WHERE project = ?1 AND name = ?2",
+	[IMAGE_GET] = "SELECT document FROM images WHERE project = ?1 AND name = ?2",
+	[IMAGES] = "SELECT document FROM images WHERE project = ?1 ORDER BY name",
+	[BLOB_OWN] = "INSERT OR IGNORE INTO blob_owners (digest, project, size_bytes, owned_at) VALUES (?1, ?2, ?3, ?4)",
+	[BLOB_IS_OWNED] = "SELECT count(*) FROM blob_owners WHERE digest = ?1 AND project = ?2",
+	[BLOB_DISOWN] = "DELETE FROM blob_owners AS o WHERE digest = ?1 AND (?2 IS NULL OR project = ?2) AND owned_at < ?3"
+			" AND NOT EXISTS (SELECT 1 FROM images i WHERE i.rootfs = o.digest AND i.project = o.project)"
+			" AND NOT EXISTS (SELECT 1 FROM machines m WHERE m.rootfs = o.digest AND m.project = o.project)",
+	[BLOB_OWNERS] = "SELECT count(*) FROM blob_owners WHERE digest = ?1",
+	[BLOB_BYTES] = "SELECT coalesce(sum(size_bytes), 0) FROM blob_owners WHERE project = ?1",
+	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE project = ?1 AND key = ?2",
+	[REQUEST_BEGIN] = "INSERT INTO requests (project, key, digest, begun_at, status, type, body)"
+			  " VALUES (?1, ?2, ?3, ?4, 0, '', '')",
+	[REQUEST_ANSWER] = "UPDATE requests SET status = ?3, type = ?4, body = ?5 WHERE project = ?1 AND key = ?2",
+	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key = ?2",
 	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
-};
-
-struct store {
-	sqlite3 *db;
-	sqlite3_stmt *prepared[N_STATEMENTS];
+	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
+	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
+	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",
+	[PROJECTS] = "SELECT name, quotas, created_at FROM projects ORDER BY name",
 };
 
 void machine_record_done(struct machine_record *record)
@@ -92,7 +113,7 @@ void machine_record_done(struct machine_record *record)
 	memset(record, 0, sizeof(*record));
 }
 
-static int fail(struct store *store, struct error *err)
+int store_fail(struct store *store, struct error *err)
 {
 	int errnum;
 
@@ -113,9 +134,9 @@ static int fail(struct store *store, struct error *err)
 	return error_set(err, errnum, "the database refuses: %s", sqlite3_errmsg(store->db));
 }
 
-static int run(struct store *store, const char *sql, struct error *err)
+int store_run(struct store *store, const char *sql, struct error *err)
 {
-	return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail(store, err);
+	return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : store_fail(store, err);
 }
 
 static int read_version(struct store *store, int *ret, struct error *err)
@@ -124,11 +145,11 @@ static int read_version(struct store *store, int *ret, struct error *err)
 	int r = 0;
 
 	if (sqlite3_prepare_v2(store->db, "PRAGMA user_version", -1, &query, NULL) != SQLITE_OK)
-		return fail(store, err);
+		return store_fail(store, err);
 	if (sqlite3_step(query) == SQLITE_ROW)
 		*ret = sqlite3_column_int(query, 0);
 	else
-		r = fail(store, err);
+		r = store_fail(store, err);
 	sqlite3_finalize(query);
 	return r;
 }
@@ -147,7 +168,7 @@ static int migrate(struct store *store, struct error *err)
 		char *sql = sqlite3_mprintf(
 			"BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT;", migrations[version], version + 1);
 
-		r = sql ? run(store, sql, err) : error_set(err, ENOMEM, "out of memory");
+		r = sql ? store_run(store, sql, err) : error_set(err, ENOMEM, "out of memory");
 		sqlite3_free(sql);
 		if (r < 0)
 			return r; /* closing the database rolls back */
@@ -160,13 +181,13 @@ static int set_up(struct store *store, struct error *err)
 	int r;
 
 	sqlite3_busy_timeout(store->db, 5000);
-	r = run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;", err);
+	r = store_run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;", err);
 	if (r == 0)
 		r = migrate(store, err);
 	for (int i = 0; r == 0 && i < N_STATEMENTS; i++)
 		if (sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &store->prepared[i],
 			    NULL) != SQLITE_OK)
-			r = fail(store, err);
+			r = store_fail(store, err);
 	return r;
 }
 
@@ -199,7 +220,7 @@ void store_close(struct store *store)
 	free(store);
 }
 
-static sqlite3_stmt *begin(struct store *store, enum statement which)
+sqlite3_stmt *store_begin(struct store *store, enum store_statement which)
 {
 	sqlite3_stmt *stmt = store->prepared[which];
 
@@ -208,43 +229,49 @@ static sqlite3_stmt *begin(struct store *store, enum statement which)
 	return stmt;
 }
 
-/* A binding fails only for want of memory, and then the step does too: NOT NULL sees to it. */
-static void bind_text(sqlite3_stmt *stmt, int index, const char *text)
+void store_bind_text(sqlite3_stmt *stmt, int index, const char *text)
 {
 	sqlite3_bind_text(stmt, index, text, -1, SQLITE_STATIC);
 }
 
-/* Runs a statement that returns no rows. */
-static int commit(struct store *store, sqlite3_stmt *stmt, struct error *err)
+int store_commit(struct store *store, sqlite3_stmt *stmt, struct error *err)
 {
-	int r = sqlite3_step(stmt) == SQLITE_DONE ? 0 : fail(store, err);
+	int r = sqlite3_step(stmt) == SQLITE_DONE ? 0 : store_fail(store, err);
 
 	sqlite3_reset(stmt);
 	sqlite3_clear_bindings(stmt);
 	return r;
 }
 
-static int commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, struct error *err)
+int store_commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, struct error *err)
 {
-	int r = commit(store, stmt, err);
+	int r = store_commit(store, stmt, err);
 
 	if (r == 0 && sqlite3_changes(store->db) == 0)
 		r = error_set(err, ENOENT, "there is no such %s", what);
 	return r;
 }
 
+int64_t store_number(struct store *store, sqlite3_stmt *stmt, struct error *err)
+{
+	int64_t r = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : store_fail(store, err);
+
+	sqlite3_reset(stmt);
+	return r;
+}
+
 static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record)
 {
-	bind_text(stmt, 1, record->id);
-	bind_text(stmt, 2, machine_state_names[record->state]);
-	bind_text(stmt, 3, record->cause_code);
-	bind_text(stmt, 4, record->cause_message);
+	store_bind_text(stmt, 1, record->id);
+	store_bind_text(stmt, 2, machine_state_names[record->state]);
+	store_bind_text(stmt, 3, record->cause_code);
+	store_bind_text(stmt, 4, record->cause_message);
 	sqlite3_bind_int(stmt, 5, record->exit_status);
 	sqlite3_bind_int(stmt, 6, record->monitor.pid);
 	sqlite3_bind_int64(stmt, 7, (int64_t)record->monitor.start_time);
 	sqlite3_bind_int(stmt, 8, record->passt.pid);
 	sqlite3_bind_int64(stmt, 9, (int64_t)record->passt.start_time);
-	bind_text(stmt, 10, record->boot_id);
+	store_bind_text(stmt, 10, record->boot_id);
 	sqlite3_bind_int64(stmt, 11, record->restarts);
 	sqlite3_bind_int64(stmt, 12, record->failures);
 	sqlite3_bind_int64(stmt, 13, record->restart_at);
@@ -256,35 +283,36 @@ static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record
 
 int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, MACHINE_INSERT);
+	sqlite3_stmt *stmt = store_begin(store, MACHINE_INSERT);
 
 	bind_machine(stmt, record);
-	bind_text(stmt, 18, record->name);
-	bind_text(stmt, 19, record->rootfs);
-	bind_text(stmt, 20, record->spec);
-	bind_text(stmt, 21, record->image_config);
+	store_bind_text(stmt, 18, record->name);
+	store_bind_text(stmt, 19, record->rootfs);
+	store_bind_text(stmt, 20, record->spec);
+	store_bind_text(stmt, 21, record->image_config);
 	sqlite3_bind_int64(stmt, 22, record->created_at);
-	bind_text(stmt, 23, record->request_key);
-	return commit(store, stmt, err);
+	store_bind_text(stmt, 23, record->request_key);
+	store_bind_text(stmt, 24, record->project);
+	return store_commit(store, stmt, err);
 }
 
 int store_machine_update(struct store *store, const struct machine_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, MACHINE_UPDATE);
+	sqlite3_stmt *stmt = store_begin(store, MACHINE_UPDATE);
 
 	bind_machine(stmt, record);
-	return commit_one(store, stmt, "machine", err);
+	return store_commit_one(store, stmt, "machine", err);
 }
 
 int store_machine_delete(struct store *store, const char *id, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, MACHINE_DELETE);
+	sqlite3_stmt *stmt = store_begin(store, MACHINE_DELETE);
 
-	bind_text(stmt, 1, id);
-	return commit_one(store, stmt, "machine", err);
+	store_bind_text(stmt, 1, id);
+	return store_commit_one(store, stmt, "machine", err);
 }
 
-static const char *column(sqlite3_stmt *stmt, int index)
+const char *store_column(sqlite3_stmt *stmt, int index)
 {
 	const unsigned char *text = sqlite3_column_text(stmt, index);
 
@@ -301,18 +329,18 @@ static int state_by_name(const char *name)
 
 static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct error *err)
 {
-	snprintf(ret->id, sizeof(ret->id), "%s", column(stmt, 0));
-	ret->state = state_by_name(column(stmt, 1));
+	snprintf(ret->id, sizeof(ret->id), "%s", store_column(stmt, 0));
+	ret->state = state_by_name(store_column(stmt, 1));
 	if (ret->state < 0)
-		return error_set(err, EINVAL, "machine %s has the unknown state %s", ret->id, column(stmt, 1));
-	snprintf(ret->cause_code, sizeof(ret->cause_code), "%s", column(stmt, 2));
-	snprintf(ret->cause_message, sizeof(ret->cause_message), "%s", column(stmt, 3));
+		return error_set(err, EINVAL, "machine %s has the unknown state %s", ret->id, store_column(stmt, 1));
+	snprintf(ret->cause_code, sizeof(ret->cause_code), "%s", store_column(stmt, 2));
+	snprintf(ret->cause_message, sizeof(ret->cause_message), "%s", store_column(stmt, 3));
 	ret->exit_status = sqlite3_column_int(stmt, 4);
 	ret->monitor.pid = sqlite3_column_int(stmt, 5);
 	ret->monitor.start_time = (uint64_t)sqlite3_column_int64(stmt, 6);
 	ret->passt.pid = sqlite3_column_int(stmt, 7);
 	ret->passt.start_time = (uint64_t)sqlite3_column_int64(stmt, 8);
-	snprintf(ret->boot_id, sizeof(ret->boot_id), "%s", column(stmt, 9));
+	snprintf(ret->boot_id, sizeof(ret->boot_id), "%s", store_column(stmt, 9));
 	ret->restarts = sqlite3_column_int64(stmt, 10);
 	ret->failures = sqlite3_column_int64(stmt, 11);
 	ret->restart_at = sqlite3_column_int64(stmt, 12);
@@ -320,25 +348,26 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->restart_wanted = sqlite3_column_int(stmt, 14) != 0;
 	ret->started_at = sqlite3_column_int64(stmt, 15);
 	ret->stopped_at = sqlite3_column_int64(stmt, 16);
-	snprintf(ret->name, sizeof(ret->name), "%s", column(stmt, 17));
-	snprintf(ret->rootfs, sizeof(ret->rootfs), "%s", column(stmt, 18));
-	ret->spec = strdup(column(stmt, 19));
-	ret->image_config = strdup(column(stmt, 20));
+	snprintf(ret->name, sizeof(ret->name), "%s", store_column(stmt, 17));
+	snprintf(ret->rootfs, sizeof(ret->rootfs), "%s", store_column(stmt, 18));
+	ret->spec = strdup(store_column(stmt, 19));
+	ret->image_config = strdup(store_column(stmt, 20));
 	ret->created_at = sqlite3_column_int64(stmt, 21);
-	snprintf(ret->request_key, sizeof(ret->request_key), "%s", column(stmt, 22));
+	snprintf(ret->request_key, sizeof(ret->request_key), "%s", store_column(stmt, 22));
+	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 23));
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
 int store_machines_each(
 	struct store *store, int (*fn)(void *ctx, struct machine_record *record), void *ctx, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, MACHINES);
+	sqlite3_stmt *stmt = store_begin(store, MACHINES);
 	int step, r = 0;
 
 	while (r == 0 && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
 		struct machine_record record = {0};
 
-		r = step == SQLITE_ROW ? read_machine(stmt, &record, err) : fail(store, err);
+		r = step == SQLITE_ROW ? read_machine(stmt, &record, err) : store_fail(store, err);
 		if (r < 0)
 			machine_record_done(&record);
 		else
@@ -348,61 +377,65 @@ int store_machines_each(
 	return r;
 }
 
-int store_image_put(
-	struct store *store, const char *name, const char *rootfs, const char *document, struct error *err)
+int store_image_put(struct store *store, const char *project, const char *name, const char *rootfs, const char *document,
+	struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, IMAGE_PUT);
+	sqlite3_stmt *stmt = store_begin(store, IMAGE_PUT);
 
-	bind_text(stmt, 1, name);
-	bind_text(stmt, 2, rootfs);
-	bind_text(stmt, 3, document);
-	return commit(store, stmt, err);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, name);
+	store_bind_text(stmt, 3, rootfs);
+	store_bind_text(stmt, 4, document);
+	return store_commit(store, stmt, err);
 }
 
-int store_image_delete(struct store *store, const char *name, struct error *err)
+int store_image_delete(struct store *store, const char *project, const char *name, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, IMAGE_DELETE);
+	sqlite3_stmt *stmt = store_begin(store, IMAGE_DELETE);
 
-	bind_text(stmt, 1, name);
-	return commit_one(store, stmt, "image", err);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, name);
+	return store_commit_one(store, stmt, "image", err);
 }
 
 static json_t *read_document(sqlite3_stmt *stmt, struct error *err)
 {
-	const char *text = column(stmt, 0);
+	const char *text = store_column(stmt, 0);
 
 	return json_parse(text, strlen(text), err);
 }
 
-json_t *store_image_get(struct store *store, const char *name, struct error *err)
+json_t *store_image_get(struct store *store, const char *project, const char *name, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, IMAGE_GET);
+	sqlite3_stmt *stmt = store_begin(store, IMAGE_GET);
 	json_t *document = NULL;
 	int step;
 
-	bind_text(stmt, 1, name);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, name);
 	step = sqlite3_step(stmt);
 	if (step == SQLITE_ROW)
 		document = read_document(stmt, err);
 	else if (step == SQLITE_DONE)
 		error_set(err, ENOENT, "there is no image \"%s\"", name);
 	else
-		fail(store, err);
+		store_fail(store, err);
 	sqlite3_reset(stmt);
 	return document;
 }
 
-json_t *store_images(struct store *store, struct error *err)
+json_t *store_images(struct store *store, const char *project, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, IMAGES);
+	sqlite3_stmt *stmt = store_begin(store, IMAGES);
 	json_t *list = json_array();
 	int step;
 
+	store_bind_text(stmt, 1, project);
 	while (list && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
 		json_t *document = step == SQLITE_ROW ? read_document(stmt, err) : NULL;
 
 		if (step != SQLITE_ROW)
-			fail(store, err);
+			store_fail(store, err);
 		if (!document) {
 			json_decref(list);
 			list = NULL;
@@ -412,17 +445,6 @@ json_t *store_images(struct store *store, struct error *err)
 	}
 	sqlite3_reset(stmt);
 	return list;
-}
-
-int store_count_blob_users(struct store *store, const char *rootfs, struct error *err)
-{
-	sqlite3_stmt *stmt = begin(store, BLOB_USERS);
-	int r;
-
-	bind_text(stmt, 1, rootfs);
-	r = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int(stmt, 0) : fail(store, err);
-	sqlite3_reset(stmt);
-	return r;
 }
 
 /* Requests. */
@@ -436,66 +458,72 @@ void kept_request_done(struct kept_request *kept)
 
 static int read_request(sqlite3_stmt *stmt, struct kept_request *ret, struct error *err)
 {
-	snprintf(ret->digest, sizeof(ret->digest), "%s", column(stmt, 0));
+	snprintf(ret->digest, sizeof(ret->digest), "%s", store_column(stmt, 0));
 	ret->begun_at = sqlite3_column_int64(stmt, 1);
 	ret->status = sqlite3_column_int(stmt, 2);
-	ret->type = strdup(column(stmt, 3));
-	ret->body = strdup(column(stmt, 4));
+	ret->type = strdup(store_column(stmt, 3));
+	ret->body = strdup(store_column(stmt, 4));
 	if (ret->type && ret->body)
 		return 0;
 	kept_request_done(ret);
 	return error_set(err, ENOMEM, "out of memory");
 }
 
-int store_request_get(struct store *store, const char *key, struct kept_request *ret, struct error *err)
+int store_request_get(
+	struct store *store, const char *project, const char *key, struct kept_request *ret, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, REQUEST_GET);
+	sqlite3_stmt *stmt = store_begin(store, REQUEST_GET);
 	int step, r;
 
-	bind_text(stmt, 1, key);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, key);
 	step = sqlite3_step(stmt);
 	if (step == SQLITE_ROW)
 		r = read_request(stmt, ret, err);
 	else
-		r = step == SQLITE_DONE ? error_set(err, ENOENT, "there is no such request") : fail(store, err);
+		r = step == SQLITE_DONE ? error_set(err, ENOENT, "there is no such request") : store_fail(store, err);
 	sqlite3_reset(stmt);
 	return r;
 }
 
-int store_request_begin(struct store *store, const char *key, const char *digest, int64_t begun_at, struct error *err)
+int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t begun_at,
+	struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, REQUEST_BEGIN);
+	sqlite3_stmt *stmt = store_begin(store, REQUEST_BEGIN);
 
-	bind_text(stmt, 1, key);
-	bind_text(stmt, 2, digest);
-	sqlite3_bind_int64(stmt, 3, begun_at);
-	return commit(store, stmt, err);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, key);
+	store_bind_text(stmt, 3, digest);
+	sqlite3_bind_int64(stmt, 4, begun_at);
+	return store_commit(store, stmt, err);
 }
 
-int store_request_answer(
-	struct store *store, const char *key, int status, const char *type, const char *body, struct error *err)
+int store_request_answer(struct store *store, const char *project, const char *key, int status, const char *type,
+	const char *body, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, REQUEST_ANSWER);
+	sqlite3_stmt *stmt = store_begin(store, REQUEST_ANSWER);
 
-	bind_text(stmt, 1, key);
-	sqlite3_bind_int(stmt, 2, status);
-	bind_text(stmt, 3, type);
-	bind_text(stmt, 4, body);
-	return commit_one(store, stmt, "request", err);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, key);
+	sqlite3_bind_int(stmt, 3, status);
+	store_bind_text(stmt, 4, type);
+	store_bind_text(stmt, 5, body);
+	return store_commit_one(store, stmt, "request", err);
 }
 
-int store_request_forget(struct store *store, const char *key, struct error *err)
+int store_request_forget(struct store *store, const char *project, const char *key, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, REQUEST_FORGET);
+	sqlite3_stmt *stmt = store_begin(store, REQUEST_FORGET);
 
-	bind_text(stmt, 1, key);
-	return commit_one(store, stmt, "request", err);
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, key);
+	return store_commit_one(store, stmt, "request", err);
 }
 
 int store_requests_prune(struct store *store, int64_t before, struct error *err)
 {
-	sqlite3_stmt *stmt = begin(store, REQUESTS_PRUNE);
+	sqlite3_stmt *stmt = store_begin(store, REQUESTS_PRUNE);
 
 	sqlite3_bind_int64(stmt, 1, before);
-	return commit(store, stmt, err);
+	return store_commit(store, stmt, err);
 }

@@ -1,6 +1,6 @@
-/* What must survive: images and machines in SQLite. Every call that returns 0 has been committed to disk.
+/* What must survive: projects, images and machines in SQLite. Every call that returns 0 has been committed to disk.
  *
- * Loop thread only. The store keeps no cache and knows no rules beyond unique names and ids. */
+ * Names, keys of requests and blobs are a project's own: who asks for them says in which. Loop thread only. The store keeps no cache and knows no rules beyond unique names and ids. */
 #ifndef HULL_API_STORE_H
 #define HULL_API_STORE_H
 
@@ -12,6 +12,7 @@ struct store;
 
 #define BOOT_ID_BYTES 37
 #define REQUEST_KEY_MAX 255
+#define PROJECT_DEFAULT "default" /* is always there, and has all that is older than projects */
 #define REQUEST_DIGEST_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 
 /* A process that was started for a machine: pid 0 means none. A pid is trusted only with its start time and the boot
@@ -24,7 +25,8 @@ struct process_id {
 /* A row of `machines`. The first part never changes after insertion. */
 struct machine_record {
 	char id[MACHINE_ID_BYTES + 1];
-	char name[NAME_MAX_BYTES + 1];
+	char project[NAME_MAX_BYTES + 1];
+	char name[NAME_MAX_BYTES + 1]; /* unique in the project */
 	char rootfs[80];    /* digest of the image when the machine was created */
 	char *spec;	    /* MachineSpec as JSON; owned */
 	char *image_config; /* ImageConfig as JSON, of the image when the machine was created; owned */
@@ -61,12 +63,13 @@ int store_machines_each(struct store *store, int (*fn)(void *ctx, struct machine
 	struct error *err);
 
 /* `document` is an Image as JSON. An existing row of that name is replaced. */
-int store_image_put(struct store *store, const char *name, const char *rootfs, const char *document, struct error *err);
-int store_image_delete(struct store *store, const char *name, struct error *err);
+int store_image_put(struct store *store, const char *project, const char *name, const char *rootfs, const char *document,
+	struct error *err);
+int store_image_delete(struct store *store, const char *project, const char *name, struct error *err);
 /* The document, a new reference. NULL: there is none, err->errnum ENOENT; or another errnum. */
-json_t *store_image_get(struct store *store, const char *name, struct error *err);
-/* An array of all documents, by name. NULL with `err` set. */
-json_t *store_images(struct store *store, struct error *err);
+json_t *store_image_get(struct store *store, const char *project, const char *name, struct error *err);
+/* An array of all documents of the project, by name. NULL with `err` set. */
+json_t *store_images(struct store *store, const char *project, struct error *err);
 
 /* A POST that came with an Idempotency-Key, and its answer (idempotency.h). */
 struct kept_request {
@@ -79,16 +82,50 @@ struct kept_request {
 void kept_request_done(struct kept_request *kept);
 
 /* Each 0 or -errno with `err` set. -ENOENT: no such row. */
-int store_request_get(struct store *store, const char *key, struct kept_request *ret, struct error *err);
-int store_request_begin(struct store *store, const char *key, const char *digest, int64_t begun_at, struct error *err);
-int store_request_answer(
-	struct store *store, const char *key, int status, const char *type, const char *body, struct error *err);
-int store_request_forget(struct store *store, const char *key, struct error *err);
+int store_request_get(
+	struct store *store, const char *project, const char *key, struct kept_request *ret, struct error *err);
+int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t begun_at,
+	struct error *err);
+int store_request_answer(struct store *store, const char *project, const char *key, int status, const char *type,
+	const char *body, struct error *err);
+int store_request_forget(struct store *store, const char *project, const char *key, struct error *err);
 /* Forgets all that were begun before. */
 int store_requests_prune(struct store *store, int64_t before, struct error *err);
 
-/* How many images and machines need that blob.
- * Or -errno with `err` set. */
-int store_count_blob_users(struct store *store, const char *rootfs, struct error *err);
+/* Who has a blob: a project that uploaded it, and, until the row goes, that has images or machines of it. */
+
+/* Has it, and since `at`; one that had it already keeps its row. */
+int store_blob_own(
+	struct store *store, const char *project, const char *digest, int64_t size_bytes, int64_t at, struct error *err);
+/* 1 or 0. */
+int store_blob_is_owned(struct store *store, const char *project, const char *digest, struct error *err);
+/* It does not have it any more, unless an image or a machine of its own needs it, or it has it since `before` or later. */
+int store_blob_disown(struct store *store, const char *project, const char *digest, int64_t before, struct error *err);
+/* The same for every project that has it. */
+int store_blob_disown_all(struct store *store, const char *digest, int64_t before, struct error *err);
+/* How many bytes its blobs have. */
+int64_t store_blob_bytes(struct store *store, const char *project, struct error *err);
+/* How many projects have it. */
+int store_count_blob_owners(struct store *store, const char *digest, struct error *err);
+
+/* A row of `projects`. `quotas` is a Quotas as JSON. */
+struct project_record {
+	char name[NAME_MAX_BYTES + 1];
+	char *quotas; /* owned */
+	int64_t created_at;
+};
+
+void project_record_done(struct project_record *record);
+
+int store_project_insert(struct store *store, const struct project_record *record, struct error *err);
+/* Its quotas. */
+int store_project_update(struct store *store, const struct project_record *record, struct error *err);
+int store_project_get(struct store *store, const char *name, struct project_record *ret, struct error *err);
+/* With its images, what it has of blobs, and its kept requests, in one transaction. Its machines have
+ * gone before. */
+int store_project_delete(struct store *store, const char *name, struct error *err);
+/* As store_machines_each(), by name. */
+int store_projects_each(
+	struct store *store, int (*fn)(void *ctx, struct project_record *record), void *ctx, struct error *err);
 
 #endif

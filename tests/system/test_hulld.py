@@ -326,6 +326,9 @@ def test_a_blob_that_nobody_uses_is_removed_at_a_start_a_day_later(with_image, e
     two_days_ago = (blobs / stray).stat().st_mtime - 2 * 86400
     for name in [stray, *used]:
         os.utime(blobs / name, (two_days_ago, two_days_ago))
+    with contextlib.closing(sqlite3.connect(with_image.state / "hull.db", isolation_level=None)) as rows:
+        for name in [stray, *used]:
+            rows.execute("UPDATE blob_owners SET owned_at = ? WHERE digest = ?", (int(two_days_ago * 1000), "sha256:" + name))
     with_image.restart()
     assert sorted(os.listdir(blobs)) == sorted([fresh, *used])
 

@@ -41,6 +41,7 @@ static struct machine_record example(const char *id, const char *name)
 		.state = MACHINE_CREATED, .exit_status = -1, .created_at = 5};
 
 	snprintf(record.id, sizeof(record.id), "%s", id);
+	snprintf(record.project, sizeof(record.project), "%s", PROJECT_DEFAULT);
 	snprintf(record.name, sizeof(record.name), "%s", name);
 	return record;
 }
@@ -94,11 +95,144 @@ static void a_name_is_taken_once(void **state)
 	(void)state;
 	assert_int_equal(store_machine_insert(store, &one, &err), 0);
 	assert_int_equal(store_machine_insert(store, &two, &err), -EEXIST);
-	assert_int_equal(store_image_put(store, "i", "sha256:aa", "{}", &err), 0);
-	assert_int_equal(store_count_blob_users(store, "sha256:aa", &err), 2);
+	snprintf(two.project, sizeof(two.project), "other");
+	assert_int_equal(store_machine_insert(store, &two, &err), 0);
 	assert_int_equal(store_machine_delete(store, "m1", &err), 0);
-	assert_int_equal(store_count_blob_users(store, "sha256:aa", &err), 1);
+	assert_int_equal(store_machine_delete(store, "m2", &err), 0);
 	store_close(store);
+}
+
+/* A project has a blob as long as it needs it; what others do with theirs is nothing to it. */
+static void a_blob_is_had_by_each_project_for_itself(void **state)
+{
+	struct machine_record one = example("m1", "one");
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	one.rootfs[0] = 'b';
+	assert_int_equal(store_blob_is_owned(store, "default", one.rootfs, &err), 0);
+	assert_int_equal(store_blob_own(store, "default", one.rootfs, 100, 5, &err), 0);
+	assert_int_equal(store_blob_own(store, "default", one.rootfs, 100, 7, &err), 0);
+	assert_int_equal(store_blob_own(store, "other", one.rootfs, 100, 9, &err), 0);
+	assert_int_equal(store_count_blob_owners(store, one.rootfs, &err), 2);
+	assert_int_equal(store_blob_bytes(store, "default", &err), 100);
+	assert_int_equal(store_machine_insert(store, &one, &err), 0);
+	assert_int_equal(store_blob_disown(store, "default", one.rootfs, INT64_MAX, &err), 0);
+	assert_int_equal(store_blob_is_owned(store, "default", one.rootfs, &err), 1);
+	assert_int_equal(store_machine_delete(store, "m1", &err), 0);
+	assert_int_equal(store_image_put(store, "other", "i", one.rootfs, "{}", &err), 0);
+	assert_int_equal(store_blob_disown_all(store, one.rootfs, 5, &err), 0);
+	assert_int_equal(store_count_blob_owners(store, one.rootfs, &err), 2);
+	assert_int_equal(store_blob_disown_all(store, one.rootfs, 6, &err), 0);
+	assert_int_equal(store_blob_is_owned(store, "default", one.rootfs, &err), 0);
+	assert_int_equal(store_blob_is_owned(store, "other", one.rootfs, &err), 1);
+	assert_int_equal(store_image_delete(store, "default", "i", &err), -ENOENT);
+	assert_int_equal(store_image_delete(store, "other", "i", &err), 0);
+	assert_int_equal(store_blob_disown(store, "other", one.rootfs, INT64_MAX, &err), 0);
+	assert_int_equal(store_count_blob_owners(store, one.rootfs, &err), 0);
+	store_close(store);
+}
+
+static int count(void *ctx, struct project_record *record)
+{
+	project_record_done(record);
+	++*(int *)ctx;
+	return 0;
+}
+
+static void a_project_goes_with_all_that_is_its_own(void **state)
+{
+	struct project_record project = {.name = "p", .quotas = (char *)"{}", .created_at = 3}, back = {0};
+	struct kept_request kept = {0};
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+	int n = 0;
+
+	(void)state;
+	assert_int_equal(store_project_insert(store, &project, &err), 0);
+	assert_int_equal(store_project_insert(store, &project, &err), -EEXIST);
+	project.quotas = (char *)"{\"machines\":1}";
+	assert_int_equal(store_project_update(store, &project, &err), 0);
+	assert_int_equal(store_project_get(store, "p", &back, &err), 0);
+	assert_string_equal(back.quotas, "{\"machines\":1}");
+	assert_int_equal(back.created_at, 3);
+	project_record_done(&back);
+	assert_int_equal(store_projects_each(store, count, &n, &err), 0);
+	assert_int_equal(n, 2); /* and `default` */
+	assert_int_equal(store_blob_own(store, "p", "sha256:cc", 1, 1, &err), 0);
+	assert_int_equal(store_request_begin(store, "p", "k", "d", 1, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_project_delete(store, "p", &err), 0);
+	assert_int_equal(store_project_delete(store, "p", &err), -ENOENT);
+	assert_int_equal(store_project_get(store, "p", &back, &err), -ENOENT);
+	assert_int_equal(store_project_update(store, &project, &err), -ENOENT);
+	assert_int_equal(store_request_get(store, "p", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_count_blob_owners(store, "sha256:cc", &err), 0);
+	store_close(store);
+}
+
+/* As version 2 left it. */
+static const char version_2[] =
+	"CREATE TABLE images ("
+	" name TEXT PRIMARY KEY NOT NULL, rootfs TEXT NOT NULL, document TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE machines ("
+	" id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE, rootfs TEXT NOT NULL, spec TEXT NOT NULL,"
+	" image_config TEXT NOT NULL, created_at INTEGER NOT NULL,"
+	" state TEXT NOT NULL, cause_code TEXT NOT NULL, cause_message TEXT NOT NULL, exit_status INTEGER NOT NULL,"
+	" monitor_pid INTEGER NOT NULL, monitor_start INTEGER NOT NULL, passt_pid INTEGER NOT NULL,"
+	" passt_start INTEGER NOT NULL, boot_id TEXT NOT NULL, restarts INTEGER NOT NULL, failures INTEGER NOT NULL,"
+	" restart_at INTEGER NOT NULL, stop_timeout_s INTEGER NOT NULL, restart_wanted INTEGER NOT NULL,"
+	" started_at INTEGER NOT NULL, stopped_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX machines_rootfs ON machines (rootfs);"
+	"CREATE INDEX images_rootfs ON images (rootfs);"
+	"ALTER TABLE machines ADD COLUMN request_key TEXT NOT NULL DEFAULT '';"
+	"CREATE TABLE requests (key TEXT PRIMARY KEY NOT NULL, digest TEXT NOT NULL, begun_at INTEGER NOT NULL,"
+	" status INTEGER NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX requests_begun_at ON requests (begun_at);"
+	"INSERT INTO images VALUES ('i', 'sha256:aa', '{\"size_bytes\":4096}'), ('j', 'sha256:aa', '{\"size_bytes\":4096}');"
+	"INSERT INTO machines VALUES ('m7', 'seven', 'sha256:bb', '{}', '{\"a\":1}', 1, 'running', 'c', 'm', 3, 4, 5, 6, 7, 'b',"
+	" 8, 9, 10, 11, 1, 13, 14, 'key');"
+	"INSERT INTO requests VALUES ('key', 'd', 7, 201, 't', 'b');"
+	"PRAGMA user_version = 2;";
+
+static void what_is_older_than_projects_is_the_default_projects(void **state)
+{
+	char old[80];
+	struct machine_record back = {0};
+	struct kept_request kept = {0};
+	struct error err = {0};
+	struct store *store;
+	sqlite3 *db;
+
+	(void)state;
+	snprintf(old, sizeof(old), "%s/old.db", folder);
+	assert_int_equal(sqlite3_open(old, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, version_2, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	store = store_open(old, &err);
+	if (!store)
+		fail_msg("%s", err.message);
+	assert_int_equal(store_machines_each(store, count_and_keep, &back, &err), 0);
+	assert_string_equal(back.project, "default");
+	assert_string_equal(back.name, "seven");
+	assert_string_equal(back.rootfs, "sha256:bb");
+	assert_string_equal(back.image_config, "{\"a\":1}");
+	assert_int_equal(back.state, MACHINE_RUNNING);
+	assert_int_equal(back.passt.pid, 6);
+	assert_int_equal(back.restart_at, 10);
+	assert_true(back.restart_wanted);
+	assert_int_equal(back.stopped_at, 14);
+	assert_string_equal(back.request_key, "key");
+	machine_record_done(&back);
+	json_decref(store_image_get(store, "default", "j", &err));
+	assert_int_equal(store_blob_bytes(store, "default", &err), 4096);
+	assert_int_equal(store_blob_is_owned(store, "default", "sha256:bb", &err), 1);
+	assert_int_equal(store_request_get(store, "default", "key", &kept, &err), 0);
+	assert_int_equal(kept.status, 201);
+	kept_request_done(&kept);
+	store_close(store);
+	unlink(old);
 }
 
 static void a_request_is_kept_with_its_answer(void **state)
@@ -108,30 +242,30 @@ static void a_request_is_kept_with_its_answer(void **state)
 	struct store *store = store_open(path, &err);
 
 	(void)state;
-	assert_int_equal(store_request_get(store, "k", &kept, &err), -ENOENT);
-	assert_int_equal(store_request_answer(store, "k", 200, "", "", &err), -ENOENT);
-	assert_int_equal(store_request_begin(store, "k", "d1", 7, &err), 0);
-	assert_int_equal(store_request_begin(store, "k", "d2", 8, &err), -EEXIST);
-	assert_int_equal(store_request_get(store, "k", &kept, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_answer(store, "default", "k", 200, "", "", &err), -ENOENT);
+	assert_int_equal(store_request_begin(store, "default", "k", "d1", 7, &err), 0);
+	assert_int_equal(store_request_begin(store, "default", "k", "d2", 8, &err), -EEXIST);
+	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), 0);
 	assert_string_equal(kept.digest, "d1");
 	assert_int_equal(kept.begun_at, 7);
 	assert_int_equal(kept.status, 0);
 	kept_request_done(&kept);
-	assert_int_equal(store_request_answer(store, "k", 201, "application/json", "{}\n", &err), 0);
+	assert_int_equal(store_request_answer(store, "default", "k", 201, "application/json", "{}\n", &err), 0);
 	store_close(store);
 
 	store = store_open(path, &err);
 	assert_int_equal(store_requests_prune(store, 7, &err), 0);
-	assert_int_equal(store_request_get(store, "k", &kept, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), 0);
 	assert_int_equal(kept.status, 201);
 	assert_string_equal(kept.type, "application/json");
 	assert_string_equal(kept.body, "{}\n");
 	kept_request_done(&kept);
 	assert_int_equal(store_requests_prune(store, 8, &err), 0);
-	assert_int_equal(store_request_get(store, "k", &kept, &err), -ENOENT);
-	assert_int_equal(store_request_begin(store, "k", "d3", 9, &err), 0);
-	assert_int_equal(store_request_forget(store, "k", &err), 0);
-	assert_int_equal(store_request_forget(store, "k", &err), -ENOENT);
+	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_begin(store, "default", "k", "d3", 9, &err), 0);
+	assert_int_equal(store_request_forget(store, "default", "k", &err), 0);
+	assert_int_equal(store_request_forget(store, "default", "k", &err), -ENOENT);
 	store_close(store);
 }
 
@@ -153,6 +287,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_machine_comes_back_as_it_was_updated),
 		cmocka_unit_test(a_name_is_taken_once),
+		cmocka_unit_test(a_blob_is_had_by_each_project_for_itself),
+		cmocka_unit_test(a_project_goes_with_all_that_is_its_own),
+		cmocka_unit_test(what_is_older_than_projects_is_the_default_projects),
 		cmocka_unit_test(a_request_is_kept_with_its_answer),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};

@@ -1,0 +1,219 @@
+/* Projects over HTTP. */
+#include "api/project.h"
+
+#include "api/access.h"
+#include "api/image.h"
+#include "api/machine.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROJECT_SPEC_FIELDS                                                                                   \
+	{"name", JSON_FIELD_STRING, offsetof(struct project_spec, name), .required = true, .max = NAME_MAX_BYTES,      \
+		.check = name_check, .help = "Unique on the host."},                                                   \
+	{"quotas", JSON_FIELD_OBJECT, offsetof(struct project_spec, quotas), .table = &quotas_table}
+
+static const struct json_field project_spec_fields[] = {PROJECT_SPEC_FIELDS};
+const struct json_table project_spec_table = JSON_TABLE("ProjectSpec", struct project_spec, project_spec_fields);
+
+#define USED(name_, quota_)                                                                                   \
+	{name_, JSON_FIELD_INT, offsetof(struct usage, used) + (quota_) * sizeof(int64_t), .read_only = true, .max = INT64_MAX}
+
+static const struct json_field usage_fields[] = {
+	USED("machines", QUOTA_MACHINES), USED("vcpus", QUOTA_VCPUS), USED("memory_mib", QUOTA_MEMORY_MIB),
+	USED("disk_mib", QUOTA_DISK_MIB), USED("ports", QUOTA_PORTS),
+};
+static const struct json_table usage_table = JSON_TABLE("Usage", struct usage, usage_fields);
+
+static const struct json_field project_fields[] = {
+	PROJECT_SPEC_FIELDS,
+	{"usage", JSON_FIELD_OBJECT, offsetof(struct project_view, usage), .table = &usage_table, .read_only = true,
+		.help = "What it has of what its quotas bound."},
+	{"created_at", JSON_FIELD_STRING, offsetof(struct project_view, created_at), .read_only = true},
+};
+const struct json_table project_table = JSON_TABLE("Project", struct project_view, project_fields);
+
+/* The API's Project, a new object; NULL with `err` set. */
+static json_t *dump(struct hulld *hulld, const struct project_record *record, struct error *err)
+{
+	cleanup_free char *created = format_time(record->created_at);
+	struct project_view view = {.spec.name = (char *)record->name, .created_at = created};
+
+	if (quotas_parse(record->quotas, &view.spec.quotas, err) < 0 || project_usage(hulld, record->name, &view.usage, err) < 0)
+		return NULL;
+	return json_dump(&project_table, &view);
+}
+
+static void reply_project(struct request *req, int status, struct hulld *hulld, const struct project_record *record)
+{
+	struct error err;
+	json_t *dumped = dump(hulld, record, &err);
+
+	if (dumped)
+		request_reply(req, status, dumped);
+	else
+		request_refuse_error(req, &err);
+}
+
+/* The project that the path names, if the client may know of it. False: refused. */
+static bool find(struct request *req, struct hulld *hulld, struct project_record *ret)
+{
+	const struct client *client = request_client(req);
+	struct error err;
+
+	if (!client->is_host && strcmp(client->project, request_param(req)) != 0)
+		error_set(&err, ENOENT, "there is no project \"%s\"", request_param(req));
+	else if (store_project_get(hulld->store, request_param(req), ret, &err) == 0)
+		return true;
+	if (err.errnum == ENOENT)
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "%s", err.message);
+	else
+		request_refuse_error(req, &err);
+	return false;
+}
+
+static char *quotas_text(const struct quotas *quotas)
+{
+	json_t *dumped = json_dump(&quotas_table, quotas);
+	char *text = json_dumps(dumped, JSON_COMPACT);
+
+	json_decref(dumped);
+	if (!text)
+		abort();
+	return text;
+}
+
+void project_http_create(struct request *req, void *ctx)
+{
+	struct project_record record = {.created_at = now_ms()};
+	struct hulld *hulld = ctx;
+	struct project_spec spec;
+	struct error err;
+
+	if (request_read(req, &project_spec_table, &spec) < 0)
+		return;
+	snprintf(record.name, sizeof(record.name), "%s", spec.name);
+	record.quotas = quotas_text(&spec.quotas);
+	json_done(&project_spec_table, &spec);
+	if (store_project_insert(hulld->store, &record, &err) == 0)
+		reply_project(req, 201, hulld, &record);
+	else if (err.errnum == EEXIST)
+		request_refuse_with(req, PROBLEM_NAME_TAKEN, "name", "a project \"%s\" exists already", record.name);
+	else
+		request_refuse_error(req, &err);
+	project_record_done(&record);
+}
+
+struct listing {
+	struct hulld *hulld;
+	const struct client *client;
+	json_t *items;
+	struct error err;
+};
+
+static int list_one(void *ctx, struct project_record *record)
+{
+	struct listing *listing = ctx;
+	bool seen = listing->client->is_host || strcmp(listing->client->project, record->name) == 0;
+	json_t *dumped = seen ? dump(listing->hulld, record, &listing->err) : NULL;
+
+	if (dumped)
+		json_array_append_new(listing->items, dumped);
+	project_record_done(record);
+	return seen && !dumped ? -listing->err.errnum : 0;
+}
+
+void project_http_list(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct listing listing = {.hulld = hulld, .client = request_client(req), .items = json_array()};
+
+	if (store_projects_each(hulld->store, list_one, &listing, &listing.err) == 0) {
+		request_reply(req, 200, json_pack("{s:o}", "items", listing.items));
+	} else {
+		json_decref(listing.items);
+		request_refuse_error(req, &listing.err);
+	}
+}
+
+void project_http_get(struct request *req, void *ctx)
+{
+	struct project_record record;
+
+	if (!find(req, ctx, &record))
+		return;
+	reply_project(req, 200, ctx, &record);
+	project_record_done(&record);
+}
+
+void project_http_set_quotas(struct request *req, void *ctx)
+{
+	struct project_record record;
+	struct hulld *hulld = ctx;
+	struct quotas quotas;
+	struct error err;
+
+	if (!find(req, hulld, &record))
+		return;
+	if (request_read(req, &quotas_table, &quotas) == 0) {
+		free(record.quotas);
+		record.quotas = quotas_text(&quotas);
+		if (store_project_update(hulld->store, &record, &err) < 0)
+			request_refuse_error(req, &err);
+		else
+			reply_project(req, 200, hulld, &record);
+	}
+	project_record_done(&record);
+}
+
+static bool is_of_project(const struct client *client, const void *project)
+{
+	return strcmp(client->project, project) == 0;
+}
+
+static void release_blob(struct hulld *hulld, const char *digest)
+{
+	struct error err;
+
+	if (store_count_blob_owners(hulld->store, digest, &err) == 0)
+		blob_remove(hulld->blobs, digest);
+}
+
+static int refuse_in_use(const struct hulld *hulld, const char *name, struct problem *problem)
+{
+	const struct machine *m = hulld->machines;
+
+	if (strcmp(name, PROJECT_DEFAULT) == 0)
+		return problem_set(problem, PROBLEM_PROJECT_IN_USE, NULL, "the project %s is always there", name);
+	while (m && strcmp(m->record.project, name) != 0)
+		m = m->next;
+	if (!m)
+		return 0;
+	problem_set(problem, PROBLEM_PROJECT_IN_USE, NULL, "machine %s is in it", m->record.name);
+	return problem_set_hint(problem, "delete its machines first");
+}
+
+void project_http_delete(struct request *req, void *ctx)
+{
+	struct project_record record;
+	struct hulld *hulld = ctx;
+	struct problem problem;
+	struct error err;
+
+	if (!find(req, hulld, &record))
+		return;
+	if (refuse_in_use(hulld, record.name, &problem) < 0) {
+		request_refuse(req, &problem);
+	} else if (store_project_delete(hulld->store, record.name, &err) < 0) {
+		request_refuse_error(req, &err);
+	} else {
+		request_reply(req, 204, NULL);
+		/* Whoever is still at it is not to leave anything behind. */
+		http_end_requests(hulld->http, is_of_project, record.name);
+		blobs_each_stale(hulld->blobs, -1, release_blob, hulld);
+	}
+	project_record_done(&record);
+}

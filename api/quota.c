@@ -1,0 +1,132 @@
+/* What projects use, and may use. */
+#include "api/project.h"
+
+#include "api/machine.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+static const struct {
+	const char *name, *field; /* of MachineSpec; NULL: none */
+} quotas[] = {
+	[QUOTA_MACHINES] = {"machines", NULL},
+	[QUOTA_VCPUS] = {"vcpus", "cpus"},
+	[QUOTA_MEMORY_MIB] = {"memory_mib", "memory_mib"},
+	[QUOTA_DISK_MIB] = {"disk_mib", "disk_mib"},
+	[QUOTA_PORTS] = {"ports", "ports"},
+};
+static_assert(ARRAY_SIZE(quotas) == N_QUOTAS, "every quota has its row");
+
+#define LIMIT(name_, quota_, help_)                                                                           \
+	{name_, JSON_FIELD_INT, offsetof(struct quotas, limits) + (quota_) * sizeof(int64_t), .def = -1, .min = -1,   \
+		.max = QUOTA_MAX, .help = help_ " -1, or absent: no limit."}
+#define QUOTA_MAX (1ll << 40)
+
+static const struct json_field quotas_fields[] = {
+	LIMIT("machines", QUOTA_MACHINES, "Machines, whether they run or not."),
+	LIMIT("vcpus", QUOTA_VCPUS, "Virtual processors of all of them."),
+	LIMIT("memory_mib", QUOTA_MEMORY_MIB, "Their memory."),
+	LIMIT("disk_mib", QUOTA_DISK_MIB, "Their disks, and what was uploaded for images."),
+	LIMIT("ports", QUOTA_PORTS, "Ports published on the host."),
+};
+const struct json_table quotas_table = JSON_TABLE("Quotas", struct quotas, quotas_fields);
+
+static void add_machine(struct usage *usage, const struct machine_spec *spec)
+{
+	usage->used[QUOTA_MACHINES]++;
+	usage->used[QUOTA_VCPUS] += spec->cpus;
+	usage->used[QUOTA_MEMORY_MIB] += spec->memory_mib;
+	usage->used[QUOTA_DISK_MIB] += spec->disk_mib;
+	usage->used[QUOTA_PORTS] += (int64_t)spec->ports.len;
+}
+
+static int64_t to_mib(int64_t bytes)
+{
+	return (bytes >> 20) + ((bytes & 0xfffff) != 0);
+}
+
+int project_usage(struct hulld *hulld, const char *project, struct usage *ret, struct error *err)
+{
+	int64_t blobs = store_blob_bytes(hulld->store, project, err);
+
+	if (blobs < 0)
+		return (int)blobs;
+	*ret = (struct usage){.used[QUOTA_DISK_MIB] = to_mib(blobs)};
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (strcmp(m->record.project, project) == 0)
+			add_machine(ret, &m->spec);
+	return 0;
+}
+
+int quotas_parse(const char *text, struct quotas *ret, struct error *err)
+{
+	json_t *parsed = json_parse(text, strlen(text), err);
+	int r = parsed ? json_read(&quotas_table, parsed, ret, err) : -EINVAL;
+
+	json_decref(parsed);
+	if (r < 0)
+		error_set(err, EIO, "the quotas of a project are damaged in the database");
+	return r < 0 ? -EIO : 0;
+}
+
+/* Does what is used, and `more` of it, fit? Where nothing more is asked for, nothing is refused. */
+static int check(const struct quotas *limits, const struct usage *usage, const struct usage *more, const char *project,
+	struct problem *problem)
+{
+	for (size_t i = 0; i < N_QUOTAS; i++) {
+		long long limit = limits->limits[i], used = usage->used[i], asked = more->used[i];
+
+		if (limit < 0 || !asked || used + asked <= limit)
+			continue;
+		problem_set(problem, PROBLEM_QUOTA_EXCEEDED, quotas[i].field,
+			"quota %s of project %s: %lld of %lld are used, and %lld would be added", quotas[i].name, project, used,
+			limit, asked);
+		return problem_set_hint(problem, "delete what is not needed, or have the quota raised");
+	}
+	return 0;
+}
+
+static int read_project(struct hulld *hulld, const char *project, struct quotas *limits, struct usage *usage, struct problem *problem)
+{
+	struct project_record record;
+	struct error err;
+	int r = store_project_get(hulld->store, project, &record, &err);
+
+	if (r == 0) {
+		r = quotas_parse(record.quotas, limits, &err);
+		project_record_done(&record);
+	}
+	if (r == 0)
+		r = project_usage(hulld, project, usage, &err);
+	return r < 0 ? problem_from_error(problem, &err) : 0;
+}
+
+int quota_check_machine(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem)
+{
+	struct usage usage, more = {0};
+	struct quotas limits;
+	int r = read_project(hulld, project, &limits, &usage, problem);
+
+	add_machine(&more, spec);
+	return r < 0 ? r : check(&limits, &usage, &more, project, problem);
+}
+
+int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem)
+{
+	struct usage usage, none = {0};
+	struct quotas limits;
+	int r = read_project(hulld, project, &limits, &usage, problem);
+
+	/* What it has is looked at as if it were asked for. */
+	return r < 0 ? r : check(&limits, &none, &usage, project, problem);
+}
+
+int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_bytes, struct problem *problem)
+{
+	struct usage usage, more = {.used[QUOTA_DISK_MIB] = to_mib(size_bytes)};
+	struct quotas limits;
+	int r = read_project(hulld, project, &limits, &usage, problem);
+
+	return r < 0 ? r : check(&limits, &usage, &more, project, problem);
+}

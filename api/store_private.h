@@ -1,0 +1,58 @@
+/* What the store's files share: the database and its prepared statements. Nobody else's. */
+#ifndef HULL_API_STORE_PRIVATE_H
+#define HULL_API_STORE_PRIVATE_H
+
+#include "api/store.h"
+
+#include <sqlite3.h>
+
+/* Their SQL is in store.c. */
+enum store_statement {
+	MACHINE_INSERT,
+	MACHINE_UPDATE,
+	MACHINE_DELETE,
+	MACHINES,
+	IMAGE_PUT,
+	IMAGE_DELETE,
+	IMAGE_GET,
+	IMAGES,
+	BLOB_OWN,
+	BLOB_IS_OWNED,
+	BLOB_DISOWN,
+	BLOB_OWNERS,
+	BLOB_BYTES,
+	REQUEST_GET,
+	REQUEST_BEGIN,
+	REQUEST_ANSWER,
+	REQUEST_FORGET,
+	REQUESTS_PRUNE,
+	PROJECT_INSERT,
+	PROJECT_UPDATE,
+	PROJECT_GET,
+	PROJECTS,
+	N_STATEMENTS,
+};
+
+struct store {
+	sqlite3 *db;
+	sqlite3_stmt *prepared[N_STATEMENTS];
+};
+
+/* What the database said last, as -errno with `err` set. */
+int store_fail(struct store *store, struct error *err);
+/* Statements without parameters and rows. */
+int store_run(struct store *store, const char *sql, struct error *err);
+
+/* The statement, ready to be bound. Reset it after reading its rows. */
+sqlite3_stmt *store_begin(struct store *store, enum store_statement which);
+/* A binding fails only for want of memory, and then the step does too: NOT NULL sees to it. `text` lives until the step. */
+void store_bind_text(sqlite3_stmt *stmt, int index, const char *text);
+/* A column as text; "" for none. Valid until the next step. */
+const char *store_column(sqlite3_stmt *stmt, int index);
+/* Runs a statement that returns no rows; store_commit_one() also refuses (-ENOENT) when there was no row to change. */
+int store_commit(struct store *store, sqlite3_stmt *stmt, struct error *err);
+int store_commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, struct error *err);
+/* Runs one that gives a number. */
+int64_t store_number(struct store *store, sqlite3_stmt *stmt, struct error *err);
+
+#endif

@@ -1,0 +1,164 @@
+"""Projects: what one has is not there for another, and none has more of the host than its quotas say."""
+import hashlib
+import os
+
+import pytest
+
+from hulld_fixtures import Hulld, make_erofs
+from test_hulld import free_port, refused
+
+
+@pytest.fixture(scope="module")
+def erofs(tmp_path_factory):
+    return make_erofs(tmp_path_factory.mktemp("erofs"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    daemon = Hulld(tmp_path_factory.mktemp("hulld"))
+    daemon.options["--vmm"] = "/bin/false"
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def hulld(daemon):
+    """Whose projects go with the test."""
+    yield daemon
+    for one in daemon.get("/v1/projects").json["items"]:
+        acting = In(daemon, one["name"])
+        for machine in acting.get("/v1/machines").json["items"]:
+            assert acting.delete(f"/v1/machines/{machine['id']}?force=1").status == 204
+        if one["name"] != "default":
+            assert daemon.delete(f"/v1/projects/{one['name']}").status == 204
+    assert os.listdir(daemon.state / "blobs" / "sha256") == os.listdir(daemon.state / "machines") == []
+
+
+class In:
+    """The host's administrator, acting in a project."""
+
+    def __init__(self, hulld, project):
+        self.hulld, self.project = hulld, project
+
+    def request(self, method, path, body=None, headers=None):
+        return self.hulld.request(method, path, body, {"Hull-Project": self.project, **(headers or {})})
+
+    get, delete = (lambda self, path: self.request("GET", path)), (lambda self, path: self.request("DELETE", path))
+
+    def post(self, path, body=None, **headers):
+        return self.request("POST", path, body, headers)
+
+    def image(self, name, content):
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        uploaded = self.request("PUT", f"/v1/blobs/{digest}", content)
+        if uploaded.status not in (200, 201):
+            return uploaded
+        return self.post("/v1/images", {"name": name, "rootfs": digest, "config": {"command": ["/bin/true"]}})
+
+
+def project(hulld, name, erofs=None, **quotas):
+    assert hulld.post("/v1/projects", {"name": name, "quotas": quotas}).status == 201
+    acting = In(hulld, name)
+    if erofs:
+        assert acting.image("hello", erofs).status == 201
+    return acting
+
+
+def test_a_project_comes_and_goes_with_all_that_is_its_own(hulld, erofs):
+    created = hulld.post("/v1/projects", {"name": "team-a", "quotas": {"machines": 2}})
+    assert created.status == 201 and created.json["quotas"]["machines"] == 2 and created.json["quotas"]["ports"] == -1
+    refused(hulld.post("/v1/projects", {"name": "team-a"}), 409, "name_taken", "name")
+    refused(hulld.post("/v1/projects", {"name": "Team A"}), 400, "invalid_field", "name")
+    refused(hulld.post("/v1/projects", {"name": "b", "quotas": {"machine": 2}}), 400, "unknown_field", "quotas.machine")
+    assert [one["name"] for one in hulld.get("/v1/projects").json["items"]] == ["default", "team-a"]
+    a = In(hulld, "team-a")
+    assert a.image("hello", erofs).status == 201
+    assert a.post("/v1/machines", {"name": "one", "image": "hello"}).status == 201
+    assert hulld.get("/v1/machines").json["items"] == [] and hulld.get("/v1/images").json["items"] == []
+    assert a.get("/v1/machines/one").json["project"] == "team-a"
+    refused(hulld.delete("/v1/projects/team-a"), 409, "project_in_use")
+    refused(hulld.delete("/v1/projects/default"), 409, "project_in_use")
+    assert a.delete("/v1/machines/one").status == 204
+    assert hulld.delete("/v1/projects/team-a").status == 204
+    assert os.listdir(hulld.state / "blobs" / "sha256") == []
+    for answer in (hulld.delete("/v1/projects/team-a"), hulld.get("/v1/projects/team-a")):
+        refused(answer, 404, "not_found")
+    refused(a.get("/v1/machines"), 404, "not_found", "Hull-Project")
+    refused(In(hulld, "no/name").get("/v1/machines"), 400, "invalid_field", "Hull-Project")
+    project(hulld, "team-a")
+    assert a.get("/v1/images").json["items"] == [], "one of the same name is another"
+
+
+def test_names_keys_and_blobs_are_a_projects_own(hulld, erofs):
+    a, b = project(hulld, "a", erofs), project(hulld, "b")
+    digest = a.get("/v1/images/hello").json["rootfs"]
+    assert a.request("HEAD", f"/v1/blobs/{digest}").status == 200 and b.request("HEAD", f"/v1/blobs/{digest}").status == 404
+    refused(b.post("/v1/images", {"name": "x", "rootfs": digest}), 404, "not_found", "rootfs")
+    assert b.request("PUT", f"/v1/blobs/{digest}", erofs).status == 201, "it is new to b, and b has to have it"
+    assert b.request("PUT", f"/v1/blobs/{digest}", erofs).status == 200
+    assert b.image("hello", erofs).status == 201 and len(os.listdir(hulld.state / "blobs" / "sha256")) == 1
+    spec = {"name": "web", "image": "hello"}
+    first = [acting.post("/v1/machines", spec, **{"Idempotency-Key": "k"}) for acting in (a, b)]
+    assert [one.status for one in first] == [201, 201] and first[0].json["id"] != first[1].json["id"]
+    assert [a.post("/v1/machines", spec, **{"Idempotency-Key": "k"}).body, b.post("/v1/machines", spec, **{"Idempotency-Key": "k"}).body] \
+        == [one.body for one in first]
+    assert b.get(f"/v1/machines/{first[0].json['id']}").status == 404
+    named = b.post("/v1/machines", {"name": first[0].json["id"], "image": "hello"}).json
+    assert b.get(f"/v1/machines/{named['name']}").json["id"] == named["id"], "another's id is a name like any"
+    assert b.delete("/v1/images/hello?force=1").status == 204
+    for one in b.get("/v1/machines").json["items"]:
+        assert b.delete(f"/v1/machines/{one['id']}").status == 204
+    hulld.restart()
+    assert a.get("/v1/machines/web").json["id"] == first[0].json["id"] and b.get("/v1/machines").json["items"] == []
+    assert a.request("HEAD", f"/v1/blobs/{digest}").status == 200 and b.request("HEAD", f"/v1/blobs/{digest}").status == 404
+    assert len(os.listdir(hulld.state / "blobs" / "sha256")) == 1
+
+
+def test_a_port_that_another_project_has_is_taken_and_not_more(hulld, erofs):
+    a, b = project(hulld, "a", erofs), project(hulld, "b", erofs)
+    spec = {"name": "its-name", "image": "hello", "ports": [{"host": free_port(), "guest": 80}]}
+    assert a.post("/v1/machines", spec).status == 201
+    assert "its-name" not in refused(b.post("/v1/machines", spec), 409, "port_taken", "ports[0].host")["detail"]
+    assert "its-name" in refused(a.post("/v1/machines", {**spec, "name": "x"}), 409, "port_taken", "ports[0].host")["detail"]
+
+
+@pytest.mark.parametrize("quota,limit,field,more", [
+    ("machines", 1, None, {}), ("vcpus", 3, "cpus", {"cpus": 2}), ("memory_mib", 511, "memory_mib", {}),
+    ("disk_mib", 40, "disk_mib", {"disk_mib": 32}), ("ports", 0, "ports", {"ports": [{"host": 4321, "guest": 80}]}),
+])
+def test_a_quota_refuses_what_would_be_too_much(hulld, erofs, quota, limit, field, more):
+    a = project(hulld, "a", erofs, **{quota: limit})
+    assert a.post("/v1/machines", {"name": "one", "image": "hello", "cpus": 2, "disk_mib": 16}).status == 201
+    used = hulld.get("/v1/projects/a").json["usage"]
+    assert (used["machines"], used["vcpus"], used["memory_mib"], used["disk_mib"], used["ports"]) == (1, 2, 256, 17, 0)
+    problem = refused(a.post("/v1/machines", {"name": "two", "image": "hello", "disk_mib": 16, **more}), 409, "quota_exceeded", field)
+    assert f"quota {quota} of project a: {used[quota]} of {limit} are used" in problem["detail"], problem
+    assert hulld.get("/v1/projects/a").json["usage"] == used
+    if quota == "machines":
+        raised = hulld.request("PUT", "/v1/projects/a/quotas", {"machines": 2})
+        assert raised.status == 200 and raised.json["quotas"]["machines"] == 2
+        assert a.post("/v1/machines", {"name": "two", "image": "hello", "disk_mib": 16}).status == 201
+        lowered = hulld.request("PUT", "/v1/projects/a/quotas", {"vcpus": 2})
+        assert lowered.json["quotas"] == {"machines": -1, "vcpus": 2, "memory_mib": -1, "disk_mib": -1, "ports": -1}
+
+
+def test_a_machine_beyond_a_lowered_quota_is_not_started(hulld, erofs):
+    a = project(hulld, "a", erofs)
+    assert a.post("/v1/machines", {"name": "one", "image": "hello", "network": "none", "disk_mib": 16}).status == 201
+    hulld.request("PUT", "/v1/projects/a/quotas", {"memory_mib": 255})
+    assert "quota memory_mib" in refused(a.post("/v1/machines/one/start"), 409, "quota_exceeded", "memory_mib")["detail"]
+    assert a.get("/v1/machines/one").json["state"] == "created"
+    hulld.request("PUT", "/v1/projects/a/quotas", {"memory_mib": 256})
+    assert a.post("/v1/machines/one/start").status == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_blob_beyond_the_disk_quota_is_not_kept(hulld, erofs, chunked):
+    a = project(hulld, "a", erofs, disk_mib=1)
+    content = erofs.ljust(1 << 20, b"\0")
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    body = iter([content[:1000], content[1000:]]) if chunked else content
+    refused(a.request("PUT", f"/v1/blobs/{digest}", body), 409, "quota_exceeded", "disk_mib")
+    assert len(os.listdir(hulld.state / "blobs" / "sha256")) == 1 and a.image("hello", erofs).status == 201
