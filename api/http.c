@@ -68,14 +68,14 @@ static void on_peer(void *ctx, uint32_t events)
 	resume(req);
 }
 
-void http_end_requests(struct http *http, bool (*fits)(const struct client *client, const void *what), const void *what)
+void http_end_requests(struct http *http, bool (*fits)(const struct client *client, void *ctx), void *ctx)
 {
 	struct request *req, *next;
 
 	for (req = http->requests; req; req = next) {
 		next = req->next;
 		/* One that has its whole answer gets it. */
-		if (req->client_gone || (req->response && !req->stream && !req->upgraded) || !fits(&req->client, what))
+		if (req->client_gone || (req->response && !req->stream && !req->upgraded) || !fits(&req->client, ctx))
 			continue;
 		/* A stream or another protocol sees its end by that; the rest is told. */
 		shutdown(MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, SHUT_RDWR);
@@ -144,8 +144,6 @@ void request_refuse(struct request *req, const struct problem *problem)
 		log_error_object(&problem->error, "a request failed");
 	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem),
 		problem_is_retryable(problem->code));
-	if (problem->code == PROBLEM_UNAUTHORIZED)
-		MHD_add_response_header(req->response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
 }
 
 void request_refuse_error(struct request *req, const struct error *err)
@@ -346,6 +344,11 @@ bool request_is_once(const struct request *req)
 	return req->route->once;
 }
 
+bool request_is_confidential(const struct request *req)
+{
+	return req->route->confidential;
+}
+
 bool request_key_is_busy(const struct request *req, const char *key)
 {
 	for (const struct request *other = req->http->requests; other; other = other->next)
@@ -432,6 +435,8 @@ static void request_free(struct request *req)
 	loop_remove(req->peer);
 	if (req->response)
 		MHD_destroy_response(req->response);
+	if (req->body.data && req->route && req->route->confidential)
+		explicit_bzero(req->body.data, req->body.len);
 	buf_done(&req->body);
 	free(req->key);
 	free(req);
@@ -451,7 +456,7 @@ static enum MHD_Result on_headers(struct request *req, const char *url, const ch
 	req->url = url;
 	if (req->http->guard->identify(req, token, &req->client, req->http->ctx))
 		http_find_route(req, url, method);
-	if (!req->response)
+	if (!req->response && req->http->guard->permit(req, http_route_scope(req->route), req->http->ctx))
 		http_check_request(req);
 	if (!req->response && req->route->body == HTTP_BODY_UPLOAD)
 		req->upload = req->route->upload->begin(req, req->http->ctx);

@@ -52,10 +52,24 @@ struct http_keeper {
 	void (*answer)(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx);
 };
 
+/* What a client must be allowed for a route. */
+enum http_scope {
+	SCOPE_BY_METHOD, /* read for GET and HEAD, else write */
+	SCOPE_READ,
+	SCOPE_WRITE,
+	SCOPE_EXEC,  /* programs and files in machines */
+	SCOPE_ADMIN, /* the project's tokens */
+	SCOPE_HOST,  /* no token of a project has it */
+	SCOPE_ANY,   /* every token will do */
+	N_SCOPES,
+};
+
 /* Knows who asks (access.h). */
 struct http_guard {
 	/* Of a request's head; before its route is looked for. `host_token`: the listener's. False: it has been refused. */
 	bool (*identify)(struct request *req, const char *host_token, struct client *client, void *ctx);
+	/* Once its route is known. False: it has been refused. */
+	bool (*permit)(struct request *req, enum http_scope scope, void *ctx);
 };
 
 struct http_route {
@@ -67,6 +81,8 @@ struct http_route {
 	bool gives_list;			/* {"items": [gives…]} */
 	int status;				/* of success */
 	bool once;				/* a POST that is not to be done again when its outcome is unknown */
+	bool confidential;			/* what is sent and answered holds secrets: it is kept nowhere */
+	enum http_scope scope;
 	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */
 	void (*handle)(struct request *req, void *ctx);
 	const struct http_upload_ops *upload;	/* HTTP_BODY_UPLOAD, instead of `handle` */
@@ -83,7 +99,7 @@ void http_free(struct http *http);
 
 /* Ends the requests that `fits` picks, as if their clients had gone; also those that are streams, or other protocols, by now. None of
  * them is handled any more. */
-void http_end_requests(struct http *http, bool (*fits)(const struct client *client, const void *what), const void *what);
+void http_end_requests(struct http *http, bool (*fits)(const struct client *client, void *ctx), void *ctx);
 
 /* Of a request, valid until it is replied to. */
 const struct client *request_client(const struct request *req);
@@ -101,6 +117,7 @@ int request_read(struct request *req, const struct json_table *table, void *ret)
 /* What is asked: method, path, query and body, as SHA-256 in hexadecimal. */
 void request_digest(const struct request *req, char ret[65]);
 bool request_is_once(const struct request *req); /* its route's `once` */
+bool request_is_confidential(const struct request *req);
 /* Is another request with that key, in the same project, being served? */
 bool request_key_is_busy(const struct request *req, const char *key);
 /* The key of a request that was begun, or "". */
@@ -151,6 +168,9 @@ void request_reply_upgrade(struct request *req, http_upgraded_fn fn, void *ctx);
 /* The socket, non-blocking; http_upgraded_end() closes it. */
 int http_upgraded_fd(const struct http_upgraded *conn);
 void http_upgraded_end(struct http_upgraded *conn); /* NULL is fine */
+
+/* What the route's scope is: never SCOPE_BY_METHOD. */
+enum http_scope http_route_scope(const struct http_route *route);
 
 /* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. */
 json_t *openapi_document(const struct http_route *routes);

@@ -60,6 +60,13 @@ void http_find_route(struct request *req, const char *url, const char *method)
 	refuse_method(req, url, method);
 }
 
+enum http_scope http_route_scope(const struct http_route *route)
+{
+	if (route->scope != SCOPE_BY_METHOD)
+		return route->scope;
+	return strcmp(route->method, "GET") == 0 || strcmp(route->method, "HEAD") == 0 ? SCOPE_READ : SCOPE_WRITE;
+}
+
 static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value)
 {
 	struct request *req = ctx;

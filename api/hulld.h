@@ -31,6 +31,8 @@ struct hulld {
 	struct clock_watch *clock;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct loop_source *prune; /* the timer of idempotency.c */
+	struct loop_source *expiry; /* and of access.c: */
+	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
 	struct machine *machines; /* a list, all there are (machine.h) */
 	bool going_down;	  /* the host is: machines end, and none starts any more (going_down.c) */
 };

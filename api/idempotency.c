@@ -88,7 +88,7 @@ static bool begin(struct request *req, const char *key, void *ctx)
 	return handled;
 }
 
-/* What is to be tried again stays without an answer, as does what is too long for one. What would then not be done again, though it
+/* What nobody is to find in the database stays without an answer, and so is not done again. What is to be tried again does, too, as does what is too long for one. What would then not be done again, though it
  * may be tried, was refused before it was done. */
 static void answer(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx)
 {
@@ -97,7 +97,9 @@ static void answer(const struct request *req, int status, const char *type, cons
 	struct error err;
 	int r = 0;
 
-	if (!retryable && text && strlen(text) > BODY_MAX)
+	if (request_is_confidential(req))
+		r = status < 400 ? 0 : store_request_forget(hulld->store, request_project(req), key, &err);
+	else if (!retryable && text && strlen(text) > BODY_MAX)
 		log_info("an answer of %zu bytes is not kept", strlen(text));
 	else if (!retryable)
 		r = store_request_answer(hulld->store, request_project(req), key, status, type ? type : "", text ? text : "", &err);

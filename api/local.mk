@@ -33,12 +33,15 @@ libhull_api_a_SOURCES = \
 	api/process.c api/process.h \
 	api/project.c api/project.h \
 	api/quota.c \
+	api/random.c api/random.h \
 	api/routes.c \
 	api/spec.c api/spec.h \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \
 	api/store_projects.c \
-	api/supervisor.c api/supervisor.h
+	api/store_tokens.c \
+	api/supervisor.c api/supervisor.h \
+	api/token.c api/token.h
 
 HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(JANSSON_LIBS) -lpthread
 

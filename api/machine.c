@@ -7,6 +7,7 @@
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/project.h"
+#include "api/random.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -18,7 +19,6 @@
 #include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #define BACKOFF_MAX_MS	  60000
@@ -439,19 +439,6 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 static void remove_tree(const char *path)
 {
 	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void random_base32(char *ret, size_t len)
-{
-	static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567";
-	unsigned char bytes[16];
-
-	assert(len <= sizeof(bytes));
-	if (getrandom(bytes, len, 0) != (ssize_t)len)
-		abort(); /* never fails for so few bytes once the kernel is up */
-	for (size_t i = 0; i < len; i++)
-		ret[i] = digits[bytes[i] % 32];
-	ret[len] = '\0';
 }
 
 static void make_id(struct hulld *hulld, struct machine_record *record)

@@ -284,7 +284,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, hulld, err)) ||
-		idempotency_start(hulld, err) < 0)
+		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0)
 		return -err->errnum;
 	blobs_each_stale(hulld->blobs, BLOB_STALE_S, image_release_stale_blob, hulld);
 	return machines_load(hulld, err);

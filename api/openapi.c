@@ -1,4 +1,5 @@
 /* The routing table and the field tables as an OpenAPI 3.1 document. */
+#include "api/access.h"
 #include "api/http.h"
 
 #include <string.h>
@@ -73,9 +74,20 @@ static json_t *responses(const struct http_route *route, json_t *schemas)
 	return all;
 }
 
+/* The scopes that its token needs. */
+static json_t *security(const struct http_route *route)
+{
+	const char *name = access_scope_name(http_route_scope(route));
+	json_t *scopes = json_array();
+
+	if (name)
+		json_array_append_new(scopes, json_string(name));
+	return json_pack("[{s:o}]", "token", scopes);
+}
+
 static json_t *operation(const struct http_route *route, json_t *schemas)
 {
-	json_t *described = json_pack("{s:s, s:s, s:o, s:o}", "operationId", route->operation, "summary", route->summary,
+	json_t *described = json_pack("{s:o, s:s, s:s, s:o, s:o}", "security", security(route), "operationId", route->operation, "summary", route->summary,
 		"parameters", parameters(route), "responses", responses(route, schemas));
 
 	if (route->body != HTTP_BODY_NONE)

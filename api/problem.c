@@ -21,6 +21,7 @@ static const struct {
 	[PROBLEM_MISSING_FIELD] = {"missing_field", 400, "Bad Request", false},
 	[PROBLEM_PAYLOAD_TOO_LARGE] = {"payload_too_large", 413, "Content Too Large", false},
 	[PROBLEM_UNAUTHORIZED] = {"unauthorized", 401, "Unauthorized", false},
+	[PROBLEM_FORBIDDEN] = {"forbidden", 403, "Forbidden", false},
 	[PROBLEM_NOT_FOUND] = {"not_found", 404, "Not Found", false},
 	[PROBLEM_METHOD_NOT_ALLOWED] = {"method_not_allowed", 405, "Method Not Allowed", false},
 	[PROBLEM_NAME_TAKEN] = {"name_taken", 409, "Conflict", false},

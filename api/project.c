@@ -169,7 +169,7 @@ void project_http_set_quotas(struct request *req, void *ctx)
 	project_record_done(&record);
 }
 
-static bool is_of_project(const struct client *client, const void *project)
+static bool is_of_project(const struct client *client, void *project)
 {
 	return strcmp(client->project, project) == 0;
 }

@@ -8,6 +8,7 @@
 #include "api/project.h"
 #include "api/spec.h"
 #include "api/stats.h"
+#include "api/token.h"
 #include "common/exec_spec.h"
 
 static void get_version(struct request *req, void *ctx)
@@ -48,8 +49,8 @@ static const struct http_query put_files_queries[] = {
 	.method = (method_), .path = (path_), .operation = (operation_), .summary = (summary_)
 
 const struct http_route hulld_routes[] = {
-	{ROUTE("GET", "/v1/version", "getVersion", "The service's version."), .status = 200, .handle = get_version},
-	{ROUTE("GET", "/v1/openapi.json", "getOpenapi", "This document."), .status = 200, .handle = get_openapi},
+	{ROUTE("GET", "/v1/version", "getVersion", "The service's version."), .status = 200, .scope = SCOPE_ANY, .handle = get_version},
+	{ROUTE("GET", "/v1/openapi.json", "getOpenapi", "This document."), .status = 200, .scope = SCOPE_ANY, .handle = get_openapi},
 
 	{ROUTE("HEAD", "/v1/blobs/{digest}", "headBlob", "Is the blob there?"), .status = 200, .handle = blob_http_head},
 	{ROUTE("PUT", "/v1/blobs/{digest}", "putBlob", "Upload a blob; 200 when it was there already."), .status = 201,
@@ -97,25 +98,36 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/v1/machines/{machine}/logs", "getMachineLogs", "What it wrote, as text."), .status = 200,
 		.queries = logs_queries, .handle = machine_http_logs},
 	{ROUTE("GET", "/v1/machines/{machine}/files", "getMachineFiles", "A file, or a folder with all that is in it, as a tar stream."),
-		.status = 200, .queries = files_queries, .handle = files_http_get},
+		.status = 200, .scope = SCOPE_EXEC, .queries = files_queries, .handle = files_http_get},
 	{ROUTE("PUT", "/v1/machines/{machine}/files", "putMachineFiles",
 		"Make of a tar stream, of one file or folder, what it has, whole files only."),
-		.status = 204, .body = HTTP_BODY_UPLOAD, .queries = put_files_queries, .upload = &files_upload},
+		.status = 204, .scope = SCOPE_EXEC, .body = HTTP_BODY_UPLOAD, .queries = put_files_queries, .upload = &files_upload},
 	{ROUTE("POST", "/v1/machines/{machine}/exec", "execInMachine",
 		"Run a program in it. Answers with what it wrote and its exit status when it has ended; as hull-exec, its input, "
 		"output and signals are streamed."),
-		.status = 200, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
+		.status = 200, .scope = SCOPE_EXEC, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
 		.upgrade = EXEC_PROTOCOL, .once = true, .handle = exec_http},
 
-	{ROUTE("POST", "/v1/projects", "createProject", "Create a project."), .status = 201, .body = HTTP_BODY_JSON,
+	{ROUTE("POST", "/v1/projects", "createProject", "Create a project."), .status = 201, .scope = SCOPE_HOST, .body = HTTP_BODY_JSON,
 		.takes = &project_spec_table, .gives = &project_table, .handle = project_http_create},
 	{ROUTE("GET", "/v1/projects", "listProjects", "All projects that the client may know of."), .status = 200,
 		.gives = &project_table, .gives_list = true, .handle = project_http_list},
 	{ROUTE("GET", "/v1/projects/{project}", "getProject", "One project, with what it uses."), .status = 200,
 		.gives = &project_table, .handle = project_http_get},
 	{ROUTE("PUT", "/v1/projects/{project}/quotas", "setQuotas", "All its quotas; one that is absent is none."), .status = 200,
+		.scope = SCOPE_HOST,
 		.body = HTTP_BODY_JSON, .takes = &quotas_table, .gives = &project_table, .handle = project_http_set_quotas},
 	{ROUTE("DELETE", "/v1/projects/{project}", "deleteProject", "Remove a project without machines, and all that is its own."),
-		.status = 204, .handle = project_http_delete},
+		.status = 204, .scope = SCOPE_HOST, .handle = project_http_delete},
+
+	{ROUTE("POST", "/v1/tokens", "createToken", "Make a token of the project, shown this once."), .status = 201,
+		.scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .once = true, .confidential = true, .takes = &token_spec_table,
+		.gives = &new_token_table, .handle = token_http_create},
+	{ROUTE("GET", "/v1/tokens", "listTokens", "All tokens of the project."), .status = 200, .scope = SCOPE_ADMIN,
+		.gives = &token_table, .gives_list = true, .handle = token_http_list},
+	{ROUTE("GET", "/v1/tokens/{token}", "getToken", "One token, by id."), .status = 200, .scope = SCOPE_ADMIN,
+		.gives = &token_table, .handle = token_http_get},
+	{ROUTE("DELETE", "/v1/tokens/{token}", "deleteToken", "Revoke it: what is under way with it ends."), .status = 204,
+		.scope = SCOPE_ADMIN, .handle = token_http_delete},
 	{.method = NULL},
 };

@@ -7,6 +7,8 @@
 
 #define NAME_MAX_BYTES	 63
 #define DIGEST_HEX_BYTES 64
+#define TOKEN_ID_BYTES	 13 /* "t" and 12 base32 characters */
+#define TOKEN_LABEL_MAX	 100
 #define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
 
 enum network_kind { NETWORK_DEFAULT, NETWORK_NONE };

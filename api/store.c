@@ -65,6 +65,11 @@ static const char *const migrations[] = {
 	"INSERT INTO blob_owners SELECT rootfs, 'default',"
 	" max(coalesce(json_extract(document, '$.size_bytes'), 0)), unixepoch() * 1000 FROM images GROUP BY rootfs;"
 	"INSERT OR IGNORE INTO blob_owners SELECT rootfs, 'default', 0, unixepoch() * 1000 FROM machines;",
+
+	"CREATE TABLE tokens (id TEXT PRIMARY KEY NOT NULL, project TEXT NOT NULL, label TEXT NOT NULL, hash TEXT NOT NULL,"
+	" scopes INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,"
+	" last_used_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX tokens_project ON tokens (project, created_at);",
 };
 
 static const char *const statements[N_STATEMENTS] = {
@@ -100,6 +105,13 @@ static const char *const statements[N_STATEMENTS] = {
 	[REQUEST_ANSWER] = "UPDATE requests SET status = ?3, type = ?4, body = ?5 WHERE project = ?1 AND key = ?2",
 	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key = ?2",
 	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
+	[TOKEN_INSERT] = "INSERT INTO tokens (id, project, label, hash, scopes, created_at, expires_at, last_used_at)"
+			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+	[TOKEN_GET] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens WHERE id = ?1",
+	[TOKEN_USED] = "UPDATE tokens SET last_used_at = ?2 WHERE id = ?1",
+	[TOKEN_DELETE] = "DELETE FROM tokens WHERE id = ?1",
+	[TOKENS] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens"
+		   " WHERE project = ?1 ORDER BY created_at, id",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",

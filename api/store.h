@@ -108,6 +108,27 @@ int64_t store_blob_bytes(struct store *store, const char *project, struct error 
 /* How many projects have it. */
 int store_count_blob_owners(struct store *store, const char *digest, struct error *err);
 
+#define TOKEN_HASH_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
+
+/* A row of `tokens`. */
+struct token_record {
+	char id[TOKEN_ID_BYTES + 1];
+	char project[NAME_MAX_BYTES + 1];
+	char label[TOKEN_LABEL_MAX + 1];
+	char hash[TOKEN_HASH_BYTES];
+	unsigned scopes; /* SCOPE_BIT()s (access.h) */
+	int64_t created_at, expires_at, last_used_at; /* 0: never */
+};
+
+int store_token_insert(struct store *store, const struct token_record *record, struct error *err);
+int store_token_get(struct store *store, const char *id, struct token_record *ret, struct error *err);
+/* Its last_used_at. */
+int store_token_used(struct store *store, const char *id, int64_t at, struct error *err);
+int store_token_delete(struct store *store, const char *id, struct error *err);
+/* Of one project, the oldest first; stops at the first non-zero return and returns that. */
+int store_tokens_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct token_record *record), void *ctx,
+	struct error *err);
+
 /* A row of `projects`. `quotas` is a Quotas as JSON. */
 struct project_record {
 	char name[NAME_MAX_BYTES + 1];
@@ -121,7 +142,7 @@ int store_project_insert(struct store *store, const struct project_record *recor
 /* Its quotas. */
 int store_project_update(struct store *store, const struct project_record *record, struct error *err);
 int store_project_get(struct store *store, const char *name, struct project_record *ret, struct error *err);
-/* With its images, what it has of blobs, and its kept requests, in one transaction. Its machines have
+/* With its images, what it has of blobs, its tokens and its kept requests, in one transaction. Its machines have
  * gone before. */
 int store_project_delete(struct store *store, const char *name, struct error *err);
 /* As store_machines_each(), by name. */

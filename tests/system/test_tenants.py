@@ -1,10 +1,12 @@
 """Projects: what one has is not there for another, and none has more of the host than its quotas say."""
 import hashlib
+import http.client
 import os
+import sqlite3
 
 import pytest
 
-from hulld_fixtures import Hulld, make_erofs
+from hulld_fixtures import Connection, Hulld, make_erofs
 from test_hulld import free_port, refused
 
 
@@ -16,7 +18,10 @@ def erofs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
     daemon = Hulld(tmp_path_factory.mktemp("hulld"))
-    daemon.options["--vmm"] = "/bin/false"
+    monitor = daemon.folder / "vmm"
+    monitor.write_text("#!/bin/sh\nexec sleep 1000\n")
+    monitor.chmod(0o755)
+    daemon.options["--vmm"] = monitor
     daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
     daemon.start()
     yield daemon
@@ -56,6 +61,27 @@ class In:
         if uploaded.status not in (200, 201):
             return uploaded
         return self.post("/v1/images", {"name": name, "rootfs": digest, "config": {"command": ["/bin/true"]}})
+
+
+class By:
+    """A client with a token."""
+
+    def __init__(self, hulld, token):
+        self.hulld, self.token = hulld, token
+
+    def request(self, method, path, body=None, headers=None, **kwargs):
+        return self.hulld.request(method, path, body, {"Authorization": "Bearer " + self.token, **(headers or {})}, **kwargs)
+
+    get, delete = (lambda self, path: self.request("GET", path)), (lambda self, path: self.request("DELETE", path))
+
+    def post(self, path, body=None, **headers):
+        return self.request("POST", path, body, headers)
+
+
+def token(acting, *scopes, **more):
+    made = acting.post("/v1/tokens", {"scopes": scopes or ["read", "write", "exec"], **more})
+    assert made.status == 201, made
+    return By(acting.hulld, made.json["token"]), made.json["id"]
 
 
 def project(hulld, name, erofs=None, **quotas):
@@ -162,3 +188,124 @@ def test_a_blob_beyond_the_disk_quota_is_not_kept(hulld, erofs, chunked):
     body = iter([content[:1000], content[1000:]]) if chunked else content
     refused(a.request("PUT", f"/v1/blobs/{digest}", body), 409, "quota_exceeded", "disk_mib")
     assert len(os.listdir(hulld.state / "blobs" / "sha256")) == 1 and a.image("hello", erofs).status == 201
+
+
+# Tokens.
+
+def unauthorized(answer, error):
+    refused(answer, 401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="hull"' + (f', error="{error}"' if error else "")
+
+
+def forbidden(answer, scope):
+    refused(answer, 403, "forbidden")
+    assert answer.headers["WWW-Authenticate"] == f'Bearer realm="hull", error="insufficient_scope", scope="{scope}"'
+
+
+def test_a_token_is_shown_once_and_kept_as_a_hash(hulld, erofs):
+    a = project(hulld, "a", erofs)
+    made = a.post("/v1/tokens", {"scopes": ["write", "read"], "label": "of the build"}, **{"Idempotency-Key": "k"})
+    assert made.status == 201
+    text = made.json.pop("token")
+    shown = {key: value for key, value in made.json.items() if key != "token"}
+    assert text.startswith(f"hull_{shown['id']}_") and len(text) == 71
+    assert (shown["project"], shown["label"], shown["scopes"], shown["last_used_at"]) == ("a", "of the build", ["read", "write"], None)
+    assert a.get("/v1/tokens").json["items"] == [shown] and a.get(f"/v1/tokens/{shown['id']}").json == shown
+    client = By(hulld, text)
+    assert client.get("/v1/images").json["items"][0]["name"] == "hello"
+    assert a.get("/v1/tokens").json["items"][0]["last_used_at"] >= shown["created_at"]
+    refused(a.post("/v1/tokens", {"scopes": ["write", "read"], "label": "of the build"}, **{"Idempotency-Key": "k"}), 409,
+            "outcome_unknown", "Idempotency-Key")
+    for _ in range(2):
+        refused(a.post("/v1/tokens", {"scopes": []}, **{"Idempotency-Key": "l"}), 400, "invalid_field", "scopes")
+    hulld.restart()
+    assert client.get("/v1/images").status == 200
+    for file in hulld.state.glob("hull.db*"):
+        assert text[-52:].encode() not in file.read_bytes()
+    with sqlite3.connect(hulld.state / "hull.db") as rows:
+        assert rows.execute("SELECT hash FROM tokens").fetchone() == (hashlib.sha256(text.encode()).hexdigest(),)
+
+
+def test_who_a_token_does_not_name_is_nobody(hulld):
+    client, id_ = token(project(hulld, "a"), "read")
+    wrong = client.token[:-1] + ("a" if client.token[-1] != "a" else "b")
+    for text in (wrong, client.token + "a", client.token[:-1], "hull_", f"hull_{id_}", client.token.replace(id_, "t" + "a" * 12)):
+        unauthorized(By(hulld, text).get("/v1/images"), "invalid_token")
+        unauthorized(By(hulld, text).get("/v1/nothing"), "invalid_token")
+    assert client.request("GET", "/v1/images", headers={"Hull-Project": "a"}).status == 200
+    there, not_there = (client.request("GET", "/v1/images", headers={"Hull-Project": name}) for name in ("default", "nowhere"))
+    refused(there, 404, "not_found", "Hull-Project")
+    assert there.body.replace(b"default", b"nowhere") == not_there.body
+
+
+@pytest.mark.parametrize("scopes", [("read",), ("write",), ("exec",), ("admin",), ("read", "write", "exec", "admin")])
+def test_a_scope_is_what_its_routes_need(hulld, scopes):
+    """All routes there are, by what the document says of them."""
+    client, id_ = token(project(hulld, "a"), *scopes)
+    seen = set()
+    for path, methods in hulld.get("/v1/openapi.json").json["paths"].items():
+        for method, operation in methods.items():
+            needed = operation["security"][0]["token"]
+            answer = client.request(method.upper(), path.replace("{", "no-").replace("}", ""))
+            seen.add(needed[0] if needed else None)
+            if not needed or needed[0] in scopes:
+                assert answer.status not in (401, 403), (method, path, answer)
+            elif method != "head":
+                forbidden(answer, needed[0])
+            else:
+                assert answer.status == 403
+    assert seen == {None, "read", "write", "exec", "admin", "host"}
+
+
+def test_a_token_gives_nothing_that_it_has_not(hulld):
+    a, b = project(hulld, "a"), project(hulld, "b")
+    admin, admin_id = token(a, "admin", "read", expires_in_s=1000)
+    refused(admin.post("/v1/tokens", {"scopes": ["write"], "expires_in_s": 10}), 403, "forbidden", "scopes")
+    for expiry in ({}, {"expires_in_s": 0}, {"expires_in_s": 2000}):
+        refused(admin.post("/v1/tokens", {"scopes": ["read"], **expiry}), 403, "forbidden", "expires_in_s")
+    given, given_id = token(admin, "read", expires_in_s=10)
+    assert given.get("/v1/projects").json["items"][0]["name"] == "a" and len(given.get("/v1/projects").json["items"]) == 1
+    other = token(b, "admin")[0]
+    assert [one["id"] for one in admin.get("/v1/tokens").json["items"]] == [admin_id, given_id]
+    for method in ("GET", "DELETE"):
+        there, not_there = other.request(method, f"/v1/tokens/{given_id}"), other.request(method, "/v1/tokens/" + "t" * 13)
+        assert there.status == 404 and there.body.replace(given_id.encode(), b"t" * 13) == not_there.body
+    assert admin.delete(f"/v1/tokens/{admin_id}").status == 204, "its own, whose answer it still gets"
+    unauthorized(admin.get("/v1/tokens"), "invalid_token")
+    assert given.get("/v1/images").status == 200
+    for bad, field in (({"scopes": ["host"]}, "scopes[0]"), ({"scopes": ["read"], "expires_in_s": -1}, "expires_in_s"),
+                       ({"scopes": ["read"], "label": "x" * 101}, "label"), ({"scopes": ["read"] * 5}, "scopes")):
+        refused(a.post("/v1/tokens", bad), 400, "invalid_field", field)
+    refused(a.post("/v1/tokens", {}), 400, "missing_field", "scopes")
+
+
+def began(client, path):
+    connection = Connection(client.hulld.socket)
+    connection.request("GET", path, headers={"Authorization": "Bearer " + client.token})
+    return connection
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired", "project deleted"])
+def test_what_is_under_way_ends_with_its_token(hulld, erofs, end):
+    a = project(hulld, "a", erofs)
+    client, id_ = token(a, "read", "write", expires_in_s=2 if end == "expired" else 0)
+    other = token(a, "read")[0]
+    machine = {"name": "one", "image": "hello", "network": "none", "disk_mib": 16}
+    assert a.post("/v1/machines", machine).status == 201 and a.post("/v1/machines/one/start").status == 200
+    pending = [began(client, "/v1/machines/one/wait?state=running&timeout_s=50"), began(client, "/v1/machines/one/logs?follow=1"),
+               began(other, "/v1/machines/one/wait?state=stopped")]
+    for _ in range(2):
+        assert hulld.get("/v1/version").status == 200  # what was sent before has been read
+    if end == "project deleted":
+        assert a.post("/v1/machines/one/kill").status == 200 and a.delete("/v1/machines/one").status == 204
+        assert hulld.delete("/v1/projects/a").status == 204
+        unauthorized(other.get("/v1/images"), "invalid_token")
+        return
+    if end == "revoked":
+        assert a.delete(f"/v1/tokens/{id_}").status == 204
+    for connection in pending[:2]:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            connection.getresponse().read()
+    unauthorized(client.get("/v1/images"), "invalid_token")
+    assert a.post("/v1/machines/one/kill").status == 200
+    assert pending[2].getresponse().status == 200, "another's goes on"

@@ -1,0 +1,20 @@
+#include "api/random.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+void random_base32(char *ret, size_t len)
+{
+	static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567";
+	unsigned char bytes[64];
+
+	assert(len <= sizeof(bytes));
+	if (getrandom(bytes, len, 0) != (ssize_t)len)
+		abort(); /* never fails for so few bytes once the kernel is up */
+	for (size_t i = 0; i < len; i++)
+		ret[i] = digits[bytes[i] % 32];
+	ret[len] = '\0';
+	explicit_bzero(bytes, sizeof(bytes));
+}
