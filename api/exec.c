@@ -202,7 +202,7 @@ static void on_opened(void *ctx, int r, int fd)
 	if (call->events)
 		loop_timer_arm(call->deadline, START_TIMEOUT_S * NS_PER_S);
 	else if (r == EAGAIN)
-		fail(call, PROBLEM_MACHINE_FAILED, "it executes as many programs as it can");
+		fail(call, PROBLEM_BUSY, "it executes as many programs as it can");
 	else if (r == EBUSY)
 		fail(call, PROBLEM_WRONG_STATE, "its programs are frozen: thaw it first");
 	else if (r == EPROTONOSUPPORT)

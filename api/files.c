@@ -202,7 +202,7 @@ static void opened(struct file_call *call, int r, int fd, loop_fd_fn on_events)
 	if (call->events)
 		return;
 	if (r == EAGAIN)
-		fail(call, PROBLEM_MACHINE_FAILED, "it copies for as many clients as it can");
+		fail(call, PROBLEM_BUSY, "it copies for as many clients as it can");
 	else if (r == EBUSY)
 		fail(call, PROBLEM_WRONG_STATE, "its programs are frozen: thaw it first");
 	else if (r == EPROTONOSUPPORT)

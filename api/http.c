@@ -1,6 +1,7 @@
 /* Requests and replies over libmicrohttpd. See http.h for the theory of operation. */
 #include "api/http_request.h"
 
+#include "api/etag.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -118,7 +119,26 @@ static void reply_text(struct request *req, int status, const char *type, char *
 	set_response(req, status, response);
 }
 
-static void reply_json(struct request *req, int status, const char *type, json_t *body, bool retryable)
+/* Takes `text`, which is JSON with a newline, or NULL. */
+static void reply_resource(struct request *req, int status, const char *type, char *text)
+{
+	char etag[ETAG_BYTES];
+
+	if (status >= 300 || !text || !text[0] || !http_route_is_tagged(req->route)) {
+		reply_text(req, status, type, text);
+		return;
+	}
+	etag_of_text(text, strlen(text) - 1, etag);
+	if (http_is_not_modified(req, etag)) {
+		free(text);
+		reply_text(req, MHD_HTTP_NOT_MODIFIED, NULL, NULL);
+	} else {
+		reply_text(req, status, type, text);
+	}
+	MHD_add_response_header(req->response, MHD_HTTP_HEADER_ETAG, etag);
+}
+
+static void reply_json(struct request *req, int status, const char *type, json_t *body, enum http_fate fate)
 {
 	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL;
 	char *text = NULL;
@@ -129,21 +149,24 @@ static void reply_json(struct request *req, int status, const char *type, json_t
 	json_decref(body);
 	type = body ? type : NULL;
 	if (req->key)
-		req->http->keeper->answer(req, status, type, text, retryable, req->http->ctx);
-	reply_text(req, status, type, text);
+		req->http->keeper->answer(req, status, type, text, fate, req->http->ctx);
+	reply_resource(req, status, type, text);
 }
 
 void request_reply(struct request *req, int status, json_t *body)
 {
-	reply_json(req, status, "application/json", body, false);
+	reply_json(req, status, "application/json", body, HTTP_ANSWER);
 }
 
 void request_refuse(struct request *req, const struct problem *problem)
 {
+	enum http_fate fate = problem_is_momentary(problem->code)   ? HTTP_MOMENTARY
+			      : problem_is_retryable(problem->code) ? HTTP_UNDECIDED
+								    : HTTP_ANSWER;
+
 	if (problem->code == PROBLEM_INTERNAL)
 		log_error_object(&problem->error, "a request failed");
-	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem),
-		problem_is_retryable(problem->code));
+	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem), fate);
 }
 
 void request_refuse_error(struct request *req, const struct error *err)
@@ -173,7 +196,7 @@ void request_replay(struct request *req, int status, const char *type, const cha
 
 	if (!copy)
 		abort();
-	reply_text(req, status, type[0] ? type : NULL, copy);
+	reply_resource(req, status, type[0] ? type : NULL, copy);
 	MHD_add_response_header(req->response, "Idempotent-Replayed", "true");
 }
 

@@ -43,13 +43,19 @@ struct http_upload_ops {
 	bool (*has_room)(void *upload); /* false: `data` is not called until request_wake(). NULL: there always is */
 };
 
+/* What becomes of an answer. */
+enum http_fate {
+	HTTP_ANSWER,	/* a repetition gets it */
+	HTTP_UNDECIDED, /* a repetition is to be tried, after what this may have done */
+	HTTP_MOMENTARY, /* nothing was done, and a repetition is as a first request */
+};
+
 /* Keeps answers, so that a POST which comes again with the same Idempotency-Key gets its first one. */
 struct http_keeper {
 	/* Before the handler. False: it has been replied to. */
 	bool (*begin)(struct request *req, const char *key, void *ctx);
-	/* Before the reply to one that was begun goes out. `type` and `text` may be NULL: no body. `retryable`: a repetition is to
-	 * be tried, and not to get this. */
-	void (*answer)(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx);
+	/* Before the reply to one that was begun goes out. `type` and `text` may be NULL: no body. */
+	void (*answer)(const struct request *req, int status, const char *type, const char *text, enum http_fate fate, void *ctx);
 };
 
 /* What a client must be allowed for a route. */
@@ -128,6 +134,10 @@ void request_set_repeats(struct request *req, int64_t begun_at);
 /* Ends the request with an answer that was kept. */
 void request_replay(struct request *req, int status, const char *type, const char *text);
 
+/* Does the request's If-Match (RFC 9110, section 13.1.1) allow what it asks for, the resource being seen as `representation` (taken)?
+ * 0, or -ECANCELED having refused. Asked before anything is changed. */
+int request_check_match(struct request *req, json_t *representation);
+
 /* Called when the client has gone before the reply; the request must not be used any more. */
 void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);
 
@@ -171,6 +181,10 @@ void http_upgraded_end(struct http_upgraded *conn); /* NULL is fine */
 
 /* What the route's scope is: never SCOPE_BY_METHOD. */
 enum http_scope http_route_scope(const struct http_route *route);
+
+/* Do its answers bear an ETag? Is If-Match honoured? (http_conditional.c) */
+bool http_route_is_tagged(const struct http_route *route);
+bool http_route_has_preconditions(const struct http_route *route);
 
 /* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. */
 json_t *openapi_document(const struct http_route *routes);

@@ -60,6 +60,9 @@ struct request {
 /* A field of the head, or NULL. */
 const char *request_header(const struct request *req, const char *name);
 
+/* http_conditional.c: does the client of a GET have what `etag` stands for already (section 13.1.2)? */
+bool http_is_not_modified(const struct request *req, const char *etag);
+
 /* http_route.c. Each leaves the request refused (it then has a response) when it is not to be served. */
 
 /* Finds its route, and the path's {parameter}. */

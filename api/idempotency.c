@@ -88,9 +88,10 @@ static bool begin(struct request *req, const char *key, void *ctx)
 	return handled;
 }
 
-/* What nobody is to find in the database stays without an answer, and so is not done again. What is to be tried again does, too, as does what is too long for one. What would then not be done again, though it
- * may be tried, was refused before it was done. */
-static void answer(const struct request *req, int status, const char *type, const char *text, bool retryable, void *ctx)
+/* What nobody is to find in the database stays without an answer, and so is not done again. What is to be tried again does, too, as
+ * does what is too long for one. What would then not be done again, though it may be tried, was refused before it was done; as what is
+ * true for a moment was. Both are forgotten, so that the next try is a first one. */
+static void answer(const struct request *req, int status, const char *type, const char *text, enum http_fate fate, void *ctx)
 {
 	const char *key = request_key(req);
 	struct hulld *hulld = ctx;
@@ -99,12 +100,12 @@ static void answer(const struct request *req, int status, const char *type, cons
 
 	if (request_is_confidential(req))
 		r = status < 400 ? 0 : store_request_forget(hulld->store, request_project(req), key, &err);
-	else if (!retryable && text && strlen(text) > BODY_MAX)
-		log_info("an answer of %zu bytes is not kept", strlen(text));
-	else if (!retryable)
-		r = store_request_answer(hulld->store, request_project(req), key, status, type ? type : "", text ? text : "", &err);
-	else if (request_is_once(req))
+	else if (fate == HTTP_MOMENTARY || (fate == HTTP_UNDECIDED && request_is_once(req)))
 		r = store_request_forget(hulld->store, request_project(req), key, &err);
+	else if (fate == HTTP_ANSWER && text && strlen(text) > BODY_MAX)
+		log_info("an answer of %zu bytes is not kept", strlen(text));
+	else if (fate == HTTP_ANSWER)
+		r = store_request_answer(hulld->store, request_project(req), key, status, type ? type : "", text ? text : "", &err);
 	if (r < 0)
 		log_error_object(&err, "an answer is not kept");
 }

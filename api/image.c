@@ -156,14 +156,21 @@ void image_http_delete(struct request *req, void *ctx)
 	struct hulld *hulld = ctx;
 	const struct machine *user;
 	struct image_view image;
+	json_t *document;
 	struct problem problem;
 	struct error err;
 	int64_t force;
 
 	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
 		return;
-	if (image_load(hulld, request_project(req), request_param(req), &image, &err) < 0) {
+	document = store_image_get(hulld->store, request_project(req), request_param(req), &err);
+	if (!document || image_load(hulld, request_project(req), request_param(req), &image, &err) < 0) {
 		refuse_missing(req, &err);
+		json_decref(document);
+		return;
+	}
+	if (request_check_match(req, document) < 0) {
+		json_done(&image_table, &image);
 		return;
 	}
 	user = force ? NULL : machine_using_image(hulld, request_project(req), image.spec.name);

@@ -8,6 +8,7 @@ libhull_api_a_SOURCES = \
 	api/agent_ready.c api/agent_ready.h \
 	api/blobs.c api/blobs.h \
 	api/clock.c api/clock.h \
+	api/etag.c api/etag.h \
 	api/exec.c api/exec.h \
 	api/exec_output.c api/exec_output.h \
 	api/exec_stream.c api/exec_stream.h \
@@ -17,6 +18,7 @@ libhull_api_a_SOURCES = \
 	api/health.c api/health.h \
 	api/host_stats.c api/host_stats.h \
 	api/http.c api/http.h \
+	api/http_conditional.c \
 	api/http_request.h \
 	api/http_route.c \
 	api/hulld.h \

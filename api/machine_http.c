@@ -146,7 +146,8 @@ void machine_tell_removed(struct machine *m)
 	}
 }
 
-struct machine *machine_http_find(struct hulld *hulld, struct request *req)
+/* Before it is known whether the request has been done already. */
+static struct machine *find_as_it_is(struct hulld *hulld, struct request *req)
 {
 	struct machine *m = machine_find(hulld, request_project(req), request_param(req));
 
@@ -154,6 +155,13 @@ struct machine *machine_http_find(struct hulld *hulld, struct request *req)
 		return m;
 	request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no machine \"%s\"", request_param(req));
 	return NULL;
+}
+
+struct machine *machine_http_find(struct hulld *hulld, struct request *req)
+{
+	struct machine *m = find_as_it_is(hulld, req);
+
+	return m && request_check_match(req, machine_dump(m)) == 0 ? m : NULL;
 }
 
 int machine_http_require_running(const struct machine *m, struct request *req)
@@ -405,11 +413,12 @@ static bool reply_started_before(struct request *req, const struct machine *m)
 
 void machine_http_start(struct request *req, void *ctx)
 {
-	struct machine *m = machine_http_find(ctx, req);
+	struct machine *m = find_as_it_is(ctx, req);
 	struct start_request request;
 	struct problem problem;
 
-	if (!m || reply_started_before(req, m) || request_read(req, &start_request_table, &request) < 0)
+	if (!m || reply_started_before(req, m) || request_check_match(req, machine_dump(m)) < 0 ||
+		request_read(req, &start_request_table, &request) < 0)
 		return;
 	if (machine_start(m, request.attached, &problem) < 0)
 		request_refuse(req, &problem);
@@ -419,11 +428,12 @@ void machine_http_start(struct request *req, void *ctx)
 
 static void stop(struct request *req, void *ctx, bool then_start)
 {
-	struct machine *m = machine_http_find(ctx, req);
+	struct machine *m = find_as_it_is(ctx, req);
 	struct stop_request request;
 	struct problem problem;
 
-	if (!m || (then_start && reply_started_before(req, m)) || request_read(req, &stop_request_table, &request) < 0)
+	if (!m || (then_start && reply_started_before(req, m)) || request_check_match(req, machine_dump(m)) < 0 ||
+		request_read(req, &stop_request_table, &request) < 0)
 		return;
 	if (machine_stop(m, request.timeout_s, then_start, &problem) < 0)
 		request_refuse(req, &problem);

@@ -30,6 +30,11 @@ static json_t *parameter(const char *name, size_t len, const char *in, const cha
 	return described;
 }
 
+static json_t *header(const char *name, const char *help)
+{
+	return parameter(name, strlen(name), "header", help);
+}
+
 static json_t *parameters(const struct http_route *route)
 {
 	const char *brace = strchr(route->path, '{');
@@ -40,8 +45,11 @@ static json_t *parameters(const struct http_route *route)
 	for (const struct http_query *query = route->queries; query && query->name; query++)
 		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
 	if (strcmp(route->method, "POST") == 0)
-		json_array_append_new(list, parameter("Idempotency-Key", strlen("Idempotency-Key"), "header",
-						    "The same request with the same key gets the first answer, for 24 hours."));
+		json_array_append_new(list, header("Idempotency-Key", "The same request with the same key gets the first answer, for 24 hours."));
+	if (http_route_has_preconditions(route))
+		json_array_append_new(list, header("If-Match", "Entity tags of what the resource has to be, or *; else 412 (RFC 9110, section 13.1.1)."));
+	if (http_route_is_tagged(route) && strcmp(route->method, "GET") == 0)
+		json_array_append_new(list, header("If-None-Match", "Entity tags of what the client has; 304 when it is that (section 13.1.2)."));
 	return list;
 }
 
@@ -52,6 +60,12 @@ static json_t *request_body(const struct http_route *route, json_t *schemas)
 	return json_pack("{s:b, s:o}", "required", route->body != HTTP_BODY_JSON_OPTIONAL, "content",
 		content(upload ? "application/octet-stream" : "application/json",
 			upload ? json_object() : schema_of(route->takes, false, schemas)));
+}
+
+static json_t *refusal(const char *description)
+{
+	return json_pack("{s:s, s:o}", "description", description, "content",
+		content("application/problem+json", json_pack("{s:s}", "$ref", "#/components/schemas/Problem")));
 }
 
 static json_t *responses(const struct http_route *route, json_t *schemas)
@@ -65,12 +79,16 @@ static json_t *responses(const struct http_route *route, json_t *schemas)
 	if (route->upgrade)
 		json_object_set_new(all, "101",
 			json_pack("{s:o}", "description", json_sprintf("the connection speaks %s", route->upgrade)));
+	if (http_route_is_tagged(route))
+		json_object_set_new(success, "headers",
+			json_pack("{s:{s:s, s:{s:s}}}", "ETag", "description", "of what the answer shows", "schema", "type", "string"));
+	if (http_route_is_tagged(route) && strcmp(route->method, "GET") == 0)
+		json_object_set_new(all, "304", json_pack("{s:s}", "description", "the client has it already"));
+	if (http_route_has_preconditions(route))
+		json_object_set_new(all, "412", refusal("it is not what If-Match says"));
 	snprintf(status, sizeof(status), "%d", route->status);
 	json_object_set_new(all, status, success);
-	json_object_set_new(all, "default",
-		json_pack("{s:s, s:o}", "description", "a refusal", "content",
-			content("application/problem+json",
-				json_pack("{s:s}", "$ref", "#/components/schemas/Problem"))));
+	json_object_set_new(all, "default", refusal("a refusal"));
 	return all;
 }
 

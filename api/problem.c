@@ -30,8 +30,10 @@ static const struct {
 	[PROBLEM_PROJECT_IN_USE] = {"project_in_use", 409, "Conflict", false},
 	[PROBLEM_QUOTA_EXCEEDED] = {"quota_exceeded", 409, "Conflict", false},
 	[PROBLEM_DIGEST_MISMATCH] = {"digest_mismatch", 422, "Unprocessable Content", false},
+	[PROBLEM_PRECONDITION_FAILED] = {"precondition_failed", 412, "Precondition Failed", false},
 	[PROBLEM_WRONG_STATE] = {"wrong_state", 409, "Conflict", false},
 	[PROBLEM_MACHINE_FAILED] = {"machine_failed", 409, "Conflict", false},
+	[PROBLEM_BUSY] = {"busy", 503, "Service Unavailable", true},
 	[PROBLEM_REQUEST_IN_PROGRESS] = {"request_in_progress", 409, "Conflict", true},
 	[PROBLEM_OUTCOME_UNKNOWN] = {"outcome_unknown", 409, "Conflict", false},
 	[PROBLEM_KEY_REUSED] = {"idempotency_key_reused", 422, "Unprocessable Content", false},
@@ -100,6 +102,11 @@ int problem_from_error(struct problem *ret, const struct error *err)
 		break;
 	}
 	return -ECANCELED;
+}
+
+bool problem_is_momentary(enum problem_code code)
+{
+	return code == PROBLEM_PRECONDITION_FAILED || code == PROBLEM_WRONG_STATE || code == PROBLEM_BUSY;
 }
 
 bool problem_is_retryable(enum problem_code code)

@@ -23,8 +23,10 @@ enum problem_code {
 	PROBLEM_PROJECT_IN_USE,
 	PROBLEM_QUOTA_EXCEEDED,
 	PROBLEM_DIGEST_MISMATCH,
+	PROBLEM_PRECONDITION_FAILED,
 	PROBLEM_WRONG_STATE,
 	PROBLEM_MACHINE_FAILED,
+	PROBLEM_BUSY,
 	PROBLEM_REQUEST_IN_PROGRESS,
 	PROBLEM_OUTCOME_UNKNOWN,
 	PROBLEM_KEY_REUSED,
@@ -55,6 +57,8 @@ int problem_from_error(struct problem *ret, const struct error *err);
 int problem_status(enum problem_code code); /* of HTTP */
 /* May the same request succeed later, without a change by the client? */
 bool problem_is_retryable(enum problem_code code);
+/* Was it refused before anything was done, for what is so at this moment only? */
+bool problem_is_momentary(enum problem_code code);
 const char *problem_name(enum problem_code code);
 /* A new object, as docs/interfaces.md shows it. */
 json_t *problem_dump(const struct problem *problem);

@@ -75,6 +75,23 @@ static bool find(struct request *req, struct hulld *hulld, struct project_record
 	return false;
 }
 
+/* False: refused. */
+static bool find_matching(struct request *req, struct hulld *hulld, struct project_record *ret)
+{
+	json_t *dumped;
+	struct error err;
+
+	if (!find(req, hulld, ret))
+		return false;
+	dumped = dump(hulld, ret, &err);
+	if (!dumped)
+		request_refuse_error(req, &err);
+	else if (request_check_match(req, dumped) == 0)
+		return true;
+	project_record_done(ret);
+	return false;
+}
+
 static char *quotas_text(const struct quotas *quotas)
 {
 	json_t *dumped = json_dump(&quotas_table, quotas);
@@ -156,7 +173,7 @@ void project_http_set_quotas(struct request *req, void *ctx)
 	struct quotas quotas;
 	struct error err;
 
-	if (!find(req, hulld, &record))
+	if (!find_matching(req, hulld, &record))
 		return;
 	if (request_read(req, &quotas_table, &quotas) == 0) {
 		free(record.quotas);
@@ -203,7 +220,7 @@ void project_http_delete(struct request *req, void *ctx)
 	struct problem problem;
 	struct error err;
 
-	if (!find(req, hulld, &record))
+	if (!find_matching(req, hulld, &record))
 		return;
 	if (refuse_in_use(hulld, record.name, &problem) < 0) {
 		request_refuse(req, &problem);

@@ -221,7 +221,7 @@ void token_http_delete(struct request *req, void *ctx)
 	struct hulld *hulld = ctx;
 	struct error err;
 
-	if (!find(req, hulld, &record))
+	if (!find(req, hulld, &record) || request_check_match(req, dump(&record, NULL)) < 0)
 		return;
 	if (store_token_delete(hulld->store, record.id, &err) < 0) {
 		request_refuse_error(req, &err);

@@ -111,7 +111,8 @@ tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/stats
 tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS)
 
-UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli
+UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli tests/unit/etag
+tests_unit_etag_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS)
 tests_unit_api_store_LDADD = libhull-api.a $(UNIT_LIBS) $(SQLITE_LIBS)
 tests_unit_api_spec_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_cli_LDADD = libhull-cli.a $(UNIT_LIBS)
