@@ -25,6 +25,7 @@ struct hulld {
 	struct loop *loop;
 	struct store *store;
 	struct blobs *blobs;
+	struct secrets *secrets;
 	struct http *http;
 	struct ingress_client *ingress;
 	struct logs *logs;

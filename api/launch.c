@@ -1,6 +1,7 @@
 /* What a monitor is started with: folders, its configuration, the guest's archive. */
 #include "api/supervisor.h"
 
+#include "api/secrets.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define ARCHIVE_MAX (4u << 20) /* bytes; the configuration comes from bodies of less than 1 MiB each */
@@ -49,11 +51,15 @@ static json_t *monitor_config(const struct machine *m)
 {
 	const struct options *options = &m->hulld->options;
 	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], passt[32], mac[18];
+	bool in_memory = m->spec.secrets.len > 0;
 	json_t *config;
 
 	blob_path(m->hulld->blobs, m->record.rootfs, blob);
 	machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch));
-	machine_state_path(m, "guest.cpio", archive, sizeof(archive));
+	if (in_memory)
+		snprintf(archive, sizeof(archive), "/dev/fd/%d", MONITOR_ARCHIVE_FD);
+	else
+		machine_state_path(m, "guest.cpio", archive, sizeof(archive));
 	machine_run_path(m, "vsock.sock", vsock, sizeof(vsock));
 	snprintf(passt, sizeof(passt), "/dev/fd/%d", MONITOR_NET_FD);
 	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
@@ -123,33 +129,25 @@ static int append_entry(struct buf *archive, const char *name, unsigned mode, co
 	return r == 0 ? pad(archive, 4) : r;
 }
 
-static int write_archive(const char *path, const char *config, struct error *err)
+static int make_archive(struct buf *archive, const char *config, struct error *err)
 {
-	struct buf archive;
-	int r;
+	int r = append_entry(archive, "hull", S_IFDIR | 0755, NULL, 0);
 
-	buf_init(&archive, ARCHIVE_MAX);
-	r = append_entry(&archive, "hull", S_IFDIR | 0755, NULL, 0);
 	if (r == 0)
-		r = append_entry(&archive, "hull/config.json", S_IFREG | 0600, config, strlen(config));
+		r = append_entry(archive, "hull/config.json", S_IFREG | 0600, config, strlen(config));
 	if (r == 0)
-		r = append_entry(&archive, "TRAILER!!!", 0, NULL, 0);
+		r = append_entry(archive, "TRAILER!!!", 0, NULL, 0);
 	if (r == 0)
-		r = pad(&archive, 512);
-	if (r < 0)
-		error_set_errno(err, -r, "cannot make the guest's configuration");
-	else
-		r = write_file_atomic(path, archive.data, archive.len, 0600, err);
-	buf_done(&archive);
-	return r;
+		r = pad(archive, 512);
+	return r < 0 ? error_set_errno(err, -r, "cannot make the guest's configuration") : 0;
 }
 
-static int write_guest(const struct machine *m, struct error *err)
+/* With what the machine's secrets are. `archive`: initialised. */
+static int guest_archive(const struct machine *m, struct buf *archive, struct error *err)
 {
 	json_t *parsed = json_parse(m->record.image_config, strlen(m->record.image_config), err), *config;
-	cleanup_free char *text = NULL;
 	struct image_config image;
-	char path[512];
+	char *text;
 	int r;
 
 	if (!parsed)
@@ -160,11 +158,53 @@ static int write_guest(const struct machine *m, struct error *err)
 		return r;
 	config = guest_config(m, &image);
 	json_done(&image_config_table, &image);
-	text = config ? json_dumps(config, JSON_COMPACT) : NULL;
+	r = config ? secrets_add(m->hulld, m->record.project, &m->spec.secrets, json_object_get(config, "env"), err) : 0;
+	text = config && r == 0 ? json_dumps(config, JSON_COMPACT) : NULL;
 	json_decref(config);
+	if (r < 0)
+		return r;
 	if (!text)
 		return error_set(err, ENOMEM, "out of memory");
-	return write_archive(machine_state_path(m, "guest.cpio", path, sizeof(path)), text, err);
+	r = make_archive(archive, text, err);
+	explicit_bzero(text, strlen(text));
+	free(text);
+	return r;
+}
+
+static int write_guest(const struct machine *m, struct error *err)
+{
+	struct buf archive;
+	char path[512];
+	int r;
+
+	machine_state_path(m, "guest.cpio", path, sizeof(path));
+	buf_init(&archive, ARCHIVE_MAX);
+	r = guest_archive(m, &archive, err);
+	if (r == 0)
+		r = write_file_atomic(path, archive.data, archive.len, 0600, err);
+	buf_done(&archive);
+	return r;
+}
+
+int launch_archive_fd(const struct machine *m, struct error *err)
+{
+	cleanup_close int fd = memfd_create("guest", MFD_CLOEXEC);
+	struct buf archive;
+	int r;
+
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot make the guest's configuration");
+	buf_init(&archive, ARCHIVE_MAX);
+	r = guest_archive(m, &archive, err);
+	if (r == 0) {
+		r = write_full(fd, archive.data, archive.len);
+		if (r < 0)
+			error_set_errno(err, -r, "cannot make the guest's configuration");
+	}
+	if (archive.data)
+		explicit_bzero(archive.data, archive.len);
+	buf_done(&archive);
+	return r < 0 ? r : steal_fd(&fd);
 }
 
 int launch_prepare(struct machine *m, struct error *err)
@@ -174,7 +214,7 @@ int launch_prepare(struct machine *m, struct error *err)
 	char path[512];
 	int r = launch_make_folders(m, err);
 
-	if (r == 0)
+	if (r == 0 && !m->spec.secrets.len)
 		r = write_guest(m, err);
 	if (r < 0)
 		return r;

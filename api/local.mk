@@ -37,15 +37,17 @@ libhull_api_a_SOURCES = \
 	api/quota.c \
 	api/random.c api/random.h \
 	api/routes.c \
+	api/secrets.c api/secrets.h \
 	api/spec.c api/spec.h \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \
 	api/store_projects.c \
+	api/store_secrets.c \
 	api/store_tokens.c \
 	api/supervisor.c api/supervisor.h \
 	api/token.c api/token.h
 
-HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(JANSSON_LIBS) -lpthread
+HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS) -lpthread
 
 sbin_PROGRAMS += hulld
 hulld_SOURCES = api/main.c

@@ -8,6 +8,7 @@
 #include "api/logs.h"
 #include "api/project.h"
 #include "api/random.h"
+#include "api/secrets.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -531,7 +532,9 @@ static int check_spec(struct hulld *hulld, const char *project, const struct mac
 			problem, PROBLEM_MISSING_FIELD, "command", "is required: image \"%s\" has none", spec->image);
 	if (spec->name && machine_find(hulld, project, spec->name))
 		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
-	r = check_ports(hulld, project, spec, problem);
+	r = secrets_check(hulld, project, spec, problem);
+	if (r == 0)
+		r = check_ports(hulld, project, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, spec, problem);
 }
 

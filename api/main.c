@@ -9,6 +9,7 @@
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/machine.h"
+#include "api/secrets.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -279,7 +280,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!loop_add_signal(hulld->loop, SIGINT, on_signal, hulld->loop) ||
 		!loop_add_signal(hulld->loop, SIGPWR, on_power_failure, hulld))
 		return error_set_errno(err, errno, "cannot make an event loop");
-	if (!(hulld->store = store_open(path, err)) ||
+	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
@@ -299,6 +300,7 @@ static void tear_down(struct hulld *hulld)
 	logs_free(hulld->logs);
 	clock_watch_free(hulld->clock);
 	ingress_client_free(hulld->ingress);
+	secrets_free(hulld->secrets);
 	store_close(hulld->store);
 	loop_free(hulld->loop);
 	free(hulld->options.token);
@@ -330,7 +332,8 @@ int main(int argc, char **argv)
 
 	if (r != 0)
 		return r < 0 ? fail(&err, EXIT_USAGE) : 0;
-	/* 1. The process: its log, its umask, no death by a closed connection, all the descriptors it may have. */
+	/* 1. The process: no traces of secrets, its log, its umask, no death by a closed connection, all the descriptors it may have. */
+	secrets_harden();
 	log_open("hulld", LOG_LEVEL_INFO, STDERR_FILENO);
 	umask(022);
 	signal(SIGPIPE, SIG_IGN);

@@ -6,6 +6,7 @@
 #include "api/image.h"
 #include "api/machine_http.h"
 #include "api/project.h"
+#include "api/secrets.h"
 #include "api/spec.h"
 #include "api/stats.h"
 #include "api/token.h"
@@ -129,5 +130,15 @@ const struct http_route hulld_routes[] = {
 		.gives = &token_table, .handle = token_http_get},
 	{ROUTE("DELETE", "/v1/tokens/{token}", "deleteToken", "Revoke it: what is under way with it ends."), .status = 204,
 		.scope = SCOPE_ADMIN, .handle = token_http_delete},
+
+	{ROUTE("PUT", "/v1/secrets/{secret}", "setSecret", "Set a secret of the project; 200 when there was one of that name."),
+		.status = 201, .body = HTTP_BODY_JSON, .confidential = true, .takes = &secret_spec_table, .gives = &secret_table,
+		.handle = secret_http_put},
+	{ROUTE("GET", "/v1/secrets", "listSecrets", "The names of all secrets of the project."), .status = 200,
+		.gives = &secret_table, .gives_list = true, .handle = secret_http_list},
+	{ROUTE("GET", "/v1/secrets/{secret}", "getSecret", "A secret's name and age."), .status = 200, .gives = &secret_table,
+		.handle = secret_http_get},
+	{ROUTE("DELETE", "/v1/secrets/{secret}", "deleteSecret", "Forget a secret; machines that need it do not start any more."),
+		.status = 204, .handle = secret_http_delete},
 	{.method = NULL},
 };

@@ -53,6 +53,19 @@ int digest_check(const char *digest, struct error *err)
 	return 0;
 }
 
+int secret_name_check(const char *name, struct error *err)
+{
+	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_", digits[] = "0123456789";
+	size_t len = strlen(name);
+	bool ok = len >= 1 && len <= SECRET_NAME_MAX && !strchr(digits, name[0]);
+
+	for (size_t i = 0; ok && i < len; i++)
+		ok = strchr(letters, name[i]) || strchr(digits, name[i]);
+	if (!ok)
+		return error_set(err, EINVAL, "must be 1 to %d letters, digits and _, and not begin with a digit", SECRET_NAME_MAX);
+	return 0;
+}
+
 static int address_check(const char *address, struct error *err)
 {
 	struct in_addr parsed;
@@ -127,6 +140,9 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 		.help = "Program and arguments; the image's when absent."},                                            \
 	{"env", JSON_FIELD_MAP, offsetof(struct machine_spec, env), .check = exec_check_env_name,                      \
 		.help = "Environment variables, laid over the image's."},                                              \
+	{"secrets", JSON_FIELD_STRINGS, offsetof(struct machine_spec, secrets), .max = SECRETS_MAX,                    \
+		.check = secret_name_check,                                                                            \
+		.help = "Names of the project's secrets, whose values are variables of that name at each start."},     \
 	{"user", JSON_FIELD_STRING, offsetof(struct machine_spec, user), .min = 1, .max = 255,                         \
 		.help = "User name or number, optionally :group; the image's when absent."},                           \
 	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = exec_check_folder,   \

@@ -9,6 +9,9 @@
 #define DIGEST_HEX_BYTES 64
 #define TOKEN_ID_BYTES	 13 /* "t" and 12 base32 characters */
 #define TOKEN_LABEL_MAX	 100
+#define SECRET_NAME_MAX	 63
+#define SECRET_VALUE_MAX 65536 /* bytes */
+#define SECRETS_MAX	 64    /* of one machine */
 #define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
 
 enum network_kind { NETWORK_DEFAULT, NETWORK_NONE };
@@ -50,6 +53,7 @@ struct machine_spec {
 	int64_t cpus, memory_mib, disk_mib;
 	struct json_strings command;
 	json_t *env;
+	struct json_strings secrets; /* their names, as variables */
 	char *user, *workdir;
 	struct json_array ports; /* of struct port_spec */
 	int network;		 /* enum network_kind */
@@ -143,6 +147,9 @@ extern const struct json_table status_record_table;
 int digest_check(const char *digest, struct error *err);
 /* [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? */
 int name_check(const char *name, struct error *err);
+
+/* [A-Za-z_][A-Za-z0-9_]{0,62} */
+int secret_name_check(const char *name, struct error *err);
 
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);

@@ -70,6 +70,9 @@ static const char *const migrations[] = {
 	" scopes INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,"
 	" last_used_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 	"CREATE INDEX tokens_project ON tokens (project, created_at);",
+
+	"CREATE TABLE secrets (project TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, created_at INTEGER NOT NULL,"
+	" updated_at INTEGER NOT NULL, PRIMARY KEY (project, name)) STRICT, WITHOUT ROWID;",
 };
 
 static const char *const statements[N_STATEMENTS] = {
@@ -112,6 +115,11 @@ static const char *const statements[N_STATEMENTS] = {
 	[TOKEN_DELETE] = "DELETE FROM tokens WHERE id = ?1",
 	[TOKENS] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens"
 		   " WHERE project = ?1 ORDER BY created_at, id",
+	[SECRET_PUT] = "INSERT INTO secrets (project, name, sealed, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)"
+		       " ON CONFLICT (project, name) DO UPDATE SET sealed = ?3, updated_at = ?5",
+	[SECRET_GET] = "SELECT project, name, created_at, updated_at, sealed FROM secrets WHERE project = ?1 AND name = ?2",
+	[SECRET_DELETE] = "DELETE FROM secrets WHERE project = ?1 AND name = ?2",
+	[SECRETS] = "SELECT project, name, created_at, updated_at FROM secrets WHERE project = ?1 ORDER BY name",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",

@@ -129,6 +129,26 @@ int store_token_delete(struct store *store, const char *id, struct error *err);
 int store_tokens_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct token_record *record), void *ctx,
 	struct error *err);
 
+/* A row of `secrets`. */
+struct secret_record {
+	char project[NAME_MAX_BYTES + 1];
+	char name[SECRET_NAME_MAX + 1];
+	unsigned char *sealed; /* owned */
+	size_t sealed_len;     /* bytes */
+	int64_t created_at, updated_at;
+};
+
+void secret_record_done(struct secret_record *record);
+
+/* One of that name is replaced, but for its created_at. */
+int store_secret_put(struct store *store, const struct secret_record *record, struct error *err);
+int store_secret_get(
+	struct store *store, const char *project, const char *name, struct secret_record *ret, struct error *err);
+int store_secret_delete(struct store *store, const char *project, const char *name, struct error *err);
+/* Of one project, by name, without what is sealed; stops at the first non-zero return and returns that. */
+int store_secrets_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct secret_record *record), void *ctx,
+	struct error *err);
+
 /* A row of `projects`. `quotas` is a Quotas as JSON. */
 struct project_record {
 	char name[NAME_MAX_BYTES + 1];
@@ -142,7 +162,7 @@ int store_project_insert(struct store *store, const struct project_record *recor
 /* Its quotas. */
 int store_project_update(struct store *store, const struct project_record *record, struct error *err);
 int store_project_get(struct store *store, const char *name, struct project_record *ret, struct error *err);
-/* With its images, what it has of blobs, its tokens and its kept requests, in one transaction. Its machines have
+/* With its images, what it has of blobs, its tokens, secrets and kept requests, in one transaction. Its machines have
  * gone before. */
 int store_project_delete(struct store *store, const char *name, struct error *err);
 /* As store_machines_each(), by name. */

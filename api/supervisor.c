@@ -11,6 +11,7 @@
 #include "api/agent_ready.h"
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/secrets.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -346,16 +347,21 @@ static void start_monitor(struct machine *m, int net_fd)
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	cleanup_close int console = open_log(m, "console.log", 0), log = open_log(m, "vmm.log", 0);
 	cleanup_close int workload = open_log(m, "workload.log", 0), status = open_log(m, "status.json", O_TRUNC);
-	int fds[] = {null, console, log, workload, status, net_fd};
+	cleanup_close int archive = -1;
 	struct error err;
 
-	for (size_t i = 0; i < MONITOR_NET_FD; i++)
-		if (fds[i] < 0) {
-			fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
-			return;
-		}
+	if (null < 0 || console < 0 || log < 0 || workload < 0 || status < 0) {
+		fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
+		return;
+	}
+	if (m->spec.secrets.len && (archive = launch_archive_fd(m, &err)) < 0) {
+		fail_start(m, "%s", err.message);
+		return;
+	}
 	listen_for_agent(m);
-	m->monitor = spawn_recorded(m, argv, fds, net_fd < 0 ? MONITOR_NET_FD : MONITOR_NET_FD + 1, on_monitor_end, &m->record.monitor, &err);
+	m->monitor = spawn_recorded(m, argv, (int[]){null, console, log, workload, status, net_fd < 0 ? null : net_fd, archive},
+		archive >= 0 ? MONITOR_ARCHIVE_FD + 1 : net_fd >= 0 ? MONITOR_NET_FD + 1 : MONITOR_NET_FD, on_monitor_end,
+		&m->record.monitor, &err);
 	if (!m->monitor) {
 		fail_start(m, "%s", err.message);
 		return;
@@ -513,7 +519,7 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
 		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
 	}
-	return 0;
+	return secrets_check(m->hulld, m->record.project, &m->spec, problem);
 }
 
 void supervisor_start(struct machine *m)

@@ -19,9 +19,13 @@ void supervisor_release(struct machine *m);
 
 /* Where a monitor finds its end of the network's connection. */
 #define MONITOR_NET_FD 5
+/* And the guest's archive, of a machine that has secrets. */
+#define MONITOR_ARCHIVE_FD 6
 
 /* launch.c: the files a monitor is started with, and its arguments. 0 or -errno with `err` set. */
 int launch_prepare(struct machine *m, struct error *err);
+/* The guest's archive of a machine that has secrets, in memory only: a descriptor, or -errno with `err` set. */
+int launch_archive_fd(const struct machine *m, struct error *err);
 int launch_make_folders(struct machine *m, struct error *err);
 
 #endif

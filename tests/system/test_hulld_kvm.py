@@ -82,7 +82,8 @@ def monitors(hulld, machine):
 @pytest.mark.parametrize("status", [0, 7])
 def test_a_workload_ends_with_its_status_and_output(hulld, status):
     name = f"exit{status}"
-    machine = start(hulld, name, ["/bin/sh", "-c", f"echo from $WHO; exit {status}"], "stopped", env={"WHO": "inside"})
+    assert hulld.request("PUT", "/v1/secrets/WHO", {"value": "inside"}).status in (200, 201)
+    machine = start(hulld, name, ["/bin/sh", "-c", f"echo $HOW $WHO; exit {status}"], "stopped", env={"HOW": "from"}, secrets=["WHO"])
     assert machine["exit_status"] == status and machine["cause"]["code"] == "poweroff"
     assert machine["pid"] is None
     assert "from inside\n" in logs(hulld, name)

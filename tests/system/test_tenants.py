@@ -1,12 +1,16 @@
 """Projects: what one has is not there for another, and none has more of the host than its quotas say."""
 import hashlib
 import http.client
+import json
 import os
+import re
 import sqlite3
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from hulld_fixtures import Connection, Hulld, make_erofs
+from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
 from test_hulld import free_port, refused
 
 
@@ -19,7 +23,7 @@ def erofs(tmp_path_factory):
 def daemon(tmp_path_factory):
     daemon = Hulld(tmp_path_factory.mktemp("hulld"))
     monitor = daemon.folder / "vmm"
-    monitor.write_text("#!/bin/sh\nexec sleep 1000\n")
+    monitor.write_text('#!/bin/sh\n[ ! -e /dev/fd/6 ] || cat /dev/fd/6 > "${0%/*}/archive"\nexec sleep 1000\n')
     monitor.chmod(0o755)
     daemon.options["--vmm"] = monitor
     daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
@@ -309,3 +313,113 @@ def test_what_is_under_way_ends_with_its_token(hulld, erofs, end):
     unauthorized(client.get("/v1/images"), "invalid_token")
     assert a.post("/v1/machines/one/kill").status == 200
     assert pending[2].getresponse().status == 200, "another's goes on"
+
+
+# Secrets.
+
+VALUE = "s3cr3t-of-the-\u00fcnit-test"
+
+
+def holders(folder, text):
+    """The files below `folder` that have `text` in them."""
+    return [path for path in Path(folder).rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+def test_a_secret_is_shown_by_name_only_and_sealed(hulld):
+    a, b = project(hulld, "a"), project(hulld, "b")
+    made = a.request("PUT", "/v1/secrets/DB_URL", {"value": VALUE})
+    assert made.status == 201 and set(made.json) == {"name", "created_at", "updated_at"}
+    again = a.request("PUT", "/v1/secrets/DB_URL", {"value": VALUE + "2"})
+    assert again.status == 200 and again.json["created_at"] == made.json["created_at"]
+    assert a.request("PUT", "/v1/secrets/ANOTHER", {"value": ""}).status == 201
+    assert [one["name"] for one in a.get("/v1/secrets").json["items"]] == ["ANOTHER", "DB_URL"]
+    assert a.get("/v1/secrets/DB_URL").json == again.json and b.get("/v1/secrets").json["items"] == []
+    for answer in (b.get("/v1/secrets/DB_URL"), b.delete("/v1/secrets/DB_URL"), a.get("/v1/secrets/NONE")):
+        refused(answer, 404, "not_found")
+    for name, body, field in (("1A", {"value": "x"}, "secret"), ("A-B", {"value": "x"}, "secret"), ("A" * 64, {"value": "x"}, "secret"),
+                              ("A", {"value": "x" * 65537}, "value"), ("A", {"value": 1}, "value")):
+        refused(a.request("PUT", f"/v1/secrets/{name}", body), 400, "invalid_field", field)
+    assert oct((hulld.state / "secrets.key").stat().st_mode)[-3:] == "600"
+    assert not holders(hulld.state, VALUE.encode()) and not holders(hulld.folder, VALUE.encode())
+    with sqlite3.connect(hulld.state / "hull.db") as rows:
+        sealed = {name: value for name, value in rows.execute("SELECT name, sealed FROM secrets")}
+    assert len(sealed["ANOTHER"]) == 24 + 16 and len(sealed["DB_URL"]) == 24 + len(VALUE.encode()) + 1 + 16
+    assert a.delete("/v1/secrets/ANOTHER").status == 204 and a.get("/v1/secrets/ANOTHER").status == 404
+
+
+def test_a_machine_has_its_secrets_in_memory_only(hulld, erofs):
+    a = project(hulld, "a", erofs)
+    assert a.request("PUT", "/v1/secrets/DB_URL", {"value": VALUE}).status == 201
+    spec = {"name": "one", "image": "hello", "network": "none", "disk_mib": 16, "secrets": ["DB_URL"], "env": {"A": "b"}}
+    machine = a.post("/v1/machines", spec)
+    assert machine.status == 201 and machine.json["secrets"] == ["DB_URL"]
+    assert a.post("/v1/machines/one/start").status == 200
+    archive = hulld.folder / "archive"
+    wait_until(lambda: archive.exists() and b"TRAILER!!!" in archive.read_bytes(), "the monitor has its guest's archive")
+    config = archive.read_bytes()
+    config = json.loads(config[config.index(b"{"):config.index(b"\0", config.index(b"{"))])
+    archive.unlink()
+    assert config["env"]["DB_URL"] == VALUE and config["env"]["A"] == "b"
+    pid = a.get("/v1/machines/one").json["pid"]
+    for text in (VALUE.encode(), json.dumps(VALUE)[1:-1].encode()):
+        assert not holders(hulld.folder, text) and text not in a.get("/v1/machines/one").body
+        for process in (pid, hulld.process.pid):
+            assert all(text not in Path(f"/proc/{process}/{name}").read_bytes() for name in ("cmdline", "environ"))
+    core = Path(f"/proc/{hulld.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 ", core) and re.search(r"Max core file size +0 ", Path(f"/proc/{pid}/limits").read_text())
+    assert a.post("/v1/machines/one/kill").status == 200
+    assert a.delete("/v1/secrets/DB_URL").status == 204, "anything can be deleted"
+    problem = refused(a.post("/v1/machines/one/start"), 404, "not_found", "secrets[0]")
+    assert problem["hint"] == "set it with PUT /v1/secrets/DB_URL"
+    with sqlite3.connect(hulld.state / "hull.db") as rows:
+        assert VALUE not in str(rows.execute("SELECT * FROM machines").fetchall())
+
+
+def test_secrets_of_a_machine_are_the_projects_and_no_variables_too(hulld, erofs):
+    a, b = project(hulld, "a", erofs), project(hulld, "b")
+    assert b.request("PUT", "/v1/secrets/ITS", {"value": "x"}).status == 201
+    assert a.request("PUT", "/v1/secrets/MINE", {"value": "x"}).status == 201
+    theirs = refused(a.post("/v1/machines", {"image": "hello", "secrets": ["MINE", "ITS"]}), 404, "not_found", "secrets[1]")
+    none = refused(a.post("/v1/machines", {"image": "hello", "secrets": ["MINE", "NONE"]}), 404, "not_found", "secrets[1]")
+    assert json.dumps(theirs).replace("ITS", "NONE") == json.dumps(none)
+    refused(a.post("/v1/machines", {"image": "hello", "secrets": ["MINE", "MINE"]}), 400, "invalid_field", "secrets[1]")
+    refused(a.post("/v1/machines", {"image": "hello", "secrets": ["MINE"], "env": {"MINE": ""}}), 400, "invalid_field", "secrets[0]")
+    refused(a.post("/v1/machines", {"image": "hello", "secrets": ["a b"]}), 400, "invalid_field", "secrets[0]")
+    assert a.get("/v1/machines").json["items"] == []
+
+
+@pytest.mark.parametrize("moved", ["key", "name"])
+def test_what_was_sealed_opens_with_its_key_and_name_only(tmp_path, erofs, moved):
+    """And the key may be systemd's."""
+    (tmp_path / "hull-secrets-key").write_bytes(b"k" * 32)
+    daemon = Hulld(tmp_path, env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    daemon.options["--vmm"] = "/bin/false"
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.start()
+    try:
+        assert not (daemon.state / "secrets.key").exists()
+        assert daemon.request("PUT", "/v1/secrets/A", {"value": VALUE}).status == 201
+        daemon.image("hello", erofs, command=["/bin/true"])
+        spec = {"name": "one", "image": "hello", "network": "none", "disk_mib": 16, "secrets": ["A"]}
+        assert daemon.post("/v1/machines", spec).status == 201 and daemon.post("/v1/machines/one/start").status == 200
+        assert daemon.wait("one", "failed")["cause"]["code"] == "monitor_died"
+        daemon.kill()
+        if moved == "key":
+            (tmp_path / "hull-secrets-key").write_bytes(b"K" * 32)
+        else:
+            with sqlite3.connect(daemon.state / "hull.db") as rows:
+                rows.execute("UPDATE secrets SET project = 'default', name = 'B'")
+                rows.execute("UPDATE machines SET spec = replace(spec, '\"A\"', '\"B\"')")
+        daemon.start()
+        assert daemon.post("/v1/machines/one/start").status == 200
+        cause = daemon.wait("one", "failed")["cause"]
+        assert cause["code"] == "start_failed" and "does not open with this host's key" in cause["message"], cause
+        daemon.kill()
+        (tmp_path / "hull-secrets-key").write_bytes(b"short")
+        refusal = subprocess.run(daemon.command(), env=daemon.env, capture_output=True, text=True, timeout=60)
+        assert refusal.returncode == 1 and "must hold a key of 32 bytes" in refusal.stderr
+        (tmp_path / "hull-secrets-key").unlink()
+        daemon.start()
+        assert (daemon.state / "secrets.key").stat().st_size == 32
+    finally:
+        daemon.stop()
