@@ -403,17 +403,25 @@ int64_t request_content_length(const struct request *req)
 	return text ? strtoll(text, NULL, 10) : -1; /* libmicrohttpd has refused what is no number */
 }
 
-int request_read(struct request *req, const struct json_table *table, void *ret)
+json_t *request_read_json(struct request *req)
 {
 	bool absent = req->body.len == 0 && req->route->body == HTTP_BODY_JSON_OPTIONAL;
 	struct error err;
 	json_t *value = absent ? json_object() : json_parse(req->body.data ? req->body.data : "", req->body.len, &err);
+
+	if (!value)
+		request_refuse_with(req, PROBLEM_INVALID_JSON, NULL, "%s", err.message);
+	return value;
+}
+
+int request_read(struct request *req, const struct json_table *table, void *ret)
+{
+	json_t *value = request_read_json(req);
+	struct error err;
 	int r;
 
-	if (!value) {
-		request_refuse_with(req, PROBLEM_INVALID_JSON, NULL, "%s", err.message);
+	if (!value)
 		return -ECANCELED;
-	}
 	r = json_read(table, value, ret, &err);
 	json_decref(value);
 	if (r < 0) {

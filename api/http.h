@@ -20,12 +20,15 @@ struct client;
 struct http;
 struct request;
 
+#define HTTP_JSON	 "application/json"
+#define HTTP_MERGE_PATCH "application/merge-patch+json"
 #define HTTP_JSON_MAX ((1u << 20) - 1) /* bytes of a JSON body */
 
 enum http_body {
 	HTTP_BODY_NONE,
 	HTTP_BODY_JSON,
 	HTTP_BODY_JSON_OPTIONAL,
+	HTTP_BODY_MERGE_PATCH, /* JSON, too: of some of the fields that `takes` has (RFC 7396) */
 	HTTP_BODY_UPLOAD, /* bytes, to the route's upload functions as they come */
 };
 
@@ -117,6 +120,8 @@ int request_query_int(struct request *req, const char *name, int64_t min, int64_
 int64_t request_content_length(const struct request *req); /* -1: unknown */
 /* Reads the JSON body (or {} for an absent optional one) by table. 0, or -ECANCELED having refused. */
 int request_read(struct request *req, const struct json_table *table, void *ret);
+/* The JSON body as it is, a new reference; NULL having refused. */
+json_t *request_read_json(struct request *req);
 
 /* For the keeper, and who has to know what a request that was cut short has left. */
 
@@ -134,7 +139,8 @@ void request_set_repeats(struct request *req, int64_t begun_at);
 /* Ends the request with an answer that was kept. */
 void request_replay(struct request *req, int status, const char *type, const char *text);
 
-/* Does the request's If-Match (RFC 9110, section 13.1.1) allow what it asks for, the resource being seen as `representation` (taken)?
+/* Does the request's If-Match (RFC 9110, section 13.1.1) allow what it asks for, the resource being seen as `representation` (taken; NULL: there is
+ * none)?
  * 0, or -ECANCELED having refused. Asked before anything is changed. */
 int request_check_match(struct request *req, json_t *representation);
 
@@ -188,5 +194,7 @@ bool http_route_has_preconditions(const struct http_route *route);
 
 /* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. */
 json_t *openapi_document(const struct http_route *routes);
+/* What HTTP_BODY_MERGE_PATCH takes, as JSON Schema (openapi_patch.c): any of the table's fields, or null. */
+json_t *openapi_patch_schema(const struct json_table *table);
 
 #endif

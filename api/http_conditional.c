@@ -19,7 +19,6 @@ bool http_route_has_preconditions(const struct http_route *route)
 struct condition {
 	const char *field, *etag;
 	bool weak;
-	int n_fields;
 	int r; /* 1: a list has it; 0: none has; -EINVAL: one is none */
 };
 
@@ -32,7 +31,6 @@ static enum MHD_Result look_at_field(void *ctx, enum MHD_ValueKind kind, const c
 	if (strcasecmp(name, condition->field) != 0)
 		return MHD_YES;
 	r = etag_list_has(value ? value : "", condition->etag, condition->weak);
-	condition->n_fields++;
 	if (condition->r >= 0 && r != 0)
 		condition->r = r;
 	return MHD_YES;
@@ -60,12 +58,18 @@ int request_check_match(struct request *req, json_t *representation)
 	struct condition condition = {.field = MHD_HTTP_HEADER_IF_MATCH, .etag = etag};
 	struct problem problem;
 
-	if (request_header(req, MHD_HTTP_HEADER_IF_MATCH)) {
-		etag_of(representation, etag);
-		look_at_fields(req, &condition);
+	if (!request_header(req, MHD_HTTP_HEADER_IF_MATCH)) {
+		json_decref(representation);
+		return 0;
 	}
+	if (!representation) {
+		request_refuse_with(req, PROBLEM_PRECONDITION_FAILED, MHD_HTTP_HEADER_IF_MATCH, "there is none");
+		return -ECANCELED;
+	}
+	etag_of(representation, etag);
 	json_decref(representation);
-	if (!condition.n_fields || condition.r > 0)
+	look_at_fields(req, &condition);
+	if (condition.r > 0)
 		return 0;
 	if (condition.r < 0) {
 		request_refuse_with(req, PROBLEM_INVALID_FIELD, MHD_HTTP_HEADER_IF_MATCH, "must be * or entity tags in quotes, with commas between");

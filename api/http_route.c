@@ -81,20 +81,31 @@ static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const cha
 	return MHD_NO;
 }
 
+/* With parameters, as a charset, or without. */
+static bool is_type(const char *type, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	return strncasecmp(type, wanted, len) == 0 && (!type[len] || strchr(" \t;", type[len]));
+}
+
 static void check_body(struct request *req)
 {
 	const char *type = request_header(req, MHD_HTTP_HEADER_CONTENT_TYPE);
+	bool patch = req->route->body == HTTP_BODY_MERGE_PATCH;
 	struct problem problem;
 
-	if (req->route->body != HTTP_BODY_JSON && req->route->body != HTTP_BODY_JSON_OPTIONAL)
+	if (req->route->body != HTTP_BODY_JSON && req->route->body != HTTP_BODY_JSON_OPTIONAL && !patch)
 		return;
 	if (request_content_length(req) > (int64_t)HTTP_JSON_MAX) {
 		request_refuse_with(
 			req, PROBLEM_PAYLOAD_TOO_LARGE, NULL, "a JSON body may have at most %u bytes", HTTP_JSON_MAX);
-	} else if (type && strncasecmp(type, "application/json", strlen("application/json")) != 0) {
-		problem_set(&problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, NULL, "the body is %.80s", type);
-		problem_set_hint(&problem, "send Content-Type: application/json");
+	} else if (type ? !is_type(type, patch ? HTTP_MERGE_PATCH : HTTP_JSON) : patch) {
+		problem_set(&problem, PROBLEM_UNSUPPORTED_MEDIA_TYPE, NULL, "the body is %.80s", type ? type : "of no type");
+		problem_set_hint(&problem, "send Content-Type: %s", patch ? HTTP_MERGE_PATCH : HTTP_JSON);
 		request_refuse(req, &problem);
+		if (patch) /* RFC 5789, section 2.2 */
+			MHD_add_response_header(req->response, "Accept-Patch", HTTP_MERGE_PATCH);
 	}
 }
 

@@ -223,6 +223,28 @@ static void log_refusal(void *ctx, const json_t *reply, const struct error *err)
 		log_warn("hull-ingress: %s", message ? message : "refused without a reason");
 }
 
+static void unpublish_port(struct ingress_client *client, const char *machine_id, const char *address, int64_t host);
+
+/* Gives up a port of the list that is no machine's, or not any more. */
+static void look_at_port(struct ingress_client *client, const json_t *port)
+{
+	const char *id = json_string_value(json_object_get(port, "machine"));
+	const char *address = json_string_value(json_object_get(port, "address"));
+	int64_t host = json_integer_value(json_object_get(port, "host"));
+	const struct machine *m = id ? machine_by_id(client->hulld, id) : NULL;
+	const struct port_spec *ports = m ? m->spec.ports.items : NULL;
+
+	if (id && !m)
+		ingress_unpublish(client, id, log_refusal, NULL);
+	/* One that is being changed settles its ports itself. */
+	if (!m || !address || m->patching)
+		return;
+	for (size_t i = 0; i < m->spec.ports.len; i++)
+		if (ports[i].host == host && strcmp(ports[i].address, address) == 0)
+			return;
+	unpublish_port(client, id, address, host);
+}
+
 /* Gives up what belongs to no machine, publishes what belongs to one. */
 static void on_list(void *ctx, const json_t *reply, const struct error *err)
 {
@@ -235,18 +257,14 @@ static void on_list(void *ctx, const json_t *reply, const struct error *err)
 		return;
 	}
 	client->reconciled = true;
-	json_array_foreach(json_object_get(reply, "ports"), i, port) {
-		const char *id = json_string_value(json_object_get(port, "machine"));
-
-		if (id && !machine_by_id(client->hulld, id))
-			ingress_unpublish(client, id, log_refusal, NULL);
-	}
+	json_array_foreach(json_object_get(reply, "ports"), i, port)
+		look_at_port(client, port);
 	for (const struct machine *m = client->hulld->machines; m; m = m->next) {
 		/* Those are published by their creation, and given up by their removal: behind that it would stay. */
 		if (m->record.state == MACHINE_CREATING || m->removing)
 			continue;
 		for (i = 0; i < m->spec.ports.len; i++)
-			ingress_publish(client, m, i, log_refusal, NULL);
+			ingress_publish(client, m, &((const struct port_spec *)m->spec.ports.items)[i], NULL, NULL);
 	}
 }
 
@@ -365,17 +383,29 @@ void ingress_reconcile(struct ingress_client *client)
 		loop_timer_arm(client->reconcile, 0);
 }
 
-void ingress_publish(
-	struct ingress_client *client, const struct machine *machine, size_t index, ingress_fn fn, void *ctx)
+void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,
+	void *ctx)
 {
-	const struct port_spec *port = &((const struct port_spec *)machine->spec.ports.items)[index];
 	char vsock[160];
 
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
 	enqueue(client,
 		json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address",
 			port->address, "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock),
-		fn, ctx);
+		fn ? fn : log_refusal, ctx);
+}
+
+static void unpublish_port(struct ingress_client *client, const char *machine_id, const char *address, int64_t host)
+{
+	enqueue(client,
+		json_pack("{s:s, s:s, s:s, s:I}", "op", "unpublish", "machine", machine_id, "address", address, "host",
+			(json_int_t)host),
+		log_refusal, NULL);
+}
+
+void ingress_unpublish_port(struct ingress_client *client, const struct machine *machine, const struct port_spec *port)
+{
+	unpublish_port(client, machine->record.id, port->address, port->host);
 }
 
 void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx)

@@ -15,6 +15,7 @@
 struct hulld;
 struct ingress_client;
 struct machine;
+struct port_spec;
 
 /* `answer` is borrowed: {"ok": …}; NULL when there was none, with `err` set. */
 typedef void (*ingress_fn)(void *ctx, const json_t *answer, const struct error *err);
@@ -25,9 +26,11 @@ void ingress_client_free(struct ingress_client *client); /* calls no more functi
 /* Brings what hull-ingress holds in line with the machines. Later, by itself. */
 void ingress_reconcile(struct ingress_client *client);
 
-/* Publishes port `index` of the machine; unpublishes all of its ports. `fn` is always called later; NULL: nobody asks. */
-void ingress_publish(
-	struct ingress_client *client, const struct machine *machine, size_t index, ingress_fn fn, void *ctx);
+/* Publishes a port of the machine, or turns one that is published to another port in it; unpublishes one, or all of its ports. `fn` is
+ * always called later; NULL: a failure is logged. */
+void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,
+	void *ctx);
+void ingress_unpublish_port(struct ingress_client *client, const struct machine *machine, const struct port_spec *port);
 void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx);
 
 /* Ends hull-ingress and with it all ports, until somebody asks for one. False: there is none, and `fn` is not called. */

@@ -50,11 +50,12 @@ static json_t *drive(const char *id, const char *path, bool read_only)
 static json_t *monitor_config(const struct machine *m)
 {
 	const struct options *options = &m->hulld->options;
+	const struct machine_spec *spec = machine_running_spec(m);
 	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], passt[32], mac[18];
-	bool in_memory = m->spec.secrets.len > 0;
+	bool in_memory = spec->secrets.len > 0;
 	json_t *config;
 
-	blob_path(m->hulld->blobs, m->record.rootfs, blob);
+	blob_path(m->hulld->blobs, m->record.run_rootfs[0] ? m->record.run_rootfs : m->record.rootfs, blob);
 	machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch));
 	if (in_memory)
 		snprintf(archive, sizeof(archive), "/dev/fd/%d", MONITOR_ARCHIVE_FD);
@@ -65,10 +66,10 @@ static json_t *monitor_config(const struct machine *m)
 	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
 		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
 		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k pci=off i8042.nokbd 8250.nr_uarts=1 rcupdate.rcu_expedited=1", "machine-config",
-		"vcpu_count", (json_int_t)m->spec.cpus, "mem_size_mib", (json_int_t)m->spec.memory_mib, "drives",
+		"vcpu_count", (json_int_t)spec->cpus, "mem_size_mib", (json_int_t)spec->memory_mib, "drives",
 		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
 		"entropy");
-	if (config && m->spec.network == NETWORK_DEFAULT) {
+	if (config && spec->network == NETWORK_DEFAULT) {
 		make_mac(m, mac);
 		json_object_set_new(config, "network-interfaces",
 			json_pack("[{s:s, s:s, s:s}]", "iface_id", "eth0", "stream_socket_path", passt, "guest_mac", mac));
@@ -80,7 +81,7 @@ static json_t *monitor_config(const struct machine *m)
 
 static json_t *guest_config(const struct machine *m, const struct image_config *image)
 {
-	const struct machine_spec *spec = &m->spec;
+	const struct machine_spec *spec = machine_running_spec(m);
 	const struct json_strings *command = spec->command.len ? &spec->command : &image->command;
 	const char *user = spec->user ? spec->user : image->user;
 	const char *workdir = spec->workdir ? spec->workdir : image->workdir;
@@ -145,7 +146,8 @@ static int make_archive(struct buf *archive, const char *config, struct error *e
 /* With what the machine's secrets are. `archive`: initialised. */
 static int guest_archive(const struct machine *m, struct buf *archive, struct error *err)
 {
-	json_t *parsed = json_parse(m->record.image_config, strlen(m->record.image_config), err), *config;
+	const char *image_config = m->record.run_image_config ? m->record.run_image_config : m->record.image_config;
+	json_t *parsed = json_parse(image_config, strlen(image_config), err), *config;
 	struct image_config image;
 	char *text;
 	int r;
@@ -158,7 +160,7 @@ static int guest_archive(const struct machine *m, struct buf *archive, struct er
 		return r;
 	config = guest_config(m, &image);
 	json_done(&image_config_table, &image);
-	r = config ? secrets_add(m->hulld, m->record.project, &m->spec.secrets, json_object_get(config, "env"), err) : 0;
+	r = config ? secrets_add(m->hulld, m->record.project, &machine_running_spec(m)->secrets, json_object_get(config, "env"), err) : 0;
 	text = config && r == 0 ? json_dumps(config, JSON_COMPACT) : NULL;
 	json_decref(config);
 	if (r < 0)
@@ -214,7 +216,7 @@ int launch_prepare(struct machine *m, struct error *err)
 	char path[512];
 	int r = launch_make_folders(m, err);
 
-	if (r == 0 && !m->spec.secrets.len)
+	if (r == 0 && !machine_running_spec(m)->secrets.len)
 		r = write_guest(m, err);
 	if (r < 0)
 		return r;

@@ -8,7 +8,6 @@
 #include "api/logs.h"
 #include "api/project.h"
 #include "api/random.h"
-#include "api/secrets.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -91,7 +90,8 @@ struct machine *machine_by_id(struct hulld *hulld, const char *id)
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
 {
 	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (strcmp(m->record.project, project) == 0 && strcmp(m->spec.image, image) == 0)
+		if (strcmp(m->record.project, project) == 0 &&
+			(strcmp(m->spec.image, image) == 0 || strcmp(machine_running_spec(m)->image, image) == 0))
 			return m;
 	return NULL;
 }
@@ -102,6 +102,11 @@ bool machines_publish_ports(const struct hulld *hulld)
 		if (m->spec.ports.len)
 			return true;
 	return false;
+}
+
+const struct machine_spec *machine_running_spec(const struct machine *m)
+{
+	return m->run_spec ? m->run_spec : &m->spec;
 }
 
 bool machine_is_active(const struct machine *m)
@@ -123,6 +128,7 @@ json_t *machine_dump(const struct machine *m)
 	cleanup_free char *started = format_time(record->started_at);
 	cleanup_free char *stopped = format_time(record->stopped_at);
 	cleanup_free char *healthy_since = NULL;
+	char *pending[MACHINE_PENDING_MAX];
 	struct health_view health;
 	struct machine_view view = {
 		.spec = m->spec,
@@ -133,6 +139,7 @@ json_t *machine_dump(const struct machine *m)
 		.cause = record->cause_code[0] ? &cause : NULL,
 		.exit_status = record->exit_status >= 0 ? json_integer(record->exit_status) : NULL,
 		.pid = record->monitor.pid > 0 ? json_integer(record->monitor.pid) : NULL,
+		.pending = {pending, machine_pending(m, (const char **)pending)},
 		.restarts = record->restarts,
 		.created_at = created,
 		.started_at = started,
@@ -160,7 +167,7 @@ static int commit(struct machine *m, const struct machine_record *before, struct
 	struct error err;
 
 	if (store_machine_update(m->hulld->store, &m->record, &err) < 0) {
-		m->record = *before; /* the owned strings never change */
+		m->record = *before; /* the owned strings are the same */
 		return problem_from_error(problem, &err);
 	}
 	machine_tell_waiters(m);
@@ -176,6 +183,23 @@ void machine_commit(struct machine *m)
 		log_error_object(&err, m->record.name);
 	machine_tell_waiters(m);
 	logs_wake(m->hulld->logs, m->record.id);
+}
+
+static void forget_run_spec(struct machine *m)
+{
+	if (m->run_spec)
+		json_done(&machine_spec_table, m->run_spec);
+	free(m->run_spec);
+	m->run_spec = NULL;
+}
+
+/* From now on it is what it is to be. */
+static void end_run(struct machine_record *record)
+{
+	free(record->run_spec);
+	free(record->run_image_config);
+	record->run_spec = record->run_image_config = NULL;
+	record->run_rootfs[0] = '\0';
 }
 
 /* Nothing is asked of it any more. */
@@ -356,8 +380,12 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
 	bool asked = record->state == MACHINE_STOPPING, again = asked && record->restart_wanted && !m->deleting;
+	char rootfs[sizeof(record->run_rootfs)];
 
+	snprintf(rootfs, sizeof(rootfs), "%s", record->run_rootfs);
 	leave_alone(m);
+	forget_run_spec(m);
+	end_run(record);
 	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
 	snprintf(record->cause_code, sizeof(record->cause_code), "%s", end->code);
 	snprintf(record->cause_message, sizeof(record->cause_message), "%s", end->message);
@@ -377,11 +405,13 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 		schedule_restart(m, end);
 	if (record->restart_at && record->restart_at <= now_ms() && !m->hulld->going_down) {
 		start_again(m); /* nobody sees it stopped in between */
-		return;
+	} else {
+		arm_restart(m);
+		machine_commit(m);
+		going_down_look(m->hulld);
 	}
-	arm_restart(m);
-	machine_commit(m);
-	going_down_look(m->hulld);
+	if (rootfs[0])
+		image_release_blob(m->hulld, record->project, rootfs);
 }
 
 /* Coming and going. */
@@ -392,6 +422,7 @@ static void machine_free(struct machine *m)
 	leave_alone(m);
 	loop_remove(m->restart);
 	json_done(&machine_spec_table, &m->spec);
+	forget_run_spec(m);
 	machine_record_done(&m->record);
 	free(m);
 }
@@ -487,65 +518,16 @@ static int fill_record(struct hulld *hulld, const char *project, struct machine_
 	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-/* A port that another machine publishes, or is about to. Another project's is not told from one that the host uses itself. */
-static int check_ports(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem)
-{
-	const struct port_spec *ports = spec->ports.items;
-	char field[40];
-
-	for (const struct machine *m = hulld->machines; m; m = m->next) {
-		const struct port_spec *others = m->spec.ports.items;
-
-		for (size_t i = 0; i < spec->ports.len; i++)
-			for (size_t j = 0; j < m->spec.ports.len; j++) {
-				if (!ports_collide(&ports[i], &others[j]))
-					continue;
-				snprintf(field, sizeof(field), "ports[%zu].host", i);
-				if (strcmp(m->record.project, project) == 0)
-					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
-						ports[i].address, (long long)ports[i].host, m->record.name);
-				else
-					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is already in use",
-						ports[i].address, (long long)ports[i].host);
-				return problem_set_hint(problem, "choose another host port");
-			}
-	}
-	return 0;
-}
-
-static int check_spec(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct image_view *ret_image,
-	struct problem *problem)
-{
-	struct error err;
-	int r;
-
-	if (machine_spec_check(spec, hulld->host_memory_mib, &err) < 0)
-		return problem_from_error(problem, &err);
-	if (image_load(hulld, project, spec->image, ret_image, &err) < 0) {
-		if (err.errnum != ENOENT)
-			return problem_from_error(problem, &err);
-		problem_set(problem, PROBLEM_NOT_FOUND, "image", "%s", err.message);
-		return problem_set_hint(problem, "create it with POST /v1/images");
-	}
-	if (!spec->command.len && !ret_image->spec.config.command.len)
-		return problem_set(
-			problem, PROBLEM_MISSING_FIELD, "command", "is required: image \"%s\" has none", spec->image);
-	if (spec->name && machine_find(hulld, project, spec->name))
-		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
-	r = secrets_check(hulld, project, spec, problem);
-	if (r == 0)
-		r = check_ports(hulld, project, spec, problem);
-	return r < 0 ? r : quota_check_machine(hulld, project, spec, problem);
-}
-
 int machine_insert(struct hulld *hulld, const char *project, struct machine_spec *spec, const char *request_key,
 	struct machine **ret, struct problem *problem)
 {
 	struct image_view image = {0};
 	struct machine_record record = {0};
 	struct error err;
-	int r = check_spec(hulld, project, spec, &image, problem);
+	int r = machine_check_image(hulld, project, spec->image, &image, problem);
 
+	if (r == 0)
+		r = machine_check_spec(hulld, project, NULL, spec, &image.spec.config, problem);
 	if (r == 0 && (fill_record(hulld, project, spec, &image, request_key, &record, &err) < 0 ||
 			      store_machine_insert(hulld->store, &record, &err) < 0))
 		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
@@ -592,22 +574,37 @@ int machine_remove(struct machine *m, struct problem *problem)
 
 /* After a restart of hulld. */
 
+static int read_spec(const char *text, struct machine_spec *ret, struct error *err)
+{
+	json_t *parsed = json_parse(text, strlen(text), err);
+	int r = parsed ? json_read(&machine_spec_table, parsed, ret, err) : -EINVAL;
+
+	json_decref(parsed);
+	return r;
+}
+
 static int load_one(void *ctx, struct machine_record *record)
 {
 	struct hulld *hulld = ctx;
-	struct machine_spec spec;
+	struct machine_spec spec = {0}, *run_spec = NULL;
 	struct error err;
-	json_t *parsed = json_parse(record->spec, strlen(record->spec), &err);
+	int r = read_spec(record->spec, &spec, &err);
 
-	if (!parsed || json_read(&machine_spec_table, parsed, &spec, &err) < 0) {
-		json_decref(parsed);
+	if (r == 0 && record->run_spec) {
+		run_spec = calloc(1, sizeof(*run_spec));
+		if (!run_spec)
+			abort();
+		r = read_spec(record->run_spec, run_spec, &err);
+	}
+	if (r < 0) {
+		json_done(&machine_spec_table, &spec);
+		free(run_spec);
 		error_prefix(&err, "machine %s is damaged in the database: ", record->id);
 		log_error_object(&err, "cannot load");
 		machine_record_done(record);
 		return -EINVAL;
 	}
-	json_decref(parsed);
-	machine_new(hulld, record, &spec);
+	machine_new(hulld, record, &spec)->run_spec = run_spec;
 	return 0;
 }
 

@@ -37,7 +37,9 @@ struct waiter;
 struct machine {
 	struct hulld *hulld;
 	struct machine_record record;
-	struct machine_spec spec;
+	struct machine_spec spec;      /* what it is to be, as its client says */
+	struct machine_spec *run_spec; /* what the present run was begun with, where it is not that; NULL: it is */
+	bool patching;		       /* machine_patch.c: hull-ingress is asked for ports that are to be its */
 	bool deleting; /* ends in its removal, */
 	bool removing; /* which has begun: hull-ingress has been asked to give up its ports */
 
@@ -81,8 +83,20 @@ bool machines_publish_ports(const struct hulld *hulld);
 
 /* In `starting`, `running` or `stopping`. */
 bool machine_is_active(const struct machine *m);
+/* What it runs with, while it is active; else what it will be started with. */
+const struct machine_spec *machine_running_spec(const struct machine *m);
 /* Is a restart due by policy, with nobody asking? */
 bool machine_restarts(const struct machine *m);
+
+/* machine_check.c. Each 0, or -ECANCELED with `problem` set. */
+int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem);
+/* May there be a machine like this, over an image with `config`? `changed`: the one that is to become it; NULL: a new one. */
+int machine_check_spec(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+	const struct image_config *config, struct problem *problem);
+
+/* machine_patch.c: which fields of the spec its run does not have yet. Their number; their names. */
+#define MACHINE_PENDING_MAX 16
+size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
 int machine_insert(struct hulld *hulld, const char *project, struct machine_spec *spec, const char *request_key,

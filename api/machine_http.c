@@ -216,36 +216,41 @@ static void roll_back(struct creation *creation)
 	ingress_unpublish(creation->machine->hulld->ingress, creation->machine->record.id, on_rolled_back, creation);
 }
 
-static void on_published(void *ctx, const json_t *answer, const struct error *err)
+int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,
+	struct problem *problem)
 {
-	struct creation *creation = ctx;
-	struct machine *m = creation->machine;
-	const struct port_spec *port = &((const struct port_spec *)m->spec.ports.items)[creation->port];
 	const char *message = json_string_value(json_object_get(answer, "message"));
 	const char *code = json_string_value(json_object_get(answer, "code"));
 	char field[40];
 
-	if (answer && json_is_true(json_object_get(answer, "ok"))) {
-		if (++creation->port < m->spec.ports.len)
-			ingress_publish(m->hulld->ingress, m, creation->port, on_published, creation);
-		else if (machine_created(m, &creation->problem) < 0)
-			roll_back(creation);
-		else
-			creation_end(creation, true);
-		return;
+	if (!answer)
+		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
+	if (json_is_true(json_object_get(answer, "ok")))
+		return 0;
+	if (code && strcmp(code, "address_unavailable") == 0) {
+		snprintf(field, sizeof(field), "ports[%zu].address", index);
+		return problem_set(problem, PROBLEM_INVALID_FIELD, field, "%s is no address of this host", port->address);
 	}
-	if (!answer) {
-		problem_set(&creation->problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
-	} else if (code && strcmp(code, "address_unavailable") == 0) {
-		snprintf(field, sizeof(field), "ports[%zu].address", creation->port);
-		problem_set(&creation->problem, PROBLEM_INVALID_FIELD, field, "%s is no address of this host", port->address);
-	} else {
-		snprintf(field, sizeof(field), "ports[%zu].host", creation->port);
-		problem_set(&creation->problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: %s", port->address,
-			(long long)port->host, message ? message : "it is already in use");
-		problem_set_hint(&creation->problem, "choose another host port");
-	}
-	roll_back(creation);
+	snprintf(field, sizeof(field), "ports[%zu].host", index);
+	problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: %s", port->address,
+		(long long)port->host, message ? message : "it is already in use");
+	return problem_set_hint(problem, "choose another host port");
+}
+
+static void on_published(void *ctx, const json_t *answer, const struct error *err)
+{
+	struct creation *creation = ctx;
+	struct machine *m = creation->machine;
+	const struct port_spec *ports = m->spec.ports.items;
+
+	if (machine_http_check_published(&ports[creation->port], creation->port, answer, err, &creation->problem) < 0)
+		roll_back(creation);
+	else if (++creation->port < m->spec.ports.len)
+		ingress_publish(m->hulld->ingress, m, &ports[creation->port], on_published, creation);
+	else if (machine_created(m, &creation->problem) < 0)
+		roll_back(creation);
+	else
+		creation_end(creation, true);
 }
 
 /* A request that is repeated, and was cut short once the machine was there, is replied to. */
@@ -290,7 +295,7 @@ void machine_http_create(struct request *req, void *ctx)
 	creation->machine = m;
 	creation->req = req;
 	request_on_gone(req, on_creator_gone, creation);
-	ingress_publish(hulld->ingress, m, 0, on_published, creation);
+	ingress_publish(hulld->ingress, m, m->spec.ports.items, on_published, creation);
 }
 
 /* Deleting. */
@@ -321,13 +326,18 @@ static void on_no_ports(void *ctx)
 	on_unpublished(ctx, NULL, NULL);
 }
 
+static bool may_hold_ports(const struct machine *m)
+{
+	return m->spec.ports.len || m->patching;
+}
+
 /* Ends in the machine's removal, but never from within: callers still use it. */
 static void begin_removal(struct machine *m)
 {
 	if (m->removing)
 		return;
 	m->removing = true;
-	if (m->spec.ports.len)
+	if (may_hold_ports(m))
 		ingress_unpublish(m->hulld->ingress, m->record.id, on_unpublished, m);
 	else
 		loop_post(m->hulld->loop, on_no_ports, m);
@@ -361,7 +371,7 @@ void machine_http_delete(struct request *req, void *ctx)
 		request_refuse(req, &problem);
 		return;
 	}
-	if (!machine_is_active(m) && !m->spec.ports.len && !m->deleting) {
+	if (!machine_is_active(m) && !may_hold_ports(m) && !m->deleting) {
 		remove_without_ports(m, req);
 		return;
 	}

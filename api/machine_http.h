@@ -6,6 +6,7 @@
 
 struct hulld;
 struct machine;
+struct port_spec;
 
 /* The machine that the path names; NULL with the request refused. */
 struct machine *machine_http_find(struct hulld *hulld, struct request *req);
@@ -13,9 +14,14 @@ struct machine *machine_http_find(struct hulld *hulld, struct request *req);
 /* 0; -ECANCELED with the request refused. */
 int machine_http_require_running(const struct machine *m, struct request *req);
 
+/* What hull-ingress says to port `index` of a specification. 0: it is published; -ECANCELED with `problem` set. */
+int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,
+	struct problem *problem);
+
 void machine_http_create(struct request *req, void *ctx);
 void machine_http_list(struct request *req, void *ctx);
 void machine_http_get(struct request *req, void *ctx);
+void machine_http_patch(struct request *req, void *ctx); /* machine_patch.c */
 void machine_http_delete(struct request *req, void *ctx);
 void machine_http_start(struct request *req, void *ctx);
 void machine_http_stop(struct request *req, void *ctx);

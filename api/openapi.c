@@ -57,6 +57,8 @@ static json_t *request_body(const struct http_route *route, json_t *schemas)
 {
 	bool upload = route->body == HTTP_BODY_UPLOAD;
 
+	if (route->body == HTTP_BODY_MERGE_PATCH)
+		return json_pack("{s:b, s:o}", "required", 1, "content", content(HTTP_MERGE_PATCH, openapi_patch_schema(route->takes)));
 	return json_pack("{s:b, s:o}", "required", route->body != HTTP_BODY_JSON_OPTIONAL, "content",
 		content(upload ? "application/octet-stream" : "application/json",
 			upload ? json_object() : schema_of(route->takes, false, schemas)));

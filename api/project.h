@@ -34,7 +34,8 @@ int project_usage(struct hulld *hulld, const char *project, struct usage *ret, s
 int quotas_parse(const char *text, struct quotas *ret, struct error *err);
 
 /* May the project have a machine with that spec, too? 0, or -ECANCELED with `problem` set, as of the next two. */
-int quota_check_machine(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem);
+int quota_check_machine(struct hulld *hulld, const char *project, const struct machine *changed,
+	const struct machine_spec *spec, struct problem *problem);
 /* Does it keep to its quotas as it is? */
 int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem);
 /* May it have a blob of so many bytes, too? */

@@ -32,13 +32,24 @@ static const struct json_field quotas_fields[] = {
 };
 const struct json_table quotas_table = JSON_TABLE("Quotas", struct quotas, quotas_fields);
 
-static void add_machine(struct usage *usage, const struct machine_spec *spec)
+static void add_spec(struct usage *usage, const struct machine_spec *spec)
 {
 	usage->used[QUOTA_MACHINES]++;
 	usage->used[QUOTA_VCPUS] += spec->cpus;
 	usage->used[QUOTA_MEMORY_MIB] += spec->memory_mib;
 	usage->used[QUOTA_DISK_MIB] += spec->disk_mib;
 	usage->used[QUOTA_PORTS] += (int64_t)spec->ports.len;
+}
+
+/* One that is to become smaller is as large as it was until it has stopped. */
+static void add_machine(struct usage *usage, const struct machine *m)
+{
+	struct usage wanted = {0}, running = {0};
+
+	add_spec(&wanted, &m->spec);
+	add_spec(&running, machine_running_spec(m));
+	for (size_t i = 0; i < N_QUOTAS; i++)
+		usage->used[i] += wanted.used[i] > running.used[i] || i == QUOTA_PORTS ? wanted.used[i] : running.used[i];
 }
 
 static int64_t to_mib(int64_t bytes)
@@ -55,7 +66,7 @@ int project_usage(struct hulld *hulld, const char *project, struct usage *ret, s
 	*ret = (struct usage){.used[QUOTA_DISK_MIB] = to_mib(blobs)};
 	for (const struct machine *m = hulld->machines; m; m = m->next)
 		if (strcmp(m->record.project, project) == 0)
-			add_machine(ret, &m->spec);
+			add_machine(ret, m);
 	return 0;
 }
 
@@ -102,13 +113,18 @@ static int read_project(struct hulld *hulld, const char *project, struct quotas 
 	return r < 0 ? problem_from_error(problem, &err) : 0;
 }
 
-int quota_check_machine(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem)
+int quota_check_machine(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+	struct problem *problem)
 {
-	struct usage usage, more = {0};
+	struct usage usage, more = {0}, less = {0};
 	struct quotas limits;
 	int r = read_project(hulld, project, &limits, &usage, problem);
 
-	add_machine(&more, spec);
+	add_spec(&more, spec);
+	if (changed)
+		add_machine(&less, changed);
+	for (size_t i = 0; i < N_QUOTAS; i++)
+		more.used[i] = more.used[i] > less.used[i] ? more.used[i] - less.used[i] : 0;
 	return r < 0 ? r : check(&limits, &usage, &more, project, problem);
 }
 

@@ -258,7 +258,7 @@ void secret_http_put(struct request *req, void *ctx)
 	is_new = !record.sealed;
 	free(record.sealed);
 	record.sealed = NULL;
-	if (request_read(req, &secret_spec_table, &spec) < 0)
+	if (request_check_match(req, is_new ? NULL : dump(&record)) < 0 || request_read(req, &secret_spec_table, &spec) < 0)
 		return;
 	snprintf(record.project, sizeof(record.project), "%s", request_project(req));
 	snprintf(record.name, sizeof(record.name), "%s", request_param(req));
@@ -313,9 +313,11 @@ void secret_http_delete(struct request *req, void *ctx)
 
 	if (find(req, hulld, false, &record) < 0)
 		return;
-	if (store_secret_delete(hulld->store, record.project, record.name, &err) < 0)
-		request_refuse_error(req, &err);
-	else
-		request_reply(req, 204, NULL);
+	if (request_check_match(req, dump(&record)) == 0) {
+		if (store_secret_delete(hulld->store, record.project, record.name, &err) < 0)
+			request_refuse_error(req, &err);
+		else
+			request_reply(req, 204, NULL);
+	}
 	secret_record_done(&record);
 }

@@ -183,6 +183,8 @@ static const struct json_field machine_fields[] = {
 	{VIEW("exit_status", JSON_FIELD_ANY, exit_status), .read_only = true, .nullable = true,
 		.help = "Exit status of the workload in its last run; 128 + N when signal N ended it."},
 	{VIEW("pid", JSON_FIELD_ANY, pid), .read_only = true, .nullable = true, .help = "Process id of the monitor."},
+	{VIEW("pending", JSON_FIELD_STRINGS, pending), .read_only = true,
+		.help = "Fields that were changed while it ran, and take effect when it is started again."},
 	{VIEW("restarts", JSON_FIELD_INT, restarts), .read_only = true, .max = INT64_MAX,
 		.help = "How often it was started again without being asked."},
 	{VIEW("created_at", JSON_FIELD_STRING, created_at), .read_only = true},

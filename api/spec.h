@@ -85,6 +85,7 @@ struct machine_view {
 	int state;
 	bool frozen;
 	struct machine_cause *cause;
+	struct json_strings pending;
 	json_t *exit_status, *pid; /* integers, or NULL */
 	int64_t restarts;
 	char *created_at, *started_at, *stopped_at;

@@ -85,8 +85,8 @@ static void reply(struct request *req, const struct machine *m, struct guest_sta
 		.name = (char *)m->record.name,
 		.state = m->record.state,
 		.at_unix_ms = now_ms(),
-		.cpus = m->spec.cpus,
-		.memory_limit_bytes = m->spec.memory_mib << 20,
+		.cpus = machine_running_spec(m)->cpus,
+		.memory_limit_bytes = machine_running_spec(m)->memory_mib << 20,
 		.guest = guest,
 		.guest_reason = guest ? NULL : (char *)reason,
 	};

@@ -73,23 +73,32 @@ static const char *const migrations[] = {
 
 	"CREATE TABLE secrets (project TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, created_at INTEGER NOT NULL,"
 	" updated_at INTEGER NOT NULL, PRIMARY KEY (project, name)) STRICT, WITHOUT ROWID;",
+
+	/* What a machine runs with, where it is not what it is to have from its next start on. */
+	"ALTER TABLE machines ADD COLUMN run_rootfs TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE machines ADD COLUMN run_spec TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE machines ADD COLUMN run_image_config TEXT NOT NULL DEFAULT '';",
 };
 
 static const char *const statements[N_STATEMENTS] = {
 	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
 	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
-			   " stop_timeout_s, restart_wanted, started_at, stopped_at, name, rootfs, spec, image_config,"
-			   " created_at, request_key, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
-			   " ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+			   " stop_timeout_s, restart_wanted, started_at, stopped_at, run_rootfs, run_spec, run_image_config, name,"
+			   " rootfs, spec, image_config, created_at, request_key, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
 	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
 			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
-			   " restart_wanted = ?15, started_at = ?16, stopped_at = ?17 WHERE id = ?1",
+			   " restart_wanted = ?15, started_at = ?16, stopped_at = ?17, run_rootfs = ?18, run_spec = ?19,"
+			   " run_image_config = ?20 WHERE id = ?1",
+	[MACHINE_RESPECIFY] = "UPDATE machines SET name = ?2, rootfs = ?3, spec = ?4, image_config = ?5, run_rootfs = ?6,"
+			      " run_spec = ?7, run_image_config = ?8, restart_at = ?9 WHERE id = ?1",
 	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
 		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
-		     " stopped_at, name, rootfs, spec, image_config, created_at, request_key, project FROM machines ORDER BY created_at, id",
+		     " stopped_at, run_rootfs, run_spec, run_image_config, name, rootfs, spec, image_config, created_at,"
+		     " request_key, project FROM machines ORDER BY created_at, id",
 	[IMAGE_PUT] = "INSERT INTO images (project, name, rootfs, document) VALUES (?1, ?2, ?3, ?4)"
 		      " ON CONFLICT (project, name) DO UPDATE SET rootfs = ?3, document = ?4",
 	[IMAGE_DELETE] = "DELETE FROM images WHERE project = ?1 AND name = ?2",
@@ -99,7 +108,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[BLOB_IS_OWNED] = "SELECT count(*) FROM blob_owners WHERE digest = ?1 AND project = ?2",
 	[BLOB_DISOWN] = "DELETE FROM blob_owners AS o WHERE digest = ?1 AND (?2 IS NULL OR project = ?2) AND owned_at < ?3"
 			" AND NOT EXISTS (SELECT 1 FROM images i WHERE i.rootfs = o.digest AND i.project = o.project)"
-			" AND NOT EXISTS (SELECT 1 FROM machines m WHERE m.rootfs = o.digest AND m.project = o.project)",
+			" AND NOT EXISTS (SELECT 1 FROM machines m WHERE o.digest IN (m.rootfs, m.run_rootfs)"
+			" AND m.project = o.project)",
 	[BLOB_OWNERS] = "SELECT count(*) FROM blob_owners WHERE digest = ?1",
 	[BLOB_BYTES] = "SELECT coalesce(sum(size_bytes), 0) FROM blob_owners WHERE project = ?1",
 	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE project = ?1 AND key = ?2",
@@ -130,6 +140,8 @@ void machine_record_done(struct machine_record *record)
 {
 	free(record->spec);
 	free(record->image_config);
+	free(record->run_spec);
+	free(record->run_image_config);
 	memset(record, 0, sizeof(*record));
 }
 
@@ -299,6 +311,9 @@ static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record
 	sqlite3_bind_int(stmt, 15, record->restart_wanted);
 	sqlite3_bind_int64(stmt, 16, record->started_at);
 	sqlite3_bind_int64(stmt, 17, record->stopped_at);
+	store_bind_text(stmt, 18, record->run_rootfs);
+	store_bind_text(stmt, 19, record->run_spec ? record->run_spec : "");
+	store_bind_text(stmt, 20, record->run_image_config ? record->run_image_config : "");
 }
 
 int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err)
@@ -306,14 +321,30 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	sqlite3_stmt *stmt = store_begin(store, MACHINE_INSERT);
 
 	bind_machine(stmt, record);
-	store_bind_text(stmt, 18, record->name);
-	store_bind_text(stmt, 19, record->rootfs);
-	store_bind_text(stmt, 20, record->spec);
-	store_bind_text(stmt, 21, record->image_config);
-	sqlite3_bind_int64(stmt, 22, record->created_at);
-	store_bind_text(stmt, 23, record->request_key);
-	store_bind_text(stmt, 24, record->project);
+	store_bind_text(stmt, 21, record->name);
+	store_bind_text(stmt, 22, record->rootfs);
+	store_bind_text(stmt, 23, record->spec);
+	store_bind_text(stmt, 24, record->image_config);
+	sqlite3_bind_int64(stmt, 25, record->created_at);
+	store_bind_text(stmt, 26, record->request_key);
+	store_bind_text(stmt, 27, record->project);
 	return store_commit(store, stmt, err);
+}
+
+int store_machine_respecify(struct store *store, const struct machine_record *record, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, MACHINE_RESPECIFY);
+
+	store_bind_text(stmt, 1, record->id);
+	store_bind_text(stmt, 2, record->name);
+	store_bind_text(stmt, 3, record->rootfs);
+	store_bind_text(stmt, 4, record->spec);
+	store_bind_text(stmt, 5, record->image_config);
+	store_bind_text(stmt, 6, record->run_rootfs);
+	store_bind_text(stmt, 7, record->run_spec ? record->run_spec : "");
+	store_bind_text(stmt, 8, record->run_image_config ? record->run_image_config : "");
+	sqlite3_bind_int64(stmt, 9, record->restart_at);
+	return store_commit_one(store, stmt, "machine", err);
 }
 
 int store_machine_update(struct store *store, const struct machine_record *record, struct error *err)
@@ -347,6 +378,15 @@ static int state_by_name(const char *name)
 	return -1;
 }
 
+static char *text_or_null(const char *text)
+{
+	char *copy = text[0] ? strdup(text) : NULL;
+
+	if (text[0] && !copy)
+		abort();
+	return copy;
+}
+
 static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct error *err)
 {
 	snprintf(ret->id, sizeof(ret->id), "%s", store_column(stmt, 0));
@@ -368,13 +408,16 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->restart_wanted = sqlite3_column_int(stmt, 14) != 0;
 	ret->started_at = sqlite3_column_int64(stmt, 15);
 	ret->stopped_at = sqlite3_column_int64(stmt, 16);
-	snprintf(ret->name, sizeof(ret->name), "%s", store_column(stmt, 17));
-	snprintf(ret->rootfs, sizeof(ret->rootfs), "%s", store_column(stmt, 18));
-	ret->spec = strdup(store_column(stmt, 19));
-	ret->image_config = strdup(store_column(stmt, 20));
-	ret->created_at = sqlite3_column_int64(stmt, 21);
-	snprintf(ret->request_key, sizeof(ret->request_key), "%s", store_column(stmt, 22));
-	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 23));
+	snprintf(ret->run_rootfs, sizeof(ret->run_rootfs), "%s", store_column(stmt, 17));
+	ret->run_spec = text_or_null(store_column(stmt, 18));
+	ret->run_image_config = text_or_null(store_column(stmt, 19));
+	snprintf(ret->name, sizeof(ret->name), "%s", store_column(stmt, 20));
+	snprintf(ret->rootfs, sizeof(ret->rootfs), "%s", store_column(stmt, 21));
+	ret->spec = strdup(store_column(stmt, 22));
+	ret->image_config = strdup(store_column(stmt, 23));
+	ret->created_at = sqlite3_column_int64(stmt, 24);
+	snprintf(ret->request_key, sizeof(ret->request_key), "%s", store_column(stmt, 25));
+	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 26));
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 

@@ -22,14 +22,14 @@ struct process_id {
 	uint64_t start_time; /* field 22 of /proc/PID/stat */
 };
 
-/* A row of `machines`. The first part never changes after insertion. */
+/* A row of `machines`: what it is to be, which changes only as its client says, and what has become of it. */
 struct machine_record {
 	char id[MACHINE_ID_BYTES + 1];
 	char project[NAME_MAX_BYTES + 1];
 	char name[NAME_MAX_BYTES + 1]; /* unique in the project */
-	char rootfs[80];    /* digest of the image when the machine was created */
+	char rootfs[80];    /* digest of the image when the client named it */
 	char *spec;	    /* MachineSpec as JSON; owned */
-	char *image_config; /* ImageConfig as JSON, of the image when the machine was created; owned */
+	char *image_config; /* ImageConfig as JSON, of the image when the client named it; owned */
 	int64_t created_at; /* ms since 1970, as all times here; 0: never */
 	char request_key[REQUEST_KEY_MAX + 1]; /* of the POST that created it; "": it had none */
 
@@ -45,6 +45,9 @@ struct machine_record {
 	int64_t stop_timeout_s;
 	bool restart_wanted; /* starts again as soon as it has stopped */
 	int64_t started_at, stopped_at;
+	/* What the present run was begun with, where that has been changed since; "" and NULL otherwise. Owned. */
+	char run_rootfs[80];
+	char *run_spec, *run_image_config;
 };
 
 void machine_record_done(struct machine_record *record);
@@ -55,8 +58,10 @@ void store_close(struct store *store); /* NULL is fine */
 
 /* Each 0 or -errno with `err` set. -EEXIST: the name is taken. -ENOENT: no such row. */
 int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err);
-/* Everything of the second part. */
+/* Everything of what has become of it. */
 int store_machine_update(struct store *store, const struct machine_record *record, struct error *err);
+/* What a client specifies: name, rootfs, spec, image_config; the three run_* and restart_at. -EEXIST: the name is taken. */
+int store_machine_respecify(struct store *store, const struct machine_record *record, struct error *err);
 int store_machine_delete(struct store *store, const char *id, struct error *err);
 /* Every row; `fn` owns the record's memory. Stops at the first non-zero return and returns that. */
 int store_machines_each(struct store *store, int (*fn)(void *ctx, struct machine_record *record), void *ctx,

@@ -354,7 +354,7 @@ static void start_monitor(struct machine *m, int net_fd)
 		fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
 		return;
 	}
-	if (m->spec.secrets.len && (archive = launch_archive_fd(m, &err)) < 0) {
+	if (machine_running_spec(m)->secrets.len && (archive = launch_archive_fd(m, &err)) < 0) {
 		fail_start(m, "%s", err.message);
 		return;
 	}
@@ -412,7 +412,7 @@ static void start_processes(struct machine *m)
 	cleanup_close int passt_fd = -1, monitor_fd = -1;
 	int ends[2];
 
-	if (m->spec.network == NETWORK_DEFAULT) {
+	if (machine_running_spec(m)->network == NETWORK_DEFAULT) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 			fail_start(m, "cannot make the network's connection: %s", strerror(errno));
 			return;
@@ -465,7 +465,7 @@ static int make_sparse(const struct machine *m, const char *path)
 	/* Another mkfs.ext4, of a hulld that was killed, may still write to a file of that name. */
 	unlink(path);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 || ftruncate(fd, (off_t)m->spec.disk_mib << 20) < 0 ? -errno : 0;
+	return fd < 0 || ftruncate(fd, (off_t)machine_running_spec(m)->disk_mib << 20) < 0 ? -errno : 0;
 }
 
 static void make_scratch(struct machine *m)
@@ -515,7 +515,7 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 			needed[i].path, strerror(errno));
 		return problem_set_hint(problem, "%s", needed[i].hint);
 	}
-	if (m->spec.network == NETWORK_DEFAULT && find_program("passt", program, sizeof(program)) < 0) {
+	if (machine_running_spec(m)->network == NETWORK_DEFAULT && find_program("passt", program, sizeof(program)) < 0) {
 		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
 		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
 	}

@@ -31,7 +31,8 @@ struct publish_request {
 };
 
 struct machine_request {
-	char *op, *machine;
+	char *op, *machine, *address; /* NULL: all of its ports */
+	int64_t host;
 };
 
 struct plain_request {
@@ -62,6 +63,9 @@ static const struct json_field machine_fields[] = {
 	{"op", JSON_FIELD_STRING, offsetof(struct machine_request, op), .required = true},
 	{"machine", JSON_FIELD_STRING, offsetof(struct machine_request, machine), .required = true, .min = 1,
 		.max = 128, .help = "id of the machine"},
+	{"address", JSON_FIELD_STRING, offsetof(struct machine_request, address), .max = 45,
+		.help = "address on the host, with `host`: only that port"},
+	{"host", JSON_FIELD_INT, offsetof(struct machine_request, host), .max = 65535},
 };
 static const struct json_table machine_table = JSON_TABLE("Unpublish", struct machine_request, machine_fields);
 
@@ -172,7 +176,7 @@ static void do_unpublish(struct client *client, const json_t *object)
 		answer_error(client, &err);
 		return;
 	}
-	port_unpublish(client->ingress, request.machine);
+	port_unpublish(client->ingress, request.machine, request.address, request.host);
 	json_done(&machine_table, &request);
 	answer_ok(client);
 }

@@ -123,10 +123,11 @@ static int listen_tcp(const char *text, uint16_t number, struct error *err)
 	return steal_fd(&fd);
 }
 
-static bool spec_equal(const struct port_spec *a, const struct port_spec *b)
+/* The same, but for where in the machine it leads. */
+static bool is_same_port(const struct port_spec *a, const struct port_spec *b)
 {
 	return strcmp(a->machine, b->machine) == 0 && strcmp(a->address, b->address) == 0 &&
-	       strcmp(a->vsock, b->vsock) == 0 && a->host == b->host && a->guest == b->guest;
+	       strcmp(a->vsock, b->vsock) == 0 && a->host == b->host;
 }
 
 static struct port *find(const struct ingress *ingress, const struct port_spec *spec)
@@ -223,7 +224,8 @@ struct port_request *port_publish(
 	struct port *port = find(ingress, spec);
 	struct error err = {0};
 
-	if (port && !port->request && spec_equal(&port->spec, spec)) {
+	if (port && !port->request && is_same_port(&port->spec, spec)) {
+		port->spec.guest = spec->guest;
 		done(ctx, NULL);
 		return NULL;
 	}
@@ -275,12 +277,13 @@ static void take_away(struct port *port)
 	complete(port, &err);
 }
 
-void port_unpublish(struct ingress *ingress, const char *machine)
+void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host)
 {
 	struct port *port = ingress->ports;
 
 	while (port) {
-		if (strcmp(port->spec.machine, machine) != 0) {
+		if (strcmp(port->spec.machine, machine) != 0 ||
+			(address && (port->spec.host != host || strcmp(port->spec.address, address) != 0))) {
 			port = port->next;
 			continue;
 		}

@@ -29,15 +29,16 @@ struct port {
 typedef void (*port_done_fn)(void *ctx, const struct error *err);
 
 /* Binds and, on an emulated host, asks the forwarder; `done` is called once, at once or later, unless the returned
- * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds. */
+ * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds, and
+ * one to another port in the same machine is turned there: connections of before stay where they are. */
 struct port_request *port_publish(
 	struct ingress *ingress, const struct port_spec *spec, port_done_fn done, void *ctx);
 
 /* Nobody wants to hear the answer any more; the publication itself goes on. */
 void port_request_cancel(struct port_request *request);
 
-/* Closes the machine's listeners and connections. */
-void port_unpublish(struct ingress *ingress, const char *machine);
+/* Closes the machine's listeners and connections: those of one port (`address` and `host`), or of all (NULL). */
+void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host);
 void port_unpublish_all(struct ingress *ingress);
 
 /* What is published, as the answer to "list" has it: a new JSON array. */

@@ -93,14 +93,16 @@ def test_a_field_in_several_lines_is_one_list(hulld, machine):
         connection.close()
 
 
-def test_images_projects_and_tokens_have_tags_too(hulld):
+def test_images_projects_secrets_and_tokens_have_tags_too(hulld):
     digest = hulld.image("other", make_erofs(hulld.folder))
     first = tag(hulld.get("/v1/images/other"))
     moved = hulld.post("/v1/images", {"name": "other", "rootfs": digest, "labels": {"a": "b"}})
     assert tag(moved) == tag(hulld.get("/v1/images/other")) != first
     token = f"/v1/tokens/{hulld.post('/v1/tokens', {'scopes': ['read']}).json['id']}"
     assert hulld.post("/v1/projects", {"name": "p"}).status == 201
-    for path in ("/v1/images/other", token, "/v1/projects/p"):
+    refused(hulld.request("PUT", "/v1/secrets/S", {"value": "1"}, headers={"If-Match": "*"}), 412, "precondition_failed", "If-Match")
+    assert hulld.request("PUT", "/v1/secrets/S", {"value": "1"}).status == 201
+    for path in ("/v1/images/other", token, "/v1/projects/p", "/v1/secrets/S"):
         refused(hulld.request("DELETE", path, headers={"If-Match": first}), 412, "precondition_failed", "If-Match")
         assert hulld.request("DELETE", path, headers={"If-Match": tag(hulld.get(path))}).status == 204
 

@@ -7,6 +7,7 @@ if there was one, and has led once to what it leads to."""
 import contextlib
 import http.client
 import itertools
+import json
 import os
 import re
 import signal
@@ -53,6 +54,8 @@ keys = itertools.count()
 def ask(hulld, method, path, body=None, key=None):
     """The answer; None: hulld died first."""
     try:
+        if method == "PATCH":
+            return hulld.request(method, path, json.dumps(body), headers={"Content-Type": "application/merge-patch+json"})
         return hulld.request(method, path, body, headers={"Idempotency-Key": key} if key else {})
     except (OSError, http.client.HTTPException):
         return None
@@ -175,6 +178,26 @@ def test_a_create_with_a_port(hulld, crash):
         return found == {"a": "created"} or (found == {} and status is None)
 
     crash(lambda: None, ("POST", "/v1/machines", spec), lambda: listens(crash.port), allowed)
+
+
+def test_a_patch_with_ports(hulld, crash):
+    """Of a machine that runs: it is wholly what it was, or wholly what it is to be."""
+    other = free_port()
+    changes = {"env": {"A": "new"}, "ports": [{"host": crash.port, "guest": 80}]}
+
+    def prepare():
+        start(hulld, ports=[{"host": other, "guest": 80}], env={"A": "old"})
+
+    def allowed(status, found):
+        machine = hulld.machine("a")
+        changed = machine["env"] == {"A": "new"}
+        wait_until(lambda: (listens(crash.port), listens(other)) == (changed, not changed), "it holds its port, and that alone")
+        assert machine["pending"] == (["env"] if changed else [])
+        assert [port["host"] for port in machine["ports"]] == [crash.port if changed else other]
+        return found == {"a": "starting"} and (changed or status is None)
+
+    crash(prepare, ("PATCH", "/v1/machines/a", changes), lambda: listens(crash.port) and not listens(other), allowed)
+    assert not listens(other)
 
 
 def test_a_delete_with_a_port(hulld, crash):

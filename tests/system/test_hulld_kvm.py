@@ -90,11 +90,15 @@ def test_a_workload_ends_with_its_status_and_output(hulld, status):
     hulld.delete(f"/v1/machines/{name}")
 
 
-def test_what_a_machine_writes_is_there_when_it_starts_again(hulld):
+def test_what_a_machine_writes_is_there_when_it_starts_again_with_another_image_and_environment(hulld, tmp_path):
     start(hulld, "mark", ["/srv/mark"], "stopped")
+    hulld.image("newer", make_erofs(tmp_path, {"srv/mark": MARK + "echo $WHO\n"}))
+    changed = hulld.request("PATCH", "/v1/machines/mark", '{"image": "newer", "env": {"WHO": "changed"}}',
+                            headers={"Content-Type": "application/merge-patch+json"})
+    assert changed.status == 200 and changed.json["pending"] == [], changed
     hulld.post("/v1/machines/mark/start")
     hulld.wait("mark", "stopped,failed", BOOT)
-    assert re.findall(r"^\d+$", logs(hulld, "mark"), re.M) == ["1", "2"]
+    assert re.findall(r"^\d+$|^changed$", logs(hulld, "mark"), re.M) == ["1", "2", "changed"]
     hulld.delete("/v1/machines/mark")
 
 

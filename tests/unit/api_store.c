@@ -80,8 +80,24 @@ static void a_machine_comes_back_as_it_was_updated(void **state)
 	assert_int_equal(back.restart_at, 77);
 	assert_int_equal(back.exit_status, -1);
 	machine_record_done(&back);
+	assert_null(back.run_spec);
+	machine_record_done(&back);
+	snprintf(record.name, sizeof(record.name), "other");
+	snprintf(record.run_rootfs, sizeof(record.run_rootfs), "sha256:bb");
+	record.spec = (char *)"{\"cpus\":2}";
+	record.run_spec = record.run_image_config = (char *)"{}";
+	assert_int_equal(store_machine_respecify(store, &record, &err), 0);
+	assert_int_equal(store_machines_each(store, count_and_keep, &back, &err), 0);
+	assert_string_equal(back.name, "other");
+	assert_string_equal(back.spec, "{\"cpus\":2}");
+	assert_string_equal(back.run_spec, "{}");
+	assert_string_equal(back.run_image_config, "{}");
+	assert_string_equal(back.run_rootfs, "sha256:bb");
+	assert_int_equal(back.monitor.pid, 123);
+	machine_record_done(&back);
 	assert_int_equal(store_machine_delete(store, "m1", &err), 0);
 	assert_int_equal(store_machine_delete(store, "m1", &err), -ENOENT);
+	assert_int_equal(store_machine_respecify(store, &record, &err), -ENOENT);
 	assert_int_equal(store_machine_update(store, &record, &err), -ENOENT);
 	store_close(store);
 }
@@ -223,6 +239,8 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	assert_int_equal(back.restart_at, 10);
 	assert_true(back.restart_wanted);
 	assert_int_equal(back.stopped_at, 14);
+	assert_null(back.run_spec);
+	assert_string_equal(back.run_rootfs, "");
 	assert_string_equal(back.request_key, "key");
 	machine_record_done(&back);
 	json_decref(store_image_get(store, "default", "j", &err));

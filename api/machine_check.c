@@ -1,0 +1,66 @@
+/* What a machine is to be, looked at beside all others before it is made or changed. */
+#include "api/image.h"
+#include "api/machine.h"
+#include "api/project.h"
+#include "api/secrets.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A port that another machine publishes, or is about to. Another project's is not told from one that the host uses itself. */
+static int check_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+	struct problem *problem)
+{
+	const struct port_spec *ports = spec->ports.items;
+	char field[40];
+
+	for (const struct machine *m = hulld->machines; m; m = m->next) {
+		const struct port_spec *others = m->spec.ports.items;
+
+		for (size_t i = 0; m != changed && i < spec->ports.len; i++)
+			for (size_t j = 0; j < m->spec.ports.len; j++) {
+				if (!ports_collide(&ports[i], &others[j]))
+					continue;
+				snprintf(field, sizeof(field), "ports[%zu].host", i);
+				if (strcmp(m->record.project, project) == 0)
+					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
+						ports[i].address, (long long)ports[i].host, m->record.name);
+				else
+					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is already in use",
+						ports[i].address, (long long)ports[i].host);
+				return problem_set_hint(problem, "choose another host port");
+			}
+	}
+	return 0;
+}
+
+int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem)
+{
+	struct error err;
+
+	if (image_load(hulld, project, name, ret, &err) == 0)
+		return 0;
+	if (err.errnum != ENOENT)
+		return problem_from_error(problem, &err);
+	problem_set(problem, PROBLEM_NOT_FOUND, "image", "%s", err.message);
+	return problem_set_hint(problem, "create it with POST /v1/images");
+}
+
+int machine_check_spec(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+	const struct image_config *config, struct problem *problem)
+{
+	const struct machine *named = spec->name ? machine_find(hulld, project, spec->name) : NULL;
+	struct error err;
+	int r;
+
+	if (machine_spec_check(spec, hulld->host_memory_mib, &err) < 0)
+		return problem_from_error(problem, &err);
+	if (!spec->command.len && !config->command.len)
+		return problem_set(problem, PROBLEM_MISSING_FIELD, "command", "is required: image \"%s\" has none", spec->image);
+	if (named && named != changed)
+		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
+	r = secrets_check(hulld, project, spec, problem);
+	if (r == 0)
+		r = check_ports(hulld, project, changed, spec, problem);
+	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);
+}
