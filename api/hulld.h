@@ -28,6 +28,7 @@ struct hulld {
 	struct secrets *secrets;
 	struct http *http;
 	struct ingress_client *ingress;
+	struct host_reader *host_reader;
 	struct logs *logs;
 	struct clock_watch *clock;
 	struct exec_call *execs; /* a list (exec.h) */

@@ -16,6 +16,7 @@ libhull_api_a_SOURCES = \
 	api/going_down.c \
 	api/freeze.c api/freeze.h \
 	api/health.c api/health.h \
+	api/host_reader.c api/host_reader.h \
 	api/host_stats.c api/host_stats.h \
 	api/http.c api/http.h \
 	api/http_conditional.c \

@@ -2,6 +2,7 @@
 #include "api/access.h"
 #include "api/clock.h"
 #include "api/exec.h"
+#include "api/host_reader.h"
 #include "api/hulld.h"
 #include "api/idempotency.h"
 
@@ -280,6 +281,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!loop_add_signal(hulld->loop, SIGINT, on_signal, hulld->loop) ||
 		!loop_add_signal(hulld->loop, SIGPWR, on_power_failure, hulld))
 		return error_set_errno(err, errno, "cannot make an event loop");
+	hulld->host_reader = host_reader_new(hulld->loop);
 	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
@@ -295,6 +297,7 @@ static void tear_down(struct hulld *hulld)
 {
 	execs_end(hulld);
 	http_free(hulld->http);
+	host_reader_free(hulld->host_reader);
 	blobs_free(hulld->blobs);
 	machines_free(hulld);
 	logs_free(hulld->logs);

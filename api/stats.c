@@ -1,19 +1,18 @@
 /* What a machine uses, seen from the host (Linux, Documentation/filesystems/proc.rst) and from inside (the order `stats`).
  *
- * The host's numbers are read when the machine has answered, or has not: both are of one moment. */
+ * The host's numbers are read when the machine has answered, or has not: both are of one moment. What the client waits for
+ * is, in this order, `call` and `reading`. */
 #include "api/stats.h"
 
-#include "api/host_stats.h"
+#include "api/host_reader.h"
 #include "api/hulld.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
 #include "api/order_call.h"
-#include "common/buf.h"
 
 #include <stdlib.h>
 
 #define TIMEOUT_MS 2000 /* of an agent that listens; one that does not is left as order_call() says */
-#define TEXT_MAX   16384
 
 #define NUMBER(name_, help_) \
 	{#name_, JSON_FIELD_INT, offsetof(struct host_stats, name_), .sparse = true, .def = -1, .max = INT64_MAX, .help = (help_)}
@@ -44,30 +43,6 @@ static const struct json_field fields[] = {
 };
 const struct json_table machine_stats_table = JSON_TABLE("MachineStats", struct machine_stats, fields);
 
-/* ---- the host's part ---- */
-
-static void read_host(const struct machine *m, struct host_stats *ret)
-{
-	static const struct {
-		const char *file;
-		void (*parse)(const char *text, struct host_stats *ret);
-	} files[] = {{"stat", host_stats_parse_stat}, {"smaps_rollup", host_stats_parse_rollup}, {"io", host_stats_parse_io}};
-
-	*ret = (struct host_stats){-1, -1, -1, -1, -1, -1};
-	if (!m->monitor) /* and its pid may be another's */
-		return;
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		struct buf text;
-		char path[64];
-
-		snprintf(path, sizeof(path), "/proc/%d/%s", (int)m->record.monitor.pid, files[i].file);
-		buf_init(&text, TEXT_MAX);
-		if (buf_read_file(&text, path) == 0 && buf_append(&text, "", 1) == 0)
-			files[i].parse(text.data, ret);
-		buf_done(&text);
-	}
-}
-
 /* ---- a request ---- */
 
 /* The machine may be gone when the answer comes: it is found again by its id. */
@@ -75,10 +50,33 @@ struct asking {
 	struct hulld *hulld;
 	struct request *req;
 	struct order_call *call;
+	json_t *body; /* once the machine has answered: all but `host` */
+	struct host_reading *reading;
 	char id[MACHINE_ID_BYTES + 1];
 };
 
-static void reply(struct request *req, const struct machine *m, struct guest_stats *guest, const char *reason)
+static void on_gone(void *ctx)
+{
+	struct asking *asking = ctx;
+
+	order_cancel(asking->call);
+	host_reading_cancel(asking->reading);
+	json_decref(asking->body);
+	free(asking);
+}
+
+static void on_host(void *ctx, const struct host_stats *stats)
+{
+	struct asking *asking = ctx;
+
+	if (stats)
+		json_object_set_new(asking->body, "host", json_dump(&host_table, stats));
+	request_reply(asking->req, 200, asking->body);
+	free(asking);
+}
+
+/* All is of one moment, but for the time that the host's numbers take. */
+static void ask_host(struct asking *asking, const struct machine *m, struct guest_stats *guest, const char *reason)
 {
 	struct machine_stats stats = {
 		.id = (char *)m->record.id,
@@ -87,20 +85,16 @@ static void reply(struct request *req, const struct machine *m, struct guest_sta
 		.at_unix_ms = now_ms(),
 		.cpus = machine_running_spec(m)->cpus,
 		.memory_limit_bytes = machine_running_spec(m)->memory_mib << 20,
+		.host = {-1, -1, -1, -1, -1, -1},
 		.guest = guest,
 		.guest_reason = guest ? NULL : (char *)reason,
 	};
 
-	read_host(m, &stats.host);
-	request_reply(req, 200, json_dump(&machine_stats_table, &stats));
-}
-
-static void on_gone(void *ctx)
-{
-	struct asking *asking = ctx;
-
-	order_cancel(asking->call);
-	free(asking);
+	asking->body = json_dump(&machine_stats_table, &stats);
+	if (m->monitor)
+		asking->reading = host_reader_read(asking->hulld->host_reader, m->record.monitor.pid, on_host, asking);
+	else /* and its pid may be another's */
+		on_host(asking, NULL);
 }
 
 static void on_answer(void *ctx, const struct order_answer *answer, const struct error *err)
@@ -108,10 +102,12 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 	struct asking *asking = ctx;
 	struct machine *m = machine_by_id(asking->hulld, asking->id);
 
-	if (!m)
-		request_refuse_with(asking->req, PROBLEM_NOT_FOUND, NULL, "machine %s has been deleted", asking->id);
-	else
-		reply(asking->req, m, answer ? answer->stats : NULL, err ? err->message : "its agent makes no sense");
+	asking->call = NULL;
+	if (m) {
+		ask_host(asking, m, answer ? answer->stats : NULL, err ? err->message : "its agent makes no sense");
+		return;
+	}
+	request_refuse_with(asking->req, PROBLEM_NOT_FOUND, NULL, "machine %s has been deleted", asking->id);
 	free(asking);
 }
 
@@ -125,11 +121,8 @@ void stats_http_get(struct request *req, void *ctx)
 
 	if (!m)
 		return;
-	if (!m->up || !machine_is_active(m)) {
-		if (machine_is_active(m))
-			reply(req, m, NULL, "its agent is not up yet");
-		else
-			machine_http_require_running(m, req);
+	if (!machine_is_active(m)) {
+		machine_http_require_running(m, req);
 		return;
 	}
 	asking = calloc(1, sizeof(*asking));
@@ -138,6 +131,9 @@ void stats_http_get(struct request *req, void *ctx)
 	*asking = (struct asking){.hulld = hulld, .req = req};
 	snprintf(asking->id, sizeof(asking->id), "%s", m->record.id);
 	request_on_gone(req, on_gone, asking);
-	asking->call = order_call(
-		hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), &order, TIMEOUT_MS, on_answer, asking);
+	if (m->up)
+		asking->call = order_call(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), &order,
+			TIMEOUT_MS, on_answer, asking);
+	else
+		ask_host(asking, m, NULL, "its agent is not up yet");
 }

@@ -108,6 +108,9 @@ tests_unit_orders_SOURCES = tests/unit/orders.c tests/unit/agent_world.h
 tests_unit_orders_LDFLAGS = -Wl,--wrap=order_carry_out
 tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/host_reader
+tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
+
 UNIT_TESTS += tests/unit/stats
 tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS)
 
