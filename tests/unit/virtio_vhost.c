@@ -15,6 +15,11 @@ static uint64_t capacity(struct world *w)
 	return sectors;
 }
 
+static bool was_interrupted(void *ctx)
+{
+	return ((struct driver *)ctx)->interrupts[0] > 0;
+}
+
 static void a_driver_is_served_by_the_backend(void **state)
 {
 	struct world *w = *state;
@@ -42,7 +47,8 @@ static void a_driver_is_served_by_the_backend(void **state)
 	assert_true(driver_wait_used(&w->d, &w->q[0], &head, &len));
 	memset(wanted, 0x50, sizeof(wanted));
 	assert_memory_equal(w->g.ram + REGION + 8192, wanted, sizeof(wanted));
-	assert_true(w->d.interrupts[0] > 0);
+	/* A back-end that is always quicker than we are has had the loop look for none so far. */
+	assert_true(driver_run_until(&w->d, was_interrupted, &w->d));
 	/* A doorbell that the loop hears is one too many. */
 	assert_false(w->deaf[0]);
 	driver_kick(&w->d, 0);
