@@ -1,4 +1,4 @@
-/* Cgroups of executed programs (Linux, Documentation/admin-guide/cgroup-v2.rst: cgroup.procs, cgroup.kill, pids.max). */
+/* Cgroups of executed programs (Linux, Documentation/admin-guide/cgroup-v2.rst: cgroup.procs, cgroup.kill, pids.max, cpu.weight). */
 #include "guest-kernel/cgroup.h"
 
 #include "common/cleanup.h"
@@ -120,6 +120,8 @@ static void prepare_root(const struct cgroups *cgroups)
 {
 	write_in(cgroups->fd, "../cgroup.subtree_control", "+memory");
 	write_in(cgroups->fd, "../cgroup.subtree_control", "+pids");
+	/* However many want a processor, and in whatever sessions: together they weigh as much as one task of hull-init's. */
+	write_in(cgroups->fd, "../cgroup.subtree_control", "+cpu");
 	limit_tasks(cgroups->fd, cgroups->shares.all);
 	if (cgroups->shares.each)
 		write_in(cgroups->fd, "cgroup.subtree_control", "+pids");

@@ -116,6 +116,35 @@ def test_a_workload_that_memory_was_too_little_for_is_said_to_be(hulld):
     hulld.delete("/v1/machines/eater")
 
 
+SUICIDAL = """trap 'echo told; exit 3' TERM
+cat /dev/zero > /fill; echo filled $?; rm /fill
+tail /dev/zero; echo ate $?
+b() { while :; do b & setsid sh -c 'while :; do :; done' & done; }
+b & while :; do wait; done"""
+
+
+def test_the_agent_outlives_what_a_workload_does(hulld):
+    """The machine's own program: it fills the disk, and the memory, then multiplies without end, each in a session of its own."""
+    assert hulld.post("/v1/machines", {"name": "suicidal", "image": "busybox", "command": ["sh", "-c", SUICIDAL],
+                                       "network": "none", "disk_mib": 64}).status == 201
+    hulld.post("/v1/machines/suicidal/start")
+
+    def is_full():
+        workload = hulld.get("/v1/machines/suicidal/stats").json.get("guest", {}).get("workload", {})
+        return workload.get("tasks", 0) >= workload.get("tasks_max", 1 << 30) - 8
+
+    wait_until(is_full, "it multiplies", 2 * BOOT)
+    guest = stats(hulld, "suicidal")
+    assert guest["workload"]["oom_kills"] > 0, guest
+    assert ran(execute(hulld, "suicidal", "echo", "fine", timeout=BOOT))[0] == "fine\n"
+    log = hulld.get("/v1/machines/suicidal/logs").body.decode()
+    assert "filled 1" in log and "ate 137" in log, log
+    hulld.post("/v1/machines/suicidal/stop", {"timeout_s": BOOT})
+    machine = hulld.wait("suicidal", "stopped,failed", BOOT)
+    assert (machine["state"], machine["exit_status"]) == ("stopped", 3), machine
+    hulld.delete("/v1/machines/suicidal")
+
+
 def stats(hulld, name):
     """The machine's own, which must be there."""
     answer = hulld.get(f"/v1/machines/{name}/stats")
