@@ -329,30 +329,80 @@ static int transfer_finish(struct transfer *t, struct failure *fail)
 
 /* ---- requests ---- */
 
-int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
-	struct failure *fail)
+/* A request whose body, if any, is JSON of `type`. */
+struct call {
+	const char *method, *path, *type;
+	const json_t *body;
+	const char *if_match; /* NULL: whatever it is */
+	char **ret_etag;      /* NULL: nobody asks */
+};
+
+static char *read_etag(const struct transfer *t)
 {
-	cleanup_free char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	struct curl_header *header;
+	char *etag = strdup(curl_easy_header(t->easy, "ETag", 0, CURLH_HEADER, -1, &header) == CURLHE_OK ? header->value : "*");
+
+	if (!etag)
+		abort();
+	return etag;
+}
+
+static void add_if_match(struct transfer *t, const char *etag)
+{
+	cleanup_free char *line = NULL;
+
+	if (asprintf(&line, "If-Match: %s", etag) < 0)
+		abort();
+	add_header(t, line);
+}
+
+static int call(struct client *client, const struct call *call, json_t **ret, struct failure *fail)
+{
+	cleanup_free char *text = call->body ? json_dumps(call->body, JSON_COMPACT) : NULL;
 	struct transfer t;
 	int r;
 
-	if (body && !text)
+	if (call->body && !text)
 		return error_set(&fail->error, EINVAL, "the request is not UTF-8");
-	transfer_init(&t, client, method, path);
+	transfer_init(&t, client, call->method, call->path);
 	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
-	if (text || strcmp(method, "POST") == 0) {
-		add_header(&t, text ? "Content-Type: application/json" : "Content-Type:");
+	if (text || strcmp(call->method, "POST") == 0) {
+		add_header(&t, text ? call->type : "Content-Type:");
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
 	}
+	if (call->if_match)
+		add_if_match(&t, call->if_match);
 	r = transfer_finish(&t, fail);
 	if (r == 0 && ret) {
 		*ret = t.answer.len ? json_parse(t.answer.data, t.answer.len, &fail->error) : NULL;
 		if (t.answer.len && !*ret)
-			r = error_prefix(&fail->error, "%s %s: the API's answer is no JSON: ", method, path);
+			r = error_prefix(&fail->error, "%s %s: the API's answer is no JSON: ", call->method, call->path);
 	}
+	if (r == 0 && call->ret_etag)
+		*call->ret_etag = read_etag(&t);
 	transfer_done(&t);
 	return r;
+}
+
+int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
+	struct failure *fail)
+{
+	return call(client, &(struct call){.method = method, .path = path, .type = "Content-Type: application/json", .body = body}, ret,
+		fail);
+}
+
+int client_get_tagged(struct client *client, const char *path, json_t **ret, char **ret_etag, struct failure *fail)
+{
+	return call(client, &(struct call){.method = "GET", .path = path, .ret_etag = ret_etag}, ret, fail);
+}
+
+int client_patch(struct client *client, const char *path, const char *etag, const json_t *patch, json_t **ret, struct failure *fail)
+{
+	return call(client,
+		&(struct call){.method = "PATCH", .path = path, .type = "Content-Type: application/merge-patch+json",
+			.body = patch, .if_match = etag},
+		ret, fail);
 }
 
 int client_stream(struct client *client, const char *path, int out, struct failure *fail)

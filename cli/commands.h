@@ -5,7 +5,7 @@
 #include "cli/args.h"
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], exec_options[], cp_options[], top_options[], images_options[], image_build_options[];
+	run_options[], update_options[], exec_options[], cp_options[], top_options[], images_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -25,6 +25,9 @@ int machine_top_run(const struct args *args, struct failure *fail);
 
 /* run.c */
 int machine_run_run(const struct args *args, struct failure *fail);
+
+/* update.c */
+int machine_update_run(const struct args *args, struct failure *fail);
 
 /* exec.c */
 int machine_exec_run(const struct args *args, struct failure *fail);

@@ -7,6 +7,7 @@ libhull_cli_a_SOURCES = \
 	cli/health.c \
 	cli/help.c \
 	cli/output.c cli/output.h \
+	cli/patch.c \
 	cli/recipe.c cli/recipe.h \
 	cli/spec.c cli/spec.h \
 	cli/subprocess.c cli/subprocess.h \
@@ -28,6 +29,7 @@ hull_SOURCES = \
 	cli/session.c cli/session.h \
 	cli/top.c \
 	cli/transfer.h \
+	cli/update.c \
 	cli/upgrade.c cli/upgrade.h
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS)
 

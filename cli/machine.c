@@ -60,15 +60,11 @@ static int refuse_failed(const json_t *machine, struct failure *fail)
 	return failure_hint(fail, "hull logs --console %s, hull logs --monitor %s", name, name);
 }
 
-int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail)
+static int wait_until_it_runs(struct client *client, const char *machine, json_t **ret, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", machine, "/start");
-	json_t *body = json_pack("{s:b}", "attached", attached), *ready = NULL;
-	int r = client_call(client, "POST", path, body, NULL, fail);
+	json_t *ready = NULL;
+	int r = machine_wait(client, machine, "running,stopped,failed", &ready, fail);
 
-	json_decref(body);
-	if (r == 0)
-		r = machine_wait(client, machine, "running,stopped,failed", &ready, fail);
 	if (r == 0 && strcmp(json_text(ready, "state"), "failed") == 0)
 		r = refuse_failed(ready, fail);
 	if (r == 0 && ret)
@@ -76,6 +72,24 @@ int machine_start(struct client *client, const char *machine, bool attached, jso
 	else
 		json_decref(ready);
 	return r;
+}
+
+int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, "/start");
+	json_t *body = json_pack("{s:b}", "attached", attached);
+	int r = client_call(client, "POST", path, body, NULL, fail);
+
+	json_decref(body);
+	return r < 0 ? r : wait_until_it_runs(client, machine, ret, fail);
+}
+
+int machine_restart(struct client *client, const char *machine, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, "/restart");
+	int r = client_call(client, "POST", path, NULL, NULL, fail);
+
+	return r < 0 ? r : wait_until_it_runs(client, machine, NULL, fail);
 }
 
 int machine_exit_status(const json_t *machine, struct failure *fail)

@@ -11,6 +11,9 @@ int machine_wait(struct client *client, const char *machine, const char *states,
  * is a failure that tells the cause. */
 int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail);
 
+/* Stops it and waits until it runs again. */
+int machine_restart(struct client *client, const char *machine, struct failure *fail);
+
 /* The exit status for a machine that ended: the workload's, 137 when the machine was killed, 125 when it failed. */
 int machine_exit_status(const json_t *machine, struct failure *fail);
 

@@ -49,6 +49,8 @@ static const struct command commands[] = {
 	{"machine thaw", "thaw", "MACHINE...", 1, -1, false, NULL, "Let frozen programs run on", 0, machine_thaw_run},
 	{"machine rm", "rm", "MACHINE...", 1, -1, false, remove_options, "Delete machines and what they wrote", 0,
 		machine_remove_run},
+	{"machine update", "update", "MACHINE [COMMAND...]", 1, 1, true, update_options,
+		"Change a machine: at once, or what it is at its next start", 0, machine_update_run},
 	{"machine wait", "wait", "MACHINE", 1, 1, false, NULL, "Wait for a machine's end and print its exit status", 0,
 		machine_wait_run},
 	{"machine inspect", "inspect", "MACHINE", 1, 1, false, NULL, "Show everything about a machine, as JSON", 0,

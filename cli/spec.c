@@ -56,27 +56,38 @@ static int read_env_file(json_t *env, const char *path, struct failure *fail)
 	return r;
 }
 
-static int add_env(const struct args *args, json_t *spec, struct failure *fail)
+int spec_add_env(json_t *env, const char *value, struct failure *fail)
+{
+	const char *own = strchr(value, '=') ? NULL : getenv(value);
+
+	if (own)
+		return set_text(env, value, "--env", own, fail);
+	if (!strchr(value, '='))
+		return failure_usage(fail, "--env", "%s is not set here; write %s=VALUE", value, value);
+	return spec_add_pair(env, "--env", value, fail);
+}
+
+int spec_add_env_files(const struct args *args, json_t *spec, struct failure *fail)
 {
 	json_t *env = json_object();
 	const char *value;
 	size_t i = 0;
 	int r = 0;
 
+	json_object_set_new(spec, "env", env);
 	while (r == 0 && (value = args_next(args, "env-file", &i)))
 		r = read_env_file(env, value, fail);
-	i = 0;
-	while (r == 0 && (value = args_next(args, "env", &i))) {
-		const char *own = strchr(value, '=') ? NULL : getenv(value);
+	return r;
+}
 
-		if (own)
-			r = set_text(env, value, "--env", own, fail);
-		else if (!strchr(value, '='))
-			r = failure_usage(fail, "--env", "%s is not set here; write %s=VALUE", value, value);
-		else
-			r = spec_add_pair(env, "--env", value, fail);
-	}
-	json_object_set_new(spec, "env", env);
+static int add_env(const struct args *args, json_t *spec, struct failure *fail)
+{
+	const char *value;
+	size_t i = 0;
+	int r = spec_add_env_files(args, spec, fail);
+
+	while (r == 0 && (value = args_next(args, "env", &i)))
+		r = spec_add_env(json_object_get(spec, "env"), value, fail);
 	return r;
 }
 
@@ -96,7 +107,7 @@ static int port_number(const char *text, size_t len, json_int_t *ret)
 }
 
 /* "[ADDRESS:]HOST:GUEST" */
-static int add_port(json_t *ports, const char *text, struct failure *fail)
+int spec_add_port(json_t *ports, const char *text, struct failure *fail)
 {
 	const char *last = strrchr(text, ':'), *host = text;
 	json_int_t host_port, guest_port;
@@ -129,7 +140,7 @@ static int add_ports(const struct args *args, json_t *spec, struct failure *fail
 
 	json_object_set_new(spec, "ports", ports);
 	while (r == 0 && (value = args_next(args, "publish", &i)))
-		r = add_port(ports, value, fail);
+		r = spec_add_port(ports, value, fail);
 	return r;
 }
 
@@ -253,19 +264,33 @@ static int add_size(const struct args *args, json_t *spec, struct failure *fail)
 
 typedef int (*add_fn)(const struct args *args, json_t *spec, struct failure *fail);
 
-/* The spec that `parts`, ended by NULL, add to. */
-static int build(const struct args *args, const add_fn *parts, json_t **ret, struct failure *fail)
+static int add_all(const struct args *args, const add_fn *parts, json_t *spec, struct failure *fail)
 {
-	json_t *spec = json_object();
 	int r = 0;
 
 	for (; *parts && r == 0; parts++)
 		r = (*parts)(args, spec, fail);
+	return r;
+}
+
+/* The spec that `parts`, ended by NULL, add to. */
+static int build(const struct args *args, const add_fn *parts, json_t **ret, struct failure *fail)
+{
+	json_t *spec = json_object();
+	int r = add_all(args, parts, spec, fail);
+
 	if (r < 0)
 		json_decref(spec);
 	else
 		*ret = spec;
 	return r;
+}
+
+int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
+{
+	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, spec_add_health, add_command, NULL};
+
+	return add_all(args, parts, spec, fail);
 }
 
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)

@@ -13,6 +13,15 @@ int spec_from_args(const struct args *args, json_t **ret, struct failure *fail);
 /* The same for an ExecSpec, of what `hull exec` and `hull run` have in common. */
 int exec_spec_from_args(const struct args *args, json_t **ret, struct failure *fail);
 
+/* patch.c: the merge patch of `machine`, as the API shows it, that the options of `hull update` ask for. */
+int patch_from_args(const struct args *args, const json_t *machine, json_t **ret, struct failure *fail);
+
+/* What both are made of. Each adds to `spec`, or to the map or list, what its options say. 0 or -errno with `fail` set. */
+int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail); /* all but image, env, ports and labels */
+int spec_add_env_files(const struct args *args, json_t *spec, struct failure *fail); /* `env` is there afterwards */
+int spec_add_env(json_t *env, const char *value, struct failure *fail);
+int spec_add_port(json_t *ports, const char *text, struct failure *fail);
+
 /* health.c: adds what --health-… say, when they do. 0 or -errno with `fail` set. */
 int spec_add_health(const struct args *args, json_t *spec, struct failure *fail);
 

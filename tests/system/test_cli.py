@@ -92,7 +92,7 @@ def test_without_a_command_it_shows_them_all_and_fails(alone):
 
 def test_every_command_explains_itself(alone):
     names = [line[2:20].strip() for line in alone("--help").stdout.splitlines() if line[:2] == "  " and line[2:3].isalpha()]
-    assert len(names) == 22
+    assert len(names) == 23
     for name in names:
         assert alone(*name.split(), "--help").stdout.startswith(f"Usage: hull {name} [OPTION]...")
 
@@ -472,6 +472,8 @@ def test_the_life_of_a_detached_machine(hull):
     assert hull("ps").stdout.count("\n") == 1 and "stopped (143)" in hull("ps", "-a").stdout
     assert hull("restart", "web").stdout == "web\n"
     assert hull("ps", "-q").stdout.strip() == machine["id"]
+    assert hull("update", "web", "-e", "A=c", "--restart-now", "--", "sh", "-c", "echo A is $A; exec sleep 1000").stdout == "web\n"
+    assert "A is c\n" in hull("logs", "web").stdout and json.loads(hull("inspect", "web").stdout)["pending"] == []
     assert hull("kill", "web").stdout == "web\n"
     assert hull("wait", "web").stdout == "137\n"
     assert len(hull("logs", "-n", "2", "web").stdout.splitlines()) == 2

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from hulld_fixtures import Hulld, make_erofs, wait_until
+from test_cli import Cli
 from test_etag import tag
 from test_hulld import free_port, listens, refused
 
@@ -276,6 +277,59 @@ def test_a_quota_counts_what_runs_and_what_is_to_run(hulld, a):
         assert hulld.post("/v1/machines", {"name": "b", "image": "hello", "memory_mib": 256}).status == 201
     finally:
         assert hulld.request("PUT", "/v1/projects/default/quotas", {}).status == 200
+
+
+@pytest.fixture
+def hull(hulld, tmp_path):
+    return Cli(tmp_path, hulld.socket)
+
+
+def test_the_command_changes_what_is_given_and_nothing_else(hulld, a, hull):
+    one, two = free_port(), free_port()
+    before = a(env={"A": "1", "B": "2"}, labels={"x": "1", "y": "2"}, user="nobody", command=["/bin/true"],
+               restart={"policy": "on-failure", "max_retries": 3}, health={"http": {"port": 80}, "retries": 9}, **ports((one, 80)))
+    done = hull("update", "a", "-e", "A=3", "-e", "B-", "-e", "C=", "--label", "x-", "--label", "z=3", "--memory", "1g", "-u", "",
+                "-p", f"{two}:80", "--restart", "always", "--health-tcp", "81", "--", "/bin/sleep", "-1")
+    assert (done.stdout, done.stderr) == ("a\n", "")
+    after = hulld.machine("a")
+    port = {"address": "127.0.0.1", "guest": 80}
+    health = {**before["health"], "tcp": {"port": 81}, "retries": 9}
+    del before["user"], health["http"]
+    assert after == {**before, "env": {"A": "3", "C": ""}, "labels": {"y": "2", "z": "3"}, "memory_mib": 1024, "health": health,
+                     "ports": [{"host": one, **port}, {"host": two, **port}], "command": ["/bin/sleep", "-1"],
+                     "restart": {"policy": "always", "max_retries": 0}}
+    hull("update", before["id"], "-p", f"{one}-", "-p", f"127.0.0.1:{two}:81", "--no-health", "--name", "b")
+    after = hulld.machine("b")
+    assert after["ports"] == [{"host": two, **port, "guest": 81}] and "health" not in after
+    assert hull("inspect", "b").returncode == 0
+
+
+def test_the_command_says_what_is_at_the_next_start(hulld, a, hull):
+    a()
+    start(hulld)
+    assert hull("update", "a", "-e", "A=1", "--cpus", "2").stderr == \
+        "hull: a: cpus, env: at its next start\n      `hull restart a` starts it again\n"
+    assert hull("update", "a", "--label", "x=y").stderr.startswith("hull: a: cpus, env: ")
+
+
+@pytest.mark.parametrize("words, line, status", [
+    ([], "a: nothing is to be changed", 2), (["-p", "1-"], "--publish: 127.0.0.1:1 is not published", 2),
+    (["-e", "=x"], '--env: "=x" is not KEY=VALUE', 2), (["--label", "x"], '--label: "x" is not KEY=VALUE', 2),
+    (["--image", "none"], 'image: there is no image "none"', 1), (["-m", "1"], "memory_mib: must be 128 to 1048576, not 1", 1)])
+def test_the_command_refuses_what_makes_no_sense(hulld, a, hull, words, line, status):
+    before = a()
+    assert hull.refused("update", "a", *words, status=status)[0] == line
+    assert hulld.machine("a") == before
+
+
+def test_two_commands_do_not_undo_each_other(hulld, a, hull):
+    a()
+    wanted = [free_port() for _ in range(6)]
+    processes = [hull.popen("update", "a", "-p", f"{port}:80") for port in wanted]
+    for process in processes:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, "a\n", "")
+    assert {port["host"] for port in hulld.machine("a")["ports"]} == set(wanted) and all(map(listens, wanted))
 
 
 def test_openapi_describes_the_patch(hulld):

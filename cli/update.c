@@ -1,0 +1,98 @@
+/* hull update: changes what a machine is to be. */
+#include "cli/commands.h"
+#include "cli/machine.h"
+#include "cli/output.h"
+#include "cli/spec.h"
+
+#include <string.h>
+#include <time.h>
+
+/* A machine that starts and ends changes by itself, too. */
+#define TRIES_MAX 50
+#define PAUSE_NS  10000000l /* after the first; each is longer by that */
+
+const struct option_def update_options[] = {
+	{0, "restart-now", NULL, "start the machine again, if it runs without what was changed"},
+	{0, "image", "IMAGE", "what the image of that name is now"},
+	{0, "name", "NAME", "another name"},
+	{0, "cpus", "N", "processors"},
+	{'m', "memory", "MIB", "memory in MiB, or as 512m, 2g"},
+	{0, "disk", "MIB", "disk, as long as it was never started"},
+	{'p', "publish", "[ADDRESS:]HOST:GUEST", "publish this port, too; HOST-: not any more"},
+	{'e', "env", "KEY[=VALUE]", "environment variable; KEY-: take it away"},
+	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
+	{'u', "user", "USER[:GROUP]", "who runs the command; \"\": as the image has it"},
+	{'w', "workdir", "FOLDER", "where the command runs; \"\": as the image has it"},
+	{0, "network", "default|none", "what network the machine has"},
+	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always"},
+	{0, "health-http", "PORT[/PATH]", "healthy while a GET of that is answered with 200 to 399"},
+	{0, "health-tcp", "PORT", "healthy while connections are accepted there"},
+	{0, "health-cmd", "COMMAND", "healthy while that shell command ends with 0"},
+	{0, "health-interval", "S", "seconds from one check to the next"},
+	{0, "health-timeout", "S", "seconds one check may take"},
+	{0, "health-retries", "N", "checks in a row that have to fail until it is unhealthy"},
+	{0, "no-health", NULL, "its health is not looked at any more"},
+	{0, "label", "KEY=VALUE", "label; KEY-: take it away"},
+	{0},
+};
+
+/* One try: reads the machine, and changes it if it is still so. */
+static int change(struct client *client, const char *path, const struct args *args, json_t **ret, struct failure *fail)
+{
+	json_t *machine = NULL, *patch = NULL;
+	cleanup_free char *etag = NULL;
+	int r = client_get_tagged(client, path, &machine, &etag, fail);
+
+	if (r == 0)
+		r = patch_from_args(args, machine, &patch, fail);
+	if (r == 0)
+		r = client_patch(client, path, etag, patch, ret, fail);
+	json_decref(patch);
+	json_decref(machine);
+	return r;
+}
+
+static void tell_pending(const json_t *machine)
+{
+	const json_t *pending = json_object_get(machine, "pending"), *field;
+	size_t i;
+
+	if (json_array_size(pending) == 0)
+		return;
+	fprintf(stderr, "hull: %s: ", json_text(machine, "name"));
+	json_array_foreach (pending, i, field)
+		fprintf(stderr, "%s%s", i ? ", " : "", json_string_value(field));
+	fprintf(stderr, ": at its next start\n      `hull restart %s` starts it again\n", json_text(machine, "name"));
+}
+
+static bool somebody_else_does(const struct failure *fail)
+{
+	return strcmp(fail->code, "precondition_failed") == 0 || strcmp(fail->code, "request_in_progress") == 0;
+}
+
+int machine_update_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup_free char *path = client_path("machines", args->operands[0], "");
+	json_t *machine = NULL;
+	int r;
+
+	if (!client)
+		return -fail->error.errnum;
+	r = change(client, path, args, &machine, fail);
+	for (int tries = 1; r < 0 && tries < TRIES_MAX && somebody_else_does(fail); tries++) {
+		nanosleep(&(struct timespec){.tv_nsec = tries * PAUSE_NS}, NULL);
+		memset(fail, 0, sizeof(*fail));
+		r = change(client, path, args, &machine, fail);
+	}
+	if (r < 0)
+		return r;
+	if (args_flag(args, "restart-now") && json_array_size(json_object_get(machine, "pending")))
+		r = machine_restart(client, json_text(machine, "id"), fail);
+	else
+		tell_pending(machine);
+	if (r == 0)
+		printf("%s\n", json_text(machine, "name"));
+	json_decref(machine);
+	return r;
+}
