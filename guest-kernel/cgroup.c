@@ -123,8 +123,10 @@ static void prepare_root(const struct cgroups *cgroups)
 	/* However many want a processor, and in whatever sessions: together they weigh as much as one task of hull-init's. */
 	write_in(cgroups->fd, "../cgroup.subtree_control", "+cpu");
 	limit_tasks(cgroups->fd, cgroups->shares.all);
-	if (cgroups->shares.each)
+	if (cgroups->shares.each) {
 		write_in(cgroups->fd, "cgroup.subtree_control", "+pids");
+		write_in(cgroups->fd, "cgroup.subtree_control", "+cpu");
+	}
 }
 
 static bool open_root(struct cgroups *cgroups)
