@@ -28,6 +28,10 @@
 
 #define LINUX_EARLY_BYTES (3 * MIB)
 
+#define SPARSE_BYTES (LARGE_PAGE_BYTES / 32) /* by pages of 4 KiB they cost less than clearing 2 MiB does */
+
+#define HOLE_BYTES (128 * 1024ul) /* what is smaller is read as fast as it is found */
+
 #define STAT_BLOCK_BYTES 512 /* of st_blocks, whatever the file system */
 
 #define INITRD_ALIGNMENT  4096 /* Linux frees it by pages */
@@ -98,7 +102,6 @@ int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, si
 	return read_whole(pread_full(src->fd, ret, len, offset), len, err);
 }
 
-/* Looking for the next hole can take longer than reading up to it: page by page in a memory file. */
 static bool has_holes(int fd)
 {
 	struct stat st;
@@ -106,36 +109,74 @@ static bool has_holes(int fd)
 	return fstat(fd, &st) < 0 || st.st_blocks < st.st_size / STAT_BLOCK_BYTES;
 }
 
-/* Reads straight into guest memory, but for the file's holes: there it is zero already, and stays
+struct file_range {
+	uint64_t begin, end;
+};
+
+/* The first piece of a file within `in` that is no hole of HOLE_BYTES or more; all of it, where the file system knows no holes.
+ * False: there is none. Where data ends is found by steps: SEEK_HOLE alone can take longer than reading up to the hole does, as it
+ * goes through a memory file page by page. */
+static bool next_data(int fd, struct file_range in, struct file_range *ret)
+{
+	off_t data = lseek(fd, (off_t)in.begin, SEEK_DATA), hole;
+	uint64_t known, probe;
+
+	if (data < 0 && errno == ENXIO) /* nothing but a hole to the end of the file */
+		return false;
+	*ret = in;
+	if (data < 0)
+		return in.begin < in.end;
+	if ((uint64_t)data >= in.end)
+		return false;
+	ret->begin = known = (uint64_t)data;
+	while (in.end - known > HOLE_BYTES) {
+		probe = known + HOLE_BYTES;
+		if (lseek(fd, (off_t)probe, SEEK_DATA) != (off_t)probe) {
+			hole = lseek(fd, (off_t)known, SEEK_HOLE);
+			ret->end = hole >= 0 && (uint64_t)hole < probe ? (uint64_t)hole : probe;
+			break;
+		}
+		known = probe;
+	}
+	return true;
+}
+
+/* Reads straight into guest memory, but for the file's large holes: there it is zero already, and stays
  * unallocated. Bytes dealt with: less than `len` when the file ends before; or -errno. */
 static ssize_t read_sparse(int fd, uint8_t *host, uint64_t len, uint64_t offset)
 {
-	uint64_t pos = 0, end;
+	struct file_range left = {.begin = offset, .end = offset + len}, data;
 	ssize_t n;
 
 	if (!has_holes(fd))
 		return pread_full(fd, host, len, offset);
-	while (pos < len) {
-		off_t data = lseek(fd, (off_t)(offset + pos), SEEK_DATA), hole = -1;
-
-		if (data >= 0)
-			hole = lseek(fd, data, SEEK_HOLE);
-		else if (errno == ENXIO)
-			return (ssize_t)len; /* nothing but a hole to the end of the file */
-		if (data >= 0 && (uint64_t)data - offset >= len)
-			return (ssize_t)len;
-		/* A file system that knows no holes: one piece. */
-		if (data >= 0)
-			pos = (uint64_t)data - offset;
-		end = hole >= 0 && (uint64_t)hole - offset < len ? (uint64_t)hole - offset : len;
-		n = pread_full(fd, host + pos, end - pos, offset + pos);
+	while (next_data(fd, left, &data)) {
+		n = pread_full(fd, host + (data.begin - offset), data.end - data.begin, data.begin);
 		if (n < 0)
 			return n;
-		pos += (uint64_t)n;
-		if (pos != end)
-			return (ssize_t)pos;
+		left.begin = data.begin + (uint64_t)n;
+		if (left.begin != data.end)
+			return (ssize_t)(left.begin - offset);
 	}
 	return (ssize_t)len;
+}
+
+/* Pages of 2 MiB of which the file has next to nothing, as before and behind Linux' entry code, are not worth their clearing. */
+static void use_small_pages_in_holes(int fd, uint8_t *host, uint64_t len, uint64_t offset)
+{
+	uint64_t first = (uint64_t)(-(uintptr_t)host % LARGE_PAGE_BYTES), data_bytes;
+	struct file_range left, data;
+
+	if (!has_holes(fd))
+		return;
+	for (uint64_t pos = first; pos < len && len - pos >= LARGE_PAGE_BYTES; pos += LARGE_PAGE_BYTES) {
+		data_bytes = 0;
+		left = (struct file_range){.begin = offset + pos, .end = offset + pos + LARGE_PAGE_BYTES};
+		for (; data_bytes <= SPARSE_BYTES && next_data(fd, left, &data); left.begin = data.end)
+			data_bytes += data.end - data.begin;
+		if (data_bytes <= SPARSE_BYTES)
+			madvise(host + pos, LARGE_PAGE_BYTES, MADV_NOHUGEPAGE);
+	}
 }
 
 /* Memory of this process's own is not in a file of its own, whose pages follow another policy. */
@@ -192,10 +233,12 @@ int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa,
 	if (!host)
 		return error_set_field(err, EFAULT, BOOT_FIELD_KERNEL, "wants memory that is not there");
 	/* Linux allocates from below itself, and from its bss, but not at once all of it: what is a wish only may say so. */
-	if (is_own(src->mem))
+	if (is_own(src->mem)) {
 		use_large_pages(src->mem, 0, gpa + size, src->ram_end);
-	else
+		use_small_pages_in_holes(src->fd, host, len, offset);
+	} else {
 		use_large_pages(src->mem, gpa, gpa + len, src->ram_end); /* len <= size: it fits */
+	}
 	return read_whole(read_sparse(src->fd, host, len, offset), len, err);
 }
 
