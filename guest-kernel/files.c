@@ -30,7 +30,7 @@ struct session {
 	struct buf out;
 };
 
-/* Everything up to files_serve() runs in the child. */
+/* Everything up to the agent's side runs in the child. */
 
 static volatile sig_atomic_t told_to_end;
 
@@ -167,7 +167,7 @@ static void linger(struct session *s)
 		;
 }
 
-static int converse(struct session *s)
+static int answer(struct session *s)
 {
 	struct hull_agent_reply reply = {.magic = htole32(HULL_AGENT_MAGIC)};
 	cleanup_free char *text = NULL;
@@ -188,21 +188,32 @@ static int converse(struct session *s)
 	return text ? send_frame(s, HULL_FRAME_REFUSED, text, strlen(text)) : -ENOMEM;
 }
 
+int files_converse(int fd)
+{
+	struct session s = {.fd = fd};
+	int r;
+
+	frame_reader_init(&s.reader, HULL_FRAME_MAX);
+	buf_init(&s.out, 2 * HULL_FRAME_MAX);
+	r = answer(&s);
+	if (r == 0)
+		linger(&s);
+	frame_reader_done(&s.reader);
+	buf_done(&s.out);
+	return r;
+}
+
 /* No exec() closes what is the agent's. */
 static void __attribute__((noreturn)) run_child(int fd)
 {
 	struct sigaction action = {.sa_handler = on_term, .sa_flags = SA_RESTART}; /* poll() ends all the same */
-	struct session s = {.fd = SOCKET_FD};
 
 	process_forget_parent();
 	sigaction(SIGTERM, &action, NULL);
 	if (fd != SOCKET_FD && dup2(fd, SOCKET_FD) < 0)
 		_exit(1);
 	close_range(SOCKET_FD + 1, ~0u, 0);
-	frame_reader_init(&s.reader, HULL_FRAME_MAX);
-	buf_init(&s.out, 2 * HULL_FRAME_MAX);
-	if (converse(&s) == 0)
-		linger(&s);
+	files_converse(SOCKET_FD);
 	_exit(0);
 }
 

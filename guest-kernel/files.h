@@ -16,6 +16,10 @@ struct files {
  * already, -errno. Loop thread, as everything here. */
 int files_serve(struct files *files, int fd);
 
+/* What that child does: replies, and serves a client to its end, on a non-blocking stream socket (borrowed). 0 when the client has
+ * its answer, which may be a refusal; -errno. Blocks. */
+int files_converse(int fd);
+
 /* A child has ended, one of these or another. */
 void files_child_ended(struct files *files, pid_t pid);
 /* Ends all; they need not be waited for. */

@@ -14,12 +14,13 @@ FUZZ_TARGETS += tests/fuzz/vhost_user tests/fuzz/virtio_mem tests/fuzz/virtio_pc
 FUZZ_TARGETS += tests/fuzz/gdb tests/fuzz/net_control
 FUZZ_TARGETS += tests/fuzz/exec tests/fuzz/exec_host
 FUZZ_TARGETS += tests/fuzz/order tests/fuzz/order_host
+FUZZ_TARGETS += tests/fuzz/files
 FUZZ_TARGETS += tests/fuzz/unpack
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
 endif
-EXTRA_DIST += tests/fuzz/corpus tests/fuzz/fuzz.h tests/fuzz/mmio_driver.h tests/fuzz/replay.c
+EXTRA_DIST += tests/fuzz/corpus tests/fuzz/frames.h tests/fuzz/fuzz.h tests/fuzz/mmio_driver.h tests/fuzz/replay.c
 
 tests_fuzz_boot_SOURCES = tests/fuzz/boot.c $(FUZZ_MAIN)
 tests_fuzz_boot_LDFLAGS = $(FUZZ_LINK)
@@ -87,6 +88,11 @@ tests_fuzz_order_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 tests_fuzz_order_host_SOURCES = tests/fuzz/order_host.c $(FUZZ_MAIN)
 tests_fuzz_order_host_LDFLAGS = $(FUZZ_LINK)
 tests_fuzz_order_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS) $(NETTLE_LIBS)
+
+# No file is touched.
+tests_fuzz_files_SOURCES = tests/fuzz/files.c $(FUZZ_MAIN)
+tests_fuzz_files_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=pack -Wl,--wrap=unpack
+tests_fuzz_files_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 
 tests_fuzz_unpack_SOURCES = tests/fuzz/unpack.c $(FUZZ_MAIN)
 tests_fuzz_unpack_LDFLAGS = $(FUZZ_LINK)
