@@ -302,6 +302,29 @@ const char *request_query(const struct request *req, const char *name)
 	return MHD_lookup_connection_value(req->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
+struct each_value {
+	const char *name;
+	void (*fn)(void *ctx, const char *value);
+	void *ctx;
+};
+
+static enum MHD_Result look_at_argument(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	const struct each_value *each = ctx;
+
+	(void)kind;
+	if (strcmp(name, each->name) == 0)
+		each->fn(each->ctx, value ? value : "");
+	return MHD_YES;
+}
+
+void request_query_each(const struct request *req, const char *name, void (*fn)(void *ctx, const char *value), void *ctx)
+{
+	struct each_value each = {name, fn, ctx};
+
+	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, look_at_argument, &each);
+}
+
 int request_query_int(struct request *req, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret)
 {
 	const char *text = request_query(req, name);
@@ -388,12 +411,18 @@ const char *request_key(const struct request *req)
 
 int64_t request_repeats(const struct request *req)
 {
-	return req->repeats;
+	return req->repeats ? req->begun_at : 0;
 }
 
-void request_set_repeats(struct request *req, int64_t begun_at)
+int64_t request_begun_at(const struct request *req)
 {
-	req->repeats = begun_at;
+	return req->begun_at;
+}
+
+void request_set_begun(struct request *req, int64_t begun_at, bool repeats)
+{
+	req->begun_at = begun_at;
+	req->repeats = repeats;
 }
 
 int64_t request_content_length(const struct request *req)

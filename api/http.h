@@ -115,6 +115,8 @@ const struct client *request_client(const struct request *req);
 const char *request_project(const struct request *req); /* that its client acts in */
 const char *request_param(const struct request *req);			/* the path's {parameter}, or "" */
 const char *request_query(const struct request *req, const char *name); /* NULL: absent */
+/* Every value of one that may come several times, in order. */
+void request_query_each(const struct request *req, const char *name, void (*fn)(void *ctx, const char *value), void *ctx);
 /* A number in [min, max] from the query, or `def` when absent. 0, or -ECANCELED having refused. */
 int request_query_int(struct request *req, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret);
 int64_t request_content_length(const struct request *req); /* -1: unknown */
@@ -135,7 +137,9 @@ bool request_key_is_busy(const struct request *req, const char *key);
 const char *request_key(const struct request *req);
 /* When a request that has come before, and was not answered, was begun: ms since 1970; 0: this is the first. */
 int64_t request_repeats(const struct request *req);
-void request_set_repeats(struct request *req, int64_t begun_at);
+/* When a request with a key was begun: now, or when it came first; 0: it has none. */
+int64_t request_begun_at(const struct request *req);
+void request_set_begun(struct request *req, int64_t begun_at, bool repeats);
 /* Ends the request with an answer that was kept. */
 void request_replay(struct request *req, int status, const char *type, const char *text);
 
@@ -187,6 +191,9 @@ void http_upgraded_end(struct http_upgraded *conn); /* NULL is fine */
 
 /* What the route's scope is: never SCOPE_BY_METHOD. */
 enum http_scope http_route_scope(const struct http_route *route);
+
+/* What every route with `gives_list` takes (page.h). */
+extern const struct http_query http_page_queries[];
 
 /* Do its answers bear an ETag? Is If-Match honoured? (http_conditional.c) */
 bool http_route_is_tagged(const struct http_route *route);

@@ -38,7 +38,8 @@ struct request {
 	const char *url; /* its path; libmicrohttpd's, as long as the request */
 	char param[128];
 	char *key;	 /* its Idempotency-Key, once the keeper has begun it; owned */
-	int64_t repeats; /* request_repeats() */
+	int64_t begun_at; /* request_begun_at() */
+	bool repeats;	  /* it came before */
 	struct buf body;
 	bool too_large;
 	bool handled;	/* the handler has been called */

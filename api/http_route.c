@@ -67,6 +67,12 @@ enum http_scope http_route_scope(const struct http_route *route)
 	return strcmp(route->method, "GET") == 0 || strcmp(route->method, "HEAD") == 0 ? SCOPE_READ : SCOPE_WRITE;
 }
 
+const struct http_query http_page_queries[] = {
+	{"limit", "1 to 1000: so many items at most, and next where there are more. All when absent."},
+	{"cursor", "next of the page before."},
+	{NULL, NULL},
+};
+
 static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value)
 {
 	struct request *req = ctx;
@@ -75,6 +81,9 @@ static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const cha
 	(void)kind;
 	(void)value;
 	for (; query && query->name; query++)
+		if (strcmp(query->name, key) == 0)
+			return MHD_YES;
+	for (query = req->route->gives_list ? http_page_queries : NULL; query && query->name; query++)
 		if (strcmp(query->name, key) == 0)
 			return MHD_YES;
 	request_refuse_with(req, PROBLEM_UNKNOWN_FIELD, key, "unknown query parameter");

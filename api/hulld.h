@@ -32,7 +32,8 @@ struct hulld {
 	struct logs *logs;
 	struct clock_watch *clock;
 	struct exec_call *execs; /* a list (exec.h) */
-	struct loop_source *prune; /* the timer of idempotency.c */
+	struct loop_source *prune; /* the timer of idempotency.c, */
+	uint64_t n_begun;	   /* and how many requests it has begun */
 	struct loop_source *expiry; /* and of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
 	struct machine *machines; /* a list, all there are (machine.h) */

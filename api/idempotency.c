@@ -8,6 +8,8 @@
 #define HEADER	    "Idempotency-Key"
 #define NS_PER_HOUR 3600000000000ull
 #define KEPT_MS	    (24 * 3600 * 1000ll)
+#define KEPT_MAX    10000 /* of a project; up to TRIM_EVERY more until they are looked at */
+#define TRIM_EVERY  1000
 #define BODY_MAX    65536 /* bytes: more is a program's output, whose size a guest chooses */
 
 static bool is_key(const char *key)
@@ -17,15 +19,30 @@ static bool is_key(const char *key)
 	return len > 0 && len <= REQUEST_KEY_MAX && !key[len];
 }
 
-/* False, having replied. */
-static bool begin_first(struct request *req, const char *key, const char *digest, struct hulld *hulld)
+/* The newest stay: who repeats a request does so soon. */
+static void trim(struct hulld *hulld)
 {
 	struct error err;
 
-	if (store_request_begin(hulld->store, request_project(req), key, digest, now_ms(), &err) == 0)
-		return true;
-	request_refuse_error(req, &err);
-	return false;
+	if (store_requests_trim(hulld->store, KEPT_MAX, &err) < 0)
+		log_error_object(&err, "too many answers are kept");
+}
+
+/* False, having replied. */
+static bool begin_first(struct request *req, const char *key, const char *digest, struct hulld *hulld)
+{
+	int64_t now = now_ms();
+	struct error err;
+
+	/* The hour that old answers are looked at can be long. */
+	if (++hulld->n_begun % TRIM_EVERY == 0)
+		trim(hulld);
+	if (store_request_begin(hulld->store, request_project(req), key, digest, now, &err) < 0) {
+		request_refuse_error(req, &err);
+		return false;
+	}
+	request_set_begun(req, now, false);
+	return true;
 }
 
 static void refuse_busy(struct request *req)
@@ -48,7 +65,7 @@ static bool begin_again(struct request *req, const struct kept_request *kept)
 		request_refuse(req, &problem);
 		return false;
 	}
-	request_set_repeats(req, kept->begun_at);
+	request_set_begun(req, kept->begun_at, true);
 	return true;
 }
 
@@ -118,6 +135,7 @@ static void prune(struct hulld *hulld)
 
 	if (store_requests_prune(hulld->store, now_ms() - KEPT_MS, &err) < 0)
 		log_error_object(&err, "old answers are kept");
+	trim(hulld);
 	loop_timer_arm(hulld->prune, NS_PER_HOUR);
 }
 

@@ -3,6 +3,7 @@
 
 #include "api/hulld.h"
 #include "api/machine.h"
+#include "api/page.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
@@ -123,12 +124,26 @@ void image_http_list(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
 	struct error err;
-	json_t *images = store_images(hulld->store, request_project(req), &err);
+	json_t *images, *image;
+	struct page page;
+	size_t i;
 
-	if (images)
-		request_reply(req, 200, json_pack("{s:o}", "items", images));
-	else
+	if (page_begin(req, &page) < 0)
+		return;
+	images = store_images(hulld->store, request_project(req), &err);
+	json_array_foreach(images, i, image) {
+		const char *name = json_string_value(json_object_get(image, "name"));
+
+		if (name && page_has(&page, name))
+			page_add(&page, name, json_incref(image));
+	}
+	if (images) {
+		json_decref(images);
+		page_reply(&page, req);
+	} else {
 		request_refuse_error(req, &err);
+		page_done(&page);
+	}
 }
 
 static void refuse_missing(struct request *req, const struct error *err)

@@ -32,10 +32,12 @@ libhull_api_a_SOURCES = \
 	api/machine_check.c \
 	api/machine_http.c api/machine_http.h \
 	api/openapi.c \
+	api/machine_list.c \
 	api/machine_patch.c \
 	api/merge_patch.c api/merge_patch.h \
 	api/openapi_patch.c \
 	api/order_call.c api/order_call.h \
+	api/page.c api/page.h \
 	api/problem.c api/problem.h \
 	api/process.c api/process.h \
 	api/project.c api/project.h \

@@ -427,6 +427,11 @@ static void machine_free(struct machine *m)
 	free(m);
 }
 
+static bool is_older(const struct machine_record *a, const struct machine_record *b)
+{
+	return a->created_at != b->created_at ? a->created_at < b->created_at : strcmp(a->id, b->id) < 0;
+}
+
 /* Takes `record` and `spec`. */
 static struct machine *machine_new(struct hulld *hulld, struct machine_record *record, struct machine_spec *spec)
 {
@@ -442,8 +447,10 @@ static struct machine *machine_new(struct hulld *hulld, struct machine_record *r
 	m->restart = loop_add_timer(hulld->loop, on_restart_due, m);
 	if (!m->restart)
 		abort();
-	while (*end)
+	/* By time, as the database has them: the clock may have been set back. Clients that read in pages rely on it. */
+	while (*end && is_older(&(*end)->record, &m->record))
 		end = &(*end)->next;
+	m->next = *end;
 	*end = m;
 	return m;
 }
@@ -495,22 +502,36 @@ static char *make_name(struct hulld *hulld, const char *project)
 	}
 }
 
-static int fill_record(struct hulld *hulld, const char *project, struct machine_spec *spec, const struct image_view *image,
-	const char *request_key, struct machine_record *record, struct error *err)
+/* No two have the same, and so they are listed in the order in which they were made. A machine is no older than the request that makes
+ * it, though the clock was set back since: that is how a repetition finds it. */
+static int64_t choose_time(const struct hulld *hulld, int64_t begun_at)
+{
+	int64_t at = now_ms();
+
+	if (at < begun_at)
+		at = begun_at;
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (m->record.created_at == at)
+			at++;
+	return at;
+}
+
+static int fill_record(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec,
+	const struct image_view *image, struct machine_record *record, struct error *err)
 {
 	json_t *dumped, *config;
 
 	*record = (struct machine_record){.state = spec->ports.len ? MACHINE_CREATING : MACHINE_CREATED,
-		.exit_status = -1, .created_at = now_ms()};
+		.exit_status = -1, .created_at = choose_time(hulld, origin->begun_at)};
 	make_id(hulld, record);
 	if (!spec->name)
-		spec->name = make_name(hulld, project);
+		spec->name = make_name(hulld, origin->project);
 	dumped = json_dump(&machine_spec_table, spec);
 	config = json_dump(&image_config_table, &image->spec.config);
-	snprintf(record->project, sizeof(record->project), "%s", project);
+	snprintf(record->project, sizeof(record->project), "%s", origin->project);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
-	snprintf(record->request_key, sizeof(record->request_key), "%s", request_key);
+	snprintf(record->request_key, sizeof(record->request_key), "%s", origin->request_key);
 	record->spec = json_dumps(dumped, JSON_COMPACT);
 	record->image_config = json_dumps(config, JSON_COMPACT);
 	json_decref(dumped);
@@ -518,17 +539,17 @@ static int fill_record(struct hulld *hulld, const char *project, struct machine_
 	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-int machine_insert(struct hulld *hulld, const char *project, struct machine_spec *spec, const char *request_key,
-	struct machine **ret, struct problem *problem)
+int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
+	struct problem *problem)
 {
 	struct image_view image = {0};
 	struct machine_record record = {0};
 	struct error err;
-	int r = machine_check_image(hulld, project, spec->image, &image, problem);
+	int r = machine_check_image(hulld, origin->project, spec->image, &image, problem);
 
 	if (r == 0)
-		r = machine_check_spec(hulld, project, NULL, spec, &image.spec.config, problem);
-	if (r == 0 && (fill_record(hulld, project, spec, &image, request_key, &record, &err) < 0 ||
+		r = machine_check_spec(hulld, origin->project, NULL, spec, &image.spec.config, problem);
+	if (r == 0 && (fill_record(hulld, origin, spec, &image, &record, &err) < 0 ||
 			      store_machine_insert(hulld->store, &record, &err) < 0))
 		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
 						   "a machine \"%s\" exists already", record.name)

@@ -88,6 +88,12 @@ const struct machine_spec *machine_running_spec(const struct machine *m);
 /* Is a restart due by policy, with nobody asking? */
 bool machine_restarts(const struct machine *m);
 
+/* Who makes a machine, and with which request. */
+struct machine_origin {
+	const char *project, *request_key; /* "": it has none */
+	int64_t begun_at;		   /* of a request with a key; 0 */
+};
+
 /* machine_check.c. Each 0, or -ECANCELED with `problem` set. */
 int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem);
 /* May there be a machine like this, over an image with `config`? `changed`: the one that is to become it; NULL: a new one. */
@@ -99,8 +105,8 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
-int machine_insert(struct hulld *hulld, const char *project, struct machine_spec *spec, const char *request_key,
-	struct machine **ret, struct problem *problem); /* takes `spec` */
+int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
+	struct problem *problem); /* takes `spec` */
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */

@@ -273,6 +273,7 @@ static bool reply_created_before(struct request *req, struct hulld *hulld)
 
 void machine_http_create(struct request *req, void *ctx)
 {
+	struct machine_origin origin = {request_project(req), request_key(req), request_begun_at(req)};
 	struct hulld *hulld = ctx;
 	struct creation *creation;
 	struct machine_spec spec;
@@ -281,7 +282,7 @@ void machine_http_create(struct request *req, void *ctx)
 
 	if (reply_created_before(req, hulld) || request_read(req, &machine_spec_table, &spec) < 0)
 		return;
-	if (machine_insert(hulld, request_project(req), &spec, request_key(req), &m, &problem) < 0) {
+	if (machine_insert(hulld, &origin, &spec, &m, &problem) < 0) {
 		request_refuse(req, &problem);
 		return;
 	}
@@ -390,17 +391,6 @@ void machine_http_delete(struct request *req, void *ctx)
 
 /* The rest. */
 
-void machine_http_list(struct request *req, void *ctx)
-{
-	const struct hulld *hulld = ctx;
-	json_t *items = json_array();
-
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (m->record.state != MACHINE_CREATING && strcmp(m->record.project, request_project(req)) == 0)
-			json_array_append_new(items, machine_dump(m));
-	request_reply(req, 200, json_pack("{s:o}", "items", items));
-}
-
 void machine_http_get(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
@@ -476,42 +466,16 @@ void machine_http_kill(struct request *req, void *ctx)
 		reply_machine(req, 200, m);
 }
 
-/* "stopped,failed" as bits; 0 with `req` refused. */
-static unsigned read_states(struct request *req)
-{
-	const char *text = request_query(req, "state");
-	unsigned states = 0;
-
-	if (!text) {
-		request_refuse_with(req, PROBLEM_MISSING_FIELD, "state", "is required");
-		return 0;
-	}
-	for (;;) {
-		size_t len = strcspn(text, ",");
-		int state = MACHINE_CREATED;
-
-		while (state < MACHINE_N_STATES &&
-			(strlen(machine_state_names[state]) != len || strncmp(machine_state_names[state], text, len) != 0))
-			state++;
-		if (state == MACHINE_N_STATES) {
-			request_refuse_with(req, PROBLEM_INVALID_FIELD, "state", "there is no state \"%.*s\"",
-				len < 40 ? (int)len : 40, text);
-			return 0;
-		}
-		states |= 1u << state;
-		if (!text[len])
-			return states;
-		text += len + 1;
-	}
-}
-
 void machine_http_wait(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
-	unsigned states = m ? read_states(req) : 0;
+	const char *wanted = request_query(req, "state");
+	unsigned states = m && wanted ? machine_http_read_states(req, wanted) : 0;
 	struct waiter *waiter;
 	int64_t timeout_s;
 
+	if (m && !wanted)
+		request_refuse_with(req, PROBLEM_MISSING_FIELD, "state", "is required");
 	if (!states || request_query_int(req, "timeout_s", 0, 86400, 60, &timeout_s) < 0)
 		return;
 	waiter = wait_for(m, req, WAITER_STATE, states, (uint64_t)timeout_s);

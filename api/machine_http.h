@@ -14,6 +14,9 @@ struct machine *machine_http_find(struct hulld *hulld, struct request *req);
 /* 0; -ECANCELED with the request refused. */
 int machine_http_require_running(const struct machine *m, struct request *req);
 
+/* machine_list.c: "stopped,failed" as bits 1 << enum machine_state; 0 with `req` refused. */
+unsigned machine_http_read_states(struct request *req, const char *text);
+
 /* What hull-ingress says to port `index` of a specification. 0: it is published; -ECANCELED with `problem` set. */
 int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,
 	struct problem *problem);

@@ -11,8 +11,9 @@ static json_t *schema_of(const struct json_table *table, bool list, json_t *sche
 	json_schema(table, schemas);
 	if (!list)
 		return ref;
-	return json_pack("{s:s, s:{s:{s:s, s:o}}, s:[s]}", "type", "object", "properties", "items", "type", "array",
-		"items", ref, "required", "items");
+	return json_pack("{s:s, s:{s:{s:s, s:o}, s:{s:s, s:s}}, s:[s]}", "type", "object", "properties", "items", "type", "array",
+		"items", ref, "next", "type", "string", "description", "the cursor of the next page; absent on the last one", "required",
+		"items");
 }
 
 static json_t *content(const char *type, json_t *schema)
@@ -43,6 +44,8 @@ static json_t *parameters(const struct http_route *route)
 	if (brace)
 		json_array_append_new(list, parameter(brace + 1, strcspn(brace + 1, "}"), "path", NULL));
 	for (const struct http_query *query = route->queries; query && query->name; query++)
+		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
+	for (const struct http_query *query = route->gives_list ? http_page_queries : NULL; query && query->name; query++)
 		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
 	if (strcmp(route->method, "POST") == 0)
 		json_array_append_new(list, header("Idempotency-Key", "The same request with the same key gets the first answer, for 24 hours."));

@@ -4,6 +4,7 @@
 #include "api/access.h"
 #include "api/image.h"
 #include "api/machine.h"
+#include "api/page.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
@@ -127,7 +128,7 @@ void project_http_create(struct request *req, void *ctx)
 struct listing {
 	struct hulld *hulld;
 	const struct client *client;
-	json_t *items;
+	struct page page;
 	struct error err;
 };
 
@@ -135,23 +136,26 @@ static int list_one(void *ctx, struct project_record *record)
 {
 	struct listing *listing = ctx;
 	bool seen = listing->client->is_host || strcmp(listing->client->project, record->name) == 0;
-	json_t *dumped = seen ? dump(listing->hulld, record, &listing->err) : NULL;
+	bool wanted = seen && page_has(&listing->page, record->name);
+	json_t *dumped = wanted ? dump(listing->hulld, record, &listing->err) : NULL;
 
 	if (dumped)
-		json_array_append_new(listing->items, dumped);
+		page_add(&listing->page, record->name, dumped);
 	project_record_done(record);
-	return seen && !dumped ? -listing->err.errnum : 0;
+	return wanted && !dumped ? -listing->err.errnum : 0;
 }
 
 void project_http_list(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
-	struct listing listing = {.hulld = hulld, .client = request_client(req), .items = json_array()};
+	struct listing listing = {.hulld = hulld, .client = request_client(req)};
 
+	if (page_begin(req, &listing.page) < 0)
+		return;
 	if (store_projects_each(hulld->store, list_one, &listing, &listing.err) == 0) {
-		request_reply(req, 200, json_pack("{s:o}", "items", listing.items));
+		page_reply(&listing.page, req);
 	} else {
-		json_decref(listing.items);
+		page_done(&listing.page);
 		request_refuse_error(req, &listing.err);
 	}
 }

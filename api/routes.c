@@ -25,6 +25,12 @@ static void get_openapi(struct request *req, void *ctx)
 }
 
 static const struct http_query force[] = {{"force", "1: although it is in use"}, {NULL, NULL}};
+static const struct http_query machines_queries[] = {
+	{"label", "KEY, or KEY=VALUE: only machines with that label; 16 at most, and all of them."},
+	{"name", "Only the machine of that name, or, with a * at its end, those whose names begin so."},
+	{"state", "Only machines in one of these states, separated by commas."},
+	{NULL, NULL},
+};
 static const struct http_query wait_queries[] = {
 	{"state", "States to wait for, separated by commas; required."},
 	{"timeout_s", "Seconds until 408; 60 when absent."},
@@ -71,7 +77,7 @@ const struct http_route hulld_routes[] = {
 		.status = 201, .body = HTTP_BODY_JSON, .takes = &machine_spec_table, .gives = &machine_table,
 		.handle = machine_http_create},
 	{ROUTE("GET", "/v1/machines", "listMachines", "All machines."), .status = 200, .gives = &machine_table,
-		.gives_list = true, .handle = machine_http_list},
+		.gives_list = true, .queries = machines_queries, .handle = machine_http_list},
 	{ROUTE("GET", "/v1/machines/{machine}", "getMachine", "One machine, by id or name."), .status = 200,
 		.gives = &machine_table, .handle = machine_http_get},
 	{ROUTE("PATCH", "/v1/machines/{machine}", "updateMachine",

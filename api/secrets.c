@@ -1,5 +1,6 @@
 #include "api/secrets.h"
 
+#include "api/page.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -277,20 +278,25 @@ void secret_http_put(struct request *req, void *ctx)
 
 static int list_one(void *ctx, const struct secret_record *record)
 {
-	json_array_append_new(ctx, dump(record));
+	struct page *page = ctx;
+
+	if (page_has(page, record->name))
+		page_add(page, record->name, dump(record));
 	return 0;
 }
 
 void secret_http_list(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
-	json_t *items = json_array();
+	struct page page;
 	struct error err;
 
-	if (store_secrets_each(hulld->store, request_project(req), list_one, items, &err) == 0) {
-		request_reply(req, 200, json_pack("{s:o}", "items", items));
+	if (page_begin(req, &page) < 0)
+		return;
+	if (store_secrets_each(hulld->store, request_project(req), list_one, &page, &err) == 0) {
+		page_reply(&page, req);
 	} else {
-		json_decref(items);
+		page_done(&page);
 		request_refuse_error(req, &err);
 	}
 }

@@ -118,6 +118,9 @@ static const char *const statements[N_STATEMENTS] = {
 	[REQUEST_ANSWER] = "UPDATE requests SET status = ?3, type = ?4, body = ?5 WHERE project = ?1 AND key = ?2",
 	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key = ?2",
 	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
+	/* By the index of begun_at alone, which has project and key, too. */
+	[REQUESTS_TRIM] = "DELETE FROM requests WHERE (project, key) IN (SELECT project, key FROM (SELECT project, key,"
+			  " row_number() OVER (PARTITION BY project ORDER BY begun_at DESC) AS n FROM requests) WHERE n > ?1)",
 	[TOKEN_INSERT] = "INSERT INTO tokens (id, project, label, hash, scopes, created_at, expires_at, last_used_at)"
 			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
 	[TOKEN_GET] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens WHERE id = ?1",
@@ -581,6 +584,14 @@ int store_request_forget(struct store *store, const char *project, const char *k
 	store_bind_text(stmt, 1, project);
 	store_bind_text(stmt, 2, key);
 	return store_commit_one(store, stmt, "request", err);
+}
+
+int store_requests_trim(struct store *store, int64_t max, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, REQUESTS_TRIM);
+
+	sqlite3_bind_int64(stmt, 1, max);
+	return store_commit(store, stmt, err);
 }
 
 int store_requests_prune(struct store *store, int64_t before, struct error *err)

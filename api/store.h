@@ -96,6 +96,8 @@ int store_request_answer(struct store *store, const char *project, const char *k
 int store_request_forget(struct store *store, const char *project, const char *key, struct error *err);
 /* Forgets all that were begun before. */
 int store_requests_prune(struct store *store, int64_t before, struct error *err);
+/* Forgets all of each project but its `max` newest. */
+int store_requests_trim(struct store *store, int64_t max, struct error *err);
 
 /* Who has a blob: a project that uploaded it, and, until the row goes, that has images or machines of it. */
 

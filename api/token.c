@@ -1,5 +1,6 @@
 #include "api/token.h"
 
+#include "api/page.h"
 #include "api/random.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -169,20 +170,26 @@ void token_http_create(struct request *req, void *ctx)
 
 static int list_one(void *ctx, const struct token_record *record)
 {
-	json_array_append_new(ctx, dump(record, NULL));
+	char key[PAGE_KEY_MAX + 1];
+	struct page *page = ctx;
+
+	if (page_has(page, page_time_key(record->created_at, record->id, key)))
+		page_add(page, key, dump(record, NULL));
 	return 0;
 }
 
 void token_http_list(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
-	json_t *items = json_array();
+	struct page page;
 	struct error err;
 
-	if (store_tokens_each(hulld->store, request_project(req), list_one, items, &err) == 0) {
-		request_reply(req, 200, json_pack("{s:o}", "items", items));
+	if (page_begin(req, &page) < 0)
+		return;
+	if (store_tokens_each(hulld->store, request_project(req), list_one, &page, &err) == 0) {
+		page_reply(&page, req);
 	} else {
-		json_decref(items);
+		page_done(&page);
 		request_refuse_error(req, &err);
 	}
 }

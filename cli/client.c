@@ -15,6 +15,7 @@
 /* No answer of the API takes longer: waits are asked for in slices below this. */
 #define REQUEST_TIMEOUT_S  300L
 #define POLL_MS		   1000
+#define PAGE_LIMIT	   "500"
 
 struct client {
 	struct context context;
@@ -82,6 +83,16 @@ int client_catch_signals(struct client *client, struct failure *fail)
 void client_ignore_signals(struct client *client)
 {
 	client->interruptible = false;
+}
+
+char *client_escape(const char *text)
+{
+	char *escaped = curl_easy_escape(NULL, text, 0), *copy = escaped ? strdup(escaped) : NULL;
+
+	if (!copy)
+		abort();
+	curl_free(escaped);
+	return copy;
 }
 
 char *client_path(const char *collection, const char *name, const char *suffix)
@@ -390,6 +401,36 @@ int client_call(struct client *client, const char *method, const char *path, con
 {
 	return call(client, &(struct call){.method = method, .path = path, .type = "Content-Type: application/json", .body = body}, ret,
 		fail);
+}
+
+int client_list(struct client *client, const char *path, const char *query, json_t **ret, struct failure *fail)
+{
+	json_t *items = json_array(), *page = NULL;
+	cleanup_free char *next = NULL;
+	int r;
+
+	do {
+		cleanup_free char *whole = NULL;
+
+		if (asprintf(&whole, "%s?limit=" PAGE_LIMIT "%s%s%s%s", path, query[0] ? "&" : "", query, next ? "&cursor=" : "",
+			    next ? next : "") < 0)
+			abort();
+		free(next);
+		next = NULL;
+		r = client_call(client, "GET", whole, NULL, &page, fail);
+		if (r == 0) {
+			json_array_extend(items, json_object_get(page, "items"));
+			if (json_is_string(json_object_get(page, "next")))
+				next = client_escape(json_string_value(json_object_get(page, "next")));
+		}
+		json_decref(page);
+		page = NULL;
+	} while (r == 0 && next);
+	if (r < 0)
+		json_decref(items);
+	else
+		*ret = items;
+	return r;
 }
 
 int client_get_tagged(struct client *client, const char *path, json_t **ret, char **ret_etag, struct failure *fail)

@@ -27,10 +27,16 @@ void client_ignore_signals(struct client *client);
 /* "/v1/machines/NAME" with NAME escaped, and `suffix` as it is. Owned by the caller; allocation failure aborts. */
 char *client_path(const char *collection, const char *name, const char *suffix);
 
+/* For a query. Owned by the caller; allocation failure aborts. */
+char *client_escape(const char *text);
+
 /* One request; `body` (borrowed) may be NULL, so may `ret` (a new reference otherwise, NULL when the answer has no body).
  * 0 when the status is 2xx, else -errno with `fail` set (fail->code when it is the API that refused). */
 int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
 	struct failure *fail);
+
+/* All items of a list, page by page: a new array in `ret`. `query`: "name=x&…", escaped, or "". */
+int client_list(struct client *client, const char *path, const char *query, json_t **ret, struct failure *fail);
 
 /* GET with the answer's entity tag (owned), and a merge patch (RFC 7396) that is done only while the tag is that. Otherwise as above. */
 int client_get_tagged(struct client *client, const char *path, json_t **ret, char **ret_etag, struct failure *fail);

@@ -38,7 +38,7 @@ int image_list_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
 	const char *output = args_value(args, "output");
-	json_t *answer = NULL;
+	json_t *items = NULL;
 	int r;
 
 	if (output && strcmp(output, "json") != 0 && strcmp(output, "table") != 0)
@@ -46,12 +46,12 @@ int image_list_run(const struct args *args, struct failure *fail)
 	client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
-	r = client_call(client, "GET", "/v1/images", NULL, &answer, fail);
+	r = client_list(client, "/v1/images", "", &items, fail);
 	if (r == 0 && output && strcmp(output, "json") == 0)
-		print_json(json_object_get(answer, "items"));
+		print_json(items);
 	else if (r == 0)
-		print_images(json_object_get(answer, "items"), args_flag(args, "quiet"));
-	json_decref(answer);
+		print_images(items, args_flag(args, "quiet"));
+	json_decref(items);
 	return r;
 }
 

@@ -3,6 +3,8 @@
 
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "common/buf.h"
+#include "common/checked.h"
 
 #include <errno.h>
 #include <string.h>
@@ -11,6 +13,8 @@ const struct option_def machines_options[] = {
 	{'a', "all", NULL, "ended machines too"},
 	{'o', "output", "table|json", "how to print it (table)"},
 	{'q', "quiet", NULL, "ids only"},
+	{'l', "label", "KEY[=VALUE]", "only those with that label"},
+	{'f', "filter", "KEY=VALUE", "only those with that label, state or name: label=KEY=VALUE, state=running,failed, name=web*"},
 	{0},
 };
 
@@ -31,6 +35,8 @@ const struct option_def remove_options[] = {
 	{'f', "force", NULL, "even when it is in use"},
 	{0},
 };
+
+#define QUERY_MAX (1u << 20)
 
 /* What one wait asks the API for; longer waits are several. */
 #define WAIT_SLICE_S 30
@@ -162,6 +168,49 @@ int machine_output_is_json(const struct args *args, bool *ret_json, struct failu
 	return 0;
 }
 
+static bool filters_by_state(const struct args *args)
+{
+	const char *filter;
+	size_t i = 0;
+
+	while ((filter = args_next(args, "filter", &i)))
+		if (strncmp(filter, "state=", 6) == 0)
+			return true;
+	return false;
+}
+
+/* "state" or "label", and a value that is escaped. */
+static void add_query(struct buf *query, const char *key, size_t len, const char *value)
+{
+	cleanup_free char *escaped = client_escape(value);
+
+	if (buf_printf(query, "%s%.*s=%s", query->len ? "&" : "", (int)len, key, escaped) < 0)
+		abort();
+}
+
+/* What --label and --filter say, as the API's query. 0 or a usage failure. */
+static int make_query(const struct args *args, struct buf *query, struct failure *fail)
+{
+	static const char *const keys[] = {"label", "name", "state"};
+	const char *value;
+	size_t i = 0, key;
+
+	while ((value = args_next(args, "label", &i)))
+		add_query(query, "label", 5, value);
+	i = 0;
+	while ((value = args_next(args, "filter", &i))) {
+		size_t len = strcspn(value, "=");
+
+		for (key = 0; key < ARRAY_SIZE(keys); key++)
+			if (value[len] && strlen(keys[key]) == len && strncmp(keys[key], value, len) == 0)
+				break;
+		if (key == ARRAY_SIZE(keys))
+			return failure_usage(fail, "--filter", "\"%s\" is none of label=KEY[=VALUE], name=NAME, state=STATE", value);
+		add_query(query, value, len, value + len + 1);
+	}
+	return buf_append(query, "", 1);
+}
+
 static void print_machines(const struct args *args, json_t *items, bool as_json)
 {
 	struct table table;
@@ -169,7 +218,7 @@ static void print_machines(const struct args *args, json_t *items, bool as_json)
 	size_t i;
 
 	json_array_foreach (items, i, machine)
-		if (args_flag(args, "all") || !has_ended(machine))
+		if (args_flag(args, "all") || filters_by_state(args) || !has_ended(machine))
 			json_array_append(shown, machine);
 	table_init(&table, "NAME|IMAGE|STATE|PORTS|CPUS|MEMORY|CREATED");
 	json_array_foreach (shown, i, machine) {
@@ -189,19 +238,22 @@ static void print_machines(const struct args *args, json_t *items, bool as_json)
 int machine_list_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
-	json_t *answer = NULL;
+	json_t *items = NULL;
+	struct buf query;
 	bool as_json;
 	int r = machine_output_is_json(args, &as_json, fail);
 
 	if (r < 0)
 		return r;
-	client = client_new(args, fail);
-	if (!client)
-		return -fail->error.errnum;
-	r = client_call(client, "GET", "/v1/machines", NULL, &answer, fail);
+	buf_init(&query, QUERY_MAX);
+	r = make_query(args, &query, fail);
+	client = r < 0 ? NULL : client_new(args, fail);
 	if (r == 0)
-		print_machines(args, json_object_get(answer, "items"), as_json);
-	json_decref(answer);
+		r = client ? client_list(client, "/v1/machines", query.data, &items, fail) : -fail->error.errnum;
+	buf_done(&query);
+	if (r == 0)
+		print_machines(args, items, as_json);
+	json_decref(items);
 	return r;
 }
 

@@ -58,14 +58,14 @@ static int add_sample(struct top *top, const char *machine, bool required, json_
 
 static int add_all(struct top *top, json_t *sample, struct failure *fail)
 {
-	json_t *answer = NULL, *machine;
+	json_t *machines = NULL, *machine;
 	size_t i;
-	int r = client_call(top->client, "GET", "/v1/machines", NULL, &answer, fail);
+	int r = client_list(top->client, "/v1/machines", "state=running", &machines, fail);
 
-	json_array_foreach (json_object_get(answer, "items"), i, machine)
-		if (r == 0 && strcmp(json_text(machine, "state"), "running") == 0)
+	json_array_foreach (machines, i, machine)
+		if (r == 0)
 			r = add_sample(top, json_text(machine, "id"), false, sample, fail);
-	json_decref(answer);
+	json_decref(machines);
 	return r;
 }
 

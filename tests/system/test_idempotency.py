@@ -214,6 +214,32 @@ def test_all_verbs_take_a_key_and_openapi_says_so(hulld, post):
             assert ("Idempotency-Key" in headers) == (method == "post"), (method, path)
 
 
+def test_a_clock_that_is_set_back_doubles_nothing(hulld, post):
+    """As if the request had been begun by a clock that is an hour ahead, and was cut short twice."""
+    assert post("/v1/machines", {"image": "hello"}).status == 201
+    assert hulld.delete(f"/v1/machines/{machines(hulld)[0]}").status == 204
+    ahead = int(time.time() * 1000) + 3600_000
+    for _ in range(2):
+        with database(hulld) as rows:
+            rows.execute("UPDATE requests SET status = 0, begun_at = ?", (ahead,))
+        assert post("/v1/machines", {"image": "hello"}).status == 201
+    assert len(machines(hulld)) == 1
+
+
+def test_a_project_has_so_many_answers_kept_and_no_more(hulld, post):
+    """The newest; and another's are nothing to it."""
+    hulld.kill()
+    now = int(time.time() * 1000)
+    with database(hulld) as rows:
+        rows.execute("WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 12000)"
+                     " INSERT INTO requests SELECT 'default', printf('k%d', n), '', ? + n, 200, '', '' FROM count", (now - 20000,))
+        rows.execute("INSERT INTO requests VALUES ('other', 'k', '', ?, 200, '', '')", (now - 30000,))
+    hulld.start()
+    with database(hulld) as rows:
+        assert rows.execute("SELECT project, count(*), min(begun_at) FROM requests GROUP BY project").fetchall() == [
+            ("default", 10000, now - 20000 + 2001), ("other", 1, now - 30000)]
+
+
 def test_what_is_so_for_a_moment_only_is_no_answer(hulld, post):
     assert post("/v1/machines", {"name": "a", "image": "hello"}, key="a").status == 201
     for path, body in (("/v1/machines/a/freeze", None), ("/v1/machines/a/exec", {"command": ["true"]})):

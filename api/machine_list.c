@@ -1,0 +1,120 @@
+/* GET /v1/machines: which machines a client asks for, by state, name and labels, in pages. */
+#include "api/machine_http.h"
+#include "api/machine.h"
+#include "api/page.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LABELS_MAX 16 /* in one request */
+
+struct filter {
+	unsigned states; /* bits 1 << enum machine_state; 0: any */
+	const char *name; /* NULL: any; it may end in "*" */
+	size_t n_labels;
+	const char *labels[LABELS_MAX]; /* "key" or "key=value" */
+	bool too_many;
+};
+
+unsigned machine_http_read_states(struct request *req, const char *text)
+{
+	unsigned states = 0;
+
+	for (;;) {
+		size_t len = strcspn(text, ",");
+		int state = MACHINE_CREATED;
+
+		while (state < MACHINE_N_STATES &&
+			(strlen(machine_state_names[state]) != len || strncmp(machine_state_names[state], text, len) != 0))
+			state++;
+		if (state == MACHINE_N_STATES) {
+			request_refuse_with(req, PROBLEM_INVALID_FIELD, "state", "there is no state \"%.*s\"",
+				len < 40 ? (int)len : 40, text);
+			return 0;
+		}
+		states |= 1u << state;
+		if (!text[len])
+			return states;
+		text += len + 1;
+	}
+}
+
+static void take_label(void *ctx, const char *value)
+{
+	struct filter *filter = ctx;
+
+	if (filter->n_labels == LABELS_MAX)
+		filter->too_many = true;
+	else
+		filter->labels[filter->n_labels++] = value;
+}
+
+/* 0, or -ECANCELED having refused. */
+static int read_filter(struct request *req, struct filter *ret)
+{
+	const char *states = request_query(req, "state");
+
+	*ret = (struct filter){.name = request_query(req, "name")};
+	request_query_each(req, "label", take_label, ret);
+	if (states && !(ret->states = machine_http_read_states(req, states)))
+		return -ECANCELED;
+	for (size_t i = 0; i < ret->n_labels; i++)
+		if (!ret->labels[i][0] || ret->labels[i][0] == '=') {
+			request_refuse_with(req, PROBLEM_INVALID_FIELD, "label", "must be KEY or KEY=VALUE");
+			return -ECANCELED;
+		}
+	if (!ret->too_many)
+		return 0;
+	request_refuse_with(req, PROBLEM_INVALID_FIELD, "label", "may be given %d times at most", LABELS_MAX);
+	return -ECANCELED;
+}
+
+static bool has_label(const json_t *labels, const char *wanted)
+{
+	const char *equals = strchr(wanted, '='), *key, *value;
+	size_t len = equals ? (size_t)(equals - wanted) : strlen(wanted);
+	json_t *label;
+
+	json_object_foreach((json_t *)labels, key, label) {
+		value = json_string_value(label);
+		if (strlen(key) == len && memcmp(key, wanted, len) == 0)
+			return !equals || strcmp(value, equals + 1) == 0;
+	}
+	return false;
+}
+
+static bool has_name(const struct machine *m, const char *wanted)
+{
+	size_t len = strlen(wanted);
+
+	if (len && wanted[len - 1] == '*')
+		return strncmp(m->record.name, wanted, len - 1) == 0;
+	return strcmp(m->record.name, wanted) == 0;
+}
+
+static bool fits(const struct machine *m, const char *project, const struct filter *filter)
+{
+	if (m->record.state == MACHINE_CREATING || strcmp(m->record.project, project) != 0)
+		return false;
+	if ((filter->states && !(filter->states & 1u << m->record.state)) || (filter->name && !has_name(m, filter->name)))
+		return false;
+	for (size_t i = 0; i < filter->n_labels; i++)
+		if (!has_label(m->spec.labels, filter->labels[i]))
+			return false;
+	return true;
+}
+
+void machine_http_list(struct request *req, void *ctx)
+{
+	const struct hulld *hulld = ctx;
+	char key[PAGE_KEY_MAX + 1];
+	struct filter filter;
+	struct page page;
+
+	if (read_filter(req, &filter) < 0 || page_begin(req, &page) < 0)
+		return;
+	for (const struct machine *m = hulld->machines; m && !page_is_full(&page); m = m->next)
+		if (fits(m, request_project(req), &filter) && page_has(&page, page_time_key(m->record.created_at, m->record.id, key)))
+			page_add(&page, key, machine_dump(m));
+	page_reply(&page, req);
+}
