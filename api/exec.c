@@ -12,14 +12,13 @@
  * STARTED, in time. */
 #include "api/exec.h"
 
-#include "api/agent.h"
+#include "api/agent_frames.h"
 #include "api/exec_output.h"
 #include "api/exec_stream.h"
 #include "api/hulld.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
 #include "common/exec_spec.h"
-#include "common/frame.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -35,11 +34,8 @@ struct exec_call {
 	struct request *req; /* NULL once it was answered */
 	char name[NAME_MAX_BYTES + 1]; /* of the machine */
 	bool streams;
-	struct agent_call *opening;
-	int fd; /* of the agent; -1: not yet, or the stream's */
-	struct loop_source *events, *deadline;
-	struct frame_reader reader;
-	struct buf spec; /* the SPEC, as far as it is to be sent */
+	struct agent_frames *frames; /* NULL: its connection is the stream's */
+	struct loop_source *deadline;
 	bool started;
 	struct exec_output *output; /* as JSON */
 	struct exec_stream *stream; /* as hull-exec */
@@ -50,12 +46,8 @@ static void call_free(struct exec_call *call)
 	*call->link = call->next;
 	if (call->next)
 		call->next->link = call->link;
-	agent_cancel(call->opening);
-	loop_remove(call->events);
+	agent_frames_free(call->frames);
 	loop_remove(call->deadline);
-	close_fd(call->fd);
-	frame_reader_done(&call->reader);
-	buf_done(&call->spec);
 	exec_output_free(call->output);
 	exec_stream_free(call->stream);
 	free(call);
@@ -92,8 +84,12 @@ static void on_upgraded(void *ctx, struct http_upgraded *conn, const char *early
 	struct exec_call *call = ctx;
 
 	call->req = NULL;
-	if (conn)
-		call->stream = exec_stream_new(call->hulld->loop, conn, steal_fd(&call->fd), early, early_len, on_stream_end, call);
+	if (conn) {
+		int fd = agent_frames_steal_fd(call->frames);
+
+		call->frames = NULL;
+		call->stream = exec_stream_new(call->hulld->loop, conn, fd, early, early_len, on_stream_end, call);
+	}
 	if (!call->stream)
 		call_free(call);
 }
@@ -105,15 +101,14 @@ static void begin_running(struct exec_call *call)
 	if (call->streams) {
 		struct request *req = call->req;
 
-		loop_remove(call->events);
-		call->events = NULL;
+		agent_frames_listen(call->frames, false);
 		call->req = NULL;
 		request_reply_upgrade(req, on_upgraded, call);
 		return;
 	}
 	call->output = exec_output_new();
 	/* Nobody will send it anything. */
-	frame_put(&call->spec, HULL_FRAME_STDIN_EOF, NULL, 0);
+	agent_frames_put(call->frames, HULL_FRAME_STDIN_EOF, NULL, 0);
 }
 
 /* ---- what the agent says ---- */
@@ -160,17 +155,14 @@ static bool take(struct exec_call *call, const struct frame *frame)
 	return false;
 }
 
-static void on_agent(void *ctx, uint32_t events)
+static void on_ready(void *ctx)
 {
 	struct exec_call *call = ctx;
 	struct frame frame;
 	int r = 0;
 
-	/* A program that has ended takes nothing any more; what it said is to be read all the same. */
-	if ((events & EPOLLOUT) && frame_flush(&call->spec, call->fd) < 0)
-		buf_consume(&call->spec, call->spec.len);
 	for (int i = 0; i < 16 && r >= 0; i++) { /* others have their turn */
-		r = frame_read(&call->reader, call->fd, &frame);
+		r = agent_frames_read(call->frames, &frame);
 		if (r == 0)
 			break;
 		if (r > 0 && !take(call, &frame))
@@ -180,8 +172,6 @@ static void on_agent(void *ctx, uint32_t events)
 		fail(call, PROBLEM_MACHINE_FAILED, "its agent makes no sense");
 	else if (r < 0)
 		fail(call, PROBLEM_MACHINE_FAILED, "the program was lost: the machine, or its agent, has ended");
-	else
-		loop_set_events(call->events, call->spec.len ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 /* ---- opening and starting ---- */
@@ -191,15 +181,11 @@ static void on_deadline(void *ctx)
 	fail(ctx, PROBLEM_OUTCOME_UNKNOWN, "its agent does not say that the program was started");
 }
 
-static void on_opened(void *ctx, int r, int fd)
+static void on_opened(void *ctx, int r)
 {
 	struct exec_call *call = ctx;
 
-	call->opening = NULL;
-	call->fd = fd;
 	if (r == 0)
-		call->events = loop_add_fd(call->hulld->loop, fd, EPOLLIN | EPOLLOUT, on_agent, call);
-	if (call->events)
 		loop_timer_arm(call->deadline, START_TIMEOUT_S * NS_PER_S);
 	else if (r == EAGAIN)
 		fail(call, PROBLEM_BUSY, "it executes as many programs as it can");
@@ -209,33 +195,30 @@ static void on_opened(void *ctx, int r, int fd)
 		fail(call, PROBLEM_MACHINE_FAILED, "its agent is too old to execute programs");
 	else
 		fail(call, r == -ETIMEDOUT ? PROBLEM_TIMEOUT : PROBLEM_MACHINE_FAILED, "its agent does not answer: %s",
-			strerror(r ? abs(r) : ENOMEM));
+			strerror(abs(r)));
 }
+
+static const struct agent_frames_ops frames_ops = {on_opened, on_ready};
 
 static struct exec_call *call_new(
 	struct hulld *hulld, const struct machine *m, struct request *req, const struct exec_spec *spec)
 {
 	struct exec_call *call = calloc(1, sizeof(*call));
-	json_t *dumped = json_dump(&exec_spec_table, spec);
-	cleanup_free char *text = json_dumps(dumped, JSON_COMPACT);
 	char vsock[512];
 
-	json_decref(dumped);
-	if (!call || !text)
+	if (!call)
 		abort();
-	*call = (struct exec_call){.hulld = hulld, .next = hulld->execs, .link = &hulld->execs, .req = req, .fd = -1,
+	*call = (struct exec_call){.hulld = hulld, .next = hulld->execs, .link = &hulld->execs, .req = req,
 		.streams = request_wants_upgrade(req)};
 	snprintf(call->name, sizeof(call->name), "%s", m->record.name);
 	if (call->next)
 		call->next->link = &call->next;
 	hulld->execs = call;
-	frame_reader_init(&call->reader, HULL_FRAME_MAX);
-	buf_init(&call->spec, 2 * HULL_SPEC_MAX);
 	call->deadline = loop_add_timer(hulld->loop, on_deadline, call);
-	call->opening = agent_open(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_EXEC, 0,
-		OPEN_TIMEOUT_MS, on_opened, call);
-	if (!call->deadline || !call->opening || frame_put(&call->spec, HULL_FRAME_SPEC, text, (uint32_t)strlen(text)) < 0)
+	if (!call->deadline)
 		abort();
+	call->frames = agent_frames_open(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_EXEC, 0,
+		OPEN_TIMEOUT_MS, json_dump(&exec_spec_table, spec), &frames_ops, call);
 	return call;
 }
 

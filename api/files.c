@@ -7,13 +7,12 @@
  * machine and its agent are hostile. */
 #include "api/files.h"
 
-#include "api/agent.h"
+#include "api/agent_frames.h"
 #include "api/hulld.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
 #include "api/order_call.h"
 #include "common/file_spec.h"
-#include "common/frame.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,17 +20,11 @@
 
 #define OPEN_TIMEOUT_MS 30000
 #define ROOM		HULL_FRAME_MAX /* bytes */
-#define OUT_MAX		(8 * HULL_FRAME_MAX)
 
 struct file_call {
-	struct hulld *hulld;
 	struct request *req; /* NULL once it was refused */
 	char name[NAME_MAX_BYTES + 1];
-	struct agent_call *opening;
-	int fd; /* -1: not yet */
-	struct loop_source *events;
-	struct frame_reader reader;
-	struct buf out; /* to the agent */
+	struct agent_frames *frames;
 	bool uploading; /* `end` or `abort` will come */
 	bool streaming; /* `done` will come */
 	struct frame frame; /* of STDOUT, of which `sent` bytes have gone to the client */
@@ -42,11 +35,7 @@ static void call_free(void *ctx)
 {
 	struct file_call *call = ctx;
 
-	agent_cancel(call->opening);
-	loop_remove(call->events);
-	close_fd(call->fd);
-	frame_reader_done(&call->reader);
-	buf_done(&call->out);
+	agent_frames_free(call->frames);
 	free(call);
 }
 
@@ -56,8 +45,8 @@ static void replied(struct file_call *call)
 	call->req = NULL;
 	if (!call->uploading)
 		call_free(call);
-	else if (call->events)
-		loop_set_events(call->events, 0);
+	else
+		agent_frames_listen(call->frames, false);
 }
 
 static void fail(struct file_call *call, enum problem_code code, const char *why)
@@ -113,14 +102,14 @@ static ssize_t read_stream(void *ctx, char *data, size_t max)
 	size_t part;
 
 	while (call->sent == call->frame.len) {
-		int r = frame_read(&call->reader, call->fd, &call->frame);
+		int r = agent_frames_read(call->frames, &call->frame);
 
 		call->sent = 0;
 		/* One of nothing is none of the agent's: they could come for ever. */
 		if (r <= 0 || call->frame.type != HULL_FRAME_STDOUT || !call->frame.len) {
 			call->frame.len = r > 0 ? call->frame.len : 0;
 			if (r == 0)
-				loop_set_events(call->events, EPOLLIN);
+				agent_frames_listen(call->frames, true);
 			return r == 0 ? 0 : r > 0 && call->frame.type == HULL_FRAME_ANSWER ? HTTP_STREAM_END : HTTP_STREAM_BROKEN;
 		}
 	}
@@ -136,7 +125,7 @@ static void begin_stream(struct file_call *call, const struct frame *frame)
 {
 	call->frame = *frame;
 	call->streaming = true;
-	loop_set_events(call->events, 0);
+	agent_frames_listen(call->frames, false);
 	request_reply_stream(call->req, &stream_ops, call);
 }
 
@@ -156,20 +145,17 @@ static void take(struct file_call *call, bool get, const struct frame *frame)
 	}
 }
 
-static void on_agent(struct file_call *call, bool get, uint32_t events)
+static void on_agent(struct file_call *call, bool get)
 {
 	struct frame frame;
 	int r;
 
 	if (call->streaming) {
-		loop_set_events(call->events, 0);
+		agent_frames_listen(call->frames, false);
 		request_wake(call->req);
 		return;
 	}
-	/* What an agent that has refused does not take is dropped: its refusal is to be read. */
-	if ((events & EPOLLOUT) && frame_flush(&call->out, call->fd) < 0)
-		buf_consume(&call->out, call->out.len);
-	r = frame_read(&call->reader, call->fd, &frame);
+	r = agent_frames_read(call->frames, &frame);
 	if (r > 0) {
 		take(call, get, &frame);
 		return;
@@ -178,28 +164,25 @@ static void on_agent(struct file_call *call, bool get, uint32_t events)
 		fail(call, PROBLEM_MACHINE_FAILED, r == -EPROTO ? "its agent makes no sense" : "its agent has gone");
 		return;
 	}
-	loop_set_events(call->events, call->out.len ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	if (call->uploading && call->out.len < ROOM)
+	if (call->uploading && agent_frames_waiting(call->frames) < ROOM)
 		request_wake(call->req);
 }
 
-static void on_getting(void *ctx, uint32_t events)
+static void on_getting(void *ctx)
 {
-	on_agent(ctx, true, events);
+	on_agent(ctx, true);
 }
 
-static void on_putting(void *ctx, uint32_t events)
+static void on_putting(void *ctx)
 {
-	on_agent(ctx, false, events);
+	on_agent(ctx, false);
 }
 
-static void opened(struct file_call *call, int r, int fd, loop_fd_fn on_events)
+static void on_opened(void *ctx, int r)
 {
-	call->opening = NULL;
-	call->fd = fd;
+	struct file_call *call = ctx;
+
 	if (r == 0)
-		call->events = loop_add_fd(call->hulld->loop, fd, EPOLLIN | EPOLLOUT, on_events, call);
-	if (call->events)
 		return;
 	if (r == EAGAIN)
 		fail(call, PROBLEM_BUSY, "it copies for as many clients as it can");
@@ -211,15 +194,7 @@ static void opened(struct file_call *call, int r, int fd, loop_fd_fn on_events)
 		fail(call, r == -ETIMEDOUT ? PROBLEM_TIMEOUT : PROBLEM_MACHINE_FAILED, "its agent does not answer");
 }
 
-static void on_get_opened(void *ctx, int r, int fd)
-{
-	opened(ctx, r, fd, on_getting);
-}
-
-static void on_put_opened(void *ctx, int r, int fd)
-{
-	opened(ctx, r, fd, on_putting);
-}
+static const struct agent_frames_ops get_ops = {on_opened, on_getting}, put_ops = {on_opened, on_putting};
 
 /* ---- what the client says ---- */
 
@@ -228,7 +203,6 @@ static struct file_call *call_new(struct hulld *hulld, struct request *req, enum
 {
 	struct machine *m = machine_http_find(hulld, req);
 	const char *path = request_query(req, "path");
-	cleanup_free char *text = NULL;
 	struct file_call *call;
 	json_t *spec, *string;
 	int64_t into = 0;
@@ -243,19 +217,13 @@ static struct file_call *call_new(struct hulld *hulld, struct request *req, enum
 		return NULL;
 	}
 	spec = json_pack("{s:s, s:o, s:b}", "verb", verb == FILE_GET ? "get" : "put", "path", string, "into", (int)into);
-	text = json_dumps(spec, JSON_COMPACT);
-	json_decref(spec);
 	call = calloc(1, sizeof(*call));
-	if (!call || !text)
+	if (!call || !spec)
 		abort();
-	*call = (struct file_call){.hulld = hulld, .req = req, .fd = -1};
+	*call = (struct file_call){.req = req};
 	snprintf(call->name, sizeof(call->name), "%s", m->record.name);
-	frame_reader_init(&call->reader, HULL_FRAME_MAX);
-	buf_init(&call->out, OUT_MAX);
-	call->opening = agent_open(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_FILES, 0,
-		OPEN_TIMEOUT_MS, verb == FILE_GET ? on_get_opened : on_put_opened, call);
-	if (!call->opening || frame_put(&call->out, HULL_FRAME_SPEC, text, (uint32_t)strlen(text)) < 0)
-		abort();
+	call->frames = agent_frames_open(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_FILES, 0,
+		OPEN_TIMEOUT_MS, spec, verb == FILE_GET ? &get_ops : &put_ops, call);
 	return call;
 }
 
@@ -276,29 +244,22 @@ static void *begin_upload(struct request *req, void *ctx)
 	return call;
 }
 
-static void put_frame(struct file_call *call, enum hull_frame_type type, const char *data, size_t len)
-{
-	if (frame_put(&call->out, type, data, (uint32_t)len) < 0)
-		abort(); /* out of memory: has_room() bounds what there is */
-	if (call->events)
-		loop_set_events(call->events, EPOLLIN | EPOLLOUT);
-}
-
 static bool has_room(void *upload)
 {
 	const struct file_call *call = upload;
 
-	return call->out.len < ROOM;
+	return agent_frames_waiting(call->frames) < ROOM;
 }
 
 /* A piece of a body is no larger than a connection's memory. */
 static void upload_data(void *upload, const void *data, size_t len)
 {
+	struct file_call *call = upload;
 	const char *at = data;
 
 	for (size_t part; len; at += part, len -= part) {
 		part = len < HULL_FRAME_MAX ? len : HULL_FRAME_MAX;
-		put_frame(upload, HULL_FRAME_STDIN, at, part);
+		agent_frames_put(call->frames, HULL_FRAME_STDIN, at, (uint32_t)part);
 	}
 }
 
@@ -308,7 +269,7 @@ static void upload_end(void *upload)
 
 	call->uploading = false;
 	request_on_gone(call->req, call_free, call);
-	put_frame(call, HULL_FRAME_STDIN_EOF, NULL, 0);
+	agent_frames_put(call->frames, HULL_FRAME_STDIN_EOF, NULL, 0);
 }
 
 const struct http_upload_ops files_upload = {begin_upload, upload_data, upload_end, call_free, has_room};

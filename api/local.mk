@@ -5,6 +5,7 @@ noinst_LIBRARIES += libhull-api.a
 libhull_api_a_SOURCES = \
 	api/access.c api/access.h \
 	api/agent.c api/agent.h \
+	api/agent_frames.c api/agent_frames.h \
 	api/agent_ready.c api/agent_ready.h \
 	api/blobs.c api/blobs.h \
 	api/clock.c api/clock.h \

@@ -1,9 +1,8 @@
 /* One order to the agent inside a machine: its connection, the SPEC, and what comes back. */
 #include "api/order_call.h"
 
-#include "api/agent.h"
+#include "api/agent_frames.h"
 #include "common/exec_spec.h"
-#include "common/frame.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,12 +12,8 @@
 #define NS_PER_MS 1000000ull
 
 struct order_call {
-	struct loop *loop;
-	struct agent_call *opening;
-	int fd; /* -1: not yet */
-	struct loop_source *events, *deadline;
-	struct frame_reader reader;
-	struct buf spec; /* as far as it is to be sent */
+	struct agent_frames *frames;
+	struct loop_source *deadline;
 	order_fn fn;
 	void *ctx;
 };
@@ -27,12 +22,8 @@ void order_cancel(struct order_call *call)
 {
 	if (!call)
 		return;
-	agent_cancel(call->opening);
-	loop_remove(call->events);
+	agent_frames_free(call->frames);
 	loop_remove(call->deadline);
-	close_fd(call->fd);
-	frame_reader_done(&call->reader);
-	buf_done(&call->spec);
 	free(call);
 }
 
@@ -115,20 +106,16 @@ static void take(struct order_call *call, const struct frame *frame)
 	json_done(&order_answer_table, &answer);
 }
 
-static void on_agent(void *ctx, uint32_t events)
+static void on_ready(void *ctx)
 {
 	struct order_call *call = ctx;
 	struct frame frame;
-	int r = events & EPOLLOUT ? frame_flush(&call->spec, call->fd) : 0;
+	int r = agent_frames_read(call->frames, &frame);
 
-	if (r == 0)
-		r = frame_read(&call->reader, call->fd, &frame);
 	if (r > 0)
 		take(call, &frame);
 	else if (r < 0)
 		fail(call, r);
-	else
-		loop_set_events(call->events, call->spec.len ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 /* ---- the way there ---- */
@@ -138,36 +125,28 @@ static void on_deadline(void *ctx)
 	fail(ctx, -ETIMEDOUT);
 }
 
-static void on_opened(void *ctx, int r, int fd)
+static void on_opened(void *ctx, int r)
 {
-	struct order_call *call = ctx;
-
-	call->opening = NULL;
-	call->fd = fd;
-	if (r == 0)
-		call->events = loop_add_fd(call->loop, fd, EPOLLIN | EPOLLOUT, on_agent, call);
-	if (!call->events)
-		fail(call, r ? r : -ENOMEM);
+	if (r)
+		fail(ctx, r);
 }
+
+static const struct agent_frames_ops frames_ops = {on_opened, on_ready};
 
 struct order_call *order_call(struct loop *loop, const char *vsock_path, const struct order *order, unsigned timeout_ms,
 	order_fn fn, void *ctx)
 {
 	struct order_call *call = calloc(1, sizeof(*call));
-	json_t *dumped = json_dump(&order_table, order);
-	cleanup_free char *text = json_dumps(dumped, JSON_COMPACT);
 
-	json_decref(dumped);
-	if (!call || !text)
+	if (!call)
 		abort();
-	*call = (struct order_call){.loop = loop, .fd = -1, .fn = fn, .ctx = ctx};
-	frame_reader_init(&call->reader, HULL_FRAME_MAX);
-	buf_init(&call->spec, 2 * HULL_SPEC_MAX);
+	*call = (struct order_call){.fn = fn, .ctx = ctx};
 	call->deadline = loop_add_timer(loop, on_deadline, call);
-	/* One deadline over all: the opening's own is never earlier. */
-	call->opening = agent_open(loop, vsock_path, HULL_AGENT_ORDER, timeout_ms, timeout_ms + GRACE_MS, on_opened, call);
-	if (!call->deadline || !call->opening || frame_put(&call->spec, HULL_FRAME_SPEC, text, (uint32_t)strlen(text)) < 0)
+	if (!call->deadline)
 		abort();
+	/* One deadline over all: the opening's own is never earlier. */
+	call->frames = agent_frames_open(loop, vsock_path, HULL_AGENT_ORDER, timeout_ms, timeout_ms + GRACE_MS,
+		json_dump(&order_table, order), &frames_ops, call);
 	loop_timer_arm(call->deadline, (timeout_ms + GRACE_MS) * NS_PER_MS);
 	return call;
 }
