@@ -52,13 +52,18 @@ bool http_is_not_modified(const struct request *req, const char *etag)
 	return condition.r > 0; /* what cannot be understood asks for nothing */
 }
 
+bool request_has_if_match(const struct request *req)
+{
+	return request_header(req, MHD_HTTP_HEADER_IF_MATCH);
+}
+
 int request_check_match(struct request *req, json_t *representation)
 {
 	char etag[ETAG_BYTES];
 	struct condition condition = {.field = MHD_HTTP_HEADER_IF_MATCH, .etag = etag};
 	struct problem problem;
 
-	if (!request_header(req, MHD_HTTP_HEADER_IF_MATCH)) {
+	if (!request_has_if_match(req)) {
 		json_decref(representation);
 		return 0;
 	}

@@ -157,11 +157,17 @@ static struct machine *find_as_it_is(struct hulld *hulld, struct request *req)
 	return NULL;
 }
 
+/* Few ask for it: the machine is not described for nothing. */
+static int check_match(struct request *req, const struct machine *m)
+{
+	return request_has_if_match(req) ? request_check_match(req, machine_dump(m)) : 0;
+}
+
 struct machine *machine_http_find(struct hulld *hulld, struct request *req)
 {
 	struct machine *m = find_as_it_is(hulld, req);
 
-	return m && request_check_match(req, machine_dump(m)) == 0 ? m : NULL;
+	return m && check_match(req, m) == 0 ? m : NULL;
 }
 
 int machine_http_require_running(const struct machine *m, struct request *req)
@@ -417,7 +423,7 @@ void machine_http_start(struct request *req, void *ctx)
 	struct start_request request;
 	struct problem problem;
 
-	if (!m || reply_started_before(req, m) || request_check_match(req, machine_dump(m)) < 0 ||
+	if (!m || reply_started_before(req, m) || check_match(req, m) < 0 ||
 		request_read(req, &start_request_table, &request) < 0)
 		return;
 	if (machine_start(m, request.attached, &problem) < 0)
@@ -432,7 +438,7 @@ static void stop(struct request *req, void *ctx, bool then_start)
 	struct stop_request request;
 	struct problem problem;
 
-	if (!m || (then_start && reply_started_before(req, m)) || request_check_match(req, machine_dump(m)) < 0 ||
+	if (!m || (then_start && reply_started_before(req, m)) || check_match(req, m) < 0 ||
 		request_read(req, &stop_request_table, &request) < 0)
 		return;
 	if (machine_stop(m, request.timeout_s, then_start, &problem) < 0)

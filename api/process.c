@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,13 @@ void process_free(struct process *process)
 	loop_remove(process->source);
 	close_fd(process->pidfd);
 	free(process);
+}
+
+bool process_is_running(const struct process *process)
+{
+	struct pollfd ended = {.fd = process ? process->pidfd : -1, .events = POLLIN};
+
+	return process && process->source && poll(&ended, 1, 0) == 0;
 }
 
 void process_signal(struct process *process, int signo)

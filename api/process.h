@@ -30,6 +30,7 @@ void process_open_gate(int gate);
 /* Watches a process started by an earlier hulld. NULL when it has ended. */
 struct process *process_adopt(struct loop *loop, const struct process_id *id, process_fn fn, void *ctx);
 
+bool process_is_running(const struct process *process); /* NULL is not */
 void process_signal(struct process *process, int signo); /* NULL is fine */
 /* Kills it, and reaps and frees by itself once it has ended; `fn` is not called any more. NULL is fine. */
 void process_kill_and_free(struct process *process);

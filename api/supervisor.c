@@ -370,18 +370,24 @@ static void start_monitor(struct machine *m, int net_fd)
 	loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
 }
 
-/* It ends by itself, and with 0, when the monitor has gone. */
+static void lose_passt(struct machine *m)
+{
+	if (!m->up && !m->ending_code[0])
+		end_monitor(m, "start_failed", SIGKILL);
+}
+
+/* It ends by itself, and with 0, when the monitor has gone. Of one that was adopted nobody knows the status: it has failed when the
+ * monitor is still there. */
 static void on_passt_end(void *ctx, int status)
 {
 	struct machine *m = ctx;
 
 	process_free(m->passt);
 	m->passt = NULL;
-	if (status <= 0)
+	if (status == 0 || (status < 0 && !process_is_running(m->monitor)))
 		return;
 	log_warn("machine %s: its passt ended with status %d", m->record.name, status);
-	if (!m->up && !m->ending_code[0])
-		end_monitor(m, "start_failed", SIGKILL);
+	lose_passt(m);
 }
 
 /* Starts passt with `net_fd` (borrowed). False: the start has failed. */
@@ -604,6 +610,8 @@ void supervisor_adopt(struct machine *m)
 		loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
 		listen_for_agent(m);
 		ping(m);
+		if (m->record.passt.pid && !m->passt)
+			lose_passt(m); /* it ended while hulld was down */
 	} else if (m->record.state == MACHINE_STOPPING) {
 		supervisor_stop(m);
 	} else {

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 
 import pytest
@@ -213,6 +214,23 @@ def test_a_start(hulld, crash, network):
     crash(lambda: create(hulld, network=network), ("POST", "/v1/machines/a/start"),
           lambda: any(b"MONITOR_OF" in words for words in processes_of(hulld).values()),
           lambda status, found: found == {"a": "starting"} or (found == {"a": "created"} and status is None))
+
+
+@pytest.mark.parametrize("while_down", [False, True])
+def test_a_network_that_is_lost_is_seen_by_the_next_hulld(hulld, while_down):
+    """Whose child its passt is not."""
+    start(hulld, network="default")
+    hulld.kill()
+    with contextlib.closing(sqlite3.connect(hulld.state / "hull.db")) as rows:
+        passt, = rows.execute("SELECT passt_pid FROM machines").fetchone()
+    if while_down:
+        os.kill(passt, signal.SIGKILL)
+    hulld.start()
+    if not while_down:
+        os.kill(passt, signal.SIGKILL)
+    machine = hulld.wait("a", "failed")
+    assert machine["cause"]["code"] == "start_failed" and "passt" in machine["cause"]["message"], machine
+    clear(hulld, free_port())
 
 
 def no_monitor(hulld):
