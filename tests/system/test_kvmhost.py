@@ -221,6 +221,56 @@ def test_no_emulated_host_outlives_its_script(tmp_path, how):
     wait_until(lambda: not processes_with(mark), "something is still there")
 
 
+DEAF_QEMU = """#!/usr/bin/python3
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(os.environ["HULL_TEST_DEAF"], "w")
+signal.pause()
+"""
+# As timeout(1) that is told to end when it has forked, and does not know its child's number yet.
+HASTY_TIMEOUT = """#!/bin/sh
+while [ "$1" != setpriv ]; do shift; done
+(while [ -d /proc/$$ ]; do :; done; exec "$@") &
+exit 143
+"""
+
+
+def run_with(tmp_path, programs):
+    """kvmhost run, with these in the place of others; the mark of what it starts; and the file that a deaf QEMU makes."""
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    for name, text in programs.items():
+        (fakes / name).write_text(text)
+        (fakes / name).chmod(0o755)
+    deaf = tmp_path / "deaf"
+    env = environment(TMPDIR=str(tmp_path), PATH=f"{fakes}:{os.environ['PATH']}", HULL_TEST_DEAF=str(deaf))
+    run = subprocess.Popen([KVMHOST, "run", "--", "true"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return run, str(tmp_path / "kvmhost-"), deaf
+
+
+def ends(run, mark):
+    try:
+        run.wait(timeout=60)
+        wait_until(lambda: not processes_with(mark), "something is still there")
+    finally:
+        run.kill()
+        for pid in processes_with(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_an_emulated_host_that_does_not_listen_is_ended(tmp_path):
+    run, mark, deaf = run_with(tmp_path, {"qemu-system-x86_64": DEAF_QEMU})
+    wait_until(deaf.exists, "QEMU does not start", seconds=DEADLINE_S)
+    run.send_signal(signal.SIGTERM)
+    ends(run, mark)
+
+
+def test_an_emulated_host_that_was_left_alone_is_not_begun(tmp_path):
+    run, mark, deaf = run_with(tmp_path, {"qemu-system-x86_64": DEAF_QEMU, "timeout": HASTY_TIMEOUT})
+    ends(run, mark)
+    assert run.returncode == 143 and not deaf.exists()
+
+
 # ---- up, shell, down, status
 
 
