@@ -302,6 +302,7 @@ static int read_patched(const struct machine *m, const json_t *document, struct 
 	json_t *before = json_parse(m->record.spec, strlen(m->record.spec), &err), *merged;
 	const char *name;
 	json_t *value;
+	size_t size;
 	int r;
 
 	if (!before)
@@ -311,9 +312,16 @@ static int read_patched(const struct machine *m, const json_t *document, struct 
 		if (json_is_null(value) && !json_find_field(&machine_spec_table, name))
 			json_object_set(merged, name, value);
 	r = json_read(&machine_spec_table, merged, ret, &err);
+	size = json_dumpb(merged, NULL, 0, JSON_COMPACT);
 	json_decref(merged);
 	json_decref(before);
-	return r < 0 ? problem_from_error(problem, &err) : 0;
+	if (r < 0)
+		return problem_from_error(problem, &err);
+	/* Many small patches make nothing that one request could not have. */
+	if (size > HTTP_JSON_MAX)
+		return problem_set(problem, PROBLEM_PAYLOAD_TOO_LARGE, NULL,
+			"the whole specification would have %zu bytes, and may have at most %u", size, HTTP_JSON_MAX);
+	return 0;
 }
 
 static int load_image_config(const struct machine *m, struct image_config *ret, struct problem *problem)

@@ -105,6 +105,15 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(hulld, a, changes, c
     assert hulld.machine("a") == before
 
 
+def test_patches_do_not_add_up_to_more_than_one_request_may_have(hulld, a):
+    a()
+    half = {f"V{n}": "x" * 100_000 for n in range(6)}
+    assert patch(hulld, {"env": half}).status == 200
+    refused(patch(hulld, {"env": {f"W{name}": value for name, value in half.items()}}), 413, "payload_too_large")
+    assert hulld.machine("a")["env"] == half
+    assert patch(hulld, {"env": {f"W{name}": half.get(name) for name in half} | dict.fromkeys(half)}).status == 200
+
+
 def test_what_cannot_be_had_is_refused(hulld, a):
     before = a()
     assert hulld.post("/v1/machines", {"name": "taken", "image": "hello"}).status == 201
@@ -123,6 +132,17 @@ def test_a_patch_says_what_it_is(hulld, a, kind):
     assert MERGE in refused(answer, 415, "unsupported_media_type")["hint"] and answer.headers["Accept-Patch"] == MERGE
     assert hulld.request("PATCH", "/v1/machines/a", b"{}", headers={"Content-Type": MERGE + "; charset=utf-8"}).status == 200
     refused(hulld.request("PATCH", "/v1/machines/a", b"{", headers={"Content-Type": MERGE}), 400, "invalid_json")
+
+
+def test_what_is_another_projects_is_not_there(hulld, a):
+    before = a()
+    assert hulld.post("/v1/projects", {"name": "other"}).status == 201
+    for fields in ({}, {"If-Match": "*"}, {"If-Match": tag(hulld.get("/v1/machines/a"))}):
+        there, not_there = (patch(hulld, {"name": "mine"}, f"/v1/machines/{name}", **{"Hull-Project": "other"}, **fields)
+                            for name in ("a", "b"))
+        refused(there, 404, "not_found")
+        assert there.body.replace(b'\\"a\\"', b'\\"b\\"') == not_there.body
+    assert hulld.machine("a") == before and hulld.delete("/v1/projects/other").status == 204
 
 
 def test_two_who_change_the_same_do_not_undo_each_other(hulld, a):
