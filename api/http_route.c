@@ -118,9 +118,18 @@ static void check_body(struct request *req)
 	}
 }
 
+/* A condition that nobody looks at must not pass for one that holds. */
+static void check_condition(struct request *req)
+{
+	if (request_has_if_match(req) && !strchr(req->route->path, '{'))
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, MHD_HTTP_HEADER_IF_MATCH, "what is asked for has no entity tag");
+}
+
 void http_check_request(struct request *req)
 {
 	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, check_query, req);
+	if (!req->response)
+		check_condition(req);
 	if (!req->response)
 		check_body(req);
 }

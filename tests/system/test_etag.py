@@ -107,6 +107,11 @@ def test_images_projects_secrets_and_tokens_have_tags_too(hulld):
         assert hulld.request("DELETE", path, headers={"If-Match": tag(hulld.get(path))}).status == 204
 
 
+@pytest.mark.parametrize("method, path", [("POST", "/v1/machines"), ("POST", "/v1/images"), ("GET", "/v1/machines")])
+def test_a_condition_that_means_nothing_is_not_passed_over(hulld, method, path):
+    refused(hulld.request(method, path, headers={"If-Match": ANY}), 400, "invalid_field", "If-Match")
+
+
 def test_a_start_that_is_repeated_is_answered_whatever_has_changed(hulld, machine):
     """What changed is what it did itself (section 13.1.1)."""
     fields = {"If-Match": tag(hulld.get(machine)), "Idempotency-Key": "start"}
