@@ -10,6 +10,64 @@ from conftest import TOP
 BUILDER = TOP / "guest-kernel" / "build-kernel"
 RELEASE = "6.12.117-hull"
 
+# What of a kernel's source build-kernel changes; vmlinuz shows what was made of it.
+SOURCE = {
+    "arch/x86/kernel/alternative.c": textwrap.dedent("""\
+        #include <asm/set_memory.h>
+        static int skip_nops(u8 *buf, int offset, int len)
+        {
+        \tfor (; offset < len; offset += insn.length) {
+        }
+        void __init_or_module noinline apply_returns(s32 *start, s32 *end)
+        {
+        \t\tu8 op;
+        }
+        static void alternatives_smp_unlock(void)
+        {
+        \ttext_poke(ptr, ((unsigned char []){0x3E}), 1);
+        }
+        text_poke(ptr, ((unsigned char []){0x3E}), 1);
+        """),
+    "arch/x86/kernel/vmlinux.lds.S": "#define ALIGN_ENTRY_TEXT_BEGIN\n\t\tALIGN_ENTRY_TEXT_BEGIN\n",
+    "drivers/net/dummy.c": "static int numdummies = 1;\n",
+    "include/uapi/linux/vt.h": "#define MAX_NR_CONSOLES\t63\t/* serial lines start at 64 */\n",
+    "lib/kobject_uevent.c": "\t/* skip the event, if the filter returns zero. */\n",
+    "mm/slab.h": "#if defined(CONFIG_SYSFS) && !defined(CONFIG_SLUB_TINY)\n#endif\n"}
+QUICK = textwrap.dedent("""\
+    #include <asm/set_memory.h>
+    #include "quick_decode.inc"
+    static int skip_nops(u8 *buf, int offset, int len)
+    {
+    \twhile (offset < len && buf[offset] == BYTES_NOP1)
+    \t\toffset++;
+    \tfor (; offset < len; offset += insn.length) {
+    }
+    void __init_or_module noinline apply_returns(s32 *start, s32 *end)
+    {
+    \t\tu8 op;
+
+    \t\tif (quick_return(addr))
+    \t\t\tcontinue;
+    }
+    static void alternatives_smp_unlock(void)
+    {
+    \tWRITE_ONCE(*ptr, 0x3e);
+    }
+    text_poke(ptr, ((unsigned char []){0x3E}), 1);
+    #define ALIGN_ENTRY_TEXT_BEGIN
+    \t\tFILL(0)
+    \t\tALIGN_ENTRY_TEXT_BEGIN
+    static int numdummies;
+    #define MAX_NR_CONSOLES\t1\t/* serial lines start at 64 */
+    \tif (system_state < SYSTEM_FREEING_INITMEM) {
+    \t\tkobj->state_add_uevent_sent |= action == KOBJ_ADD;
+    \t\treturn 0;
+    \t}
+    \t/* skip the event, if the filter returns zero. */
+    #if 0
+    #endif
+    """)
+
 # A source package's Makefile that does what build-kernel asks of a kernel's, and tells of it in $BUILT.
 MAKEFILE = textwrap.dedent(f"""\
     allnoconfig:
@@ -20,18 +78,10 @@ MAKEFILE = textwrap.dedent(f"""\
     \tmkdir -p $(O)/include/config $(O)/arch/x86/boot
     \techo {RELEASE} > $(O)/include/config/kernel.release
     \techo the kernel of $(KBUILD_BUILD_USER) > $(O)/vmlinux
-    \tcat arch/x86/kernel/alternative.c mm/slab.h > $(O)/arch/x86/boot/bzImage
+    \tcat {' '.join(SOURCE)} > $(O)/arch/x86/boot/bzImage
     \techo kernel/drivers/virtio/virtio_mmio.ko > $(O)/modules.builtin
     \t: > $(O)/modules.builtin.modinfo
     """)
-
-# What of a kernel's source build-kernel changes; vmlinuz shows what was made of it.
-SOURCE = {
-    "arch/x86/kernel/alternative.c": "#include <asm/set_memory.h>\nstatic void alternatives_smp_unlock(void)\n"
-                                     "{\n\ttext_poke(insn.length);\n}\ntext_poke();\n",
-    "mm/slab.h": "#if defined(CONFIG_SYSFS) && !defined(CONFIG_SLUB_TINY)\n#endif\n"}
-QUICK = ('#include <asm/set_memory.h>\n#include "quick_decode.inc"\nstatic void alternatives_smp_unlock(void)\n'
-         "{\n\ttext_poke_early(insn.length);\n}\ntext_poke();\n#if 0\n#endif\n")
 
 APT_CACHE = '#!/bin/sh\n[ "${4:-$3}" = linux-source-6.12 ] && echo "Version: 6.12.117-1"\n'
 APT_GET = '#!/bin/sh\n[ -e "$PACKAGE" ] && cp "$PACKAGE" .\n'
@@ -110,12 +160,13 @@ def test_what_each_boot_pays_for_is_changed(builder):
 
 def test_a_source_that_is_not_known_is_built_as_it_is(builder, tmp_path_factory):
     """Where the kernel asks for more of an instruction than quick_decode.inc knows, and where a line is another."""
-    more = {"arch/x86/kernel/alternative.c": "#include <asm/set_memory.h>\ninsn->attr;\n", "mm/slab.h": "#if 1\n"}
+    more = {**{name: "another\n" for name in SOURCE}, "arch/x86/kernel/alternative.c": "#include <asm/set_memory.h>\ninsn->attr;\n"}
     builder.environment["PACKAGE"] = str(make_package(tmp_path_factory.mktemp("other"), more))
     result = builder()
     assert result.returncode == 0
-    assert result.stderr.count("build-kernel: arch/x86/kernel/alternative.c of this source is not as it was known") == 2
-    assert result.stderr.count("build-kernel: mm/slab.h of this source is not as it was known") == 1
+    for name in SOURCE:
+        told = result.stderr.count(f"build-kernel: {name} of this source is not as it was known")
+        assert told == (2 if name.endswith("alternative.c") else 1), name
     assert (builder.output / "vmlinuz").read_text() == "".join(more.values())
 
 

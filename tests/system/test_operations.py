@@ -83,7 +83,8 @@ def test_metrics_tell_what_the_guest_did(boot, config, tmp_path_factory):
     machine.send("\n")
     assert machine.wait() == 0
     last = lines.next()
-    assert last["block_data"]["write_bytes"] == last["entropy"]["entropy_bytes"] == 0
+    assert last["block_data"]["write_bytes"] == 0
+    assert last["entropy"]["entropy_bytes"] < 4096  # the guest's kernel asks for some of its own
     assert 0 < last["uart"]["write_count"] < line["uart"]["write_count"]
     assert lines.file.read() == b"" and not lines.text
 
