@@ -3,6 +3,7 @@
 #include "api/freeze.h"
 
 #include "api/clock.h"
+#include "api/events.h"
 #include "api/hulld.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
@@ -39,6 +40,8 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 	struct machine *m = machine_by_id(freezing->hulld, freezing->id);
 
 	if (answer && m) {
+		if (m->frozen != answer->frozen)
+			events_add(m, answer->frozen ? "machine.frozen" : "machine.thawed", "");
 		m->frozen = answer->frozen;
 		request_reply(freezing->req, 200, machine_dump(m));
 	} else {

@@ -5,6 +5,7 @@
  * neither. It is memory only: a new hulld begins with `starting`. */
 #include "api/health.h"
 
+#include "api/events.h"
 #include "api/machine.h"
 #include "api/order_call.h"
 #include "common/log.h"
@@ -32,6 +33,7 @@ static void enter(struct health *health, int state)
 		health->reason);
 	health->state = state;
 	health->since_ms = now_ms();
+	events_add(health->machine, state == HEALTH_HEALTHY ? "machine.healthy" : "machine.unhealthy", health->reason);
 }
 
 static void on_answer(void *ctx, const struct order_answer *answer, const struct error *err)

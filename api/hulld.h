@@ -30,6 +30,7 @@ struct hulld {
 	struct ingress_client *ingress;
 	struct host_reader *host_reader;
 	struct logs *logs;
+	struct events *events;
 	struct clock_watch *clock;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct loop_source *prune; /* the timer of idempotency.c, */

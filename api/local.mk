@@ -10,6 +10,8 @@ libhull_api_a_SOURCES = \
 	api/blobs.c api/blobs.h \
 	api/clock.c api/clock.h \
 	api/etag.c api/etag.h \
+	api/event_types.c api/event_types.h \
+	api/events.c api/events.h \
 	api/exec.c api/exec.h \
 	api/exec_output.c api/exec_output.h \
 	api/exec_stream.c api/exec_stream.h \
@@ -49,10 +51,12 @@ libhull_api_a_SOURCES = \
 	api/spec.c api/spec.h \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \
+	api/store_events.c \
 	api/store_projects.c \
 	api/store_secrets.c \
 	api/store_tokens.c \
 	api/supervisor.c api/supervisor.h \
+	api/time.c \
 	api/token.c api/token.h
 
 HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS) -lpthread

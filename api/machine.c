@@ -26,29 +26,6 @@
 #define QUICK_RESET_MS	  10000 /* a guest that resets sooner is slowed down like a failing one */
 #define KILL_TIMEOUT_S	  0
 
-int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-char *format_time(int64_t ms)
-{
-	time_t seconds = ms / 1000;
-	char day[32], *text;
-	struct tm utc;
-
-	if (!ms)
-		return NULL;
-	gmtime_r(&seconds, &utc);
-	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &utc);
-	if (asprintf(&text, "%s.%03dZ", day, (int)(ms % 1000)) < 0)
-		abort();
-	return text;
-}
-
 char *machine_state_path(const struct machine *m, const char *name, char *ret, size_t size)
 {
 	snprintf(ret, size, "%s/machines/%s/%s", m->hulld->options.state, m->record.id, name);

@@ -1,6 +1,7 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
 #include "api/access.h"
 #include "api/clock.h"
+#include "api/events.h"
 #include "api/exec.h"
 #include "api/host_reader.h"
 #include "api/hulld.h"
@@ -284,7 +285,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 	hulld->host_reader = host_reader_new(hulld->loop);
 	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
-		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
+		!(hulld->events = events_new(hulld, err)) || !(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, hulld, err)) ||
 		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0)
@@ -301,6 +302,7 @@ static void tear_down(struct hulld *hulld)
 	blobs_free(hulld->blobs);
 	machines_free(hulld);
 	logs_free(hulld->logs);
+	events_free(hulld->events);
 	clock_watch_free(hulld->clock);
 	ingress_client_free(hulld->ingress);
 	secrets_free(hulld->secrets);

@@ -38,6 +38,7 @@ static const struct {
 	[PROBLEM_OUTCOME_UNKNOWN] = {"outcome_unknown", 409, "Conflict", false},
 	[PROBLEM_KEY_REUSED] = {"idempotency_key_reused", 422, "Unprocessable Content", false},
 	[PROBLEM_TIMEOUT] = {"timeout", 408, "Request Timeout", true},
+	[PROBLEM_CURSOR_EXPIRED] = {"cursor_expired", 410, "Gone", false},
 	[PROBLEM_UNSUPPORTED_MEDIA_TYPE] = {"unsupported_media_type", 415, "Unsupported Media Type", false},
 	[PROBLEM_INSUFFICIENT_STORAGE] = {"insufficient_storage", 507, "Insufficient Storage", true},
 	[PROBLEM_INTERNAL] = {"internal", 500, "Internal Server Error", true},

@@ -1,4 +1,5 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
+#include "api/events.h"
 #include "api/exec.h"
 #include "api/files.h"
 #include "api/freeze.h"
@@ -40,6 +41,14 @@ static const struct http_query logs_queries[] = {
 	{"follow", "1: go on until the machine has stopped."},
 	{"tail", "Only that many of the last lines."},
 	{"source", "workload (when absent), console or monitor."},
+	{NULL, NULL},
+};
+static const struct http_query events_queries[] = {
+	{"after", "A cursor: only what came after it. When absent, all that is kept; of a stream, what comes from now on."},
+	{"since_s", "In the place of a cursor: only of the last so many seconds."},
+	{"machine", "Only of the machine of that id or name."},
+	{"type", "Only of these types, as machine.running, or of these things, as machine, separated by commas."},
+	{"limit", "At most so many; 100 when absent. Not of a stream."},
 	{NULL, NULL},
 };
 static const struct http_query files_queries[] = {
@@ -118,6 +127,10 @@ const struct http_route hulld_routes[] = {
 		"output and signals are streamed."),
 		.status = 200, .scope = SCOPE_EXEC, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
 		.upgrade = EXEC_PROTOCOL, .once = true, .handle = exec_http},
+
+	{ROUTE("GET", "/v1/events", "listEvents",
+		"What has happened in the project, the oldest first; with Accept: text/event-stream, as it happens."),
+		.status = 200, .gives = &event_page_table, .queries = events_queries, .handle = events_http},
 
 	{ROUTE("POST", "/v1/projects", "createProject", "Create a project."), .status = 201, .scope = SCOPE_HOST, .body = HTTP_BODY_JSON,
 		.takes = &project_spec_table, .gives = &project_table, .handle = project_http_create},

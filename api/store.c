@@ -78,6 +78,11 @@ static const char *const migrations[] = {
 	"ALTER TABLE machines ADD COLUMN run_rootfs TEXT NOT NULL DEFAULT '';"
 	"ALTER TABLE machines ADD COLUMN run_spec TEXT NOT NULL DEFAULT '';"
 	"ALTER TABLE machines ADD COLUMN run_image_config TEXT NOT NULL DEFAULT '';",
+
+	/* Of each project, from 1 on; `last` goes on when events are pruned. */
+	"CREATE TABLE event_cursors (project TEXT PRIMARY KEY NOT NULL, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE TABLE events (row INTEGER PRIMARY KEY, project TEXT NOT NULL, id INTEGER NOT NULL, at INTEGER NOT NULL,"
+	" type TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (project, id)) STRICT;",
 };
 
 static const char *const statements[N_STATEMENTS] = {
@@ -133,6 +138,18 @@ static const char *const statements[N_STATEMENTS] = {
 	[SECRET_GET] = "SELECT project, name, created_at, updated_at, sealed FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRET_DELETE] = "DELETE FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRETS] = "SELECT project, name, created_at, updated_at FROM secrets WHERE project = ?1 ORDER BY name",
+	[EVENT_NUMBER] = "INSERT INTO event_cursors (project, last) VALUES (?1, 1)"
+			 " ON CONFLICT (project) DO UPDATE SET last = last + 1 RETURNING last",
+	[EVENT_INSERT] = "INSERT INTO events (project, id, at, type, subject, name, data)"
+			 " VALUES (?1, ?2, event_time(), ?3, ?4, ?5, ?6)",
+	[EVENTS] = "SELECT id, at, type, subject, name, data FROM events WHERE project = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+	[EVENTS_RANGE] = "SELECT coalesce((SELECT min(id) - 1 FROM events WHERE project = ?1), last, 0), coalesce(last, 0)"
+			 " FROM (SELECT ?1) LEFT JOIN event_cursors ON project = ?1",
+	[EVENTS_SINCE] = "SELECT coalesce((SELECT id FROM events WHERE project = ?1 AND at < ?2 ORDER BY id DESC LIMIT 1), 0)",
+	/* The oldest of each project, never one in the middle, whatever the clock has done. */
+	[EVENTS_PRUNE] = "DELETE FROM events WHERE row IN (SELECT e.row FROM event_cursors c CROSS JOIN events e"
+			 " ON e.project = c.project AND e.id <= max(c.last - ?2, coalesce((SELECT id - 1 FROM events k"
+			 " WHERE k.project = c.project AND k.at >= ?1 ORDER BY id LIMIT 1), c.last)))",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",
@@ -216,9 +233,12 @@ static int set_up(struct store *store, struct error *err)
 	int r;
 
 	sqlite3_busy_timeout(store->db, 5000);
-	r = store_run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;", err);
+	r = store_run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
+		" PRAGMA temp_store = MEMORY;", err);
 	if (r == 0)
 		r = migrate(store, err);
+	if (r == 0)
+		r = store_events_set_up(store, err);
 	for (int i = 0; r == 0 && i < N_STATEMENTS; i++)
 		if (sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &store->prepared[i],
 			    NULL) != SQLITE_OK)

@@ -115,6 +115,31 @@ int64_t store_blob_bytes(struct store *store, const char *project, struct error 
 /* How many projects have it. */
 int store_count_blob_owners(struct store *store, const char *digest, struct error *err);
 
+/* A row of `events`. All strings are borrowed. */
+struct event_record {
+	const char *project;
+	int64_t id; /* 1, 2, 3 … in the project, without gaps */
+	int64_t at;
+	const char *type;	   /* "machine.running" */
+	const char *subject, *name; /* id and name of what it is of */
+	const char *data;	   /* an object as JSON */
+};
+
+/* Every change above, and below, that a client can see is an event, too, in the same transaction. This is for what has no row:
+ * the event is all there is of it. `id` and `at` are made up. */
+int store_event_insert(struct store *store, const struct event_record *event, struct error *err);
+/* Those that came after that one, the oldest first, `limit` at most; stops at the first non-zero return and returns that. */
+int store_events_each(struct store *store, const char *project, int64_t after, int64_t limit,
+	int (*fn)(void *ctx, const struct event_record *event), void *ctx, struct error *err);
+/* The id before the first that is kept, and the last that was given; both are the same when none is kept. */
+int store_events_range(struct store *store, const char *project, int64_t *ret_before, int64_t *ret_last, struct error *err);
+/* The last that is older than `at`, or 0; -errno. */
+int64_t store_events_since(struct store *store, const char *project, int64_t at, struct error *err);
+/* Forgets those of before, and of each project all but the last `keep`. */
+int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
+/* `fn` is called within the change that makes an event: what it sees of the database is not committed yet. */
+void store_on_event(struct store *store, void (*fn)(void *ctx), void *ctx);
+
 #define TOKEN_HASH_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 
 /* A row of `tokens`. */

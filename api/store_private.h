@@ -41,12 +41,20 @@ enum store_statement {
 	SECRET_GET,
 	SECRET_DELETE,
 	SECRETS,
+	EVENT_NUMBER,
+	EVENT_INSERT,
+	EVENTS,
+	EVENTS_RANGE,
+	EVENTS_SINCE,
+	EVENTS_PRUNE,
 	N_STATEMENTS,
 };
 
 struct store {
 	sqlite3 *db;
 	sqlite3_stmt *prepared[N_STATEMENTS];
+	void (*on_event)(void *ctx);
+	void *on_event_ctx;
 };
 
 /* What the database said last, as -errno with `err` set. */
@@ -65,5 +73,8 @@ int store_commit(struct store *store, sqlite3_stmt *stmt, struct error *err);
 int store_commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, struct error *err);
 /* Runs one that gives a number. */
 int64_t store_number(struct store *store, sqlite3_stmt *stmt, struct error *err);
+
+/* store_events.c: once for a connection, before statements are prepared. */
+int store_events_set_up(struct store *store, struct error *err);
 
 #endif

@@ -287,6 +287,105 @@ static void a_request_is_kept_with_its_answer(void **state)
 	store_close(store);
 }
 
+static int list_event(void *ctx, const struct event_record *event)
+{
+	char *list = ctx;
+
+	snprintf(list + strlen(list), 1000 - strlen(list), "%d %s %s;", (int)event->id, event->type, event->name);
+	return 0;
+}
+
+static void assert_events(struct store *store, const char *project, int64_t after, const char *expected)
+{
+	char list[1000] = "";
+	struct error err;
+
+	assert_int_equal(store_events_each(store, project, after, 100, list_event, list, &err), 0);
+	assert_string_equal(list, expected);
+}
+
+static void count_call(void *ctx)
+{
+	++*(int *)ctx;
+}
+
+static void what_changes_is_an_event_once_and_what_fails_none(void **state)
+{
+	struct machine_record one = example("m1", "one");
+	struct event_record event = {.project = "e", .type = "machine.healthy", .subject = "m1", .name = "one", .data = "{}"};
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+	int calls = 0;
+
+	(void)state;
+	store_on_event(store, count_call, &calls);
+	snprintf(one.project, sizeof(one.project), "e");
+	one.state = MACHINE_CREATING;
+	assert_int_equal(store_machine_insert(store, &one, &err), 0);
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	assert_events(store, "e", 0, "");
+	assert_int_equal(calls, 0);
+	one.state = MACHINE_CREATED;
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	one.state = MACHINE_STARTING;
+	one.started_at = 5;
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	one.monitor.pid = 7; /* nobody sees it */
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	one.started_at = 6;
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	one.state = MACHINE_FAILED;
+	one.restart_at = 9;
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	one.restart_at = 0;
+	assert_int_equal(store_machine_update(store, &one, &err), 0);
+	assert_int_equal(store_event_insert(store, &event, &err), 0);
+	assert_int_equal(store_machine_insert(store, &one, &err), -EEXIST);
+	assert_int_equal(store_machine_respecify(store, &one, &err), 0);
+	one.spec = (char *)"{\"cpus\":2}";
+	assert_int_equal(store_machine_respecify(store, &one, &err), 0);
+	assert_int_equal(store_machine_delete(store, "m1", &err), 0);
+	assert_events(store, "e", 0,
+		"1 machine.created one;2 machine.starting one;3 machine.starting one;4 machine.failed one;"
+		"5 machine.restart_scheduled one;6 machine.restart_cancelled one;7 machine.healthy one;"
+		"8 machine.updated one;9 machine.deleted one;");
+	assert_events(store, "e", 8, "9 machine.deleted one;");
+	assert_events(store, "nobody", 0, "");
+	assert_true(calls >= 9);
+	store_close(store);
+}
+
+static void an_event_is_kept_by_age_and_number_and_its_id_never_given_again(void **state)
+{
+	int64_t before, last;
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	assert_int_equal(store_events_prune(store, 0, 2, &err), 0);
+	assert_events(store, "e", 0, "8 machine.updated one;9 machine.deleted one;");
+	assert_int_equal(store_events_range(store, "e", &before, &last, &err), 0);
+	assert_int_equal(before, 7);
+	assert_int_equal(last, 9);
+	assert_int_equal(store_events_since(store, "e", INT64_MAX, &err), 9);
+	assert_int_equal(store_events_since(store, "e", 1, &err), 0);
+	assert_int_equal(store_events_prune(store, INT64_MAX, 100, &err), 0);
+	assert_events(store, "e", 0, "");
+	store_close(store);
+
+	store = store_open(path, &err);
+	assert_int_equal(store_events_range(store, "e", &before, &last, &err), 0);
+	assert_int_equal(before, 9);
+	assert_int_equal(last, 9);
+	assert_int_equal(store_events_range(store, "nobody", &before, &last, &err), 0);
+	assert_int_equal(before + last, 0);
+	assert_int_equal(store_image_put(store, "e", "i", "sha256:aa", "{}", &err), 0);
+	assert_int_equal(store_image_put(store, "e", "i", "sha256:bb", "{}", &err), 0);
+	assert_int_equal(store_image_delete(store, "e", "i", &err), 0);
+	assert_events(store, "e", 0, "10 image.put i;11 image.put i;12 image.deleted i;");
+	store_close(store);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -309,6 +408,8 @@ int main(void)
 		cmocka_unit_test(a_project_goes_with_all_that_is_its_own),
 		cmocka_unit_test(what_is_older_than_projects_is_the_default_projects),
 		cmocka_unit_test(a_request_is_kept_with_its_answer),
+		cmocka_unit_test(what_changes_is_an_event_once_and_what_fails_none),
+		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 

@@ -1,0 +1,211 @@
+/* Events in SQLite. See store.h.
+ *
+ * Theory of operation. What a client can see of a row is announced by triggers on its table: so there is no change without its event, no
+ * event without its change, and both are in one transaction, whoever makes it. The triggers are TEMP, of this connection, and are thus
+ * code, not schema. A project's events are numbered 1, 2, 3 … without gaps, by a row that stays when they are pruned: a client learns
+ * nothing of other projects from its cursors. */
+#include "api/store_private.h"
+
+#include "api/hulld.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* The next event of `project`, if `condition` holds; all are SQL. */
+#define EVENT(project, type, subject, name, data, condition)                                                                   \
+	"INSERT INTO event_cursors (project, last) SELECT " project ", 1 WHERE " condition                                     \
+	" ON CONFLICT (project) DO UPDATE SET last = last + 1;"                                                                \
+	"INSERT INTO events (project, id, at, type, subject, name, data) SELECT project, last, event_time(), " type ", " subject \
+	", " name ", " data " FROM event_cursors WHERE project = " project " AND (" condition ");"
+
+#define TRIGGER(name, on, body) "CREATE TEMP TRIGGER " name " AFTER " on " BEGIN " body " END;"
+#define ALWAYS "true"
+#define TIME(ms) "strftime('%Y-%m-%dT%H:%M:%fZ', " ms " / 1000.0, 'unixepoch')"
+
+#define MACHINE_EVENT(row, type, data, condition) EVENT(row ".project", type, row ".id", row ".name", data, condition)
+#define MADE "json_object('image', json_extract(new.spec, '$.image'))"
+#define MOVED                                                                                                                  \
+	"json_object('state', new.state, 'previous', old.state, 'restarts', new.restarts,"                                     \
+	" 'exit_status', CASE WHEN new.exit_status >= 0 THEN new.exit_status END,"                                             \
+	" 'cause', json(CASE WHEN new.cause_code <> '' THEN"                                                                   \
+	" json_object('code', new.cause_code, 'message', new.cause_message) ELSE 'null' END))"
+#define RESTART "json_object('restart_at', " TIME("new.restart_at") ", 'failures', new.failures)"
+/* A machine that is started again at once goes from one run to the next within a state, or straight from running to starting. */
+#define HAS_MOVED "old.state <> 'creating' AND (new.state <> old.state OR new.started_at <> old.started_at)"
+#define IS_CREATED "old.state = 'creating' AND new.state = 'created'"
+#define IS_SCHEDULED "new.restart_at <> 0 AND new.restart_at <> old.restart_at AND new.state IN ('stopped', 'failed')"
+#define IS_CANCELLED "new.restart_at = 0 AND old.restart_at <> 0 AND new.state = old.state"
+#define IS_RESPECIFIED "new.spec <> old.spec OR new.name <> old.name OR new.rootfs <> old.rootfs"
+
+#define NAMED_EVENT(row, type) EVENT(row ".project", type, row ".name", row ".name", "'{}'", ALWAYS)
+#define IMAGE_PUT_EVENT \
+	EVENT("new.project", "'image.put'", "new.name", "new.name", "json_object('rootfs', new.rootfs)", ALWAYS)
+#define TOKEN_EVENT(row, type) EVENT(row ".project", type, row ".id", row ".label", "'{}'", ALWAYS)
+#define PROJECT_EVENT(type) EVENT("new.name", type, "new.name", "new.name", "json_object('quotas', json(new.quotas))", ALWAYS)
+
+static const char triggers[] =
+	TRIGGER("machine_inserted", "INSERT ON main.machines WHEN new.state <> 'creating'",
+		MACHINE_EVENT("new", "'machine.created'", MADE, ALWAYS))
+	/* In the order of what happens. */
+	TRIGGER("machine_moved", "UPDATE OF state, restart_at ON main.machines",
+		MACHINE_EVENT("new", "'machine.created'", MADE, IS_CREATED)
+		MACHINE_EVENT("new", "'machine.' || new.state", MOVED, HAS_MOVED)
+		MACHINE_EVENT("new", "'machine.restart_scheduled'", RESTART, IS_SCHEDULED)
+		MACHINE_EVENT("new", "'machine.restart_cancelled'", "'{}'", IS_CANCELLED))
+	TRIGGER("machine_respecified", "UPDATE OF spec, name, rootfs ON main.machines WHEN " IS_RESPECIFIED,
+		MACHINE_EVENT("new", "'machine.updated'", "json_object('previous_name', old.name)", ALWAYS))
+	TRIGGER("machine_deleted", "DELETE ON main.machines WHEN old.state <> 'creating'",
+		MACHINE_EVENT("old", "'machine.deleted'", "'{}'", ALWAYS))
+	TRIGGER("image_inserted", "INSERT ON main.images", IMAGE_PUT_EVENT)
+	TRIGGER("image_moved", "UPDATE ON main.images", IMAGE_PUT_EVENT)
+	TRIGGER("image_deleted", "DELETE ON main.images", NAMED_EVENT("old", "'image.deleted'"))
+	TRIGGER("secret_inserted", "INSERT ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
+	TRIGGER("secret_set", "UPDATE ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
+	TRIGGER("secret_deleted", "DELETE ON main.secrets", NAMED_EVENT("old", "'secret.deleted'"))
+	TRIGGER("token_inserted", "INSERT ON main.tokens", TOKEN_EVENT("new", "'token.created'"))
+	TRIGGER("token_deleted", "DELETE ON main.tokens", TOKEN_EVENT("old", "'token.revoked'"))
+	TRIGGER("project_inserted", "INSERT ON main.projects", PROJECT_EVENT("'project.created'"))
+	TRIGGER("project_updated", "UPDATE OF quotas ON main.projects", PROJECT_EVENT("'project.updated'"));
+
+static void event_time(sqlite3_context *ctx, int n, sqlite3_value **values)
+{
+	(void)n;
+	(void)values;
+	sqlite3_result_int64(ctx, now_ms());
+}
+
+/* From within a statement: whoever is told reads later, and finds nothing should the statement fail. */
+static void on_row(void *ctx, int operation, const char *schema, const char *table, sqlite3_int64 row)
+{
+	struct store *store = ctx;
+
+	(void)schema;
+	(void)row;
+	if (operation == SQLITE_INSERT && strcmp(table, "events") == 0 && store->on_event)
+		store->on_event(store->on_event_ctx);
+}
+
+int store_events_set_up(struct store *store, struct error *err)
+{
+	if (sqlite3_create_function_v2(store->db, "event_time", 0, SQLITE_UTF8 | SQLITE_INNOCUOUS, NULL, event_time, NULL, NULL,
+		    NULL) != SQLITE_OK)
+		return store_fail(store, err);
+	sqlite3_update_hook(store->db, on_row, store);
+	return store_run(store, triggers, err);
+}
+
+void store_on_event(struct store *store, void (*fn)(void *ctx), void *ctx)
+{
+	store->on_event = fn;
+	store->on_event_ctx = ctx;
+}
+
+static int number(struct store *store, const struct event_record *event, int64_t *ret, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, EVENT_NUMBER);
+	int64_t id;
+
+	store_bind_text(stmt, 1, event->project);
+	id = store_number(store, stmt, err);
+	if (id < 0)
+		return (int)id;
+	*ret = id;
+	return 0;
+}
+
+static int insert(struct store *store, const struct event_record *event, struct error *err)
+{
+	sqlite3_stmt *stmt;
+	int64_t id = 0;
+	int r = number(store, event, &id, err);
+
+	if (r < 0)
+		return r;
+	stmt = store_begin(store, EVENT_INSERT);
+	store_bind_text(stmt, 1, event->project);
+	sqlite3_bind_int64(stmt, 2, id);
+	store_bind_text(stmt, 3, event->type);
+	store_bind_text(stmt, 4, event->subject);
+	store_bind_text(stmt, 5, event->name);
+	store_bind_text(stmt, 6, event->data);
+	return store_commit(store, stmt, err);
+}
+
+int store_event_insert(struct store *store, const struct event_record *event, struct error *err)
+{
+	struct error ignored;
+	int r = store_run(store, "BEGIN IMMEDIATE", err);
+
+	if (r < 0)
+		return r;
+	r = insert(store, event, err);
+	if (r == 0)
+		r = store_run(store, "COMMIT", err);
+	if (r < 0)
+		store_run(store, "ROLLBACK", &ignored);
+	return r;
+}
+
+static void read_event(sqlite3_stmt *stmt, const char *project, struct event_record *ret)
+{
+	*ret = (struct event_record){.project = project, .id = sqlite3_column_int64(stmt, 0), .at = sqlite3_column_int64(stmt, 1),
+		.type = store_column(stmt, 2), .subject = store_column(stmt, 3), .name = store_column(stmt, 4),
+		.data = store_column(stmt, 5)};
+}
+
+int store_events_each(struct store *store, const char *project, int64_t after, int64_t limit,
+	int (*fn)(void *ctx, const struct event_record *event), void *ctx, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, EVENTS);
+	int step, r = 0;
+
+	store_bind_text(stmt, 1, project);
+	sqlite3_bind_int64(stmt, 2, after);
+	sqlite3_bind_int64(stmt, 3, limit);
+	while (r == 0 && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
+		struct event_record event;
+
+		if (step != SQLITE_ROW) {
+			r = store_fail(store, err);
+			break;
+		}
+		read_event(stmt, project, &event);
+		r = fn(ctx, &event);
+	}
+	sqlite3_reset(stmt);
+	return r;
+}
+
+int store_events_range(struct store *store, const char *project, int64_t *ret_before, int64_t *ret_last, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, EVENTS_RANGE);
+	int r = 0;
+
+	store_bind_text(stmt, 1, project);
+	if (sqlite3_step(stmt) == SQLITE_ROW) {
+		*ret_before = sqlite3_column_int64(stmt, 0);
+		*ret_last = sqlite3_column_int64(stmt, 1);
+	} else {
+		r = store_fail(store, err);
+	}
+	sqlite3_reset(stmt);
+	return r;
+}
+
+int64_t store_events_since(struct store *store, const char *project, int64_t at, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, EVENTS_SINCE);
+
+	store_bind_text(stmt, 1, project);
+	sqlite3_bind_int64(stmt, 2, at);
+	return store_number(store, stmt, err);
+}
+
+int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, EVENTS_PRUNE);
+
+	sqlite3_bind_int64(stmt, 1, before);
+	sqlite3_bind_int64(stmt, 2, keep);
+	return store_commit(store, stmt, err);
+}

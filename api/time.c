@@ -1,0 +1,29 @@
+/* The time as rows have it, and as clients see it. See hulld.h. */
+#include "api/hulld.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+char *format_time(int64_t ms)
+{
+	time_t seconds = ms / 1000;
+	char day[32], *text;
+	struct tm utc;
+
+	if (!ms)
+		return NULL;
+	gmtime_r(&seconds, &utc);
+	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &utc);
+	if (asprintf(&text, "%s.%03dZ", day, (int)(ms % 1000)) < 0)
+		abort();
+	return text;
+}
