@@ -169,7 +169,8 @@ static struct machine_record make_record(const struct machine *m, const struct p
 		snprintf(record.rootfs, sizeof(record.rootfs), "%s", patch->image.spec.rootfs);
 		record.image_config = dump_text(&image_config_table, &patch->image.spec.config);
 	}
-	if (patch->spec.restart.policy == RESTART_NEVER)
+	/* A guest's reset is started again under every policy. */
+	if (patch->spec.restart.policy == RESTART_NEVER && m->spec.restart.policy != RESTART_NEVER)
 		record.restart_at = 0;
 	return record;
 }
