@@ -18,6 +18,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 PYTEST = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--color=no"]
+# With KVM they take two minutes and more each, and are begun first: who is last has nobody beside.
+LONGEST = ["test_vhost", "test_balloon", "test_devices", "test_leaks", "test_exec_kvm", "test_hulld_kvm", "test_pci", "test_vmm", "test_cpu"]
 NO_TESTS = 5  # pytest: none was selected
 
 
@@ -127,7 +129,7 @@ def run_file(run, folder, tests, extra):
 
 def system_files(build, marked_kvm):
     """(run, folder, file) for each file of tests that has some with KVM, or without."""
-    for tests in sorted((TOP / "tests" / "system").glob("test_*.py")):
+    for tests in sorted((TOP / "tests" / "system").glob("test_*.py"), key=lambda tests: (tests.stem not in LONGEST, tests)):
         if not marked_kvm:
             yield run_here, build / "system" / tests.stem, tests
         elif "mark.kvm" in tests.read_text():
