@@ -532,11 +532,47 @@ static int find_start(struct request *req, struct hulld *hulld, bool stream, int
 	return 0;
 }
 
+struct passage {
+	const char *machine_id;
+	unsigned states;
+};
+
+static int look_for_passage(void *ctx, const struct event_record *event)
+{
+	const struct passage *passage = ctx;
+	const char *dot = strchr(event->type, '.');
+
+	if (!dot || strcmp(event->subject, passage->machine_id) != 0)
+		return 0;
+	for (int state = MACHINE_CREATED; state < MACHINE_N_STATES; state++)
+		if (passage->states & (1u << state) && strcmp(machine_state_names[state], dot + 1) == 0)
+			return 1;
+	return 0;
+}
+
+int events_passed(struct request *req, const struct machine *m, int64_t after, unsigned states)
+{
+	struct passage passage = {m->record.id, states};
+	struct store *store = m->hulld->store;
+	int64_t before = 0, last = 0;
+	struct error err;
+	int r = store_events_range(store, m->record.project, &before, &last, &err);
+
+	if (r == 0 && (after < before || after > last))
+		return refuse_cursor(req, after, before, last);
+	if (r == 0)
+		r = store_events_each(store, m->record.project, after, KEPT, look_for_passage, &passage, &err);
+	if (r >= 0)
+		return r;
+	request_refuse_error(req, &err);
+	return -ECANCELED;
+}
+
 void events_http(struct request *req, void *ctx)
 {
 	struct hulld *hulld = ctx;
 	struct filter filter;
-	int64_t after, last;
+	int64_t after = 0, last = 0;
 	bool stream = wants_stream(req);
 
 	if (!read_filter(req, &filter) || find_start(req, hulld, stream, &after, &last) < 0)

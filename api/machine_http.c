@@ -10,6 +10,7 @@
  * A hulld that is killed in between finds a `creating` row and removes it, or a machine nobody was told is gone. */
 #include "api/machine_http.h"
 
+#include "api/events.h"
 #include "api/hulld.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
@@ -25,9 +26,10 @@
 #define NS_PER_S      1000000000ull
 #define KILL_WAIT_S   10
 #define DELETE_WAIT_S 30
+#define TIMEOUT_S_MAX 1000000000 /* nanoseconds of it are a number */
 
 enum waiter_kind {
-	WAITER_STATE,	/* GET …/wait: 408 when its time is over */
+	WAITER_STATE,	/* GET …/wait: 408 when its time is over, if it has any */
 	WAITER_ANYHOW,	/* kill: the machine as it is when its time is over */
 	WAITER_DELETED, /* DELETE: 204 when it is removed */
 };
@@ -87,7 +89,7 @@ static struct waiter *wait_for(struct machine *m, struct request *req, enum wait
 	*waiter = (struct waiter){m, req, kind, states, loop_add_timer(m->hulld->loop, on_waiter_timer, waiter), NULL};
 	if (!waiter->timer)
 		abort();
-	loop_timer_arm(waiter->timer, timeout_s * NS_PER_S);
+	loop_timer_arm(waiter->timer, timeout_s == UINT64_MAX ? UINT64_MAX : timeout_s * NS_PER_S);
 	request_on_gone(req, on_gone, waiter);
 	while (*end)
 		end = &(*end)->next;
@@ -478,11 +480,18 @@ void machine_http_wait(struct request *req, void *ctx)
 	const char *wanted = request_query(req, "state");
 	unsigned states = m && wanted ? machine_http_read_states(req, wanted) : 0;
 	struct waiter *waiter;
-	int64_t timeout_s;
+	int64_t timeout_s, after;
+	int passed;
 
 	if (m && !wanted)
 		request_refuse_with(req, PROBLEM_MISSING_FIELD, "state", "is required");
-	if (!states || request_query_int(req, "timeout_s", 0, 86400, 60, &timeout_s) < 0)
+	if (!states || request_query_int(req, "timeout_s", 0, TIMEOUT_S_MAX, -1, &timeout_s) < 0 ||
+		request_query_int(req, "after", 0, INT64_MAX, -1, &after) < 0)
+		return;
+	passed = after < 0 ? 0 : events_passed(req, m, after, states);
+	if (passed > 0)
+		reply_machine(req, 200, m);
+	if (passed != 0)
 		return;
 	waiter = wait_for(m, req, WAITER_STATE, states, (uint64_t)timeout_s);
 	if (answer_waiter(waiter))

@@ -34,7 +34,8 @@ static const struct http_query machines_queries[] = {
 };
 static const struct http_query wait_queries[] = {
 	{"state", "States to wait for, separated by commas; required."},
-	{"timeout_s", "Seconds until 408; 60 when absent."},
+	{"timeout_s", "Seconds until 408; when absent it waits as long as it takes."},
+	{"after", "A cursor: it also answers when the machine has been in one of the states since that event, and is no more."},
 	{NULL, NULL},
 };
 static const struct http_query logs_queries[] = {

@@ -162,6 +162,26 @@ def test_pages_are_cut_and_filtered_and_go_on_where_they_ended(hulld, erofs):
     assert types(page(hulld, f"?after={rest['cursor']}")["items"]) == ["secret.deleted", "image.deleted"]
 
 
+def test_a_wait_has_no_end_of_its_own_and_sees_what_was_passed_through_before_it(hulld):
+    start = tip(hulld)
+    hulld.post("/v1/machines", {"name": "past", "image": "i", "network": "none"})
+    created = tip(hulld)
+    hulld.post("/v1/machines/past/start")
+    hulld.post("/v1/machines/past/kill")
+    wait = "/v1/machines/past/wait?state="
+    assert hulld.machine("past")["state"] == "stopped"
+    assert hulld.get(f"{wait}starting&timeout_s=0&after={created}").json["state"] == "stopped"
+    refused(hulld.get(f"{wait}starting&timeout_s=0&after={tip(hulld)}"), 408, "timeout")
+    refused(hulld.get(f"{wait}running&timeout_s=0&after={start}"), 408, "timeout")
+    refused(hulld.get(f"{wait}starting&after={tip(hulld) + 1}"), 410, "cursor_expired", "after")
+    refused(hulld.get(f"{wait}starting&after=-1"), 400, "invalid_field", "after")
+    with contextlib.closing(Connection(hulld.socket)) as connection:
+        connection.request("GET", wait + "starting")
+        hulld.post("/v1/machines/past/start")
+        hulld.post("/v1/machines/past/kill")
+        assert json.loads(connection.getresponse().read())["state"] in ("starting", "stopping", "stopped")
+
+
 @pytest.mark.parametrize("query, field", [
     ("?after=x", "after"), ("?after=-1", "after"), ("?limit=0", "limit"), ("?limit=1001", "limit"), ("?since_s=-1", "since_s"),
     ("?type=", "type"), ("?type=machine.flying", "type"), ("?type=machine,,image", "type"), ("?type=mach", "type"),
