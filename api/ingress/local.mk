@@ -1,5 +1,5 @@
 # hull-ingress: the holder of published ports, included by the top Makefile.am
-sbin_PROGRAMS += hull-ingress
+pkglibexec_PROGRAMS += hull-ingress
 hull_ingress_SOURCES = \
 	api/ingress/connection.c api/ingress/connection.h \
 	api/ingress/control.c api/ingress/control.h \

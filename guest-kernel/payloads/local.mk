@@ -3,6 +3,9 @@ PAYLOAD_COMPILE = -std=gnu11 -Wall -Wextra -Wshadow -Wmissing-prototypes -O2 -ff
 	-fno-asynchronous-unwind-tables -fno-strict-aliasing -mno-red-zone -mgeneral-regs-only -fmacro-prefix-map=$(top_srcdir)/=
 PAYLOAD_LINK = -nostdlib -static -no-pie -Wl,-e,_start,-Ttext-segment=0x100000,-z,max-page-size=4096,-z,noexecstack,--build-id=none
 
+# CFLAGS come last, and a distribution's may ask for what needs a C library.
+guest-kernel/payloads/%.o: override CFLAGS += -fno-stack-protector -fcf-protection=none
+
 noinst_LIBRARIES += libpayload.a
 libpayload_a_SOURCES = \
 	guest-kernel/payloads/entry.c \
