@@ -5,7 +5,7 @@
 #include "cli/args.h"
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], update_options[], exec_options[], cp_options[], top_options[], images_options[], image_build_options[];
+	run_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], images_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -22,6 +22,9 @@ int machine_inspect_run(const struct args *args, struct failure *fail);
 
 /* top.c */
 int machine_top_run(const struct args *args, struct failure *fail);
+
+/* events.c */
+int events_run(const struct args *args, struct failure *fail);
 
 /* run.c */
 int machine_run_run(const struct args *args, struct failure *fail);

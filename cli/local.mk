@@ -19,6 +19,7 @@ hull_SOURCES = \
 	cli/commands.h \
 	cli/context.c cli/context.h \
 	cli/cp.c \
+	cli/events.c \
 	cli/exec.c \
 	cli/image.c \
 	cli/image_build.c cli/image_build.h \

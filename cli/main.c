@@ -61,6 +61,7 @@ static const struct command commands[] = {
 	{"image rm", "rmi", "IMAGE...", 1, -1, false, remove_options, "Delete images", 0, image_remove_run},
 	{"image inspect", NULL, "IMAGE", 1, 1, false, NULL, "Show everything about an image, as JSON", 0,
 		image_inspect_run},
+	{"events", NULL, "", 0, 0, false, events_options, "Show what has happened, and what happens", 0, events_run},
 	{"context show", NULL, "", 0, 0, false, NULL, "Show where the API is looked for, and who said so", 0,
 		context_show_run},
 	{"context set", NULL, "URL", 1, 1, false, NULL,

@@ -8,11 +8,13 @@ import re
 import resource
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 
 import pytest
 
+from conftest import BUILD
 from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
 from test_hulld import refused
 from test_tenants import By, In
@@ -338,3 +340,36 @@ def test_a_crash_neither_loses_nor_doubles_an_event(hulld):
     names = [event["name"] for event in events if event["name"].startswith("crash-")]
     there = [image["name"] for image in hulld.get("/v1/images").json["items"] if image["name"].startswith("crash-")]
     assert len(names) == len(set(names)) and set(names) == set(there) and set(acknowledged) <= set(there)
+
+
+def hull(hulld, *words, **kwargs):
+    return subprocess.Popen([BUILD / "hull", "events", *words], env={**os.environ, "HULL_HOST": f"unix://{hulld.socket}"},
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def test_hull_shows_events_and_follows_them(hulld):
+    hulld.post("/v1/machines", {"name": "shown", "image": "i", "network": "none"})
+    hulld.post("/v1/machines/shown/start")
+    hulld.post("/v1/machines/shown/kill")
+    shown, errors = hull(hulld, "--machine", "shown", "--since", "1h").communicate(timeout=60)
+    lines = [line.split() for line in shown.splitlines()]
+    assert [line[1:3] for line in lines][:2] == [["machine.created", "shown"], ["machine.starting", "shown"]], errors
+    assert lines[-1][3] in ("killed:", "stopped:") and not errors
+    listed, _ = hull(hulld, "--type", "machine.created", "-m", "shown", "-o", "json").communicate(timeout=60)
+    assert [json.loads(line)["type"] for line in listed.splitlines()] == ["machine.created"]
+    with hull(hulld, "-f", "--since", "1h", "--type", "machine.deleted,machine.created", "-m", "shown", "-o", "json") as following:
+        try:
+            assert json.loads(following.stdout.readline())["type"] == "machine.created"
+            assert hulld.delete("/v1/machines/shown").status == 204
+            assert json.loads(following.stdout.readline())["type"] == "machine.deleted"
+        finally:
+            following.kill()
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--since", "1w"), "--since"), (("--since", "-1"), "--since"), (("--since", "400d"), "--since"), (("-o", "xml"), "--output"),
+    (("--type", "machine.flying"), "type"),
+])
+def test_hull_events_refuses_what_makes_no_sense(hulld, words, said):
+    with hull(hulld, *words) as process:
+        assert said in process.communicate(timeout=60)[1] and process.returncode != 0

@@ -1,0 +1,163 @@
+/* hull events: what has happened, and what happens, page by page from one cursor to the next. */
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/machine.h"
+#include "cli/output.h"
+
+#include "common/checked.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LOOK_MS	    500 /* from one look to the next, of who follows */
+#define SINCE_MAX_S 31536000
+
+const struct option_def events_options[] = {
+	{'f', "follow", NULL, "go on with what happens"},
+	{0, "since", "S[s|m|h|d]", "only of the last so many seconds, minutes, hours or days"},
+	{'m', "machine", "MACHINE", "only of that machine"},
+	{0, "type", "TYPE[,TYPE]", "only of these types, as machine.failed, or of these things, as machine"},
+	{'o', "output", "table|json", "how to print it: lines (table), or an object a line"},
+	{0},
+};
+
+static int read_since(const struct args *args, long long def_s, long long *ret_s, struct failure *fail)
+{
+	static const struct {
+		char letter;
+		long long seconds;
+	} units[] = {{'\0', 1}, {'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	const char *text = args_value(args, "since");
+	char *end;
+	long long value;
+
+	*ret_s = def_s;
+	if (!text)
+		return 0;
+	errno = 0;
+	value = strtoll(text, &end, 10);
+	for (size_t i = 0; i < ARRAY_SIZE(units) && !errno && end != text && value >= 0; i++)
+		if (*end == units[i].letter && (!*end || !end[1]) && value <= SINCE_MAX_S / units[i].seconds) {
+			*ret_s = value * units[i].seconds;
+			return 0;
+		}
+	return failure_usage(fail, "--since", "must be a number of seconds, or as 30m, 12h or 7d; a year at most");
+}
+
+/* A machine may have had a hand in it. */
+static void print_clean(const char *text, int width)
+{
+	size_t len = strlen(text);
+
+	for (size_t i = 0; i < len; i++)
+		putchar((unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i]);
+	for (; len < (size_t)width; len++)
+		putchar(' ');
+}
+
+static void print_event(const json_t *event)
+{
+	const json_t *data = json_object_get(event, "data"), *cause = json_object_get(data, "cause");
+
+	print_clean(json_text(event, "at"), 26);
+	print_clean(json_text(event, "type"), 28);
+	print_clean(json_text(event, "name"), 0);
+	if (json_text(cause, "code")[0]) {
+		printf("  ");
+		print_clean(json_text(cause, "code"), 0);
+		printf(json_text(cause, "message")[0] ? ": " : "");
+		print_clean(json_text(cause, "message"), 0);
+	}
+	if (json_text(data, "reason")[0]) {
+		printf("  ");
+		print_clean(json_text(data, "reason"), 0);
+	}
+	if (json_text(data, "restart_at")[0]) {
+		printf("  at ");
+		print_clean(json_text(data, "restart_at"), 0);
+	}
+	putchar('\n');
+}
+
+static void print_page(const json_t *page, bool as_json)
+{
+	json_t *event;
+	size_t i;
+
+	json_array_foreach (json_object_get(page, "items"), i, event) {
+		if (!as_json) {
+			print_event(event);
+			continue;
+		}
+		json_dumpf(event, stdout, JSON_COMPACT);
+		putchar('\n');
+	}
+	fflush(stdout);
+}
+
+/* `ret_cursor` is where the next one begins; `ret_more`: there is one already. */
+static int look(struct client *client, const char *query, bool as_json, json_int_t *ret_cursor, bool *ret_more, struct failure *fail)
+{
+	json_t *page = NULL;
+	int r = client_call(client, "GET", query, NULL, &page, fail);
+
+	if (r == 0 && !json_is_integer(json_object_get(page, "cursor")))
+		r = error_set(&fail->error, EPROTO, "the answer has no cursor");
+	if (r == 0) {
+		print_page(page, as_json);
+		*ret_cursor = json_number(page, "cursor");
+		*ret_more = json_is_true(json_object_get(page, "more"));
+	}
+	json_decref(page);
+	return r;
+}
+
+/* "&machine=…&type=…"; owned by the caller. */
+static char *filter_text(const struct args *args)
+{
+	const char *machine = args_value(args, "machine"), *type = args_value(args, "type");
+	cleanup_free char *machine_path = client_path("", machine ? machine : "", ""), *type_path = client_path("", type ? type : "", "");
+	char *text;
+
+	/* What client_path() escapes comes after the last slash. */
+	if (asprintf(&text, "%s%s%s%s", machine ? "&machine=" : "", machine ? strrchr(machine_path, '/') + 1 : "", type ? "&type=" : "",
+		    type ? strrchr(type_path, '/') + 1 : "") < 0)
+		abort();
+	return text;
+}
+
+int events_run(const struct args *args, struct failure *fail)
+{
+	const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
+	cleanup(client_free_p) struct client *client = NULL;
+	cleanup_free char *filter = filter_text(args);
+	bool follow = args_flag(args, "follow"), as_json, more = false;
+	long long since_s = -1;
+	json_int_t cursor = -1;
+	int r = machine_output_is_json(args, &as_json, fail);
+
+	if (r == 0)
+		r = read_since(args, follow ? 0 : -1, &since_s, fail);
+	if (r < 0)
+		return r;
+	client = client_new(args, fail);
+	if (!client)
+		return -fail->error.errnum;
+	do {
+		cleanup_free char *query = NULL;
+		char begin[64] = "";
+
+		if (cursor >= 0 && !more)
+			nanosleep(&pause, NULL);
+		if (cursor >= 0)
+			snprintf(begin, sizeof(begin), "&after=%lld", (long long)cursor);
+		else if (since_s >= 0)
+			snprintf(begin, sizeof(begin), "&since_s=%lld", since_s);
+		if (asprintf(&query, "/v1/events?limit=1000%s%s", begin, filter) < 0)
+			abort();
+		r = look(client, query, as_json, &cursor, &more, fail);
+	} while (r == 0 && (follow || more) && !ferror(stdout));
+	return r;
+}
