@@ -28,6 +28,7 @@
 #include "api/process.h"
 
 #define CAUSE_CODE_MAX 32
+#define PORT_IN_USE    "it is already in use" /* whoever has it: another project's machine, or no machine */
 
 struct agent_call;
 struct health;

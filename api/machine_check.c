@@ -26,7 +26,7 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
 						ports[i].address, (long long)ports[i].host, m->record.name);
 				else
-					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is already in use",
+					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: " PORT_IN_USE,
 						ports[i].address, (long long)ports[i].host);
 				return problem_set_hint(problem, "choose another host port");
 			}

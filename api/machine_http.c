@@ -241,7 +241,7 @@ int machine_http_check_published(const struct port_spec *port, size_t index, con
 	}
 	snprintf(field, sizeof(field), "ports[%zu].host", index);
 	problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: %s", port->address,
-		(long long)port->host, message ? message : "it is already in use");
+		(long long)port->host, message && code && strcmp(code, "port_taken") != 0 ? message : PORT_IN_USE);
 	return problem_set_hint(problem, "choose another host port");
 }
 
