@@ -27,6 +27,7 @@ hull_SOURCES = \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
 	cli/run.c \
+	cli/secret.c \
 	cli/session.c cli/session.h \
 	cli/top.c \
 	cli/transfer.h \

@@ -62,6 +62,9 @@ static const struct command commands[] = {
 	{"image inspect", NULL, "IMAGE", 1, 1, false, NULL, "Show everything about an image, as JSON", 0,
 		image_inspect_run},
 	{"events", NULL, "", 0, 0, false, events_options, "Show what has happened, and what happens", 0, events_run},
+	{"secret set", NULL, "NAME", 1, 1, false, secret_set_options, "Set a secret to what the input, or a file, has", 0, secret_set_run},
+	{"secret list", NULL, "", 0, 0, false, NULL, "List secrets, by name", 0, secret_list_run},
+	{"secret rm", NULL, "NAME...", 1, -1, false, NULL, "Forget secrets", 0, secret_remove_run},
 	{"context show", NULL, "", 0, 0, false, NULL, "Show where the API is looked for, and who said so", 0,
 		context_show_run},
 	{"context set", NULL, "URL", 1, 1, false, NULL,
@@ -88,7 +91,9 @@ static int fail_with(const struct args *args, struct failure *fail)
 	/* Of a path in a machine it says nothing. */
 	if (strcmp(fail->code, "not_found") == 0 && !fail->hint[0] && args->command && strcmp(fail->error.field, "path") != 0)
 		failure_hint(fail, "`hull %s` lists what there is",
-			strncmp(args->command->name, "image ", 6) == 0 ? "images" : "ps -a");
+			strncmp(args->command->name, "image ", 6) == 0 ? "images"
+			: strncmp(args->command->name, "secret ", 7) == 0 ? "secret list"
+							  : "ps -a");
 	failure_print(fail);
 	if (fail->usage)
 		return EXIT_USAGE;

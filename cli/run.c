@@ -20,6 +20,7 @@ const struct option_def run_options[] = {
 	{'p', "publish", "[ADDRESS:]HOST:GUEST", "publish a port of the guest on this host"},
 	{'e', "env", "KEY[=VALUE]", "environment variable; without a value, this one's own"},
 	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
+	{0, "secret", "NAME", "one of `hull secret list`, as an environment variable of that name"},
 	{'u', "user", "USER[:GROUP]", "who runs the command (the image's)"},
 	{'w', "workdir", "FOLDER", "where the command runs (the image's)"},
 	{0, "network", "default|none", "what network the machine has (default)"},

@@ -91,6 +91,22 @@ static int add_env(const struct args *args, json_t *spec, struct failure *fail)
 	return r;
 }
 
+static int add_secrets(const struct args *args, json_t *spec, struct failure *fail)
+{
+	json_t *names;
+	const char *name;
+	size_t i = 0;
+
+	if (!args_value(args, "secret"))
+		return 0;
+	names = json_array();
+	json_object_set_new(spec, "secrets", names);
+	while ((name = args_next(args, "secret", &i)))
+		if (json_array_append_new(names, json_string(name)) < 0)
+			return failure_usage(fail, "--secret", "is not UTF-8");
+	return 0;
+}
+
 static int port_number(const char *text, size_t len, json_int_t *ret)
 {
 	json_int_t value = 0;
@@ -296,7 +312,7 @@ int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
-		add_image, add_place, add_user, add_size, add_env, add_ports, add_restart, spec_add_health,
+		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, spec_add_health,
 		add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
+from hulld_fixtures import BUILD, Connection, Hulld, make_erofs, wait_until
 from test_hulld import free_port, refused
 
 
@@ -423,3 +423,19 @@ def test_what_was_sealed_opens_with_its_key_and_name_only(tmp_path, erofs, moved
         assert (daemon.state / "secrets.key").stat().st_size == 32
     finally:
         daemon.stop()
+
+
+def test_hull_sets_lists_and_forgets_secrets(hulld, tmp_path):
+    def hull(*words, text=None, status=0):
+        done = subprocess.run([BUILD / "hull", "secret", *words], input=text, text=True, capture_output=True, timeout=60,
+                              env={"HULL_HOST": f"unix://{hulld.socket}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"})
+        assert done.returncode == status, done
+        return done.stdout if status == 0 else done.stderr
+
+    (tmp_path / "value").write_text(VALUE)
+    assert hull("set", "ONE", text=VALUE + "\n") == "ONE\n" and hull("set", "TWO", "--file", tmp_path / "value") == "TWO\n"
+    with sqlite3.connect(hulld.state / "hull.db") as rows:
+        assert {len(sealed) for sealed, in rows.execute("SELECT sealed FROM secrets")} == {24 + len(VALUE.encode()) + 16}
+    assert [line.split()[0] for line in hull("list").splitlines()] == ["NAME", "ONE", "TWO"]
+    assert "value" in hull("set", "BIG", text="x" * 65537, status=1) and "cannot" not in hull("set", "A", "x", text="y", status=2)
+    assert hull("rm", "ONE", "TWO") == "ONE\nTWO\n" and "hull secret list" in hull("rm", "ONE", status=1)

@@ -1,0 +1,98 @@
+/* hull secret set, list, rm. A value is read from a file or the input: other users see a command line. */
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "common/buf.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define VALUE_MAX 131072 /* bytes; the API takes fewer */
+
+const struct option_def secret_set_options[] = {
+	{'f', "file", "FILE", "read the value from there, not from the input"},
+	{0},
+};
+
+static int read_value(const char *file, struct buf *ret, struct failure *fail)
+{
+	ssize_t n = 1;
+	int r = 0;
+
+	if (file)
+		r = buf_read_file(ret, file);
+	while (!file && n > 0)
+		n = buf_read_fd(ret, STDIN_FILENO, 4096);
+	if (n < 0)
+		r = (int)n;
+	if (r < 0)
+		return error_set_field(&fail->error, -r, file ? file : "the input", "%s", strerror(-r));
+	/* The end of the last line is an editor's or echo's, not the value's. */
+	if (ret->len && ret->data[ret->len - 1] == '\n')
+		ret->len--;
+	return 0;
+}
+
+int secret_set_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup_free char *path = client_path("secrets", args->operands[0], "");
+	struct buf value;
+	json_t *body = NULL;
+	int r;
+
+	if (!client)
+		return -fail->error.errnum;
+	buf_init(&value, VALUE_MAX);
+	r = read_value(args_value(args, "file"), &value, fail);
+	if (r == 0) {
+		body = json_pack("{s:s%}", "value", value.data ? value.data : "", value.len);
+		r = body ? client_call(client, "PUT", path, body, NULL, fail) : error_set_field(&fail->error, EINVAL, "value", "is not UTF-8");
+	}
+	json_decref(body);
+	buf_done(&value);
+	if (r == 0)
+		printf("%s\n", args->operands[0]);
+	return r;
+}
+
+int secret_list_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	json_t *answer = NULL, *secret;
+	struct table table;
+	size_t i;
+	int r;
+
+	if (!client)
+		return -fail->error.errnum;
+	r = client_call(client, "GET", "/v1/secrets", NULL, &answer, fail);
+	table_init(&table, "NAME|SET");
+	json_array_foreach (json_object_get(answer, "items"), i, secret) {
+		char age[AGE_MAX];
+
+		table_add(&table, "%s", json_text(secret, "name"));
+		table_add(&table, "%s", age_text(json_text(secret, "updated_at"), time(NULL), age));
+	}
+	if (r == 0)
+		table_print(&table, stdout);
+	table_done(&table);
+	json_decref(answer);
+	return r;
+}
+
+int secret_remove_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	int r = client ? 0 : -fail->error.errnum;
+
+	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
+		cleanup_free char *path = client_path("secrets", args->operands[i], "");
+
+		r = client_call(client, "DELETE", path, NULL, NULL, fail);
+		if (r == 0)
+			printf("%s\n", args->operands[i]);
+	}
+	return r;
+}
