@@ -210,11 +210,20 @@ static CURL *new_easy(struct client *client, const char *method, const char *pat
 
 void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path)
 {
+	const char *project = getenv("HULL_PROJECT");
+
 	*t = (struct transfer){.client = client, .out = -1, .in = -1, .drawn = -1};
 	buf_init(&t->answer, ANSWER_MAX);
 	t->easy = new_easy(client, method, path);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
+	if (project && project[0]) {
+		cleanup_free char *line = NULL;
+
+		if (asprintf(&line, "Hull-Project: %s", project) < 0)
+			abort();
+		add_header(t, line);
+	}
 }
 
 void transfer_done(struct transfer *t)

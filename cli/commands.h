@@ -5,7 +5,7 @@
 #include "cli/args.h"
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], secret_set_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], images_options[], image_build_options[];
+	run_options[], secret_set_options[], project_create_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], images_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -42,6 +42,14 @@ int machine_cp_run(const struct args *args, struct failure *fail);
 int image_list_run(const struct args *args, struct failure *fail);
 int image_remove_run(const struct args *args, struct failure *fail);
 int image_inspect_run(const struct args *args, struct failure *fail);
+
+/* project.c */
+int project_create_run(const struct args *args, struct failure *fail);
+int project_list_run(const struct args *args, struct failure *fail);
+int project_remove_run(const struct args *args, struct failure *fail);
+int token_create_run(const struct args *args, struct failure *fail);
+int token_list_run(const struct args *args, struct failure *fail);
+int token_remove_run(const struct args *args, struct failure *fail);
 
 /* secret.c */
 int secret_set_run(const struct args *args, struct failure *fail);

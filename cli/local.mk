@@ -26,6 +26,7 @@ hull_SOURCES = \
 	cli/image_stages.c \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
+	cli/project.c \
 	cli/run.c \
 	cli/secret.c \
 	cli/session.c cli/session.h \

@@ -65,6 +65,12 @@ static const struct command commands[] = {
 	{"secret set", NULL, "NAME", 1, 1, false, secret_set_options, "Set a secret to what the input, or a file, has", 0, secret_set_run},
 	{"secret list", NULL, "", 0, 0, false, NULL, "List secrets, by name", 0, secret_list_run},
 	{"secret rm", NULL, "NAME...", 1, -1, false, NULL, "Forget secrets", 0, secret_remove_run},
+	{"project create", NULL, "NAME", 1, 1, false, project_create_options, "Create a project, with quotas", 0, project_create_run},
+	{"project list", NULL, "", 0, 0, false, NULL, "List projects", 0, project_list_run},
+	{"project rm", NULL, "NAME...", 1, -1, false, NULL, "Delete projects that have no machines", 0, project_remove_run},
+	{"token create", NULL, "", 0, 0, false, token_create_options, "Make a token of the project, and show it this once", 0, token_create_run},
+	{"token list", NULL, "", 0, 0, false, NULL, "List the project's tokens", 0, token_list_run},
+	{"token rm", NULL, "ID...", 1, -1, false, NULL, "Revoke tokens", 0, token_remove_run},
 	{"context show", NULL, "", 0, 0, false, NULL, "Show where the API is looked for, and who said so", 0,
 		context_show_run},
 	{"context set", NULL, "URL", 1, 1, false, NULL,
@@ -93,6 +99,8 @@ static int fail_with(const struct args *args, struct failure *fail)
 		failure_hint(fail, "`hull %s` lists what there is",
 			strncmp(args->command->name, "image ", 6) == 0 ? "images"
 			: strncmp(args->command->name, "secret ", 7) == 0 ? "secret list"
+			: strncmp(args->command->name, "project ", 8) == 0 ? "project list"
+			: strncmp(args->command->name, "token ", 6) == 0 ? "token list"
 							  : "ps -a");
 	failure_print(fail);
 	if (fail->usage)

@@ -106,17 +106,20 @@ static int send_request(struct upgrade *upgrade, const char *path, const char *p
 	const struct context *context = client_context(upgrade->transfer.client);
 	const char *prefix, *token = context->token;
 	char host[300];
+	const char *project = getenv("HULL_PROJECT");
 	struct buf head;
 	size_t prefix_len;
 	int r;
 
 	split_url(context->url, host, sizeof(host), &prefix, &prefix_len);
 	buf_init(&head, HEAD_MAX);
+	if (project && !project[0])
+		project = NULL;
 	r = buf_printf(&head,
-		"POST %.*s%s HTTP/1.1\r\nHost: %s\r\n%s%s%sContent-Type: application/json\r\nContent-Length: %zu\r\n"
+		"POST %.*s%s HTTP/1.1\r\nHost: %s\r\n%s%s%s%s%s%sContent-Type: application/json\r\nContent-Length: %zu\r\n"
 		"Connection: Upgrade\r\nUpgrade: %s\r\n\r\n",
 		(int)prefix_len, prefix, path, host, token ? "Authorization: Bearer " : "", token ? token : "",
-		token ? "\r\n" : "", strlen(body), protocol);
+		token ? "\r\n" : "", project ? "Hull-Project: " : "", project ? project : "", project ? "\r\n" : "", strlen(body), protocol);
 	if (r == 0)
 		r = send_all(upgrade, head.data, head.len);
 	buf_done(&head);

@@ -439,3 +439,22 @@ def test_hull_sets_lists_and_forgets_secrets(hulld, tmp_path):
     assert [line.split()[0] for line in hull("list").splitlines()] == ["NAME", "ONE", "TWO"]
     assert "value" in hull("set", "BIG", text="x" * 65537, status=1) and "cannot" not in hull("set", "A", "x", text="y", status=2)
     assert hull("rm", "ONE", "TWO") == "ONE\nTWO\n" and "hull secret list" in hull("rm", "ONE", status=1)
+
+
+def test_hull_makes_projects_and_tokens(hulld, tmp_path):
+    def hull(*words, status=0, **env):
+        done = subprocess.run([BUILD / "hull", *words], text=True, capture_output=True, timeout=60,
+                              env={"HULL_HOST": f"unix://{hulld.socket}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8", **env})
+        assert done.returncode == status, done
+        return done.stdout if status == 0 else done.stderr
+
+    assert hull("project", "create", "a", "--machines", "3") == "a\n"
+    assert hulld.get("/v1/projects/a").json["quotas"] == {"machines": 3, "vcpus": -1, "memory_mib": -1, "disk_mib": -1, "ports": -1}
+    text = hull("token", "create", "--scope", "read", "--name", "ci", HULL_PROJECT="a").strip()
+    assert By(hulld, text).get("/v1/projects").json["items"][0]["name"] == "a"
+    assert "a" in hull("project", "list", HULL_TOKEN=text) and "default" not in hull("project", "list", HULL_TOKEN=text)
+    assert "has not the scope admin" in hull("token", "list", status=1, HULL_TOKEN=text)
+    id_ = hull("token", "list", HULL_PROJECT="a").splitlines()[1].split()[0]
+    assert hull("token", "rm", id_, HULL_PROJECT="a") == f"{id_}\n"
+    assert "the token is wrong" in hull("project", "list", status=1, HULL_TOKEN=text)
+    assert hull("project", "rm", "a") == "a\n" and "hull project list" in hull("project", "rm", "a", status=1)
