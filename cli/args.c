@@ -23,7 +23,7 @@ static size_t noun_length(const struct command *command)
 	return space ? (size_t)(space - command->name) : 0;
 }
 
-static bool is_noun(const struct command *commands, const char *word)
+bool command_is_noun(const struct command *commands, const char *word)
 {
 	for (const struct command *c = commands; c->name; c++)
 		if (noun_length(c) == strlen(word) && strncmp(c->name, word, strlen(word)) == 0)
@@ -31,7 +31,7 @@ static bool is_noun(const struct command *commands, const char *word)
 	return false;
 }
 
-static const struct command *find_command(const struct command *commands, const char *noun, const char *word)
+const struct command *command_find(const struct command *commands, const char *noun, const char *word)
 {
 	for (const struct command *c = commands; c->name; c++) {
 		size_t len = noun_length(c);
@@ -188,11 +188,11 @@ static int read_word(struct args *args, const struct command *commands, char *wo
 		args->operands[args->n_operands++] = word;
 		return 0;
 	}
-	if (!args->noun && is_noun(commands, word)) {
+	if (!args->noun && command_is_noun(commands, word)) {
 		args->noun = word;
 		return 0;
 	}
-	args->command = find_command(commands, args->noun, word);
+	args->command = command_find(commands, args->noun, word);
 	return args->command ? 0 : refuse_word(commands, args->noun, word, fail);
 }
 

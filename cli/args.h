@@ -49,6 +49,10 @@ struct args {
 /* Options every command takes: --host, --token, --help. */
 extern const struct option_def common_options[];
 
+/* The command that `word` names: its short form, its one word, or with `noun` (NULL: none) its verb. NULL: there is none. */
+const struct command *command_find(const struct command *commands, const char *noun, const char *word);
+bool command_is_noun(const struct command *commands, const char *word);
+
 /* Reads argv[1..] by `commands` (ended by a NULL name). Options may stand before, between and after operands.
  * 0, or -EINVAL with a usage failure. args_done() either way. */
 int args_parse(struct args *ret, const struct command *commands, int argc, char **argv, struct failure *fail);

@@ -4,6 +4,9 @@
 
 #include "cli/args.h"
 
+/* Ended by a NULL name; those of a noun stand together. */
+extern const struct command hull_commands[];
+
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
 	run_options[], secret_set_options[], project_create_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], images_options[], image_build_options[];
 
@@ -58,5 +61,8 @@ int secret_remove_run(const struct args *args, struct failure *fail);
 
 /* image_build.c */
 int image_build_run(const struct args *args, struct failure *fail);
+
+/* completion.c */
+int completion_run(const struct args *args, struct failure *fail);
 
 #endif

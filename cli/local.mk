@@ -17,6 +17,7 @@ bin_PROGRAMS += hull
 hull_SOURCES = \
 	cli/client.c cli/client.h \
 	cli/commands.h \
+	cli/completion.c \
 	cli/context.c cli/context.h \
 	cli/cp.c \
 	cli/events.c \

@@ -26,7 +26,7 @@ static int version_run(const struct args *args, struct failure *fail)
 	return r;
 }
 
-static const struct command commands[] = {
+const struct command hull_commands[] = {
 	{"machine run", "run", "IMAGE [COMMAND...]", 1, 1, true, run_options,
 		"Create and start a machine, show its output, exit with its status", EXIT_RUN_FAILED, machine_run_run},
 	{"machine exec", "exec", "MACHINE COMMAND...", 1, 1, true, exec_options,
@@ -75,6 +75,7 @@ static const struct command commands[] = {
 		context_show_run},
 	{"context set", NULL, "URL", 1, 1, false, NULL,
 		"Remember where the API is, and with --token what opens it", 0, context_set_run},
+	{"completion", NULL, "SHELL", 1, 1, true, NULL, "Print what makes bash, zsh or fish complete hull's command lines", 0, completion_run},
 	{"version", NULL, "", 0, 0, false, NULL, "Show the versions of this program and of the API", 0, version_run},
 	{0},
 };
@@ -86,9 +87,9 @@ static int show_help(const struct args *args)
 	else if (args->command)
 		help_command(stdout, args->command);
 	else if (args->noun)
-		help_noun(stdout, commands, args->noun);
+		help_noun(stdout, hull_commands, args->noun);
 	else
-		help_overview(stdout, commands);
+		help_overview(stdout, hull_commands);
 	return 0;
 }
 
@@ -115,10 +116,10 @@ int main(int argc, char **argv)
 	int status;
 
 	if (argc == 1) {
-		help_overview(stderr, commands);
+		help_overview(stderr, hull_commands);
 		return EXIT_USAGE;
 	}
-	status = args_parse(&args, commands, argc, argv, &fail);
+	status = args_parse(&args, hull_commands, argc, argv, &fail);
 	if (status == 0)
 		status = args.help || args.version ? show_help(&args) : args.command->run(&args, &fail);
 	/* A full disk must not pass for success. */

