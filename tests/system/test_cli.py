@@ -108,7 +108,7 @@ def complete(cli, *words):
 
 @pytest.mark.parametrize("words, offers", [
     (["mach"], ["machine"]), (["machine", "l"], ["list", "logs"]), (["st"], ["start", "stop"]), (["run", "--mem"], ["--memory"]),
-    (["run", "--ho"], ["--host"]), (["run", "-e", ""], []), (["--host", "unix:///x", "p"], ["ps"]), (["machine", "--host", "x", "rm", "--f"], ["--force"]),
+    (["run", "--ho"], ["--host"]), (["run", "-e", ""], []), (["--host", "unix:///x", "p"], ["project", "ps"]), (["machine", "--host", "x", "rm", "--f"], ["--force"]),
     (["exec", "x", "l"], []), (["run", "x", "--", "l"], []), (["nonsense", ""], []), (["completion", "b"], ["bash"]), (["logs", ""], []),
     (["machine", "nonsense", ""], []), (["rm", "-"], ["--force", "--help", "--host", "--token"])])
 def test_a_shell_completes_commands_and_options(alone, words, offers):
