@@ -8,7 +8,7 @@
 extern const struct command hull_commands[];
 
 extern const struct option_def list_options[], machines_options[], logs_options[], stop_options[], remove_options[],
-	run_options[], secret_set_options[], project_create_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], images_options[], image_build_options[];
+	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -49,6 +49,8 @@ int image_inspect_run(const struct args *args, struct failure *fail);
 /* project.c */
 int project_create_run(const struct args *args, struct failure *fail);
 int project_list_run(const struct args *args, struct failure *fail);
+int project_inspect_run(const struct args *args, struct failure *fail);
+int project_set_run(const struct args *args, struct failure *fail);
 int project_remove_run(const struct args *args, struct failure *fail);
 int token_create_run(const struct args *args, struct failure *fail);
 int token_list_run(const struct args *args, struct failure *fail);

@@ -1,7 +1,7 @@
-/* hull project create, list, rm; hull token create, list, rm. */
+/* hull project create, list, inspect, set, rm; hull token create, list, rm. */
 #include "cli/client.h"
+#include "cli/collection.h"
 #include "cli/commands.h"
-#include "cli/output.h"
 #include "common/checked.h"
 
 #include <errno.h>
@@ -17,6 +17,14 @@ const struct option_def project_create_options[] = {
 	{0, "memory-mib", "N", "how much memory (no limit)"},
 	{0, "disk-mib", "N", "how much disk, images included (no limit)"},
 	{0, "ports", "N", "how many ports of the host they may publish (no limit)"},
+	{0},
+};
+const struct option_def project_set_options[] = {
+	{0, "machines", "N", "how many machines it may have; none: no limit, here and below"},
+	{0, "vcpus", "N", "how many processors they may have"},
+	{0, "memory-mib", "N", "how much memory"},
+	{0, "disk-mib", "N", "how much disk, images included"},
+	{0, "ports", "N", "how many ports of the host they may publish"},
 	{0},
 };
 const struct option_def token_create_options[] = {
@@ -80,63 +88,109 @@ int token_create_run(const struct args *args, struct failure *fail)
 	return r;
 }
 
-static int list(const struct args *args, const char *path, const char *key, const char *other, const char *header, struct failure *fail)
+static void add_project(struct table *table, const json_t *project)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	json_t *answer = NULL, *item;
-	struct table table;
-	size_t i;
-	int r;
+	const json_t *used = json_object_get(project, "usage"), *limits = json_object_get(project, "quotas");
+	char age[AGE_MAX];
 
-	if (!client)
-		return -fail->error.errnum;
-	r = client_call(client, "GET", path, NULL, &answer, fail);
-	table_init(&table, header);
-	json_array_foreach (json_object_get(answer, "items"), i, item) {
-		char age[AGE_MAX];
+	table_add(table, "%s", json_text(project, "name"));
+	for (size_t i = 0; i < ARRAY_SIZE(quotas); i++) {
+		const json_t *limit = json_object_get(limits, quotas[i].key);
+		json_int_t n = json_number(used, quotas[i].key);
 
-		table_add(&table, "%s", json_text(item, key));
-		table_add(&table, "%s", other ? json_text(item, other) : "");
-		table_add(&table, "%s", age_text(json_text(item, "created_at"), time(NULL), age));
+		if (json_is_integer(limit) && json_integer_value(limit) >= 0)
+			table_add(table, "%" JSON_INTEGER_FORMAT "/%" JSON_INTEGER_FORMAT, n, json_integer_value(limit));
+		else
+			table_add(table, "%" JSON_INTEGER_FORMAT, n);
 	}
-	if (r == 0)
-		table_print(&table, stdout);
-	table_done(&table);
-	json_decref(answer);
-	return r;
+	table_add(table, "%s", age_text(json_text(project, "created_at"), time(NULL), age));
 }
+
+static const struct collection projects = {"projects", "name", "NAME|MACHINES|VCPUS|MEMORY MIB|DISK MIB|PORTS|CREATED", add_project};
 
 int project_list_run(const struct args *args, struct failure *fail)
 {
-	return list(args, "/v1/projects", "name", NULL, "NAME||CREATED", fail);
+	return collection_list(&projects, args, fail);
 }
 
-int token_list_run(const struct args *args, struct failure *fail)
+int project_inspect_run(const struct args *args, struct failure *fail)
 {
-	return list(args, "/v1/tokens", "id", "label", "ID|FOR|CREATED", fail);
-}
-
-static int remove_each(const struct args *args, const char *collection, struct failure *fail)
-{
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	int r = client ? 0 : -fail->error.errnum;
-
-	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
-		cleanup_free char *path = client_path(collection, args->operands[i], "");
-
-		r = client_call(client, "DELETE", path, NULL, NULL, fail);
-		if (r == 0)
-			printf("%s\n", args->operands[i]);
-	}
-	return r;
+	return collection_inspect(&projects, args, fail);
 }
 
 int project_remove_run(const struct args *args, struct failure *fail)
 {
-	return remove_each(args, "projects", fail);
+	return collection_remove(&projects, "", args, fail);
+}
+
+/* Of those that were given; "none" takes the limit away. */
+static int change_quotas(const struct args *args, json_t *limits, struct failure *fail)
+{
+	long long limit;
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(quotas) && r == 0; i++) {
+		const char *text = args_value(args, quotas[i].option);
+
+		if (!text)
+			continue;
+		limit = -1;
+		if (strcmp(text, "none") != 0)
+			r = args_integer(args, quotas[i].option, 0, INT32_MAX, -1, &limit, fail);
+		if (r == 0)
+			json_object_set_new(limits, quotas[i].key, json_integer(limit));
+	}
+	return r;
+}
+
+int project_set_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	cleanup_free char *path = client_path("projects", args->operands[0], ""), *put = client_path("projects", args->operands[0], "/quotas");
+	json_t *project = NULL, *limits, *asked = json_object();
+	int r = change_quotas(args, asked, fail);
+
+	if (r == 0 && !json_object_size(asked))
+		r = failure_usage(fail, "project set", "nothing is to change; for example --machines 10");
+	client = r == 0 ? client_new(args, fail) : NULL;
+	if (r == 0)
+		r = client ? client_call(client, "GET", path, NULL, &project, fail) : -fail->error.errnum;
+	if (r == 0) {
+		limits = json_object_get(project, "quotas");
+		json_object_update(limits, asked);
+		r = client_call(client, "PUT", put, limits, NULL, fail);
+	}
+	if (r == 0)
+		printf("%s\n", args->operands[0]);
+	json_decref(project);
+	json_decref(asked);
+	return r;
+}
+
+static void add_token(struct table *table, const json_t *token)
+{
+	const json_t *scopes = json_object_get(token, "scopes"), *scope;
+	char age[AGE_MAX], text[64] = "";
+	size_t i, len = 0;
+
+	json_array_foreach (scopes, i, scope)
+		if (json_is_string(scope) && len + json_string_length(scope) + 2 < sizeof text)
+			len += (size_t)snprintf(text + len, sizeof text - len, "%s%s", len ? "," : "", json_string_value(scope));
+	table_add(table, "%s", json_text(token, "id"));
+	table_add(table, "%s", json_text(token, "label"));
+	table_add(table, "%s", text);
+	table_add(table, "%s", age_text(json_text(token, "created_at"), time(NULL), age));
+	table_add(table, "%.10s", json_text(token, "expires_at"));
+}
+
+static const struct collection tokens = {"tokens", "id", "ID|FOR|SCOPES|CREATED|EXPIRES", add_token};
+
+int token_list_run(const struct args *args, struct failure *fail)
+{
+	return collection_list(&tokens, args, fail);
 }
 
 int token_remove_run(const struct args *args, struct failure *fail)
 {
-	return remove_each(args, "tokens", fail);
+	return collection_remove(&tokens, "", args, fail);
 }

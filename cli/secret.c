@@ -1,7 +1,7 @@
 /* hull secret set, list, rm. A value is read from a file or the input: other users see a command line. */
 #include "cli/client.h"
+#include "cli/collection.h"
 #include "cli/commands.h"
-#include "cli/output.h"
 #include "common/buf.h"
 
 #include <errno.h>
@@ -57,42 +57,22 @@ int secret_set_run(const struct args *args, struct failure *fail)
 	return r;
 }
 
+static void add_row(struct table *table, const json_t *secret)
+{
+	char age[AGE_MAX];
+
+	table_add(table, "%s", json_text(secret, "name"));
+	table_add(table, "%s", age_text(json_text(secret, "updated_at"), time(NULL), age));
+}
+
+static const struct collection secrets = {"secrets", "name", "NAME|SET", add_row};
+
 int secret_list_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	json_t *answer = NULL, *secret;
-	struct table table;
-	size_t i;
-	int r;
-
-	if (!client)
-		return -fail->error.errnum;
-	r = client_call(client, "GET", "/v1/secrets", NULL, &answer, fail);
-	table_init(&table, "NAME|SET");
-	json_array_foreach (json_object_get(answer, "items"), i, secret) {
-		char age[AGE_MAX];
-
-		table_add(&table, "%s", json_text(secret, "name"));
-		table_add(&table, "%s", age_text(json_text(secret, "updated_at"), time(NULL), age));
-	}
-	if (r == 0)
-		table_print(&table, stdout);
-	table_done(&table);
-	json_decref(answer);
-	return r;
+	return collection_list(&secrets, args, fail);
 }
 
 int secret_remove_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	int r = client ? 0 : -fail->error.errnum;
-
-	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
-		cleanup_free char *path = client_path("secrets", args->operands[i], "");
-
-		r = client_call(client, "DELETE", path, NULL, NULL, fail);
-		if (r == 0)
-			printf("%s\n", args->operands[i]);
-	}
-	return r;
+	return collection_remove(&secrets, "", args, fail);
 }

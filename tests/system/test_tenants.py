@@ -450,6 +450,13 @@ def test_hull_makes_projects_and_tokens(hulld, tmp_path):
 
     assert hull("project", "create", "a", "--machines", "3") == "a\n"
     assert hulld.get("/v1/projects/a").json["quotas"] == {"machines": 3, "vcpus": -1, "memory_mib": -1, "disk_mib": -1, "ports": -1}
+    assert hull("project", "set", "a", "--machines", "none", "--ports", "4") == "a\n"
+    assert json.loads(hull("project", "inspect", "a"))["quotas"] == {"machines": -1, "vcpus": -1, "memory_mib": -1, "disk_mib": -1, "ports": 4}
+    header, *rows = hull("project", "list").splitlines()
+    assert re.split("  +", header) == ["NAME", "MACHINES", "VCPUS", "MEMORY MIB", "DISK MIB", "PORTS", "CREATED"]
+    assert [row.split()[:6] for row in rows if row.startswith("a ")] == [["a", "0", "0", "0", "0", "0/4"]]
+    assert sorted(hull("project", "list", "-q").split()) == ["a", "default"] and len(json.loads(hull("project", "list", "-o", "json"))) == 2
+    assert "nothing is to change" in hull("project", "set", "a", status=2) and "--ports" in hull("project", "set", "a", "--ports", "many", status=2)
     text = hull("token", "create", "--scope", "read", "--name", "ci", HULL_PROJECT="a").strip()
     assert By(hulld, text).get("/v1/projects").json["items"][0]["name"] == "a"
     assert "a" in hull("project", "list", HULL_TOKEN=text) and "default" not in hull("project", "list", HULL_TOKEN=text)

@@ -1,0 +1,20 @@
+/* What is alike in the `list`, `inspect` and `rm` of all that the API has in collections. */
+#ifndef HULL_CLI_COLLECTION_H
+#define HULL_CLI_COLLECTION_H
+
+#include "cli/args.h"
+#include "cli/output.h"
+
+struct collection {
+	const char *name;   /* "images": of /v1/images */
+	const char *key;    /* what an item is called by: "name" or "id" */
+	const char *header; /* of the table, as table_init() takes it */
+	void (*add_row)(struct table *table, const json_t *item);
+};
+
+/* Each is a command's `run` (args.h); `list` takes list_options, `suffix` is a query for each DELETE, or "". */
+int collection_list(const struct collection *collection, const struct args *args, struct failure *fail);
+int collection_inspect(const struct collection *collection, const struct args *args, struct failure *fail);
+int collection_remove(const struct collection *collection, const char *suffix, const struct args *args, struct failure *fail);
+
+#endif
