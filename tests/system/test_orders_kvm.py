@@ -103,6 +103,9 @@ def test_a_page_says_whether_it_is_healthy(hulld, box):
     assert is_in(hulld, box, "unhealthy")["reason"] == "GET /up is answered with 404"
     shell(hulld, box, "mv /srv/down /srv/up")
     is_in(hulld, box, "healthy")
+    events = hulld.get("/v1/events?type=machine.running,machine.healthy,machine.unhealthy").json["items"]
+    assert [event["type"] for event in events][-2:] == ["machine.unhealthy", "machine.healthy"]
+    assert events[0]["type"] == "machine.running" and events[-2]["data"]["reason"] == "GET /up is answered with 404"
 
 
 def test_all_that_is_frozen_stands_still_until_it_is_thawed(hulld, box):
