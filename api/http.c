@@ -158,6 +158,11 @@ void request_reply(struct request *req, int status, json_t *body)
 	reply_json(req, status, "application/json", body, HTTP_ANSWER);
 }
 
+void request_reply_text(struct request *req, const char *type, char *text)
+{
+	reply_text(req, MHD_HTTP_OK, type, text);
+}
+
 void request_refuse(struct request *req, const struct problem *problem)
 {
 	enum http_fate fate = problem_is_momentary(problem->code)   ? HTTP_MOMENTARY
@@ -478,6 +483,7 @@ static struct request *request_new(struct listener *listener, struct MHD_Connect
 	req->http = http;
 	req->listener = listener;
 	req->connection = connection;
+	req->begun_us = http_monotonic_us();
 	buf_init(&req->body, HTTP_JSON_MAX);
 	req->next = http->requests;
 	req->prev = &http->requests;
@@ -508,6 +514,7 @@ static enum MHD_Result queue(struct request *req)
 
 	MHD_destroy_response(req->response);
 	req->response = NULL;
+	http_count_answer(req);
 	return r;
 }
 
@@ -675,6 +682,7 @@ struct http *http_new(struct loop *loop, const struct http_route *routes, const 
 	http->guard = guard;
 	http->keeper = keeper;
 	http->ctx = ctx;
+	http->counts = http_counts_new(http);
 	return http;
 }
 
@@ -723,5 +731,6 @@ void http_free(struct http *http)
 		loop_remove(listener->timer);
 		MHD_stop_daemon(listener->daemon);
 	}
+	free(http->counts);
 	free(http);
 }

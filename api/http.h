@@ -97,6 +97,15 @@ struct http_route {
 	const struct http_upload_ops *upload;	/* HTTP_BODY_UPLOAD, instead of `handle` */
 };
 
+/* What was answered on a route since the start. */
+#define HTTP_BUCKETS 7
+struct http_count {
+	uint64_t statuses[5];	       /* 1xx to 5xx */
+	uint64_t within[HTTP_BUCKETS]; /* of http_bucket_ms, from a request's head to its answer's */
+	uint64_t total, total_us;
+};
+extern const unsigned http_bucket_ms[HTTP_BUCKETS];
+
 /* `routes` (ended by a NULL method), `guard`, `keeper` and `ctx` are borrowed. NULL with `err` set. */
 struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
 	const struct http_keeper *keeper, void *ctx, struct error *err);
@@ -105,6 +114,9 @@ struct http *http_new(struct loop *loop, const struct http_route *routes, const 
 int http_serve(struct http *http, int listen_fd, const char *token, struct error *err);
 /* Ends connections, telling the keepers of unanswered requests. NULL is fine. */
 void http_free(struct http *http);
+
+/* Of one of its routes; NULL: of what fits none. Borrowed. */
+const struct http_count *http_count(const struct http *http, const struct http_route *route);
 
 /* Ends the requests that `fits` picks, as if their clients had gone; also those that are streams, or other protocols, by now. None of
  * them is handled any more. */
@@ -154,6 +166,7 @@ void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);
 
 /* One of these ends each request. Loop thread. */
 void request_reply(struct request *req, int status, json_t *body); /* takes `body`; NULL: no body */
+void request_reply_text(struct request *req, const char *type, char *text); /* 200, with what is no JSON; takes `text` */
 void request_refuse(struct request *req, const struct problem *problem);
 void request_refuse_error(struct request *req, const struct error *err); /* by problem_from_error() */
 void request_refuse_with(struct request *req, enum problem_code code, const char *field, const char *fmt, ...)

@@ -25,6 +25,7 @@ struct http {
 	void *ctx;
 	struct listener listeners[LISTENERS_MAX];
 	size_t n_listeners;
+	struct http_count *counts; /* by route (http_count.c) */
 	struct request *requests; /* all there are */
 	bool ending;		  /* none is taken any more */
 };
@@ -39,6 +40,7 @@ struct request {
 	char param[128];
 	char *key;	 /* its Idempotency-Key, once the keeper has begun it; owned */
 	int64_t begun_at; /* request_begun_at() */
+	int64_t begun_us; /* of the monotonic clock */
 	bool repeats;	  /* it came before */
 	struct buf body;
 	bool too_large;
@@ -63,6 +65,11 @@ const char *request_header(const struct request *req, const char *name);
 
 /* http_conditional.c: does the client of a GET have what `etag` stands for already (section 13.1.2)? */
 bool http_is_not_modified(const struct request *req, const char *etag);
+
+/* http_count.c. All that `http` has routes for; calloc()ed. */
+struct http_count *http_counts_new(const struct http *http);
+void http_count_answer(const struct request *req);
+int64_t http_monotonic_us(void);
 
 /* http_route.c. Each leaves the request refused (it then has a response) when it is not to be served. */
 

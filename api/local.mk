@@ -23,6 +23,7 @@ libhull_api_a_SOURCES = \
 	api/host_stats.c api/host_stats.h \
 	api/http.c api/http.h \
 	api/http_conditional.c \
+	api/http_count.c \
 	api/http_request.h \
 	api/http_route.c \
 	api/hulld.h \
@@ -34,6 +35,7 @@ libhull_api_a_SOURCES = \
 	api/machine.c api/machine.h \
 	api/machine_check.c \
 	api/machine_http.c api/machine_http.h \
+	api/metrics.c api/metrics.h \
 	api/openapi.c \
 	api/machine_list.c \
 	api/machine_patch.c \

@@ -6,6 +6,7 @@
 #include "api/hulld.h"
 #include "api/image.h"
 #include "api/machine_http.h"
+#include "api/metrics.h"
 #include "api/project.h"
 #include "api/secrets.h"
 #include "api/spec.h"
@@ -68,6 +69,8 @@ static const struct http_query put_files_queries[] = {
 const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/v1/version", "getVersion", "The service's version."), .status = 200, .scope = SCOPE_ANY, .handle = get_version},
 	{ROUTE("GET", "/v1/openapi.json", "getOpenapi", "This document."), .status = 200, .scope = SCOPE_ANY, .handle = get_openapi},
+	{ROUTE("GET", "/metrics", "getMetrics", "The host and its machines in numbers, as Prometheus reads them."), .status = 200,
+		.scope = SCOPE_HOST, .handle = metrics_http_get},
 
 	{ROUTE("HEAD", "/v1/blobs/{digest}", "headBlob", "Is the blob there?"), .status = 200, .handle = blob_http_head},
 	{ROUTE("PUT", "/v1/blobs/{digest}", "putBlob", "Upload a blob; 200 when it was there already."), .status = 201,

@@ -1,0 +1,100 @@
+"""GET /metrics, read as strictly as its format says (Prometheus' text format, version 0.0.4)."""
+import re
+
+import pytest
+
+from hulld_fixtures import Hulld, make_erofs, wait_until
+
+SAMPLE = re.compile(r'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})? (?P<value>-?[0-9.e+-]+)\Z')
+LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|\Z)')
+
+
+def parse(text):
+    """{name: {labels: value}}; each family is told once, with its type and help in front of its samples."""
+    assert text.endswith("\n")
+    families, samples, current = {}, {}, None
+    for line in text[:-1].split("\n"):
+        if help_ := re.match(r"# HELP (\w+) (.+)\Z", line):
+            current = help_[1]
+            assert current not in families
+            families[current] = None
+        elif type_ := re.match(r"# TYPE (\w+) (counter|gauge|histogram)\Z", line):
+            assert type_[1] == current and families[current] is None
+            families[current] = type_[2]
+        else:
+            sample = SAMPLE.match(line)
+            assert sample, line
+            labels = tuple(LABEL.findall(sample["labels"] or ""))
+            assert "".join(f'{name}="{value}",' for name, value in labels)[:-1] == (sample["labels"] or ""), line
+            base = re.sub("_(bucket|sum|count)$", "", sample["name"]) if families[current] == "histogram" else sample["name"]
+            assert base == current and labels not in samples.setdefault(sample["name"], {}), line
+            samples[sample["name"]][labels] = float(sample["value"])
+    assert None not in families.values()
+    return samples
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    daemon = Hulld(tmp_path_factory.mktemp("hulld"))
+    monitor = daemon.folder / "vmm"
+    monitor.write_text("#!/bin/sh\nexec sleep 1000\n")
+    monitor.chmod(0o755)
+    daemon.options["--vmm"] = monitor
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.start()
+    daemon.image("box", make_erofs(tmp_path_factory.mktemp("image")), command=["/bin/true"])
+    yield daemon
+    daemon.stop()
+
+
+def metrics(hulld):
+    answer = hulld.get("/metrics")
+    assert answer.status == 200 and answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return parse(answer.body.decode())
+
+
+def test_machines_are_counted_and_told(hulld):
+    assert "hull_machines" not in metrics(hulld)
+    for name in ("one", "two"):
+        assert hulld.post("/v1/machines", {"name": name, "image": "box", "cpus": 2, "memory_mib": 128, "network": "none"}).status == 201
+    hulld.post("/v1/machines/two/start")
+    wait_until(lambda: "hull_machine_cpu_seconds_total" in metrics(hulld), "its monitor is there")
+    told = metrics(hulld)
+    assert told["hull_machines"] == {(("project", "default"), ("state", "created")): 1, (("project", "default"), ("state", "starting")): 1}
+    one, two = ((("project", "default"), ("machine", name)) for name in ("one", "two"))
+    assert told["hull_machine_up"] == {one: 0, two: 0} and told["hull_machine_restarts_total"] == {one: 0, two: 0}
+    assert told["hull_machine_cpus"] == {one: 2, two: 2} and told["hull_machine_memory_limit_bytes"] == {one: 128 << 20, two: 128 << 20}
+    assert list(told["hull_machine_cpu_seconds_total"]) == [two]
+    for name in ("one", "two"):
+        hulld.delete(f"/v1/machines/{name}?force=1")
+    assert "hull_machine_up" not in metrics(hulld)
+
+
+def test_answers_are_counted_by_route_and_status(hulld):
+    def by_route(told, name, **more):
+        wanted = {"method": "GET", "route": "/v1/machines/{machine}", **more}
+        return told.get(name, {}).get(tuple(wanted.items()), 0)
+
+    before = metrics(hulld)
+    for _ in range(3):
+        assert hulld.get("/v1/machines/none").status == 404
+    assert hulld.get("/nowhere").status == 404
+    after = metrics(hulld)
+    assert by_route(after, "hull_http_requests_total", status="4xx") - by_route(before, "hull_http_requests_total", status="4xx") == 3
+    assert after["hull_http_requests_total"][(("method", ""), ("route", ""), ("status", "4xx"))] >= 1
+    name = "hull_http_request_duration_seconds"
+    buckets = [by_route(after, f"{name}_bucket", le=le) for le in ("0.001", "0.005", "0.025", "0.1", "0.5", "2.5", "10", "+Inf")]
+    assert buckets == sorted(buckets) and buckets[-1] == by_route(after, f"{name}_count") and 0 < by_route(after, f"{name}_sum") < 60
+
+
+def test_hulld_tells_of_itself(hulld):
+    told = metrics(hulld)
+    assert list(told["hull_build_info"].values()) == [1]
+    assert 1 << 20 < told["process_resident_memory_bytes"][()] < 1 << 30 and told["process_cpu_seconds_total"][()] >= 0
+    assert 5 < told["process_open_fds"][()] < 200
+
+
+def test_a_project_s_token_does_not_read_it(hulld):
+    token = hulld.post("/v1/tokens", {"scopes": ["read", "write", "exec", "admin"]}).json["token"]
+    answer = hulld.request("GET", "/metrics", None, {"Authorization": f"Bearer {token}"})
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
