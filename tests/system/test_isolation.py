@@ -10,7 +10,7 @@ import random
 import re
 import socket
 
-from hulld_fixtures import wait_until, Hulld, make_erofs
+from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_tenants import In, project, token
 
 CALLS = 10_000
