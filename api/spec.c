@@ -132,7 +132,7 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 		.check = name_check, .help = "Name of an image."},                                                     \
 	{"cpus", JSON_FIELD_INT, offsetof(struct machine_spec, cpus), .def = 1, .min = 1, .max = 32,                   \
 		.help = "Virtual processors."},                                                                        \
-	{"memory_mib", JSON_FIELD_INT, offsetof(struct machine_spec, memory_mib), .def = 256, .min = 128,              \
+	{"memory_mib", JSON_FIELD_INT, offsetof(struct machine_spec, memory_mib), .def = 256, .min = 64,              \
 		.max = 1048576, .help = "Memory in MiB; at most what the host has."},                                  \
 	{"disk_mib", JSON_FIELD_INT, offsetof(struct machine_spec, disk_mib), .def = 1024, .min = 16,                  \
 		.max = 16777216, .help = "Size in MiB of the machine's own sparse disk, which takes all writes."},     \

@@ -228,7 +228,7 @@ static bool has_sockets(void)
 {
 	return is_fd(socket(AF_INET, SOCK_STREAM, 0)) && is_fd(socket(AF_INET6, SOCK_DGRAM, 0)) &&
 	       is_fd(socket(AF_PACKET, SOCK_RAW, 0)) && is_fd(socket(AF_VSOCK, SOCK_STREAM, 0)) && is_fd(socket(AF_UNIX, SOCK_SEQPACKET, 0)) &&
-	       is_fd(socket(AF_XDP, SOCK_RAW, 0)) && is_fd(socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG));
+	       is_fd(socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG));
 }
 
 struct request {

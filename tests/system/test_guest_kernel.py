@@ -6,6 +6,8 @@ import textwrap
 import pytest
 
 from conftest import TOP
+from hulld_fixtures import Hulld, make_erofs
+from test_exec import execute, ran
 
 BUILDER = TOP / "guest-kernel" / "build-kernel"
 RELEASE = "6.12.117-hull"
@@ -254,3 +256,28 @@ def test_what_people_deploy_is_there_in_64_mib(vmm, vmlinux, initramfs, deployed
         assert f"guest: driver {driver}\r\n" in said, (driver, said)
     answers = [line for line in said.splitlines() if line.endswith(" yes") or " no: " in line]
     assert len(answers) == 23 and not [line for line in answers if " no: " in line], said
+
+
+@pytest.mark.kvm
+@pytest.mark.tuned
+def test_a_machine_with_64_mib_does_what_others_do(tmp_path_factory):
+    """The least that the API gives: a program, files, statistics, a pause and an end, with the default network."""
+    daemon = Hulld(tmp_path_factory.mktemp("hulld")).start()
+    try:
+        daemon.image("busybox", make_erofs(tmp_path_factory.mktemp("image"), {}))
+        spec = {"name": "small", "image": "busybox", "command": ["sleep", "100000"], "memory_mib": 64}
+        assert daemon.post("/v1/machines", {**spec, "memory_mib": 63}).json["field"] == "memory_mib"
+        assert daemon.post("/v1/machines", spec).status == 201
+        daemon.post("/v1/machines/small/start")
+        machine = daemon.wait("small", "running,failed", 120)
+        assert machine["state"] == "running", machine["cause"]
+        assert ran(execute(daemon, "small", "sh", "-c", "head -c 8000000 /dev/zero > /eight; wc -c < /eight"))[0] == "8000000\n"
+        assert len(daemon.get("/v1/machines/small/files?path=/eight").body) >= 8000000
+        guest = daemon.get("/v1/machines/small/stats").json["guest"]
+        assert guest["memory_total_bytes"] < 64 << 20 and guest["memory_available_bytes"] > 16 << 20
+        assert [interface["name"] for interface in guest["interfaces"]] == ["eth0"]
+        assert daemon.post("/v1/machines/small/freeze").status == daemon.post("/v1/machines/small/thaw").status == 200
+        daemon.post("/v1/machines/small/stop", {"timeout_s": 60})
+        assert daemon.wait("small", "stopped,failed", 120)["state"] == "stopped"
+    finally:
+        daemon.stop()
