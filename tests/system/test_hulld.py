@@ -368,7 +368,7 @@ def test_names_are_made_up_and_unique(with_image):
     ({"cpus": 1.5}, 400, "invalid_field", "cpus"),
     ({"cpus": "1"}, 400, "invalid_field", "cpus"),
     ({"memory_mib": 1}, 400, "invalid_field", "memory_mib"),
-    ({"memory_mib": 127}, 400, "invalid_field", "memory_mib"),
+    ({"memory_mib": 63}, 400, "invalid_field", "memory_mib"),
     ({"memory_mib": 1048576}, 400, "invalid_field", "memory_mib"),
     ({"memory_mib": 1 << 30}, 400, "invalid_field", "memory_mib"),
     ({"memory_mib": -(1 << 63)}, 400, "invalid_field", "memory_mib"),
