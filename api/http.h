@@ -155,9 +155,9 @@ void request_set_begun(struct request *req, int64_t begun_at, bool repeats);
 /* Ends the request with an answer that was kept. */
 void request_replay(struct request *req, int status, const char *type, const char *text);
 
-bool request_has_if_match(const struct request *req);
-/* Does the request's If-Match (RFC 9110, section 13.1.1) allow what it asks for, the resource being seen as `representation` (taken; NULL: there is
- * none)?
+/* The field that makes it depend on what is there: If-Match or, where it is no GET, If-None-Match. NULL: none does. */
+const char *request_condition(const struct request *req);
+/* Does that (RFC 9110, section 13.2.2) allow what the request asks for, the resource being seen as `representation` (taken; NULL: there is none)?
  * 0, or -ECANCELED having refused. Asked before anything is changed. */
 int request_check_match(struct request *req, json_t *representation);
 

@@ -52,34 +52,66 @@ bool http_is_not_modified(const struct request *req, const char *etag)
 	return condition.r > 0; /* what cannot be understood asks for nothing */
 }
 
-bool request_has_if_match(const struct request *req)
+/* A GET's is for what its answer has (http_is_not_modified()). */
+static bool has_if_none_match(const struct request *req)
 {
-	return request_header(req, MHD_HTTP_HEADER_IF_MATCH);
+	return strcmp(req->route->method, "GET") != 0 && request_header(req, MHD_HTTP_HEADER_IF_NONE_MATCH);
+}
+
+const char *request_condition(const struct request *req)
+{
+	if (request_header(req, MHD_HTTP_HEADER_IF_MATCH))
+		return MHD_HTTP_HEADER_IF_MATCH;
+	return has_if_none_match(req) ? MHD_HTTP_HEADER_IF_NONE_MATCH : NULL;
+}
+
+static int refuse_senseless(struct request *req, const char *field)
+{
+	request_refuse_with(req, PROBLEM_INVALID_FIELD, field, "must be * or entity tags in quotes, with commas between");
+	return -ECANCELED;
+}
+
+/* `etag` NULL: there is none. */
+static int check_none_match(struct request *req, const char *etag)
+{
+	struct condition condition = {.field = MHD_HTTP_HEADER_IF_NONE_MATCH, .etag = etag ? etag : "", .weak = true};
+
+	if (!has_if_none_match(req))
+		return 0;
+	look_at_fields(req, &condition);
+	if (condition.r < 0)
+		return refuse_senseless(req, condition.field);
+	if (condition.r == 0 || !etag)
+		return 0;
+	request_refuse_with(req, PROBLEM_PRECONDITION_FAILED, condition.field, "it is there; its entity tag is %s", etag);
+	return -ECANCELED;
 }
 
 int request_check_match(struct request *req, json_t *representation)
 {
 	char etag[ETAG_BYTES];
 	struct condition condition = {.field = MHD_HTTP_HEADER_IF_MATCH, .etag = etag};
+	bool has_if_match = request_header(req, MHD_HTTP_HEADER_IF_MATCH);
 	struct problem problem;
 
-	if (!request_has_if_match(req)) {
+	if (!request_condition(req)) {
 		json_decref(representation);
 		return 0;
 	}
+	if (!representation && !has_if_match)
+		return check_none_match(req, NULL);
 	if (!representation) {
 		request_refuse_with(req, PROBLEM_PRECONDITION_FAILED, MHD_HTTP_HEADER_IF_MATCH, "there is none");
 		return -ECANCELED;
 	}
 	etag_of(representation, etag);
 	json_decref(representation);
-	look_at_fields(req, &condition);
-	if (condition.r > 0)
-		return 0;
-	if (condition.r < 0) {
-		request_refuse_with(req, PROBLEM_INVALID_FIELD, MHD_HTTP_HEADER_IF_MATCH, "must be * or entity tags in quotes, with commas between");
-		return -ECANCELED;
-	}
+	if (has_if_match)
+		look_at_fields(req, &condition);
+	if (condition.r < 0)
+		return refuse_senseless(req, condition.field);
+	if (condition.r > 0 || !has_if_match)
+		return check_none_match(req, etag);
 	problem_set(&problem, PROBLEM_PRECONDITION_FAILED, MHD_HTTP_HEADER_IF_MATCH, "it has changed since; its entity tag is %s now", etag);
 	problem_set_hint(&problem, "GET it again, and decide anew");
 	request_refuse(req, &problem);

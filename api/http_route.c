@@ -121,8 +121,10 @@ static void check_body(struct request *req)
 /* A condition that nobody looks at must not pass for one that holds. */
 static void check_condition(struct request *req)
 {
-	if (request_has_if_match(req) && !strchr(req->route->path, '{'))
-		request_refuse_with(req, PROBLEM_INVALID_FIELD, MHD_HTTP_HEADER_IF_MATCH, "what is asked for has no entity tag");
+	const char *field = request_condition(req);
+
+	if (field && !strchr(req->route->path, '{'))
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, field, "what is asked for has no entity tag");
 }
 
 void http_check_request(struct request *req)

@@ -162,7 +162,7 @@ static struct machine *find_as_it_is(struct hulld *hulld, struct request *req)
 /* Few ask for it: the machine is not described for nothing. */
 static int check_match(struct request *req, const struct machine *m)
 {
-	return request_has_if_match(req) ? request_check_match(req, machine_dump(m)) : 0;
+	return request_condition(req) ? request_check_match(req, machine_dump(m)) : 0;
 }
 
 struct machine *machine_http_find(struct hulld *hulld, struct request *req)

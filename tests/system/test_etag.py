@@ -75,6 +75,19 @@ def test_what_has_changed_meanwhile_is_left_alone(hulld, machine, method, path):
     assert hulld.get(machine).body == before.body
 
 
+def test_what_is_there_already_is_left_alone(hulld, machine):
+    def put(value, field):
+        return hulld.request("PUT", "/v1/secrets/ONCE", {"value": value}, headers={"If-None-Match": field})
+
+    made = put("1", "*")
+    assert made.status == 201
+    for field in ("*", tag(made), "W/" + tag(made)):
+        refused(put("2", field), 412, "precondition_failed", "If-None-Match")
+    assert put("2", ANY).status == 200
+    refused(hulld.request("DELETE", machine, headers={"If-None-Match": "*"}), 412, "precondition_failed", "If-None-Match")
+    assert hulld.delete("/v1/secrets/ONCE").status == 204
+
+
 def test_what_is_as_it_was_is_changed(hulld, machine):
     assert hulld.post(machine + "/stop", headers={"If-Match": tag(hulld.get(machine))}).status == 200
     assert hulld.post(machine + "/stop", headers={"If-Match": f"{ANY}, {tag(hulld.get(machine))}"}).status == 200
