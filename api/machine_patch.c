@@ -16,6 +16,7 @@
 #include "api/machine_http.h"
 #include "api/machine.h"
 #include "api/merge_patch.h"
+#include "api/project.h"
 #include "common/cleanup.h"
 
 #include <assert.h>
@@ -239,6 +240,27 @@ static int apply(struct machine *m, struct patch *patch)
 	return 0;
 }
 
+static int check_disk(const struct machine *m, const struct patch *patch, struct problem *problem)
+{
+	if (patch->spec.disk_mib == m->spec.disk_mib || m->record.state == MACHINE_CREATED)
+		return 0;
+	return problem_set(
+		problem, PROBLEM_INVALID_FIELD, "disk_mib", "its disk has been made, with %lld MiB", (long long)m->spec.disk_mib);
+}
+
+/* While ports were published it may have been started, its image removed, and what the project has left used up. */
+static int check_again(const struct machine *m, struct patch *patch)
+{
+	int r = check_disk(m, patch, &patch->problem);
+
+	if (r == 0 && patch->has_image) {
+		json_done(&image_table, &patch->image);
+		memset(&patch->image, 0, sizeof(patch->image));
+		r = machine_check_image(m->hulld, m->record.project, patch->spec.image, &patch->image, &patch->problem);
+	}
+	return r < 0 ? r : quota_check_machine(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
+}
+
 /* The chain. */
 
 static void on_client_gone(void *ctx)
@@ -249,9 +271,11 @@ static void on_client_gone(void *ctx)
 /* Ends it. `m`: NULL when it has been deleted. */
 static void finish(struct patch *patch, struct machine *m, bool ok)
 {
+	bool waited = m && m->patching;
+
 	if (m)
 		m->patching = false;
-	if (ok && apply(m, patch) < 0)
+	if (ok && ((waited && check_again(m, patch) < 0) || apply(m, patch) < 0))
 		ok = false;
 	if (m && !ok)
 		withdraw_ports(patch, m);
@@ -342,9 +366,9 @@ static int check(const struct machine *m, struct patch *patch, struct problem *p
 
 	if (!patch->spec.name)
 		return problem_set(problem, PROBLEM_MISSING_FIELD, "name", "is required: a machine keeps a name");
-	if (patch->spec.disk_mib != m->spec.disk_mib && m->record.state != MACHINE_CREATED)
-		return problem_set(problem, PROBLEM_INVALID_FIELD, "disk_mib", "its disk has been made, with %lld MiB",
-			(long long)m->spec.disk_mib);
+	r = check_disk(m, patch, problem);
+	if (r < 0)
+		return r;
 	if (patch->has_image) {
 		r = machine_check_image(m->hulld, m->record.project, patch->spec.image, &patch->image, problem);
 		return r < 0 ? r

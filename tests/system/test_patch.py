@@ -4,6 +4,7 @@ Its monitor is a script that starts for ever; what it would boot with is in the 
 import contextlib
 import json
 import os
+import signal
 import socket
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ import pytest
 from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_cli import Cli
 from test_etag import tag
-from test_hulld import free_port, listens, refused
+from test_hulld import free_port, ingress_pid, listens, refused
 
 MONITOR = "#!/bin/sh\nexec sleep 600\n"
 MERGE = "application/merge-patch+json"
@@ -272,6 +273,54 @@ def test_a_machine_that_is_deleted_while_its_ports_change_is_gone(hulld, a):
         other.join()
         assert answers[0].status in (200, 404, 409), answers
         wait_until(lambda: not any(map(listens, wanted)), "no port stays")
+
+
+@contextlib.contextmanager
+def while_ports_are_published(hulld, *paths, **changes):
+    """What is patched waits for hull-ingress, which stands still. The answers are there afterwards."""
+    pid = ingress_pid(hulld)
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        try:
+            asked = [pool.submit(patch, hulld, {**ports((free_port(), 80)), **changes}, path) for path in paths]
+            wait_until(lambda: all(hulld.request("PATCH", path, "{}", headers={"Content-Type": MERGE}).status == 409 for path in paths), "all wait")
+            answers = []
+            yield answers
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        answers += [one.result() for one in asked]
+
+
+def test_patches_at_the_same_time_do_not_exceed_a_quota(hulld, a):
+    a(**ports((free_port(), 80)))
+    hulld.post("/v1/machines", {"name": "b", "image": "hello"})
+    hulld.post("/v1/machines", {"name": "c", "image": "hello"})
+    assert hulld.request("PUT", "/v1/projects/default/quotas", {"ports": 2}).status == 200
+    try:
+        with while_ports_are_published(hulld, "/v1/machines/b", "/v1/machines/c") as answers:
+            pass
+        assert sorted(answer.status for answer in answers) == [200, 409], answers
+        assert hulld.get("/v1/projects/default").json["usage"]["ports"] == 2
+    finally:
+        assert hulld.request("PUT", "/v1/projects/default/quotas", {}).status == 200
+
+
+def test_a_disk_that_was_made_while_ports_change_stays_as_it_is(hulld, a):
+    a(**ports((free_port(), 80)))
+    with while_ports_are_published(hulld, "/v1/machines/a", disk_mib=32) as answers:
+        start(hulld)
+    refused(answers[0], 400, "invalid_field", "disk_mib")
+    assert hulld.machine("a")["disk_mib"] == 16
+
+
+def test_an_image_that_goes_while_ports_change_is_not_the_machines(hulld, a, tmp_path):
+    a(**ports((free_port(), 80)))
+    (tmp_path / "more").mkdir()
+    hulld.image("other", make_erofs(tmp_path, {"other": "1"}), command=["/bin/true"])
+    with while_ports_are_published(hulld, "/v1/machines/a", image="other") as answers:
+        assert hulld.delete("/v1/images/other").status == 204
+    refused(answers[0], 404, "not_found", "image")
+    start(hulld)
 
 
 def test_a_policy_that_is_taken_back_starts_nothing_more(hulld, a):
