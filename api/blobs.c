@@ -39,12 +39,14 @@ struct upload {
 	struct problem problem;
 	pthread_t thread;
 	struct upload *next; /* in blobs->finishing */
+	struct upload *other; /* in blobs->coming */
 };
 
 struct blobs {
 	struct loop *loop;
 	char folder[BLOB_PATH_MAX - DIGEST_HEX_BYTES - 8];
 	struct upload *finishing;
+	struct upload *coming; /* whose files grow */
 };
 
 static void remove_temporaries(const struct blobs *blobs)
@@ -142,12 +144,34 @@ void blob_remove(const struct blobs *blobs, const char *digest)
 
 /* Uploading. */
 
+static void leave_coming(struct upload *upload)
+{
+	struct upload **link = &upload->blobs->coming;
+
+	while (*link && *link != upload)
+		link = &(*link)->other;
+	if (*link)
+		*link = upload->other;
+}
+
 static void upload_free(struct upload *upload)
 {
+	leave_coming(upload);
 	if (upload->path[0])
 		unlink(upload->path);
 	close_fd(upload->fd);
 	free(upload);
+}
+
+/* Of all that the project uploads at this time: when each ends is its client's to choose. */
+static int64_t coming_bytes(const struct blobs *blobs, const char *project)
+{
+	int64_t bytes = 0;
+
+	for (const struct upload *upload = blobs->coming; upload; upload = upload->other)
+		if (strcmp(upload->project, project) == 0)
+			bytes += (int64_t)upload->written;
+	return bytes;
 }
 
 static void on_gone(void *ctx)
@@ -186,7 +210,7 @@ static void *upload_begin(struct request *req, void *ctx)
 	struct upload *upload;
 	struct error err;
 	struct problem problem;
-	int64_t size;
+	int64_t size, length;
 
 	if (digest_check(digest, &err) < 0) {
 		error_in_field(&err, "digest");
@@ -200,7 +224,9 @@ static void *upload_begin(struct request *req, void *ctx)
 	}
 	if (refuse_without_space(req, blobs))
 		return NULL;
-	if (size < 0 && quota_check_blob(hulld, request_project(req), request_content_length(req), &problem) < 0) {
+	length = request_content_length(req);
+	length = (length > 0 ? length : 0) + coming_bytes(blobs, request_project(req));
+	if (size < 0 && quota_check_blob(hulld, request_project(req), length, &problem) < 0) {
 		request_refuse(req, &problem);
 		return NULL;
 	}
@@ -214,6 +240,10 @@ static void *upload_begin(struct request *req, void *ctx)
 	snprintf(upload->digest, sizeof(upload->digest), "%s", digest);
 	snprintf(upload->project, sizeof(upload->project), "%s", request_project(req));
 	upload->there = size >= 0;
+	if (!upload->there) {
+		upload->other = blobs->coming;
+		blobs->coming = upload;
+	}
 	sha256_init(&upload->hash);
 	if (!upload->there && open_temporary(upload) < 0) {
 		request_refuse_error(req, &upload->err);
@@ -223,9 +253,17 @@ static void *upload_begin(struct request *req, void *ctx)
 	return upload;
 }
 
+/* What is refused takes no room, however long its client goes on. */
 static void check_quota(struct upload *upload)
 {
-	upload->refused = quota_check_blob(upload->hulld, upload->project, (int64_t)upload->written, &upload->problem) < 0;
+	int64_t bytes = coming_bytes(upload->blobs, upload->project);
+
+	upload->refused = quota_check_blob(upload->hulld, upload->project, bytes, &upload->problem) < 0;
+	if (!upload->refused)
+		return;
+	leave_coming(upload);
+	if (ftruncate(upload->fd, 0) < 0)
+		log_warn("cannot empty %s: %s", upload->path, strerror(errno));
 }
 
 static void upload_data(void *ctx, const void *data, size_t len)
@@ -351,6 +389,7 @@ static void upload_end(void *ctx)
 		upload_free(upload);
 		return;
 	}
+	leave_coming(upload); /* it is among what the project has */
 	request_on_gone(upload->req, on_gone, upload);
 	upload->next = upload->blobs->finishing;
 	upload->blobs->finishing = upload;

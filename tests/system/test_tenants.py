@@ -194,6 +194,28 @@ def test_a_blob_beyond_the_disk_quota_is_not_kept(hulld, erofs, chunked):
     assert len(os.listdir(hulld.state / "blobs" / "sha256")) == 1 and a.image("hello", erofs).status == 201
 
 
+def test_blobs_that_are_uploaded_at_the_same_time_are_counted_together(hulld):
+    project(hulld, "a", disk_mib=24)
+    uploads = []
+    for i in range(4):
+        connection = Connection(hulld.socket)
+        connection.putrequest("PUT", f"/v1/blobs/sha256:{i:064x}")
+        for name, value in (("Hull-Project", "a"), ("Transfer-Encoding", "chunked")):
+            connection.putheader(name, value)
+        connection.endheaders()
+        for _ in range(20):
+            connection.send(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+        uploads.append(connection)
+    folder = hulld.state / "blobs" / "sha256"
+    try:
+        hulld.get("/v1/version")
+        assert sum(path.stat().st_size for path in folder.iterdir()) <= 40 << 20
+    finally:
+        for connection in uploads:
+            connection.close()
+    wait_until(lambda: not list(folder.iterdir()), "nothing of them is left")
+
+
 # Tokens.
 
 def unauthorized(answer, error):
