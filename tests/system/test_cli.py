@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from hulld_fixtures import BUILD, Hulld, make_erofs
+from hulld_fixtures import BUILD, Hulld, make_erofs, wait_until
 
 BOOT = 180  # seconds: an emulated host boots slowly
 HULL = BUILD / "hull"
@@ -498,7 +498,8 @@ def test_the_life_of_a_detached_machine(hull):
     assert hull("restart", "web").stdout == "web\n"
     assert hull("ps", "-q").stdout.strip() == machine["id"]
     assert hull("update", "web", "-e", "A=c", "--restart-now", "--", "sh", "-c", "echo A is $A; exec sleep 1000").stdout == "web\n"
-    assert "A is c\n" in hull("logs", "web").stdout and json.loads(hull("inspect", "web").stdout)["pending"] == []
+    wait_until(lambda: "A is c\n" in hull("logs", "web").stdout, "the program runs with what it was given")
+    assert json.loads(hull("inspect", "web").stdout)["pending"] == []
     assert hull("kill", "web").stdout == "web\n"
     assert hull("wait", "web").stdout == "137\n"
     assert len(hull("logs", "-n", "2", "web").stdout.splitlines()) == 2
