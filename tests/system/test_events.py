@@ -31,13 +31,7 @@ def erofs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory, erofs):
-    daemon = Hulld(tmp_path_factory.mktemp("hulld"))
-    monitor = daemon.folder / "vmm"
-    monitor.write_text("#!/bin/sh\nexec sleep 1000\n")
-    monitor.chmod(0o755)
-    daemon.options["--vmm"] = monitor
-    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
-    daemon.start()
+    daemon = Hulld(tmp_path_factory.mktemp("hulld")).with_stand_in().start()
     daemon.digest = daemon.image("i", erofs, command=["/bin/true"])
     yield daemon
     daemon.stop()

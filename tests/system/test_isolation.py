@@ -201,12 +201,7 @@ def twin(name):
 
 
 def test_nothing_of_a_project_is_there_for_another(tmp_path):
-    monitor = tmp_path / "vmm"
-    monitor.write_text("#!/bin/sh\nexec sleep 1000\n")
-    monitor.chmod(0o755)
-    hulld = Hulld(tmp_path)
-    hulld.options.update({"--vmm": monitor, "--kernel": "/etc/hostname", "--initrd": "/etc/hostname"})
-    hulld.start()
+    hulld = Hulld(tmp_path).with_stand_in().start()
     taken, erofs = socket.socket(), make_erofs(tmp_path)
     try:
         taken.bind(("127.0.0.1", 0))

@@ -35,13 +35,7 @@ def parse(text):
 
 @pytest.fixture(scope="module")
 def hulld(tmp_path_factory):
-    daemon = Hulld(tmp_path_factory.mktemp("hulld"))
-    monitor = daemon.folder / "vmm"
-    monitor.write_text("#!/bin/sh\nexec sleep 1000\n")
-    monitor.chmod(0o755)
-    daemon.options["--vmm"] = monitor
-    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
-    daemon.start()
+    daemon = Hulld(tmp_path_factory.mktemp("hulld")).with_stand_in().start()
     daemon.image("box", make_erofs(tmp_path_factory.mktemp("image")), command=["/bin/true"])
     yield daemon
     daemon.stop()

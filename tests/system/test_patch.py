@@ -24,13 +24,8 @@ MERGE = "application/merge-patch+json"
 @pytest.fixture(scope="module")
 def hulld(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hulld")
-    (folder / "monitor").write_text(MONITOR)
-    (folder / "monitor").chmod(0o755)
-    daemon = Hulld(folder)
-    daemon.options["--vmm"] = folder / "monitor"
-    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon = Hulld(folder).with_stand_in(MONITOR).start()
     daemon.erofs = make_erofs(folder)
-    daemon.start()
     daemon.image("hello", daemon.erofs, command=["/bin/true"])
     yield daemon
     daemon.stop()

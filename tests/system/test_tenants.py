@@ -21,13 +21,8 @@ def erofs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    daemon = Hulld(tmp_path_factory.mktemp("hulld"))
-    monitor = daemon.folder / "vmm"
-    monitor.write_text('#!/bin/sh\n[ ! -e /dev/fd/6 ] || cat /dev/fd/6 > "${0%/*}/archive"\nexec sleep 1000\n')
-    monitor.chmod(0o755)
-    daemon.options["--vmm"] = monitor
-    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
-    daemon.start()
+    script = '#!/bin/sh\n[ ! -e /dev/fd/6 ] || cat /dev/fd/6 > "${0%/*}/archive"\nexec sleep 1000\n'
+    daemon = Hulld(tmp_path_factory.mktemp("hulld")).with_stand_in(script).start()
     yield daemon
     daemon.stop()
 
