@@ -16,4 +16,8 @@ void host_stats_parse_stat(const char *text, struct host_stats *ret);
 void host_stats_parse_rollup(const char *text, struct host_stats *ret); /* smaps_rollup */
 void host_stats_parse_io(const char *text, struct host_stats *ret);
 
+/* By its `stat`, when it was started, in clock ticks since the host's start: with the pid, that is one process. 0: it says no such
+ * thing, or the process has ended. */
+uint64_t host_stats_start_time(const char *text);
+
 #endif

@@ -29,6 +29,7 @@ struct hulld {
 	struct http *http;
 	struct ingress_client *ingress;
 	struct host_reader *host_reader;
+	struct metrics *metrics;
 	struct logs *logs;
 	struct events *events;
 	struct clock_watch *clock;

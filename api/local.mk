@@ -36,6 +36,7 @@ libhull_api_a_SOURCES = \
 	api/machine_check.c \
 	api/machine_http.c api/machine_http.h \
 	api/metrics.c api/metrics.h \
+	api/metrics_machines.c api/metrics_machines.h \
 	api/openapi.c \
 	api/machine_list.c \
 	api/machine_patch.c \

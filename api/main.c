@@ -11,6 +11,7 @@
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/machine.h"
+#include "api/metrics.h"
 #include "api/secrets.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
@@ -283,6 +284,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!loop_add_signal(hulld->loop, SIGPWR, on_power_failure, hulld))
 		return error_set_errno(err, errno, "cannot make an event loop");
 	hulld->host_reader = host_reader_new(hulld->loop);
+	hulld->metrics = metrics_new(hulld);
 	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->events = events_new(hulld, err)) || !(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
@@ -299,6 +301,7 @@ static void tear_down(struct hulld *hulld)
 	execs_end(hulld);
 	http_free(hulld->http);
 	host_reader_free(hulld->host_reader);
+	metrics_free(hulld->metrics);
 	blobs_free(hulld->blobs);
 	machines_free(hulld);
 	logs_free(hulld->logs);

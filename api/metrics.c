@@ -1,124 +1,46 @@
-/* Prometheus' view of the host and of its machines. What it costs: one small file of /proc for each machine that runs. */
+/* GET /metrics.
+ *
+ * Theory of operation. What hulld knows is copied at once; a thread asks the kernel for each machine, and writes: on a host with a
+ * thousand machines that takes some time, and the loop is not held up. One thread at a time; who asks meanwhile is answered, with all
+ * others that did, by the next. The text is written in order: hulld itself and the API by the loop, then machines by the thread. */
 #include "api/metrics.h"
 
 #include "api/host_stats.h"
 #include "api/hulld.h"
-#include "api/machine.h"
+#include "api/metrics_machines.h"
 #include "common/checked.h"
 #include "common/cleanup.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static void family(FILE *out, const char *name, const char *type, const char *help)
-{
-	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
+#define SCRAPES_MAX 16 /* at once: each is given a copy of the text */
 
-/* Of a process, by its number in /proc or "self"; -1 is not known. */
-static struct host_stats read_stat(const char *process)
-{
-	struct host_stats stats = {-1, -1, -1, -1, -1, -1};
-	char path[64], text[1024];
-	cleanup_close int fd = -1;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%s/stat", process);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (n > 0) {
-		text[n] = '\0';
-		host_stats_parse_stat(text, &stats);
-	}
-	return stats;
-}
-
-/* ---- machines ---- */
-
-/* Of each project, in each state that one of its machines has. */
-static void machines_by_state(FILE *out, const struct hulld *hulld)
-{
-	json_t *counts = json_object(), *count;
-	char labels[160];
-	const char *key;
-
-	for (const struct machine *m = hulld->machines; m; m = m->next) {
-		snprintf(labels, sizeof(labels), "project=\"%s\",state=\"%s\"", m->record.project, machine_state_names[m->record.state]);
-		json_object_set_new(counts, labels, json_integer(json_integer_value(json_object_get(counts, labels)) + 1));
-	}
-	family(out, "hull_machines", "gauge", "Machines by project and state.");
-	json_object_foreach (counts, key, count)
-		fprintf(out, "hull_machines{%s} %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(count));
-	json_decref(counts);
-}
-
-/* Names have letters, digits and '-' only: no label needs escaping. */
-static void sample(FILE *out, const char *name, const struct machine *m, double value)
-{
-	fprintf(out, "%s{project=\"%s\",machine=\"%s\"} %.15g\n", name, m->record.project, m->record.name, value);
-}
-
-static double cpu_seconds(const struct machine *m)
-{
-	char pid[16];
-	int64_t us;
-
-	if (!m->monitor)
-		return -1;
-	snprintf(pid, sizeof(pid), "%d", (int)m->record.monitor.pid);
-	us = read_stat(pid).cpu_us;
-	return us < 0 ? -1 : (double)us / 1e6;
-}
-
-static double is_up(const struct machine *m)
-{
-	return m->up;
-}
-
-static double restarts(const struct machine *m)
-{
-	return (double)m->record.restarts;
-}
-
-static double cpus(const struct machine *m)
-{
-	return (double)machine_running_spec(m)->cpus;
-}
-
-static double memory_limit(const struct machine *m)
-{
-	return (double)(machine_running_spec(m)->memory_mib << 20);
-}
-
-/* Each of every machine; a value below 0 is none. */
-static const struct {
-	const char *name, *type, *help;
-	double (*value)(const struct machine *m);
-} of_machines[] = {
-	{"hull_machine_up", "gauge", "1 when it runs and its agent has answered.", is_up},
-	{"hull_machine_restarts_total", "counter", "Starts by its restart policy.", restarts},
-	{"hull_machine_cpus", "gauge", "Its virtual processors.", cpus},
-	{"hull_machine_memory_limit_bytes", "gauge", "Its memory.", memory_limit},
-	{"hull_machine_cpu_seconds_total", "counter", "Processor time of its monitor, its virtual processors included, in this run.", cpu_seconds},
+struct scrape {
+	struct metrics *metrics;
+	struct request *req; /* NULL: the client has gone */
+	struct scrape *next;
 };
 
-static void each_machine(FILE *out, const struct hulld *hulld)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(of_machines); i++) {
-		family(out, of_machines[i].name, of_machines[i].type, of_machines[i].help);
-		for (const struct machine *m = hulld->machines; m; m = m->next) {
-			double value = of_machines[i].value(m);
-
-			if (value >= 0)
-				sample(out, of_machines[i].name, m, value);
-		}
-	}
-}
+struct metrics {
+	struct hulld *hulld;
+	struct scrape *written, *waiting; /* the thread writes for the first, the others wait for the next */
+	size_t n_scrapes;
+	pthread_t thread;
+	bool running; /* the thread is to be joined */
+	/* The thread's while it runs. */
+	struct metrics_machines *machines;
+	FILE *out;
+	char *text;
+	size_t len;
+};
 
 /* ---- the API ---- */
 
@@ -170,6 +92,21 @@ static void each_route(FILE *out, const struct hulld *hulld, void (*print)(FILE 
 
 /* ---- hulld itself, by the names that Prometheus' own clients use ---- */
 
+/* Processor time of hulld; -1 is not known. */
+static int64_t own_cpu_us(void)
+{
+	struct host_stats stats = {-1, -1, -1, -1, -1, -1};
+	cleanup_close int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	char text[1024];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+	if (n > 0) {
+		text[n] = '\0';
+		host_stats_parse_stat(text, &stats);
+	}
+	return stats.cpu_us;
+}
+
 static int64_t resident_bytes(void)
 {
 	long long pages = -1;
@@ -196,33 +133,154 @@ static unsigned open_files(void)
 
 static void itself(FILE *out)
 {
-	family(out, "hull_build_info", "gauge", "1; the version is a label.");
+	metrics_family(out, "hull_build_info", "gauge", "1; the version is a label.");
 	fprintf(out, "hull_build_info{version=\"%s\"} 1\n", HULL_VERSION);
-	family(out, "process_cpu_seconds_total", "counter", "Processor time of hulld.");
-	fprintf(out, "process_cpu_seconds_total %.6f\n", (double)read_stat("self").cpu_us / 1e6);
-	family(out, "process_resident_memory_bytes", "gauge", "Memory of hulld.");
+	metrics_family(out, "process_cpu_seconds_total", "counter", "Processor time of hulld.");
+	fprintf(out, "process_cpu_seconds_total %.6f\n", (double)own_cpu_us() / 1e6);
+	metrics_family(out, "process_resident_memory_bytes", "gauge", "Memory of hulld.");
 	fprintf(out, "process_resident_memory_bytes %" PRId64 "\n", resident_bytes());
-	family(out, "process_open_fds", "gauge", "Descriptors that hulld has open.");
+	metrics_family(out, "process_open_fds", "gauge", "Descriptors that hulld has open.");
 	fprintf(out, "process_open_fds %u\n", open_files());
+}
+
+/* ---- scrapes ---- */
+
+static void *write_machines(void *ctx);
+
+static void scrape_free(struct scrape *scrape)
+{
+	scrape->metrics->n_scrapes--;
+	free(scrape);
+}
+
+static void on_gone(void *ctx)
+{
+	((struct scrape *)ctx)->req = NULL;
+}
+
+/* What is of the loop alone; the thread goes on behind it. */
+static void begin(struct metrics *metrics)
+{
+	const struct hulld *hulld = metrics->hulld;
+
+	metrics->written = metrics->waiting;
+	metrics->waiting = NULL;
+	metrics->out = open_memstream(&metrics->text, &metrics->len);
+	if (!metrics->out)
+		abort();
+	itself(metrics->out);
+	metrics_family(metrics->out, "hull_http_requests_total", "counter",
+		"What was answered, by route and class of status; streams count once they begin.");
+	each_route(metrics->out, hulld, requests_of);
+	metrics_family(metrics->out, "hull_http_request_duration_seconds", "histogram", "From a request's head to its answer's.");
+	each_route(metrics->out, hulld, durations_of);
+	metrics->machines = metrics_machines_new(hulld);
+	metrics->running = pthread_create(&metrics->thread, NULL, write_machines, metrics) == 0;
+	if (!metrics->running)
+		write_machines(metrics); /* a scrape that is slow for all is better than none */
+}
+
+/* Waits for the thread. The text, the caller's. */
+static char *end(struct metrics *metrics)
+{
+	char *text;
+
+	if (metrics->running)
+		pthread_join(metrics->thread, NULL);
+	metrics->running = false;
+	if (fclose(metrics->out) != 0)
+		abort();
+	text = metrics->text;
+	metrics->out = NULL;
+	metrics->text = NULL;
+	metrics_machines_free(metrics->machines);
+	metrics->machines = NULL;
+	return text;
+}
+
+static char *copy_text(const char *text)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		abort();
+	return copy;
+}
+
+static void on_written(void *ctx)
+{
+	struct metrics *metrics = ctx;
+	cleanup_free char *text = end(metrics);
+
+	while (metrics->written) {
+		struct scrape *scrape = metrics->written;
+
+		metrics->written = scrape->next;
+		if (scrape->req)
+			request_reply_text(scrape->req, "text/plain; version=0.0.4; charset=utf-8",
+				scrape->next ? copy_text(text) : steal_ptr(&text));
+		scrape_free(scrape);
+	}
+	if (metrics->waiting)
+		begin(metrics);
+}
+
+static void *write_machines(void *ctx)
+{
+	struct metrics *metrics = ctx;
+
+	metrics_machines_write(metrics->machines, metrics->out);
+	loop_post(metrics->hulld->loop, on_written, metrics);
+	return NULL;
 }
 
 void metrics_http_get(struct request *req, void *ctx)
 {
-	const struct hulld *hulld = ctx;
-	char *text = NULL;
-	size_t len = 0;
-	FILE *out = open_memstream(&text, &len);
+	struct metrics *metrics = ((struct hulld *)ctx)->metrics;
+	struct scrape *scrape;
 
-	if (!out)
+	if (metrics->n_scrapes == SCRAPES_MAX) {
+		request_refuse_with(req, PROBLEM_BUSY, NULL, "%d others are reading this now", SCRAPES_MAX);
+		return;
+	}
+	scrape = malloc(sizeof(*scrape));
+	if (!scrape)
 		abort();
-	itself(out);
-	machines_by_state(out, hulld);
-	each_machine(out, hulld);
-	family(out, "hull_http_requests_total", "counter", "What was answered, by route and class of status; streams count once they begin.");
-	each_route(out, hulld, requests_of);
-	family(out, "hull_http_request_duration_seconds", "histogram", "From a request's head to its answer's.");
-	each_route(out, hulld, durations_of);
-	if (fclose(out) != 0)
+	*scrape = (struct scrape){metrics, req, metrics->waiting};
+	metrics->waiting = scrape;
+	metrics->n_scrapes++;
+	request_on_gone(req, on_gone, scrape);
+	if (!metrics->written)
+		begin(metrics);
+}
+
+struct metrics *metrics_new(struct hulld *hulld)
+{
+	struct metrics *metrics = calloc(1, sizeof(*metrics));
+
+	if (!metrics)
 		abort();
-	request_reply_text(req, "text/plain; version=0.0.4; charset=utf-8", text);
+	metrics->hulld = hulld;
+	return metrics;
+}
+
+static void free_scrapes(struct scrape *scrape)
+{
+	struct scrape *next;
+
+	for (; scrape; scrape = next) {
+		next = scrape->next;
+		scrape_free(scrape);
+	}
+}
+
+void metrics_free(struct metrics *metrics)
+{
+	if (!metrics)
+		return;
+	if (metrics->out)
+		free(end(metrics));
+	free_scrapes(metrics->written);
+	free_scrapes(metrics->waiting);
+	free(metrics);
 }

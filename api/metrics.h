@@ -4,6 +4,14 @@
 
 #include "api/http.h"
 
+struct hulld;
+struct metrics;
+
+/* Aborts without memory. Loop thread, as all here. */
+struct metrics *metrics_new(struct hulld *hulld);
+/* After all requests have ended. Waits for what is being written. NULL is fine. */
+void metrics_free(struct metrics *metrics);
+
 void metrics_http_get(struct request *req, void *ctx); /* ctx: the hulld */
 
 #endif

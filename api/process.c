@@ -1,6 +1,7 @@
 /* Starting and watching processes. See process.h for the theory of operation. */
 #include "api/process.h"
 
+#include "api/host_stats.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -26,14 +27,11 @@ struct process {
 	void *ctx;
 };
 
-/* Field 22 of /proc/PID/stat, in clock ticks since boot. Counted from the last ')': the name before it may contain
- * anything. 0: no such process, or a zombie. */
+/* 0: no such process, or a zombie. */
 static uint64_t read_start_time(pid_t pid)
 {
-	char path[64], text[1024], state = 'Z';
+	char path[64], text[1024];
 	cleanup_close int fd = -1;
-	unsigned long long start = 0;
-	char *rest;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
@@ -42,11 +40,7 @@ static uint64_t read_start_time(pid_t pid)
 	if (n <= 0)
 		return 0;
 	text[n] = '\0';
-	rest = strrchr(text, ')');
-	if (!rest || sscanf(rest + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-			     &state, &start) != 2)
-		return 0;
-	return state == 'Z' ? 0 : start;
+	return host_stats_start_time(text);
 }
 
 static void on_end(void *ctx, uint32_t events)

@@ -1,9 +1,12 @@
 """GET /metrics, read as strictly as its format says (Prometheus' text format, version 0.0.4)."""
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 
-from hulld_fixtures import Hulld, make_erofs, wait_until
+from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
 
 SAMPLE = re.compile(r'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})? (?P<value>-?[0-9.e+-]+)\Z')
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|\Z)')
@@ -58,10 +61,45 @@ def test_machines_are_counted_and_told(hulld):
     one, two = ((("project", "default"), ("machine", name)) for name in ("one", "two"))
     assert told["hull_machine_up"] == {one: 0, two: 0} and told["hull_machine_restarts_total"] == {one: 0, two: 0}
     assert told["hull_machine_cpus"] == {one: 2, two: 2} and told["hull_machine_memory_limit_bytes"] == {one: 128 << 20, two: 128 << 20}
+    assert told["hull_machine_disk_limit_bytes"] == {one: 1 << 30, two: 1 << 30}
     assert list(told["hull_machine_cpu_seconds_total"]) == [two]
+    # The host's own numbers, each beside what the kernel says of that process, and of that file.
+    pid = hulld.machine("two")["pid"]
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    assert list(told["hull_machine_memory_resident_bytes"]) == [two]
+    assert abs(told["hull_machine_memory_resident_bytes"][two] - resident) <= 1 << 20 and resident > 0
+    for name in ("disk_read_bytes_total", "disk_written_bytes_total"):
+        assert list(told[f"hull_machine_{name}"]) == [two] and told[f"hull_machine_{name}"][two] >= 0
+    disk = (hulld.state / "machines" / hulld.machine("two")["id"] / "scratch.ext4").stat()
+    assert told["hull_machine_disk_used_bytes"] == {two: disk.st_blocks * 512}, "a machine that never ran has no disk yet"
+    assert 0 < disk.st_blocks * 512 < 1 << 30
+    hulld.post("/v1/machines/two/kill")
+    told = metrics(hulld)
+    assert not {"hull_machine_cpu_seconds_total", "hull_machine_memory_resident_bytes"} & set(told), "of a process that is no more"
+    assert list(told["hull_machine_disk_used_bytes"]) == [two]
     for name in ("one", "two"):
         hulld.delete(f"/v1/machines/{name}?force=1")
     assert "hull_machine_up" not in metrics(hulld)
+
+
+def test_who_asks_while_it_is_written_is_answered_by_the_next(hulld):
+    """Sixteen at once, in any order; more than that are told to come again; who has gone is not waited for."""
+    def connect():
+        connection = Connection(hulld.socket)
+        connection.request("GET", "/metrics")
+        return connection
+
+    connect().close()
+    asked = [connect() for _ in range(40)]
+    answers = [(answer := connection.getresponse()).status and (answer.status, answer.read()) for connection in asked]
+    for connection in asked:
+        connection.close()
+    assert {status for status, _ in answers} <= {200, 503} and answers[0][0] == 200
+    for status, body in answers:
+        if status == 200:
+            assert parse(body.decode())["hull_build_info"]
+        else:
+            assert json.loads(body)["code"] == "busy" and json.loads(body)["retryable"]
 
 
 def test_answers_are_counted_by_route_and_status(hulld):

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void memory_and_load_are_read(void **state)
 {
@@ -158,6 +159,7 @@ static void a_monitors_files_are_read(void **state)
 	host_stats_parse_stat("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 5 0 100 1 1", &stats);
 	assert_int_equal(stats.cpu_us, 2000000);
 	assert_int_equal(stats.threads, 5);
+	assert_int_equal(stats.rss_bytes, sysconf(_SC_PAGESIZE));
 	host_stats_parse_rollup("00-ff ---p 0 0 0 [rollup]\nRss:       100 kB\nPss:        60 kB\nPss_Dirty:  1 kB\n", &stats);
 	assert_int_equal(stats.rss_bytes, 102400);
 	assert_int_equal(stats.pss_bytes, 61440);
@@ -167,6 +169,18 @@ static void a_monitors_files_are_read(void **state)
 	stats.cpu_us = -1;
 	host_stats_parse_stat("7 (cut", &stats);
 	assert_int_equal(stats.cpu_us, -1);
+	/* What is not there changes nothing. */
+	host_stats_parse_rollup("", &stats);
+	assert_int_equal(stats.rss_bytes, 102400);
+}
+
+static void a_process_is_known_by_its_start(void **state)
+{
+	(void)state;
+	assert_int_equal(host_stats_start_time("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 5 0 100 1 1"), 100);
+	assert_int_equal(host_stats_start_time("7 (a) Z 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 5 0 100 1 1"), 0);
+	assert_int_equal(host_stats_start_time("7 (a) S 1 7"), 0);
+	assert_int_equal(host_stats_start_time(""), 0);
 }
 
 static void shows(const json_t *stats, const json_t *before, const char *expected)
@@ -225,6 +239,7 @@ int main(void)
 		cmocka_unit_test(this_machine_has_numbers_that_hulld_takes),
 		cmocka_unit_test(what_no_agent_sends_is_refused),
 		cmocka_unit_test(a_monitors_files_are_read),
+		cmocka_unit_test(a_process_is_known_by_its_start),
 		cmocka_unit_test(top_shows_rates_of_what_it_has_seen_twice),
 		cmocka_unit_test(a_screen_is_not_overrun),
 	};
