@@ -455,6 +455,13 @@ int client_patch(struct client *client, const char *path, const char *etag, cons
 		ret, fail);
 }
 
+int client_put(struct client *client, const char *path, const char *etag, const json_t *body, json_t **ret, struct failure *fail)
+{
+	return call(client,
+		&(struct call){.method = "PUT", .path = path, .type = "Content-Type: application/json", .body = body, .if_match = etag}, ret,
+		fail);
+}
+
 int client_stream(struct client *client, const char *path, int out, struct failure *fail)
 {
 	struct transfer t;

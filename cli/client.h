@@ -41,6 +41,8 @@ int client_list(struct client *client, const char *path, const char *query, json
 /* GET with the answer's entity tag (owned), and a merge patch (RFC 7396) that is done only while the tag is that. Otherwise as above. */
 int client_get_tagged(struct client *client, const char *path, json_t **ret, char **ret_etag, struct failure *fail);
 int client_patch(struct client *client, const char *path, const char *etag, const json_t *patch, json_t **ret, struct failure *fail);
+/* The same with a PUT of what replaces it. */
+int client_put(struct client *client, const char *path, const char *etag, const json_t *body, json_t **ret, struct failure *fail);
 
 /* GET whose body goes to `out` as it arrives, until it ends. 0 or -errno with `fail` set. */
 int client_stream(struct client *client, const char *path, int out, struct failure *fail);

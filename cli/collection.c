@@ -8,12 +8,20 @@
 #include <string.h>
 
 const struct option_def list_options[] = {
-	{'o', "output", "table|json", "how to print it (table)"},
-	{'q', "quiet", NULL, "what it is called by only"},
+	OUTPUT_OPTION,
+	QUIET_OPTION("what it is called by only"),
+	{0},
+};
+const struct option_def inspect_options[] = {
+	{'o', "output", "table|json|yaml", "how to print it (json)"},
+	{0},
+};
+const struct option_def made_options[] = {
+	OUTPUT_OPTION,
 	{0},
 };
 
-static void print_items(const struct collection *collection, const json_t *items, bool quiet)
+void collection_print(const struct collection *collection, const json_t *items, bool quiet)
 {
 	struct table table;
 	const json_t *item;
@@ -35,38 +43,45 @@ int collection_list(const struct collection *collection, const struct args *args
 {
 	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *path = NULL;
-	const char *output = args_value(args, "output");
+	enum output_format format;
 	json_t *items = NULL;
-	int r;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
-	if (output && strcmp(output, "json") != 0 && strcmp(output, "table") != 0)
-		return failure_usage(fail, "--output", "\"%s\" is neither table nor json", output);
+	if (r < 0)
+		return r;
 	client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
 	if (asprintf(&path, "/v1/%s", collection->name) < 0)
 		return error_set(&fail->error, ENOMEM, "no memory");
 	r = client_list(client, path, "", &items, fail);
-	if (r == 0 && output && strcmp(output, "json") == 0)
-		print_json(items);
+	if (r == 0 && format != OUTPUT_TABLE)
+		print_value(items, format);
 	else if (r == 0)
-		print_items(collection, items, args_flag(args, "quiet"));
+		collection_print(collection, items, args_flag(args, "quiet"));
 	json_decref(items);
 	return r;
 }
 
 int collection_inspect(const struct collection *collection, const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *path = client_path(collection->name, args->operands[0], "");
-	json_t *item = NULL;
-	int r;
+	enum output_format format;
+	json_t *item = NULL, *items;
+	int r = output_format(args, OUTPUT_JSON, &format, fail);
 
-	if (!client)
-		return -fail->error.errnum;
-	r = client_call(client, "GET", path, NULL, &item, fail);
-	if (r == 0)
-		print_json(item);
+	if (r < 0)
+		return r;
+	client = client_new(args, fail);
+	r = client ? client_call(client, "GET", path, NULL, &item, fail) : -fail->error.errnum;
+	if (r == 0 && format == OUTPUT_TABLE) {
+		items = json_pack("[O]", item);
+		collection_print(collection, items, false);
+		json_decref(items);
+	} else if (r == 0) {
+		print_value(item, format);
+	}
 	json_decref(item);
 	return r;
 }

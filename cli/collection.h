@@ -12,7 +12,10 @@ struct collection {
 	void (*add_row)(struct table *table, const json_t *item);
 };
 
-/* Each is a command's `run` (args.h); `list` takes list_options, `suffix` is a query for each DELETE, or "". */
+/* The rows of a table, or with `quiet` what each is called by. */
+void collection_print(const struct collection *collection, const json_t *items, bool quiet);
+
+/* Each is a command's `run` (args.h); `list` takes list_options, `inspect` inspect_options; `suffix` is a query for each DELETE, or "". */
 int collection_list(const struct collection *collection, const struct args *args, struct failure *fail);
 int collection_inspect(const struct collection *collection, const struct args *args, struct failure *fail);
 int collection_remove(const struct collection *collection, const char *suffix, const struct args *args, struct failure *fail);

@@ -1,6 +1,7 @@
 /* Looking up and writing the context. */
 #include "cli/context.h"
 
+#include "cli/output.h"
 #include "common/buf.h"
 #include "common/io.h"
 #include "common/json.h"
@@ -113,11 +114,23 @@ int context_check_url(const char *url, struct failure *fail)
 
 int context_show_run(const struct args *args, struct failure *fail)
 {
-	struct context context;
-	int r = context_find(&context, args, fail);
+	struct context context = {0};
+	enum output_format format;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	json_t *shown;
 
 	if (r == 0)
+		r = context_find(&context, args, fail);
+	if (r == 0 && format == OUTPUT_TABLE)
 		printf("%s\n  from %s, %s a token\n", context.url, context.source, context.token ? "with" : "without");
+	if (r == 0 && format != OUTPUT_TABLE) {
+		shown = json_pack("{s:s, s:s, s:b}", "url", context.url, "source", context.source, "token", context.token != NULL);
+		if (!shown)
+			r = error_set_field(&fail->error, EINVAL, "context", "URL and source must be UTF-8");
+		else
+			print_value(shown, format);
+		json_decref(shown);
+	}
 	context_done(&context);
 	return r;
 }

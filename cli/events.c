@@ -19,7 +19,7 @@ const struct option_def events_options[] = {
 	{0, "since", "S[s|m|h|d]", "only of the last so many seconds, minutes, hours or days"},
 	{'m', "machine", "MACHINE", "only of that machine"},
 	{0, "type", "TYPE[,TYPE]", "only of these types, as machine.failed, or of these things, as machine"},
-	{'o', "output", "table|json", "how to print it: lines (table), or an object a line"},
+	{'o', "output", "table|json|yaml", "how to print it: lines (table), an object a line, or a document each"},
 	{0},
 };
 
@@ -81,24 +81,27 @@ static void print_event(const json_t *event)
 	putchar('\n');
 }
 
-static void print_page(const json_t *page, bool as_json)
+static void print_page(const json_t *page, enum output_format format)
 {
 	json_t *event;
 	size_t i;
 
 	json_array_foreach (json_object_get(page, "items"), i, event) {
-		if (!as_json) {
+		if (format == OUTPUT_TABLE) {
 			print_event(event);
-			continue;
+		} else if (format == OUTPUT_YAML) {
+			printf("---\n");
+			print_value(event, format);
+		} else {
+			json_dumpf(event, stdout, JSON_COMPACT);
+			putchar('\n');
 		}
-		json_dumpf(event, stdout, JSON_COMPACT);
-		putchar('\n');
 	}
 	fflush(stdout);
 }
 
 /* `ret_cursor` is where the next one begins; `ret_more`: there is one already. */
-static int look(struct client *client, const char *query, bool as_json, json_int_t *ret_cursor, bool *ret_more, struct failure *fail)
+static int look(struct client *client, const char *query, enum output_format format, json_int_t *ret_cursor, bool *ret_more, struct failure *fail)
 {
 	json_t *page = NULL;
 	int r = client_call(client, "GET", query, NULL, &page, fail);
@@ -106,7 +109,7 @@ static int look(struct client *client, const char *query, bool as_json, json_int
 	if (r == 0 && !json_is_integer(json_object_get(page, "cursor")))
 		r = error_set(&fail->error, EPROTO, "the answer has no cursor");
 	if (r == 0) {
-		print_page(page, as_json);
+		print_page(page, format);
 		*ret_cursor = json_number(page, "cursor");
 		*ret_more = json_is_true(json_object_get(page, "more"));
 	}
@@ -133,10 +136,11 @@ int events_run(const struct args *args, struct failure *fail)
 	const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
 	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *filter = filter_text(args);
-	bool follow = args_flag(args, "follow"), as_json, more = false;
+	bool follow = args_flag(args, "follow"), more = false;
+	enum output_format format;
 	long long since_s = -1;
 	json_int_t cursor = -1;
-	int r = machine_output_is_json(args, &as_json, fail);
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
 	if (r == 0)
 		r = read_since(args, follow ? 0 : -1, &since_s, fail);
@@ -157,7 +161,7 @@ int events_run(const struct args *args, struct failure *fail)
 			snprintf(begin, sizeof(begin), "&since_s=%lld", since_s);
 		if (asprintf(&query, "/v1/events?limit=1000%s%s", begin, filter) < 0)
 			abort();
-		r = look(client, query, as_json, &cursor, &more, fail);
+		r = look(client, query, format, &cursor, &more, fail);
 	} while (r == 0 && (follow || more) && !ferror(stdout));
 	return r;
 }

@@ -11,7 +11,8 @@ libhull_cli_a_SOURCES = \
 	cli/recipe.c cli/recipe.h \
 	cli/spec.c cli/spec.h \
 	cli/subprocess.c cli/subprocess.h \
-	cli/top_rows.c cli/top_rows.h
+	cli/top_rows.c cli/top_rows.h \
+	cli/yaml.c cli/yaml.h
 
 bin_PROGRAMS += hull
 hull_SOURCES = \
@@ -36,7 +37,7 @@ hull_SOURCES = \
 	cli/transfer.h \
 	cli/update.c \
 	cli/upgrade.c cli/upgrade.h
-hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS)
+hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS) $(YAML_LIBS)
 
 # The script that ends both stages of an image build, as a string.
 EXTRA_DIST += cli/image-hook.sh

@@ -1,6 +1,7 @@
 /* hull machine …: everything but run. */
 #include "cli/machine.h"
 
+#include "cli/collection.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "common/buf.h"
@@ -11,8 +12,8 @@
 
 const struct option_def machines_options[] = {
 	{'a', "all", NULL, "ended machines too"},
-	{'o', "output", "table|json", "how to print it (table)"},
-	{'q', "quiet", NULL, "ids only"},
+	OUTPUT_OPTION,
+	QUIET_OPTION("ids only"),
 	{'l', "label", "KEY[=VALUE]", "only those with that label"},
 	{'f', "filter", "KEY=VALUE", "only those with that label, state or name: label=KEY=VALUE, state=running,failed, name=web*"},
 	{0},
@@ -28,6 +29,14 @@ const struct option_def logs_options[] = {
 
 const struct option_def stop_options[] = {
 	{'t', "timeout", "S", "seconds the workload gets before the machine is ended (10)"},
+	OUTPUT_OPTION,
+	QUIET_OPTION("print ids"),
+	{0},
+};
+
+const struct option_def verb_options[] = {
+	OUTPUT_OPTION,
+	QUIET_OPTION("print ids"),
 	{0},
 };
 
@@ -90,12 +99,12 @@ int machine_start(struct client *client, const char *machine, bool attached, jso
 	return r < 0 ? r : wait_until_it_runs(client, machine, ret, fail);
 }
 
-int machine_restart(struct client *client, const char *machine, struct failure *fail)
+int machine_restart(struct client *client, const char *machine, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", machine, "/restart");
 	int r = client_call(client, "POST", path, NULL, NULL, fail);
 
-	return r < 0 ? r : wait_until_it_runs(client, machine, NULL, fail);
+	return r < 0 ? r : wait_until_it_runs(client, machine, ret, fail);
 }
 
 int machine_exit_status(const json_t *machine, struct failure *fail)
@@ -158,15 +167,7 @@ static void add_row(struct table *table, const json_t *machine)
 	table_add(table, "%s", age_text(json_text(machine, "created_at"), time(NULL), age));
 }
 
-int machine_output_is_json(const struct args *args, bool *ret_json, struct failure *fail)
-{
-	const char *output = args_value(args, "output");
-
-	*ret_json = output && strcmp(output, "json") == 0;
-	if (output && !*ret_json && strcmp(output, "table") != 0)
-		return failure_usage(fail, "--output", "\"%s\" is neither table nor json", output);
-	return 0;
-}
+static const struct collection machines = {"machines", "id", "NAME|IMAGE|STATE|PORTS|CPUS|MEMORY|CREATED", add_row};
 
 static bool filters_by_state(const struct args *args)
 {
@@ -211,27 +212,18 @@ static int make_query(const struct args *args, struct buf *query, struct failure
 	return buf_append(query, "", 1);
 }
 
-static void print_machines(const struct args *args, json_t *items, bool as_json)
+static void print_machines(const struct args *args, json_t *items, enum output_format format)
 {
-	struct table table;
 	json_t *machine, *shown = json_array();
 	size_t i;
 
 	json_array_foreach (items, i, machine)
 		if (args_flag(args, "all") || filters_by_state(args) || !has_ended(machine))
 			json_array_append(shown, machine);
-	table_init(&table, "NAME|IMAGE|STATE|PORTS|CPUS|MEMORY|CREATED");
-	json_array_foreach (shown, i, machine) {
-		if (args_flag(args, "quiet") && !as_json)
-			printf("%s\n", json_text(machine, "id"));
-		else
-			add_row(&table, machine);
-	}
-	if (as_json)
-		print_json(shown);
-	else if (!args_flag(args, "quiet"))
-		table_print(&table, stdout);
-	table_done(&table);
+	if (format == OUTPUT_TABLE)
+		collection_print(&machines, shown, args_flag(args, "quiet"));
+	else
+		print_value(shown, format);
 	json_decref(shown);
 }
 
@@ -240,8 +232,8 @@ int machine_list_run(const struct args *args, struct failure *fail)
 	cleanup(client_free_p) struct client *client = NULL;
 	json_t *items = NULL;
 	struct buf query;
-	bool as_json;
-	int r = machine_output_is_json(args, &as_json, fail);
+	enum output_format format;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
 	if (r < 0)
 		return r;
@@ -252,44 +244,64 @@ int machine_list_run(const struct args *args, struct failure *fail)
 		r = client ? client_list(client, "/v1/machines", query.data, &items, fail) : -fail->error.errnum;
 	buf_done(&query);
 	if (r == 0)
-		print_machines(args, items, as_json);
+		print_machines(args, items, format);
 	json_decref(items);
 	return r;
 }
 
 /* ---- verbs ---- */
 
-/* Does `act` for every machine named. All are tried; what fails is told at once, and makes the command fail. */
-static int for_each(const struct args *args, struct failure *fail,
-	int (*act)(struct client *client, const char *machine, const struct args *args, struct failure *fail))
-{
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	int status = 0;
+typedef int (*act_fn)(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail);
 
+/* One machine's turn, and what is printed for it; for programs it is added to `done`, which is printed at the end. */
+static int act_on(struct client *client, const char *machine, const struct args *args, act_fn act, json_t *done, struct failure *fail)
+{
+	json_t *answer = NULL;
+	int r = act(client, machine, args, &answer, fail);
+
+	if (r == 0 && done && answer)
+		json_array_append(done, answer);
+	else if (r == 0 && !done)
+		printf("%s\n", args_flag(args, "quiet") && answer ? json_text(answer, "id") : machine);
+	json_decref(answer);
+	return r;
+}
+
+/* Does `act` for every machine named. All are tried; what fails is told at once, and makes the command fail. */
+static int for_each(const struct args *args, struct failure *fail, act_fn act)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
+	json_t *done = NULL;
+	int status = output_format(args, OUTPUT_TABLE, &format, fail);
+
+	client = status == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
-	for (size_t i = 0; i < args->n_operands; i++) {
-		const char *machine = args->operands[i];
-		int r = act(client, machine, args, fail);
+	if (format != OUTPUT_TABLE)
+		done = json_array();
+	for (size_t i = 0; i < args->n_operands && status >= 0; i++) {
+		int r = act_on(client, args->operands[i], args, act, done, fail);
 
-		if (r < 0 && args->n_operands == 1)
-			return r;
-		if (r < 0) {
-			error_prefix(&fail->error, "%s: ", machine);
+		if (r < 0 && args->n_operands == 1) {
+			status = r;
+		} else if (r < 0) {
+			error_prefix(&fail->error, "%s: ", args->operands[i]);
 			failure_print(fail);
 			memset(fail, 0, sizeof(*fail));
 			status = 1;
-		} else {
-			printf("%s\n", machine);
 		}
 	}
+	if (done && status >= 0)
+		print_value(done, format);
+	json_decref(done);
 	return status;
 }
 
-static int start_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int start_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	(void)args;
-	return machine_start(client, machine, false, NULL, fail);
+	return machine_start(client, machine, false, ret, fail);
 }
 
 int machine_start_run(const struct args *args, struct failure *fail)
@@ -298,14 +310,14 @@ int machine_start_run(const struct args *args, struct failure *fail)
 }
 
 /* One that is deleted as soon as it has ended, by `hull run --rm`, has ended. */
-static int wait_for_end(struct client *client, const char *machine, struct failure *fail)
+static int wait_for_end(struct client *client, const char *machine, json_t **ret, struct failure *fail)
 {
-	int r = machine_wait(client, machine, "stopped,failed,created", NULL, fail);
+	int r = machine_wait(client, machine, "stopped,failed,created", ret, fail);
 
 	return r < 0 && strcmp(fail->code, "not_found") == 0 ? 0 : r;
 }
 
-static int stop_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int stop_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", machine, "/stop");
 	long long timeout_s;
@@ -317,7 +329,7 @@ static int stop_one(struct client *client, const char *machine, const struct arg
 	body = json_pack("{s:I}", "timeout_s", (json_int_t)timeout_s);
 	r = client_call(client, "POST", path, body, NULL, fail);
 	json_decref(body);
-	return r < 0 ? r : wait_for_end(client, machine, fail);
+	return r < 0 ? r : wait_for_end(client, machine, ret, fail);
 }
 
 int machine_stop_run(const struct args *args, struct failure *fail)
@@ -325,11 +337,11 @@ int machine_stop_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, stop_one);
 }
 
-static int restart_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int restart_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
-	int r = stop_one(client, machine, args, fail);
+	int r = stop_one(client, machine, args, NULL, fail);
 
-	return r < 0 ? r : machine_start(client, machine, false, NULL, fail);
+	return r < 0 ? r : machine_start(client, machine, false, ret, fail);
 }
 
 int machine_restart_run(const struct args *args, struct failure *fail)
@@ -337,19 +349,19 @@ int machine_restart_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, restart_one);
 }
 
-static int post(struct client *client, const char *machine, const char *verb, struct failure *fail)
+static int post(struct client *client, const char *machine, const char *verb, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", machine, verb);
 
-	return client_call(client, "POST", path, NULL, NULL, fail);
+	return client_call(client, "POST", path, NULL, ret, fail);
 }
 
-static int kill_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int kill_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
-	int r = post(client, machine, "/kill", fail);
+	int r = post(client, machine, "/kill", NULL, fail);
 
 	(void)args;
-	return r < 0 ? r : wait_for_end(client, machine, fail);
+	return r < 0 ? r : wait_for_end(client, machine, ret, fail);
 }
 
 int machine_kill_run(const struct args *args, struct failure *fail)
@@ -357,10 +369,10 @@ int machine_kill_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, kill_one);
 }
 
-static int freeze_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int freeze_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	(void)args;
-	return post(client, machine, "/freeze", fail);
+	return post(client, machine, "/freeze", ret, fail);
 }
 
 int machine_freeze_run(const struct args *args, struct failure *fail)
@@ -368,10 +380,10 @@ int machine_freeze_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, freeze_one);
 }
 
-static int thaw_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int thaw_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	(void)args;
-	return post(client, machine, "/thaw", fail);
+	return post(client, machine, "/thaw", ret, fail);
 }
 
 int machine_thaw_run(const struct args *args, struct failure *fail)
@@ -379,11 +391,12 @@ int machine_thaw_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, thaw_one);
 }
 
-static int remove_one(struct client *client, const char *machine, const struct args *args, struct failure *fail)
+static int remove_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", machine, args_flag(args, "force") ? "?force=1" : "");
 	int r = client_call(client, "DELETE", path, NULL, NULL, fail);
 
+	(void)ret;
 	if (r < 0 && strcmp(fail->code, "wrong_state") == 0)
 		failure_hint(fail, "stop it first, or `hull rm -f %s`", machine);
 	return r;
@@ -396,35 +409,29 @@ int machine_remove_run(const struct args *args, struct failure *fail)
 
 int machine_wait_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
 	json_t *machine = NULL;
-	int r;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
+	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
 	r = machine_wait(client, args->operands[0], "stopped,failed", &machine, fail);
-	if (r == 0)
+	if (r == 0 && format != OUTPUT_TABLE) {
+		print_value(machine, format);
+	} else if (r == 0) {
 		r = machine_exit_status(machine, fail);
-	if (r >= 0)
-		printf("%d\n", r);
+		if (r >= 0)
+			printf("%d\n", r);
+	}
 	json_decref(machine);
 	return r < 0 ? r : 0;
 }
 
 int machine_inspect_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	cleanup_free char *path = client_path("machines", args->operands[0], "");
-	json_t *machine = NULL;
-	int r;
-
-	if (!client)
-		return -fail->error.errnum;
-	r = client_call(client, "GET", path, NULL, &machine, fail);
-	if (r == 0)
-		print_json(machine);
-	json_decref(machine);
-	return r;
+	return collection_inspect(&machines, args, fail);
 }
 
 int machine_logs_run(const struct args *args, struct failure *fail)

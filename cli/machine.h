@@ -4,21 +4,18 @@
 
 #include "cli/client.h"
 
-/* Waits, as long as it takes, for one of `states` ("stopped,failed"). A new reference in `ret`. */
+/* Waits, as long as it takes, for one of `states` ("stopped,failed"). A new reference in `ret`, here and below; which may be NULL. */
 int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail);
 
 /* Starts it and waits until it runs, or has run and ended. `attached`: its command waits until it is executed. A machine that failed
  * is a failure that tells the cause. */
 int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail);
 
-/* Stops it and waits until it runs again. */
-int machine_restart(struct client *client, const char *machine, struct failure *fail);
+/* Stops it and waits until it runs again. A new reference in `ret`. */
+int machine_restart(struct client *client, const char *machine, json_t **ret, struct failure *fail);
 
 /* The exit status for a machine that ended: the workload's, 137 when the machine was killed, 125 when it failed. */
 int machine_exit_status(const json_t *machine, struct failure *fail);
-
-/* Is --output json, or table? 0 or a usage failure. */
-int machine_output_is_json(const struct args *args, bool *ret_json, struct failure *fail);
 
 /* "127.0.0.1:8080->80, …"; owned by the caller. */
 char *machine_ports_text(const json_t *machine);

@@ -10,18 +10,28 @@
 
 static int version_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
 	json_t *version = NULL;
-	int r;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
-	printf("hull %s\n", HULL_VERSION);
+	if (r < 0)
+		return r;
+	client = client_new(args, fail);
+	if (format == OUTPUT_TABLE)
+		printf("hull %s\n", HULL_VERSION);
 	fflush(stdout);
 	if (!client)
 		return -fail->error.errnum;
 	r = client_call(client, "GET", "/v1/version", NULL, &version, fail);
-	if (r == 0)
+	if (r == 0 && format == OUTPUT_TABLE)
 		printf("hulld %s, API %s, at %s\n", json_text(version, "version"), json_text(version, "api"),
 			client_url(client));
+	if (r == 0 && format != OUTPUT_TABLE) {
+		json_object_set_new(version, "hull", json_string(HULL_VERSION));
+		json_object_set_new(version, "url", json_string(client_url(client)));
+		print_value(version, format);
+	}
 	json_decref(version);
 	return r;
 }
@@ -37,29 +47,29 @@ const struct command hull_commands[] = {
 	{"machine top", "top", "[MACHINE...]", 0, -1, false, top_options, "Show what machines use, again and again", 0, machine_top_run},
 	{"machine logs", "logs", "MACHINE", 1, 1, false, logs_options, "Show what a machine printed", 0,
 		machine_logs_run},
-	{"machine start", "start", "MACHINE...", 1, -1, false, NULL, "Start machines and wait until they run", 0,
+	{"machine start", "start", "MACHINE...", 1, -1, false, verb_options, "Start machines and wait until they run", 0,
 		machine_start_run},
 	{"machine stop", "stop", "MACHINE...", 1, -1, false, stop_options, "Ask machines to end, and wait until they have", 0,
 		machine_stop_run},
 	{"machine restart", "restart", "MACHINE...", 1, -1, false, stop_options, "Stop machines and start them again", 0,
 		machine_restart_run},
-	{"machine kill", "kill", "MACHINE...", 1, -1, false, NULL, "End machines at once", 0, machine_kill_run},
-	{"machine freeze", "freeze", "MACHINE...", 1, -1, false, NULL, "Make all programs in machines stand still", 0,
+	{"machine kill", "kill", "MACHINE...", 1, -1, false, verb_options, "End machines at once", 0, machine_kill_run},
+	{"machine freeze", "freeze", "MACHINE...", 1, -1, false, verb_options, "Make all programs in machines stand still", 0,
 		machine_freeze_run},
-	{"machine thaw", "thaw", "MACHINE...", 1, -1, false, NULL, "Let frozen programs run on", 0, machine_thaw_run},
+	{"machine thaw", "thaw", "MACHINE...", 1, -1, false, verb_options, "Let frozen programs run on", 0, machine_thaw_run},
 	{"machine rm", "rm", "MACHINE...", 1, -1, false, remove_options, "Delete machines and what they wrote", 0,
 		machine_remove_run},
 	{"machine update", "update", "MACHINE [COMMAND...]", 1, 1, true, update_options,
 		"Change a machine: at once, or what it is at its next start", 0, machine_update_run},
-	{"machine wait", "wait", "MACHINE", 1, 1, false, NULL, "Wait for a machine's end and print its exit status", 0,
+	{"machine wait", "wait", "MACHINE", 1, 1, false, made_options, "Wait for a machine's end and print its exit status", 0,
 		machine_wait_run},
-	{"machine inspect", "inspect", "MACHINE", 1, 1, false, NULL, "Show everything about a machine, as JSON", 0,
+	{"machine inspect", "inspect", "MACHINE", 1, 1, false, inspect_options, "Show everything about a machine", 0,
 		machine_inspect_run},
 	{"image build", NULL, "[NAME]", 0, 1, false, image_build_options,
 		"Make an image of Debian packages and files, and upload it", 0, image_build_run},
 	{"image list", "images", "", 0, 0, false, list_options, "List images", 0, image_list_run},
 	{"image rm", "rmi", "IMAGE...", 1, -1, false, remove_options, "Delete images", 0, image_remove_run},
-	{"image inspect", NULL, "IMAGE", 1, 1, false, NULL, "Show everything about an image, as JSON", 0,
+	{"image inspect", NULL, "IMAGE", 1, 1, false, inspect_options, "Show everything about an image", 0,
 		image_inspect_run},
 	{"events", NULL, "", 0, 0, false, events_options, "Show what has happened, and what happens", 0, events_run},
 	{"secret set", NULL, "NAME", 1, 1, false, secret_set_options, "Set a secret to what the input, or a file, has", 0, secret_set_run},
@@ -67,18 +77,18 @@ const struct command hull_commands[] = {
 	{"secret rm", NULL, "SECRET...", 1, -1, false, NULL, "Forget secrets", 0, secret_remove_run},
 	{"project create", NULL, "NAME", 1, 1, false, project_create_options, "Create a project, with quotas", 0, project_create_run},
 	{"project list", NULL, "", 0, 0, false, list_options, "List projects", 0, project_list_run},
-	{"project inspect", NULL, "PROJECT", 1, 1, false, NULL, "Show everything about a project, as JSON", 0, project_inspect_run},
+	{"project inspect", NULL, "PROJECT", 1, 1, false, inspect_options, "Show everything about a project", 0, project_inspect_run},
 	{"project set", NULL, "PROJECT", 1, 1, false, project_set_options, "Change a project's quotas", 0, project_set_run},
 	{"project rm", NULL, "PROJECT...", 1, -1, false, NULL, "Delete projects that have no machines", 0, project_remove_run},
 	{"token create", NULL, "", 0, 0, false, token_create_options, "Make a token of the project, and show it this once", 0, token_create_run},
 	{"token list", NULL, "", 0, 0, false, list_options, "List the project's tokens", 0, token_list_run},
 	{"token rm", NULL, "ID...", 1, -1, false, NULL, "Revoke tokens", 0, token_remove_run},
-	{"context show", NULL, "", 0, 0, false, NULL, "Show where the API is looked for, and who said so", 0,
+	{"context show", NULL, "", 0, 0, false, made_options, "Show where the API is looked for, and who said so", 0,
 		context_show_run},
 	{"context set", NULL, "URL", 1, 1, false, NULL,
 		"Remember where the API is, and with --token what opens it", 0, context_set_run},
 	{"completion", NULL, "SHELL", 1, 1, true, NULL, "Print what makes bash, zsh or fish complete hull's command lines", 0, completion_run},
-	{"version", NULL, "", 0, 0, false, NULL, "Show the versions of this program and of the API", 0, version_run},
+	{"version", NULL, "", 0, 0, false, made_options, "Show the versions of this program and of the API", 0, version_run},
 	{0},
 };
 

@@ -1,6 +1,7 @@
-/* Tables, sizes, ages, JSON for people. */
+/* Tables, sizes, ages; JSON and YAML. */
 #include "cli/output.h"
 
+#include "cli/yaml.h"
 #include "common/checked.h"
 
 #include <stdarg.h>
@@ -142,12 +143,34 @@ json_int_t json_number(const json_t *object, const char *key)
 	return json_integer_value(json_object_get(object, key));
 }
 
-void print_json(const json_t *value)
+int output_format(const struct args *args, enum output_format def, enum output_format *ret, struct failure *fail)
 {
-	char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY);
+	static const char *const names[] = {[OUTPUT_TABLE] = "table", [OUTPUT_JSON] = "json", [OUTPUT_YAML] = "yaml"};
+	const char *name = args_value(args, "output");
+
+	*ret = def;
+	for (size_t i = 0; name && i < ARRAY_SIZE(names); i++)
+		if (strcmp(name, names[i]) == 0) {
+			*ret = (enum output_format)i;
+			return 0;
+		}
+	return name ? failure_usage(fail, "--output", "\"%s\" is none of table, json, yaml", name) : 0;
+}
+
+void print_value(const json_t *value, enum output_format format)
+{
+	char *text = format == OUTPUT_YAML ? yaml_text(value) : json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY);
 
 	if (!text)
 		abort();
-	printf("%s\n", text);
+	printf("%s%s", text, format == OUTPUT_YAML ? "" : "\n");
 	free(text);
+}
+
+void print_made(const json_t *value, const char *key, enum output_format format)
+{
+	if (format == OUTPUT_TABLE)
+		printf("%s\n", json_text(value, key));
+	else
+		print_value(value, format);
 }

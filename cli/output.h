@@ -1,6 +1,8 @@
-/* What people read: tables, sizes, ages. */
+/* What commands print: tables, sizes and ages for people, values for programs. */
 #ifndef HULL_CLI_OUTPUT_H
 #define HULL_CLI_OUTPUT_H
+
+#include "cli/args.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -36,7 +38,22 @@ char *size_text(uint64_t size_bytes, char ret[SIZE_MAX_TEXT]);
 const char *json_text(const json_t *object, const char *key);
 json_int_t json_number(const json_t *object, const char *key);
 
-/* Indented, with a newline, on standard output. */
-void print_json(const json_t *value);
+enum output_format {
+	OUTPUT_TABLE,
+	OUTPUT_JSON,
+	OUTPUT_YAML,
+};
+
+/* The options of commands that show something, and of those that are answered with what they have made or changed. */
+#define OUTPUT_OPTION {'o', "output", "table|json|yaml", "how to print it (table)"}
+#define QUIET_OPTION(what) {'q', "quiet", NULL, what}
+
+/* What --output says, or `def`. 0 or a usage failure. */
+int output_format(const struct args *args, enum output_format def, enum output_format *ret, struct failure *fail);
+
+/* As JSON, indented, or YAML, on standard output: for any format but OUTPUT_TABLE. */
+void print_value(const json_t *value, enum output_format format);
+/* What was made or changed: for people its `key`, a line. */
+void print_made(const json_t *value, const char *key, enum output_format format);
 
 #endif

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define TRIES_MAX 20
+
 static const struct {
 	const char *option, *key;
 } quotas[] = {{"machines", "machines"}, {"vcpus", "vcpus"}, {"memory-mib", "memory_mib"}, {"disk-mib", "disk_mib"}, {"ports", "ports"}};
@@ -17,6 +19,7 @@ const struct option_def project_create_options[] = {
 	{0, "memory-mib", "N", "how much memory (no limit)"},
 	{0, "disk-mib", "N", "how much disk, images included (no limit)"},
 	{0, "ports", "N", "how many ports of the host they may publish (no limit)"},
+	OUTPUT_OPTION,
 	{0},
 };
 const struct option_def project_set_options[] = {
@@ -25,22 +28,53 @@ const struct option_def project_set_options[] = {
 	{0, "memory-mib", "N", "how much memory"},
 	{0, "disk-mib", "N", "how much disk, images included"},
 	{0, "ports", "N", "how many ports of the host they may publish"},
+	OUTPUT_OPTION,
 	{0},
 };
 const struct option_def token_create_options[] = {
 	{0, "scope", "SCOPE", "read, write, exec or admin; may be repeated"},
 	{0, "name", "LABEL", "what it is for"},
 	{0, "expires", "S", "seconds until it is not valid any more (30 days); 0: never"},
+	OUTPUT_OPTION,
 	{0},
 };
 
-static int post(const struct args *args, const char *path, json_t *body, json_t **ret, struct failure *fail)
+/* The limits that options give into `ret`; where `may_be_none`, "none" takes one away. 0 or a usage failure. */
+static int read_quotas(const struct args *args, bool may_be_none, json_t *ret, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	int r = client && body ? client_call(client, "POST", path, body, ret, fail) : -EINVAL;
+	long long limit;
+	int r = 0;
 
-	if (client && !body)
-		error_set_field(&fail->error, EINVAL, args->command->name, "takes UTF-8 only");
+	for (size_t i = 0; i < ARRAY_SIZE(quotas) && r == 0; i++) {
+		const char *text = args_value(args, quotas[i].option);
+
+		if (!text)
+			continue;
+		limit = -1;
+		if (!may_be_none || strcmp(text, "none") != 0)
+			r = args_integer(args, quotas[i].option, 0, INT32_MAX, -1, &limit, fail);
+		if (r == 0)
+			json_object_set_new(ret, quotas[i].key, json_integer(limit));
+	}
+	return r;
+}
+
+/* Sends `body`, which it owns, and prints the answer, or its `key`. */
+static int post(const struct args *args, const char *path, json_t *body, const char *key, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
+	json_t *answer = NULL;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+
+	if (r == 0 && !body)
+		r = error_set_field(&fail->error, EINVAL, args->command->name, "takes UTF-8 only");
+	client = r == 0 ? client_new(args, fail) : NULL;
+	if (r == 0)
+		r = client ? client_call(client, "POST", path, body, &answer, fail) : -fail->error.errnum;
+	if (r == 0)
+		print_made(answer, key, format);
+	json_decref(answer);
 	json_decref(body);
 	return r;
 }
@@ -48,27 +82,17 @@ static int post(const struct args *args, const char *path, json_t *body, json_t 
 int project_create_run(const struct args *args, struct failure *fail)
 {
 	json_t *limits = json_object();
-	long long limit;
-	int r = 0;
+	int r = read_quotas(args, false, limits, fail);
 
-	for (size_t i = 0; i < ARRAY_SIZE(quotas) && r == 0; i++) {
-		r = args_integer(args, quotas[i].option, 0, INT32_MAX, -1, &limit, fail);
-		if (r == 0)
-			json_object_set_new(limits, quotas[i].key, json_integer(limit));
-	}
-	if (r < 0) {
-		json_decref(limits);
-		return r;
-	}
-	r = post(args, "/v1/projects", json_pack("{s:s, s:o}", "name", args->operands[0], "quotas", limits), NULL, fail);
 	if (r == 0)
-		printf("%s\n", args->operands[0]);
+		r = post(args, "/v1/projects", json_pack("{s:s, s:O}", "name", args->operands[0], "quotas", limits), "name", fail);
+	json_decref(limits);
 	return r;
 }
 
 int token_create_run(const struct args *args, struct failure *fail)
 {
-	json_t *scopes = json_array(), *answer = NULL;
+	json_t *scopes = json_array();
 	const char *scope, *label = args_value(args, "name");
 	long long expires;
 	size_t i = 0;
@@ -76,15 +100,10 @@ int token_create_run(const struct args *args, struct failure *fail)
 
 	while (r == 0 && (scope = args_next(args, "scope", &i)))
 		json_array_append_new(scopes, json_string(scope));
-	if (r < 0) {
-		json_decref(scopes);
-		return r;
-	}
-	r = post(args, "/v1/tokens", json_pack("{s:o, s:s, s:I}", "scopes", scopes, "label", label ? label : "", "expires_in_s",
-		(json_int_t)expires), &answer, fail);
 	if (r == 0)
-		printf("%s\n", json_text(answer, "token"));
-	json_decref(answer);
+		r = post(args, "/v1/tokens", json_pack("{s:O, s:s, s:I}", "scopes", scopes, "label", label ? label : "", "expires_in_s",
+			(json_int_t)expires), "token", fail);
+	json_decref(scopes);
 	return r;
 }
 
@@ -123,45 +142,42 @@ int project_remove_run(const struct args *args, struct failure *fail)
 	return collection_remove(&projects, "", args, fail);
 }
 
-/* Of those that were given; "none" takes the limit away. */
-static int change_quotas(const struct args *args, json_t *limits, struct failure *fail)
+/* One try: reads the quotas, and changes those asked for if they are still so. */
+static int change_quotas(struct client *client, const char *project, const json_t *asked, json_t **ret, struct failure *fail)
 {
-	long long limit;
-	int r = 0;
+	cleanup_free char *path = client_path("projects", project, ""), *put = client_path("projects", project, "/quotas"), *etag = NULL;
+	json_t *before = NULL;
+	int r = client_get_tagged(client, path, &before, &etag, fail);
 
-	for (size_t i = 0; i < ARRAY_SIZE(quotas) && r == 0; i++) {
-		const char *text = args_value(args, quotas[i].option);
-
-		if (!text)
-			continue;
-		limit = -1;
-		if (strcmp(text, "none") != 0)
-			r = args_integer(args, quotas[i].option, 0, INT32_MAX, -1, &limit, fail);
-		if (r == 0)
-			json_object_set_new(limits, quotas[i].key, json_integer(limit));
+	if (r == 0) {
+		json_object_update(json_object_get(before, "quotas"), (json_t *)asked);
+		r = client_put(client, put, etag, json_object_get(before, "quotas"), ret, fail);
 	}
+	json_decref(before);
 	return r;
 }
 
 int project_set_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
-	cleanup_free char *path = client_path("projects", args->operands[0], ""), *put = client_path("projects", args->operands[0], "/quotas");
-	json_t *project = NULL, *limits, *asked = json_object();
-	int r = change_quotas(args, asked, fail);
+	json_t *project = NULL, *asked = json_object();
+	enum output_format format;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
+	if (r == 0)
+		r = read_quotas(args, true, asked, fail);
 	if (r == 0 && !json_object_size(asked))
 		r = failure_usage(fail, "project set", "nothing is to change; for example --machines 10");
 	client = r == 0 ? client_new(args, fail) : NULL;
 	if (r == 0)
-		r = client ? client_call(client, "GET", path, NULL, &project, fail) : -fail->error.errnum;
-	if (r == 0) {
-		limits = json_object_get(project, "quotas");
-		json_object_update(limits, asked);
-		r = client_call(client, "PUT", put, limits, NULL, fail);
+		r = client ? change_quotas(client, args->operands[0], asked, &project, fail) : -fail->error.errnum;
+	/* Who has changed them at the same time has changed others. */
+	for (int tries = 1; r < 0 && tries < TRIES_MAX && strcmp(fail->code, "precondition_failed") == 0; tries++) {
+		memset(fail, 0, sizeof(*fail));
+		r = change_quotas(client, args->operands[0], asked, &project, fail);
 	}
 	if (r == 0)
-		printf("%s\n", args->operands[0]);
+		print_made(project, "name", format);
 	json_decref(project);
 	json_decref(asked);
 	return r;

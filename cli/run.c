@@ -36,7 +36,8 @@ const struct option_def run_options[] = {
 	{'t', "tty", NULL, "a terminal for the command also when this one's output is none"},
 	{'d', "detach", NULL, "return once the machine runs"},
 	{0, "rm", NULL, "delete the machine when it has ended"},
-	{'q', "quiet", NULL, "with -d: print the id only"},
+	QUIET_OPTION("with -d: print the id only"),
+	{'o', "output", "table|json|yaml", "with -d: how to print the machine (table: name and ports)"},
 	{0},
 };
 
@@ -130,9 +131,16 @@ static int attach(struct run *run, struct failure *fail)
 
 static void print_detached(const struct args *args, const json_t *machine)
 {
+	enum output_format format = OUTPUT_TABLE;
+	struct failure unsaid; /* it was looked at before */
 	const json_t *port;
 	size_t i;
 
+	output_format(args, OUTPUT_TABLE, &format, &unsaid);
+	if (format != OUTPUT_TABLE) {
+		print_value(machine, format);
+		return;
+	}
 	if (args_flag(args, "quiet")) {
 		printf("%s\n", json_text(machine, "id"));
 		return;
@@ -171,6 +179,7 @@ static int start(struct run *run, const struct args *args, struct failure *fail)
 /* What of this command's is the workload's. A command in the background must not take the terminal from the one in front. */
 static int choose_streams(const struct args *args, struct run *run, struct failure *fail)
 {
+	enum output_format format;
 	bool detach = args_flag(args, "detach"), in_front = !isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) == getpgrp();
 
 	if (args_flag(args, "rm") && detach)
@@ -181,6 +190,10 @@ static int choose_streams(const struct args *args, struct run *run, struct failu
 		return failure_usage(fail, "--tty", "not together with --detach: its output is for the log");
 	if (args_flag(args, "tty") && !isatty(STDIN_FILENO))
 		return failure_usage(fail, "--tty", "this command's input is no terminal");
+	if (output_format(args, OUTPUT_TABLE, &format, fail) < 0)
+		return -fail->error.errnum;
+	if (format != OUTPUT_TABLE && !detach)
+		return failure_usage(fail, "--output", "only with --detach: else it is the workload's output that is shown");
 	if (args_value(args, "restart") && strcmp(args_value(args, "restart"), "never") != 0 && !detach)
 		return failure_usage(fail, "--restart", "only with --detach: this command is with the workload once");
 	run->input = in_front;

@@ -12,6 +12,7 @@
 
 const struct option_def secret_set_options[] = {
 	{'f', "file", "FILE", "read the value from there, not from the input"},
+	OUTPUT_OPTION,
 	{0},
 };
 
@@ -36,24 +37,27 @@ static int read_value(const char *file, struct buf *ret, struct failure *fail)
 
 int secret_set_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *path = client_path("secrets", args->operands[0], "");
+	enum output_format format;
 	struct buf value;
-	json_t *body = NULL;
-	int r;
+	json_t *body = NULL, *secret = NULL;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
+	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
 	buf_init(&value, VALUE_MAX);
 	r = read_value(args_value(args, "file"), &value, fail);
 	if (r == 0) {
 		body = json_pack("{s:s%}", "value", value.data ? value.data : "", value.len);
-		r = body ? client_call(client, "PUT", path, body, NULL, fail) : error_set_field(&fail->error, EINVAL, "value", "is not UTF-8");
+		r = body ? client_call(client, "PUT", path, body, &secret, fail) : error_set_field(&fail->error, EINVAL, "value", "is not UTF-8");
 	}
 	json_decref(body);
 	buf_done(&value);
 	if (r == 0)
-		printf("%s\n", args->operands[0]);
+		print_made(secret, "name", format);
+	json_decref(secret);
 	return r;
 }
 

@@ -25,7 +25,7 @@
 #define MS_PER_S   1000
 
 const struct option_def top_options[] = {
-	{'o', "output", "table|json", "how to print it (table)"},
+	OUTPUT_OPTION,
 	{0, "once", NULL, "print it once, as where the output is no terminal"},
 	{'i', "interval", "S", "seconds from one look to the next (2)"},
 	{0},
@@ -101,7 +101,7 @@ static void print_table(const struct top *top, FILE *out)
 
 /* ---- once ---- */
 
-static int print_as_json(struct top *top, struct failure *fail)
+static int print_values(struct top *top, enum output_format format, struct failure *fail)
 {
 	json_t *list, *stats;
 	const char *id;
@@ -112,7 +112,7 @@ static int print_as_json(struct top *top, struct failure *fail)
 	list = json_array();
 	json_object_foreach (top->now, id, stats)
 		json_array_append(list, stats);
-	print_json(list);
+	print_value(list, format);
 	json_decref(list);
 	return 0;
 }
@@ -256,8 +256,8 @@ int machine_top_run(const struct args *args, struct failure *fail)
 	cleanup(client_free_p) struct client *client = NULL;
 	struct top top = {.args = args};
 	long long interval_s;
-	bool as_json;
-	int r = machine_output_is_json(args, &as_json, fail);
+	enum output_format format;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
 	if (r == 0)
 		r = args_integer(args, "interval", 1, 3600, INTERVAL_S, &interval_s, fail);
@@ -266,8 +266,8 @@ int machine_top_run(const struct args *args, struct failure *fail)
 	top.client = client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
-	if (as_json)
-		r = print_as_json(&top, fail);
+	if (format != OUTPUT_TABLE)
+		r = print_values(&top, format, fail);
 	else if (args_flag(args, "once") || !isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO))
 		r = print_once(&top, fail);
 	else

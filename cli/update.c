@@ -33,6 +33,8 @@ const struct option_def update_options[] = {
 	{0, "health-retries", "N", "checks in a row that have to fail until it is unhealthy"},
 	{0, "no-health", NULL, "its health is not looked at any more"},
 	{0, "label", "KEY=VALUE", "label; KEY-: take it away"},
+	OUTPUT_OPTION,
+	QUIET_OPTION("print the id"),
 	{0},
 };
 
@@ -72,11 +74,13 @@ static bool somebody_else_does(const struct failure *fail)
 
 int machine_update_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = client_new(args, fail);
+	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *path = client_path("machines", args->operands[0], "");
-	json_t *machine = NULL;
-	int r;
+	json_t *machine = NULL, *again = NULL;
+	enum output_format format;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
+	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
 	r = change(client, path, args, &machine, fail);
@@ -88,11 +92,12 @@ int machine_update_run(const struct args *args, struct failure *fail)
 	if (r < 0)
 		return r;
 	if (args_flag(args, "restart-now") && json_array_size(json_object_get(machine, "pending")))
-		r = machine_restart(client, json_text(machine, "id"), fail);
+		r = machine_restart(client, json_text(machine, "id"), &again, fail);
 	else
 		tell_pending(machine);
 	if (r == 0)
-		printf("%s\n", json_text(machine, "name"));
+		print_made(again ? again : machine, args_flag(args, "quiet") ? "id" : "name", format);
+	json_decref(again);
 	json_decref(machine);
 	return r;
 }
