@@ -1,8 +1,9 @@
-/* Published ports: a TCP listener on the host each, and the connections it accepted. */
+/* Published ports: a listener on the host each, TCP or a Unix socket, and the connections it accepted. */
 #include "api/ingress/port.h"
 
 #include "api/ingress/connection.h"
 #include "api/ingress/forwarder.h"
+#include "common/io.h"
 #include "common/log.h"
 
 #include <arpa/inet.h>
@@ -28,6 +29,12 @@ union address {
 	struct sockaddr_in6 in6;
 };
 
+/* A Unix socket: nobody outside this host reaches it, and so no forwarder hears of it. */
+static bool is_unix(const struct port_spec *spec)
+{
+	return spec->address[0] == '/';
+}
+
 static void port_free(struct port *port)
 {
 	struct ingress *ingress = port->ingress;
@@ -42,6 +49,8 @@ static void port_free(struct port *port)
 	connection_close_all(port);
 	loop_remove(port->listener);
 	loop_remove(port->resume);
+	if (port->listen_fd >= 0 && is_unix(&port->spec))
+		unlink(port->spec.address);
 	close_fd(port->listen_fd);
 	if (port->forwarded)
 		forwarder_remove(ingress->forwarder, port->spec.address, (uint16_t)port->spec.host);
@@ -161,8 +170,9 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 static int port_open(struct port *port, struct error *err)
 {
 	/* Connections to an emulated host arrive at the address its network gave it, whatever was published. */
-	const char *address = port->ingress->forwarder ? "0.0.0.0" : port->spec.address;
-	int fd = listen_tcp(address, (uint16_t)port->spec.host, err);
+	const char *address = port->forwarded ? "0.0.0.0" : port->spec.address;
+	int fd = is_unix(&port->spec) ? unix_listen(address, LISTEN_BACKLOG, 0660, err) :
+					listen_tcp(address, (uint16_t)port->spec.host, err);
 
 	if (fd < 0)
 		return fd;
@@ -171,7 +181,7 @@ static int port_open(struct port *port, struct error *err)
 	port->resume = loop_add_timer(port->ingress->loop, on_resume, port);
 	if (!port->listener || !port->resume)
 		return error_set_errno(err, errno, "watch port %d", (int)port->spec.host);
-	if (port->ingress->forwarder)
+	if (port->forwarded)
 		loop_set_events(port->listener, 0); /* until the forwarder has it too */
 	return 0;
 }
@@ -207,6 +217,8 @@ static int check_new(const struct ingress *ingress, const struct port_spec *spec
 {
 	const struct port *other = find(ingress, spec);
 
+	if (is_unix(spec) != (spec->host == 0))
+		return error_set_field(err, EINVAL, "host", is_unix(spec) ? "a path has none" : "is required, from 1 to 65535");
 	if (other && other->request)
 		return error_set(err, EADDRINUSE, "%s:%d is being published for %s", spec->address, (int)spec->host,
 			other->spec.machine);
@@ -243,15 +255,16 @@ struct port_request *port_publish(
 	ingress->ports = port;
 	ingress->n_ports++;
 	ingress_check_idle(ingress);
+	port->forwarded = ingress->forwarder && !is_unix(spec);
 	if (port_open(port, &err) < 0) {
+		port->forwarded = false; /* nothing was announced */
 		complete(port, &err);
 		return NULL;
 	}
-	if (!ingress->forwarder) {
+	if (!port->forwarded) {
 		complete(port, NULL);
 		return NULL;
 	}
-	port->forwarded = true;
 	forwarder_add(ingress->forwarder, spec->address, (uint16_t)spec->host, on_forwarded, port);
 	return port->request;
 }

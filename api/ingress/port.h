@@ -1,4 +1,4 @@
-/* Published ports: a TCP listener on the host each, and the connections it accepted. */
+/* Published ports: a listener on the host each, TCP or a Unix socket, and the connections it accepted. */
 #ifndef HULL_API_INGRESS_PORT_H
 #define HULL_API_INGRESS_PORT_H
 
@@ -9,8 +9,8 @@
 #include <stdbool.h>
 
 struct port_spec {
-	char *machine, *address, *vsock;
-	int64_t host, guest;
+	char *machine, *address, *vsock; /* address: an IP address, or the absolute path of a Unix socket, mode 0660 */
+	int64_t host, guest;		 /* host: 0 with a path */
 };
 
 struct port {

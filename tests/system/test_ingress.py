@@ -168,6 +168,25 @@ def test_a_client_that_vanished_is_asked_for(ingress, tmp_path):
                              for line in Path("/proc/net/tcp").read_text().splitlines()), "keepalive")
 
 
+def test_a_port_may_be_a_unix_socket(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    path = tmp_path / "p.sock"
+    place = {**publication(tmp_path, 0), "address": str(path)}
+    for _ in "again", "and again":
+        assert ingress.ask("publish", **place) == {"ok": True}
+    assert path.stat().st_mode & 0o777 == 0o660
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(str(path))
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        port = ingress.ask("list")["ports"][0]
+        assert (port["address"], port["host"], port["connections"]) == (str(path), 0, 1)
+        assert ingress.ask("unpublish", machine="m1", address=str(path), host=0) == {"ok": True}
+        assert client.recv(100) == b""
+    assert not path.exists()
+
+
 def test_half_close_is_passed_on_and_nothing_is_lost(ingress, tmp_path):
     Machine(tmp_path / "v.sock", answer_after_end)
     with connect(publish(ingress, tmp_path)) as client:
@@ -302,7 +321,7 @@ def test_an_address_that_is_not_the_hosts_is_no_port_taken(ingress, tmp_path):
 @pytest.mark.parametrize("change, named", [
     ({"host": 0}, "host"), ({"host": 65536}, "host"), ({"host": "80"}, "host"), ({"guest": 0}, "guest"),
     ({"machine": ""}, "machine"), ({"vsock": "v.sock"}, "vsock"), ({"vsock": "/" + "x" * 107}, "vsock"),
-    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour")])
+    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour"), ({"address": "/p"}, "host")])
 def test_a_wrong_publication_is_refused_by_field(ingress, tmp_path, change, named):
     answer = ingress.ask("publish", **{**publication(tmp_path, 8080), **change})
     assert answer["code"] == "invalid" and answer["message"].startswith(named), answer
