@@ -10,6 +10,7 @@
 #include "api/event_types.h"
 #include "api/http_request.h"
 #include "api/machine.h"
+#include "api/machine_http.h"
 #include "common/buf.h"
 #include "common/log.h"
 
@@ -544,15 +545,17 @@ static int look_for_passage(void *ctx, const struct event_record *event)
 
 	if (!dot || strcmp(event->subject, passage->machine_id) != 0)
 		return 0;
-	for (int state = MACHINE_CREATED; state < MACHINE_N_STATES; state++)
-		if (passage->states & (1u << state) && strcmp(machine_state_names[state], dot + 1) == 0)
+	for (int state = MACHINE_CREATED; state < N_STATE_WORDS; state++)
+		if (passage->states & (1u << state) && strcmp(machine_http_state_word(state), dot + 1) == 0)
 			return 1;
 	return 0;
 }
 
 int events_passed(struct request *req, const struct machine *m, int64_t after, unsigned states)
 {
-	struct passage passage = {m->record.id, states};
+	/* Of one without a check nothing else is told. */
+	unsigned running = states & 1u << STATE_HEALTHY && !m->spec.health ? 1u << MACHINE_RUNNING : 0;
+	struct passage passage = {m->record.id, states | running};
 	struct store *store = m->hulld->store;
 	int64_t before = 0, last = 0;
 	struct error err;

@@ -1,11 +1,13 @@
 /* Whether a machine that runs does what it is for.
  *
- * Theory of operation. One timer, one call: the next check begins `interval_s` after the end of the one before. What a machine
- * says of itself is one order's answer (HEALTH), or why there was none, which counts as not healthy; but a frozen machine is
+ * Theory of operation. One timer, one call: the next check begins `interval_s` after the end of the one before; until the first
+ * success a second after it, so that who waits for a machine that comes up does not wait for the timer. Failures count as often as
+ * they would then: a machine has `retries` times `interval_s` to come up. What a machine says of itself is one order's answer (HEALTH), or why there was none, which counts as not healthy; but a frozen machine is
  * neither. It is memory only: a new hulld begins with `starting`. */
 #include "api/health.h"
 
 #include "api/events.h"
+#include "api/ingress_client.h"
 #include "api/machine.h"
 #include "api/order_call.h"
 #include "common/log.h"
@@ -22,6 +24,7 @@ struct health {
 	struct order_call *call;
 	int state; /* enum health_state */
 	int64_t since_ms, failures; /* in a row */
+	uint64_t counts_at_ns;	    /* a failure before that, while it starts, is not counted */
 	char reason[ORDER_REASON_MAX + 1];
 };
 
@@ -34,6 +37,25 @@ static void enter(struct health *health, int state)
 	health->state = state;
 	health->since_ms = now_ms();
 	events_add(health->machine, state == HEALTH_HEALTHY ? "machine.healthy" : "machine.unhealthy", health->reason);
+	ingress_tell_gate(health->machine->hulld->ingress, health->machine);
+	machine_tell_waiters(health->machine);
+}
+
+static void arm(struct health *health)
+{
+	bool starts = health->state == HEALTH_STARTING;
+
+	loop_timer_arm(health->timer, starts ? NS_PER_S : (uint64_t)health->machine->spec.health->interval_s * NS_PER_S);
+}
+
+static bool counts(struct health *health)
+{
+	uint64_t now = monotonic_ns();
+
+	if (health->state == HEALTH_STARTING && now < health->counts_at_ns)
+		return false;
+	health->counts_at_ns = now + (uint64_t)health->machine->spec.health->interval_s * NS_PER_S;
+	return true;
 }
 
 static void on_answer(void *ctx, const struct order_answer *answer, const struct error *err)
@@ -42,18 +64,20 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 	const struct health_spec *spec = health->machine->spec.health;
 
 	health->call = NULL;
-	loop_timer_arm(health->timer, (uint64_t)spec->interval_s * NS_PER_S);
-	if (err && err->errnum == EBUSY) /* frozen */
+	if (err && err->errnum == EBUSY) { /* frozen */
+		arm(health);
 		return;
+	}
 	snprintf(health->reason, sizeof(health->reason), "%.*s", ORDER_REASON_MAX,
 		err ? err->message : answer->reason ? answer->reason : "");
 	if (answer && answer->healthy) {
 		health->failures = 0;
 		health->reason[0] = '\0';
 		enter(health, HEALTH_HEALTHY);
-	} else if (++health->failures >= spec->retries) {
+	} else if (counts(health) && ++health->failures >= spec->retries) {
 		enter(health, HEALTH_UNHEALTHY);
 	}
+	arm(health);
 }
 
 static void on_due(void *ctx)
@@ -83,6 +107,7 @@ void health_start(struct machine *m)
 		abort();
 	loop_timer_arm(health->timer, 0);
 	m->health = health;
+	ingress_tell_gate(m->hulld->ingress, m);
 }
 
 void health_stop(struct machine *m)
@@ -93,6 +118,11 @@ void health_stop(struct machine *m)
 	loop_remove(m->health->timer);
 	free(m->health);
 	m->health = NULL;
+}
+
+int health_state(const struct machine *m)
+{
+	return m->health ? m->health->state : HEALTH_UNKNOWN;
 }
 
 void health_view(const struct machine *m, struct health_view *ret, int64_t *ret_since_ms)

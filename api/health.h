@@ -13,6 +13,9 @@ void health_start(struct machine *m);
 /* It runs no more. */
 void health_stop(struct machine *m);
 
+/* enum health_state; HEALTH_UNKNOWN for one that is not checked, too. */
+int health_state(const struct machine *m);
+
 /* As the API shows it, with what is borrowed from both; since_ms 0: nothing is known. */
 void health_view(const struct machine *m, struct health_view *ret, int64_t *ret_since_ms);
 

@@ -4,7 +4,9 @@
  * queue up in any of them; each is answered, or fails with the connection or its deadline. */
 #include "api/ingress_client.h"
 
+#include "api/health.h"
 #include "api/hulld.h"
+#include "api/ingress/gate.h"
 #include "api/machine.h"
 #include "api/process.h"
 #include "common/buf.h"
@@ -259,10 +261,11 @@ static void on_list(void *ctx, const json_t *reply, const struct error *err)
 	client->reconciled = true;
 	json_array_foreach(json_object_get(reply, "ports"), i, port)
 		look_at_port(client, port);
-	for (const struct machine *m = client->hulld->machines; m; m = m->next) {
+	for (struct machine *m = client->hulld->machines; m; m = m->next) {
 		/* Those are published by their creation, and given up by their removal: behind that it would stay. */
 		if (m->record.state == MACHINE_CREATING || m->removing)
 			continue;
+		ingress_tell_gate(client, m);
 		for (i = 0; i < m->spec.ports.len; i++)
 			ingress_publish(client, m, &((const struct port_spec *)m->spec.ports.items)[i], NULL, NULL);
 	}
@@ -383,6 +386,34 @@ void ingress_reconcile(struct ingress_client *client)
 		loop_timer_arm(client->reconcile, 0);
 }
 
+/* docs/interfaces.md, "hull-ingress". While a machine does not run it is as if it were on its way. */
+static int gate_of(const struct machine *m)
+{
+	if (!m->spec.health || health_state(m) == HEALTH_HEALTHY)
+		return GATE_OPEN;
+	return health_state(m) == HEALTH_UNHEALTHY ? GATE_CLOSED : GATE_WAIT;
+}
+
+static json_t *gate_text(int gate)
+{
+	static const char *const names[] = GATE_NAMES;
+
+	return json_string(names[gate]);
+}
+
+void ingress_tell_gate(struct ingress_client *client, struct machine *machine)
+{
+	int gate = gate_of(machine);
+
+	if (machine->gate == gate)
+		return;
+	machine->gate = gate;
+	if (machine->spec.ports.len || machine->patching)
+		enqueue(client,
+			json_pack("{s:s, s:s, s:o}", "op", "gate", "machine", machine->record.id, "gate", gate_text(gate)),
+			log_refusal, NULL);
+}
+
 void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,
 	void *ctx)
 {
@@ -390,8 +421,9 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
 	enqueue(client,
-		json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address",
-			port->address, "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock),
+		json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:o}", "op", "publish", "machine", machine->record.id, "address",
+			port->address, "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock,
+			"gate", gate_text(gate_of(machine))),
 		fn ? fn : log_refusal, ctx);
 }
 

@@ -33,6 +33,10 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 void ingress_unpublish_port(struct ingress_client *client, const struct machine *machine, const struct port_spec *port);
 void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx);
 
+/* Tells hull-ingress what is to become of new connections to the machine, when that is no more what it was told last. To be called
+ * whenever its state or its health is another. */
+void ingress_tell_gate(struct ingress_client *client, struct machine *machine);
+
 /* Ends hull-ingress and with it all ports, until somebody asks for one. False: there is none, and `fn` is not called. */
 bool ingress_shut_down(struct ingress_client *client, ingress_fn fn, void *ctx);
 

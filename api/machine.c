@@ -139,6 +139,13 @@ json_t *machine_dump(const struct machine *m)
 
 /* Changing. */
 
+static void tell(struct machine *m)
+{
+	ingress_tell_gate(m->hulld->ingress, m);
+	machine_tell_waiters(m);
+	logs_wake(m->hulld->logs, m->record.id);
+}
+
 static int commit(struct machine *m, const struct machine_record *before, struct problem *problem)
 {
 	struct error err;
@@ -147,8 +154,7 @@ static int commit(struct machine *m, const struct machine_record *before, struct
 		m->record = *before; /* the owned strings are the same */
 		return problem_from_error(problem, &err);
 	}
-	machine_tell_waiters(m);
-	logs_wake(m->hulld->logs, m->record.id);
+	tell(m);
 	return 0;
 }
 
@@ -158,8 +164,7 @@ void machine_commit(struct machine *m)
 
 	if (store_machine_update(m->hulld->store, &m->record, &err) < 0)
 		log_error_object(&err, m->record.name);
-	machine_tell_waiters(m);
-	logs_wake(m->hulld->logs, m->record.id);
+	tell(m);
 }
 
 static void forget_run_spec(struct machine *m)

@@ -56,6 +56,7 @@ struct machine {
 	bool frozen; /* by what its agent said last */
 	struct order_call *clock; /* clock.c; being set */
 	struct health *health;	  /* health.c; NULL: nothing is checked, or it does not run */
+	int gate;		  /* enum gate: what hull-ingress was told last */
 
 	struct loop_source *restart; /* the restart policy's timer */
 	struct waiter *waiters;	     /* machine_http.c */

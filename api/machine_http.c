@@ -38,7 +38,7 @@ struct waiter {
 	struct machine *machine;
 	struct request *req;
 	enum waiter_kind kind;
-	unsigned states; /* bits 1 << enum machine_state */
+	unsigned states; /* as machine_http_read_states() has them */
 	struct loop_source *timer;
 	struct waiter *next;
 };
@@ -105,7 +105,7 @@ static bool answer_waiter(struct waiter *waiter)
 
 	if (waiter->kind == WAITER_DELETED)
 		return false;
-	if (waiter->states & (1u << m->record.state)) {
+	if (machine_http_is_in(m, waiter->states)) {
 		reply_machine(waiter->req, 200, m);
 		return true;
 	}

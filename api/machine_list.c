@@ -1,5 +1,6 @@
 /* GET /v1/machines: which machines a client asks for, by state, name and labels, in pages. */
 #include "api/machine_http.h"
+#include "api/health.h"
 #include "api/machine.h"
 #include "api/page.h"
 
@@ -9,12 +10,27 @@
 #define LABELS_MAX 16 /* in one request */
 
 struct filter {
-	unsigned states; /* bits 1 << enum machine_state; 0: any */
+	unsigned states; /* as machine_http_read_states() has them; 0: any */
 	const char *name; /* NULL: any; it may end in "*" */
 	size_t n_labels;
 	const char *labels[LABELS_MAX]; /* "key" or "key=value" */
 	bool too_many;
 };
+
+const char *machine_http_state_word(int bit)
+{
+	if (bit < MACHINE_N_STATES)
+		return machine_state_names[bit];
+	return health_state_names[bit == STATE_HEALTHY ? HEALTH_HEALTHY : HEALTH_UNHEALTHY];
+}
+
+bool machine_http_is_in(const struct machine *m, unsigned states)
+{
+	bool runs = m->record.state == MACHINE_RUNNING, healthy = !m->spec.health || health_state(m) == HEALTH_HEALTHY;
+
+	return states & 1u << m->record.state || (runs && healthy && states & 1u << STATE_HEALTHY) ||
+	       (health_state(m) == HEALTH_UNHEALTHY && states & 1u << STATE_UNHEALTHY);
+}
 
 unsigned machine_http_read_states(struct request *req, const char *text)
 {
@@ -24,10 +40,10 @@ unsigned machine_http_read_states(struct request *req, const char *text)
 		size_t len = strcspn(text, ",");
 		int state = MACHINE_CREATED;
 
-		while (state < MACHINE_N_STATES &&
-			(strlen(machine_state_names[state]) != len || strncmp(machine_state_names[state], text, len) != 0))
+		while (state < N_STATE_WORDS && (strlen(machine_http_state_word(state)) != len ||
+							strncmp(machine_http_state_word(state), text, len) != 0))
 			state++;
-		if (state == MACHINE_N_STATES) {
+		if (state == N_STATE_WORDS) {
 			request_refuse_with(req, PROBLEM_INVALID_FIELD, "state", "there is no state \"%.*s\"",
 				len < 40 ? (int)len : 40, text);
 			return 0;
@@ -96,7 +112,7 @@ static bool fits(const struct machine *m, const char *project, const struct filt
 {
 	if (m->record.state == MACHINE_CREATING || strcmp(m->record.project, project) != 0)
 		return false;
-	if ((filter->states && !(filter->states & 1u << m->record.state)) || (filter->name && !has_name(m, filter->name)))
+	if ((filter->states && !machine_http_is_in(m, filter->states)) || (filter->name && !has_name(m, filter->name)))
 		return false;
 	for (size_t i = 0; i < filter->n_labels; i++)
 		if (!has_label(m->spec.labels, filter->labels[i]))

@@ -235,6 +235,7 @@ static int apply(struct machine *m, struct patch *patch)
 		loop_timer_arm(m->restart, UINT64_MAX);
 	if (strcmp(before.rootfs, record.rootfs) != 0)
 		image_release_blob(m->hulld, record.project, before.rootfs);
+	ingress_tell_gate(m->hulld->ingress, m); /* there may be no check any more */
 	machine_tell_waiters(m);
 	logs_wake(m->hulld->logs, record.id);
 	return 0;

@@ -30,11 +30,12 @@ static const struct http_query force[] = {{"force", "1: although it is in use"},
 static const struct http_query machines_queries[] = {
 	{"label", "KEY, or KEY=VALUE: only machines with that label; 16 at most, and all of them."},
 	{"name", "Only the machine of that name, or, with a * at its end, those whose names begin so."},
-	{"state", "Only machines in one of these states, separated by commas."},
+	{"state", "Only machines in one of these states, separated by commas; healthy and unhealthy are some, too."},
 	{NULL, NULL},
 };
 static const struct http_query wait_queries[] = {
-	{"state", "States to wait for, separated by commas; required."},
+	{"state", "States to wait for, separated by commas; required. Also healthy, which a machine without a check is as soon as it runs, "
+		  "and unhealthy."},
 	{"timeout_s", "Seconds until 408; when absent it waits as long as it takes."},
 	{"after", "A cursor: it also answers when the machine has been in one of the states since that event, and is no more."},
 	{NULL, NULL},

@@ -40,6 +40,12 @@ const struct option_def verb_options[] = {
 	{0},
 };
 
+const struct option_def wait_options[] = {
+	OUTPUT_OPTION,
+	{0, "healthy", NULL, "until it runs and its health check, if it has one, has succeeded"},
+	{0},
+};
+
 const struct option_def remove_options[] = {
 	{'f', "force", NULL, "even when it is in use"},
 	{0},
@@ -407,6 +413,29 @@ int machine_remove_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, remove_one);
 }
 
+/* Unless it is to be printed, its answer is the exit status of the command. */
+static int wait_until_healthy(struct client *client, const char *name, enum output_format format, struct failure *fail)
+{
+	json_t *machine = NULL;
+	int r = machine_wait(client, name, "healthy,unhealthy,stopped,failed", &machine, fail);
+	const json_t *health = json_object_get(machine, "health");
+	const char *state = json_text(machine, "state"), *health_state = json_text(health, "state");
+
+	if (r == 0 && strcmp(state, "failed") == 0) {
+		r = refuse_failed(machine, fail);
+	} else if (r == 0 && strcmp(state, "running") != 0) {
+		r = error_set_field(&fail->error, EIO, json_text(machine, "name"), "the machine is %s", state);
+	} else if (r == 0 && strcmp(health_state, "unhealthy") == 0) {
+		r = error_set_field(&fail->error, EIO, json_text(machine, "name"), "the machine is unhealthy: %s",
+			json_text(health, "reason"));
+		failure_hint(fail, "hull logs %s", json_text(machine, "name"));
+	}
+	if (r == 0 && format != OUTPUT_TABLE)
+		print_value(machine, format);
+	json_decref(machine);
+	return r;
+}
+
 int machine_wait_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
@@ -417,6 +446,8 @@ int machine_wait_run(const struct args *args, struct failure *fail)
 	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
+	if (args_flag(args, "healthy"))
+		return wait_until_healthy(client, args->operands[0], format, fail);
 	r = machine_wait(client, args->operands[0], "stopped,failed", &machine, fail);
 	if (r == 0 && format != OUTPUT_TABLE) {
 		print_value(machine, format);

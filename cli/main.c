@@ -61,7 +61,7 @@ const struct command hull_commands[] = {
 		machine_remove_run},
 	{"machine update", "update", "MACHINE [COMMAND...]", 1, 1, true, update_options,
 		"Change a machine: at once, or what it is at its next start", 0, machine_update_run},
-	{"machine wait", "wait", "MACHINE", 1, 1, false, made_options, "Wait for a machine's end and print its exit status", 0,
+	{"machine wait", "wait", "MACHINE", 1, 1, false, wait_options, "Wait for a machine's end and print its exit status", 0,
 		machine_wait_run},
 	{"machine inspect", "inspect", "MACHINE", 1, 1, false, inspect_options, "Show everything about a machine", 0,
 		machine_inspect_run},

@@ -7,7 +7,7 @@
  * A try that fails (no socket, no agent, nobody listening in the guest, no answer) is repeated after a pause that
  * doubles from 20 to 500 ms, until 30 s after the client came. Until there is a relay the connection is in
  * ingress->pending and one timer looks after all of them. Meanwhile nothing is read from the client, so what it sends
- * waits in its socket; that it has left is noticed at once. */
+ * waits in its socket; that it has left is noticed at once. While the port's gate says "wait" none is tried, though the time runs. */
 #include "api/ingress/connection.h"
 
 #include "common/io.h"
@@ -124,11 +124,15 @@ static void drop_vsock(struct connection *c)
 	c->answer_len = 0;
 }
 
-/* This try has failed; there will be another. The caller arms the timer. */
+/* This try has failed; there will be another, once the gate is open. The caller arms the timer. */
 static void pause_tries(struct connection *c)
 {
 	drop_vsock(c);
 	c->step = STEP_PAUSE;
+	if (c->port->spec.gate == GATE_WAIT) {
+		c->due_ns = UINT64_MAX;
+		return;
+	}
 	/* Rounded up, so that one look at all that are pending serves many. */
 	c->due_ns = (monotonic_ns() + c->backoff_ns + TICK_NS - 1) / TICK_NS * TICK_NS;
 	c->backoff_ns = earlier(2 * c->backoff_ns, BACKOFF_MAX_NS);
@@ -292,7 +296,8 @@ void connection_begin(struct port *port, int fd)
 	struct ingress *ingress = port->ingress;
 	struct connection *c = NULL;
 
-	if (ingress->n_connections < ingress->connections_max && port->n_waiting < INGRESS_WAITING_PER_PORT_MAX)
+	if (port->spec.gate != GATE_CLOSED && ingress->n_connections < ingress->connections_max &&
+		port->n_waiting < INGRESS_WAITING_PER_PORT_MAX)
 		c = calloc(1, sizeof *c);
 	if (!c) {
 		close_fd(fd);
@@ -317,9 +322,31 @@ void connection_begin(struct port *port, int fd)
 		connection_end(c);
 		return;
 	}
-	if (!try_machine(c))
+	if (port->spec.gate == GATE_WAIT || !try_machine(c))
 		pause_tries(c);
 	arm_retry(c);
+}
+
+void connection_gate_changed(struct port *port)
+{
+	struct connection *c, *next;
+
+	for (c = port->connections; c; c = next) {
+		next = c->next;
+		if (!c->pending_link)
+			continue;
+		if (port->spec.gate == GATE_CLOSED) {
+			connection_end(c);
+			continue;
+		}
+		if (port->spec.gate == GATE_WAIT) {
+			pause_tries(c);
+		} else if (c->step == STEP_PAUSE) {
+			c->due_ns = monotonic_ns();
+			c->backoff_ns = BACKOFF_MIN_NS;
+		}
+		arm_retry(c);
+	}
 }
 
 void connection_close_all(struct port *port)

@@ -8,6 +8,9 @@
  * Nothing to wait for or to free: the connection belongs to its port. */
 void connection_begin(struct port *port, int fd);
 
+/* The port's gate is another: those that wait for the machine go on, wait on, or are closed. */
+void connection_gate_changed(struct port *port);
+
 /* Closes all connections of the port. */
 void connection_close_all(struct port *port);
 

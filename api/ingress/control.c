@@ -35,6 +35,11 @@ struct machine_request {
 	int64_t host;
 };
 
+struct gate_request {
+	char *op, *machine;
+	int gate; /* enum gate */
+};
+
 struct plain_request {
 	char *op;
 };
@@ -56,6 +61,8 @@ static const struct json_field publish_fields[] = {
 		.max = 65535, .help = "port in the machine"},
 	{"vsock", JSON_FIELD_STRING, offsetof(struct publish_request, port.vsock), .required = true, .min = 1,
 		.max = 107, .check = check_path, .help = "the machine's vsock socket"},
+	{"gate", JSON_FIELD_ENUM, offsetof(struct publish_request, port.gate), .names = gate_names,
+		.help = "what becomes of new connections"},
 };
 static const struct json_table publish_table = JSON_TABLE("Publish", struct publish_request, publish_fields);
 
@@ -68,6 +75,15 @@ static const struct json_field machine_fields[] = {
 	{"host", JSON_FIELD_INT, offsetof(struct machine_request, host), .max = 65535},
 };
 static const struct json_table machine_table = JSON_TABLE("Unpublish", struct machine_request, machine_fields);
+
+static const struct json_field gate_fields[] = {
+	{"op", JSON_FIELD_STRING, offsetof(struct gate_request, op), .required = true},
+	{"machine", JSON_FIELD_STRING, offsetof(struct gate_request, machine), .required = true, .min = 1, .max = 128,
+		.help = "id of the machine"},
+	{"gate", JSON_FIELD_ENUM, offsetof(struct gate_request, gate), .required = true, .names = gate_names,
+		.help = "what becomes of new connections"},
+};
+static const struct json_table gate_table = JSON_TABLE("Gate", struct gate_request, gate_fields);
 
 static const struct json_field plain_fields[] = {
 	{"op", JSON_FIELD_STRING, offsetof(struct plain_request, op), .required = true},
@@ -181,6 +197,20 @@ static void do_unpublish(struct client *client, const json_t *object)
 	answer_ok(client);
 }
 
+static void do_gate(struct client *client, const json_t *object)
+{
+	struct gate_request request;
+	struct error err;
+
+	if (json_read(&gate_table, object, &request, &err) < 0) {
+		answer_error(client, &err);
+		return;
+	}
+	port_set_gate(client->ingress, request.machine, (enum gate)request.gate);
+	json_done(&gate_table, &request);
+	answer_ok(client);
+}
+
 /* An op that has nothing but its name. */
 static bool is_plain(struct client *client, const json_t *object)
 {
@@ -215,6 +245,7 @@ static const struct {
 } ops[] = {
 	{"publish", do_publish},
 	{"unpublish", do_unpublish},
+	{"gate", do_gate},
 	{"list", do_list},
 	{"shutdown", do_shutdown},
 };
@@ -232,7 +263,7 @@ static void run(struct client *client, const char *line, size_t len)
 		err.errnum = EINVAL;
 		answer_error(client, &err);
 	} else if (!op || i == ARRAY_SIZE(ops)) {
-		error_set_field(&err, EINVAL, "op", "must be one of publish, unpublish, list, shutdown");
+		error_set_field(&err, EINVAL, "op", "must be one of publish, unpublish, gate, list, shutdown");
 		answer_error(client, &err);
 	} else {
 		ops[i].run(client, object);

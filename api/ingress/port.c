@@ -16,6 +16,8 @@
 #define ACCEPTS_A_ROUND 64
 #define RESUME_NS	(100 * NS_PER_MS)
 
+const char *const gate_names[] = GATE_NAMES;
+
 /* Between asking the forwarder and its answer. Belongs to the port; the asker may leave before. */
 struct port_request {
 	struct port *port;
@@ -158,7 +160,7 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 	port->ingress = ingress;
 	port->listen_fd = -1;
 	port->spec = (struct port_spec){strdup(spec->machine), strdup(spec->address), strdup(spec->vsock),
-		spec->host, spec->guest};
+		spec->host, spec->guest, spec->gate};
 	port->request = calloc(1, sizeof *port->request);
 	if (!port->request || !port->spec.machine || !port->spec.address || !port->spec.vsock) {
 		port_free(port);
@@ -230,6 +232,21 @@ static int check_new(const struct ingress *ingress, const struct port_spec *spec
 	return 0;
 }
 
+static void set_gate(struct port *port, enum gate gate)
+{
+	if ((enum gate)port->spec.gate == gate)
+		return;
+	port->spec.gate = gate;
+	connection_gate_changed(port);
+}
+
+void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate)
+{
+	for (struct port *port = ingress->ports; port; port = port->next)
+		if (strcmp(port->spec.machine, machine) == 0)
+			set_gate(port, gate);
+}
+
 struct port_request *port_publish(
 	struct ingress *ingress, const struct port_spec *spec, port_done_fn done, void *ctx)
 {
@@ -238,6 +255,7 @@ struct port_request *port_publish(
 
 	if (port && !port->request && is_same_port(&port->spec, spec)) {
 		port->spec.guest = spec->guest;
+		set_gate(port, (enum gate)spec->gate);
 		done(ctx, NULL);
 		return NULL;
 	}
@@ -318,9 +336,9 @@ json_t *port_list(const struct ingress *ingress)
 	for (const struct port *port = ingress->ports; port; port = port->next)
 		if (!port->request)
 			json_array_append_new(list,
-				json_pack("{s:s, s:s, s:I, s:I, s:s, s:I}", "machine", port->spec.machine, "address",
+				json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I}", "machine", port->spec.machine, "address",
 					port->spec.address, "host", (json_int_t)port->spec.host, "guest",
-					(json_int_t)port->spec.guest, "vsock", port->spec.vsock, "connections",
-					(json_int_t)port->n_connections));
+					(json_int_t)port->spec.guest, "vsock", port->spec.vsock, "gate",
+					gate_names[port->spec.gate], "connections", (json_int_t)port->n_connections));
 	return list;
 }

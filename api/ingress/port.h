@@ -2,15 +2,19 @@
 #ifndef HULL_API_INGRESS_PORT_H
 #define HULL_API_INGRESS_PORT_H
 
+#include "api/ingress/gate.h"
 #include "api/ingress/ingress.h"
 #include "common/error.h"
 
 #include <jansson.h>
 #include <stdbool.h>
 
+extern const char *const gate_names[]; /* NULL-terminated, by enum gate */
+
 struct port_spec {
 	char *machine, *address, *vsock; /* address: an IP address, or the absolute path of a Unix socket, mode 0660 */
 	int64_t host, guest;		 /* host: 0 with a path */
+	int gate;			 /* enum gate */
 };
 
 struct port {
@@ -29,8 +33,8 @@ struct port {
 typedef void (*port_done_fn)(void *ctx, const struct error *err);
 
 /* Binds and, on an emulated host, asks the forwarder; `done` is called once, at once or later, unless the returned
- * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds, and
- * one to another port in the same machine is turned there: connections of before stay where they are. */
+ * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds, with
+ * the gate that the second one says, and one to another port in the same machine is turned there: connections of before stay where they are. */
 struct port_request *port_publish(
 	struct ingress *ingress, const struct port_spec *spec, port_done_fn done, void *ctx);
 
@@ -40,6 +44,9 @@ void port_request_cancel(struct port_request *request);
 /* Closes the machine's listeners and connections: those of one port (`address` and `host`), or of all (NULL). */
 void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host);
 void port_unpublish_all(struct ingress *ingress);
+
+/* Sets the gate of all ports of the machine; of none, there is nothing to do. */
+void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate);
 
 /* What is published, as the answer to "list" has it: a new JSON array. */
 json_t *port_list(const struct ingress *ingress);

@@ -287,9 +287,62 @@ def test_unpublish_closes_the_listener_and_the_connections(ingress, tmp_path):
     assert ingress.ask("list") == {"ok": True, "ports": []}
 
 
+def test_a_gate_that_waits_holds_new_connections_until_it_is_open(ingress, tmp_path):
+    machine, port = Machine(tmp_path / "v.sock", echo), free_port()
+    assert ingress.ask("publish", **publication(tmp_path, port), gate="wait") == {"ok": True}
+    with connect(port) as first:
+        wait_for(lambda: ingress.connections() == 1, "the connection to be accepted")
+        assert ingress.ask("gate", machine="m1", gate="open") == {"ok": True}
+        first.sendall(b"x")
+        assert first.recv(1) == b"x"
+        assert ingress.ask("gate", machine="m1", gate="wait") == {"ok": True}
+        with connect(port) as second:
+            second.sendall(b"y")
+            wait_for(lambda: ingress.connections() == 2, "the connection to be accepted")
+            first.sendall(b"z")  # which goes on
+            assert first.recv(1) == b"z" and machine.tries == 1
+            assert ingress.ask("gate", machine="other", gate="open") == {"ok": True}
+            assert ingress.ask("list")["ports"][0]["gate"] == "wait"
+            assert ingress.ask("publish", **publication(tmp_path, port), gate="open") == {"ok": True}
+            assert second.recv(1) == b"y"
+
+
+def test_a_gate_that_waits_stops_tries_that_are_under_way(ingress, tmp_path):
+    with connect(publish(ingress, tmp_path)) as client, socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "v.sock"))
+        mute.listen()
+        mute.settimeout(DEADLINE_S)
+        with mute.accept()[0] as tried:  # and never answered
+            tried.settimeout(DEADLINE_S)
+            assert ingress.ask("gate", machine="m1", gate="wait") == {"ok": True}
+            assert tried.recv(100) == b"CONNECT 1024\n" and tried.recv(1) == b""
+        assert ingress.ask("gate", machine="m1", gate="open") == {"ok": True}
+        mute.accept()[0].close()
+        client.close()
+        wait_for(lambda: ingress.connections() == 0, "the client to be dropped")
+
+
+def test_a_closed_gate_closes_what_is_new_and_what_waits_and_nothing_else(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    port, other = publish(ingress, tmp_path), free_port()
+    assert ingress.ask("publish", **{**publication(tmp_path, other), "vsock": str(tmp_path / "none.sock")}) == {"ok": True}
+    with connect(port) as there, connect(other) as waits:
+        there.sendall(b"x")
+        assert there.recv(1) == b"x"
+        wait_for(lambda: ingress.connections() == 2, "the connections to be accepted")
+        assert ingress.ask("gate", machine="m1", gate="closed") == {"ok": True}
+        assert waits.recv(1) == b""
+        for number in port, other:
+            with connect(number) as late:
+                assert late.recv(1) == b""
+        there.sendall(b"y")
+        assert there.recv(1) == b"y"
+    wait_for(lambda: ingress.connections() == 0, "all to be forgotten")
+
+
 def test_list_says_what_was_published(ingress, tmp_path):
     port = publish(ingress, tmp_path)
-    assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "connections": 0}]
+    assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "gate": "open", "connections": 0}]
 
 
 def test_the_same_publication_twice_is_one(ingress, tmp_path):
@@ -321,14 +374,15 @@ def test_an_address_that_is_not_the_hosts_is_no_port_taken(ingress, tmp_path):
 @pytest.mark.parametrize("change, named", [
     ({"host": 0}, "host"), ({"host": 65536}, "host"), ({"host": "80"}, "host"), ({"guest": 0}, "guest"),
     ({"machine": ""}, "machine"), ({"vsock": "v.sock"}, "vsock"), ({"vsock": "/" + "x" * 107}, "vsock"),
-    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour"), ({"address": "/p"}, "host")])
+    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour"), ({"gate": "ajar"}, "gate"), ({"address": "/p"}, "host")])
 def test_a_wrong_publication_is_refused_by_field(ingress, tmp_path, change, named):
     answer = ingress.ask("publish", **{**publication(tmp_path, 8080), **change})
     assert answer["code"] == "invalid" and answer["message"].startswith(named), answer
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"null", b"{}", b'{"op":1}', b'{"op":"eat"}', b"\xff", b"",
-                                  b'{"op":"list","op":"list"}', b'{"op":"unpublish"}', b'{"op":"list","x":1}'])
+                                  b'{"op":"list","op":"list"}', b'{"op":"unpublish"}', b'{"op":"list","x":1}',
+                                  b'{"op":"gate","machine":"m1"}', b'{"op":"gate","gate":"open"}', b'{"op":"gate","machine":"m1","gate":1}'])
 def test_a_malformed_request_is_answered_and_the_client_stays(ingress, line):
     with ingress.connect() as client:
         client.sendall(line + b'\n{"op":"list"}\n')
