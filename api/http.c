@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define CONNECTIONS_MAX	    2000
-#define CONNECTION_MEMORY   (64u << 10) /* bytes of buffer each: headers, and one piece of a body */
+#define CONNECTION_MEMORY   (32u << 10) /* bytes of buffer each: headers, and one piece of a body; a connection that follows keeps half */
 #define IDLE_TIMEOUT_S	    60		/* a client that sends or takes nothing; suspended ones are not idle */
 #define STREAM_BLOCK_BYTES  (2u << 10) /* of each stream, and only where a client knows no chunks (HTTP/1.0) what is read at a time */
 #define DRAIN_MAX	    (1u << 20) /* a refused body up to this is read to its end, so that the reply is seen */

@@ -35,6 +35,7 @@ libhull_api_a_SOURCES = \
 	api/machine.c api/machine.h \
 	api/machine_check.c \
 	api/machine_http.c api/machine_http.h \
+	api/machine_index.c \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \
 	api/openapi.c \

@@ -38,31 +38,7 @@ char *machine_run_path(const struct machine *m, const char *name, char *ret, siz
 	return ret;
 }
 
-/* Finding. */
-
-struct machine *machine_find(struct hulld *hulld, const char *project, const char *id_or_name)
-{
-	struct machine *m, *named = NULL;
-
-	for (m = hulld->machines; m; m = m->next) {
-		if (strcmp(m->record.project, project) != 0)
-			continue;
-		if (strcmp(m->record.id, id_or_name) == 0)
-			return m;
-		if (strcmp(m->record.name, id_or_name) == 0)
-			named = m;
-	}
-	return named;
-}
-
-struct machine *machine_by_id(struct hulld *hulld, const char *id)
-{
-	struct machine *m = hulld->machines;
-
-	while (m && strcmp(m->record.id, id) != 0)
-		m = m->next;
-	return m;
-}
+/* Which there are. */
 
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
 {
@@ -409,15 +385,10 @@ static void machine_free(struct machine *m)
 	free(m);
 }
 
-static bool is_older(const struct machine_record *a, const struct machine_record *b)
-{
-	return a->created_at != b->created_at ? a->created_at < b->created_at : strcmp(a->id, b->id) < 0;
-}
-
 /* Takes `record` and `spec`. */
 static struct machine *machine_new(struct hulld *hulld, struct machine_record *record, struct machine_spec *spec)
 {
-	struct machine *m = calloc(1, sizeof(*m)), **end = &hulld->machines;
+	struct machine *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		abort();
@@ -429,21 +400,8 @@ static struct machine *machine_new(struct hulld *hulld, struct machine_record *r
 	m->restart = loop_add_timer(hulld->loop, on_restart_due, m);
 	if (!m->restart)
 		abort();
-	/* By time, as the database has them: the clock may have been set back. Clients that read in pages rely on it. */
-	while (*end && is_older(&(*end)->record, &m->record))
-		end = &(*end)->next;
-	m->next = *end;
-	*end = m;
+	machine_index_add(m);
 	return m;
-}
-
-static void unlink_machine(struct machine *m)
-{
-	struct machine **link = &m->hulld->machines;
-
-	while (*link != m)
-		link = &(*link)->next;
-	*link = m->next;
 }
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
@@ -488,13 +446,15 @@ static char *make_name(struct hulld *hulld, const char *project)
  * it, though the clock was set back since: that is how a repetition finds it. */
 static int64_t choose_time(const struct hulld *hulld, int64_t begun_at)
 {
+	const struct machine *m = hulld->last_machine;
 	int64_t at = now_ms();
 
 	if (at < begun_at)
 		at = begun_at;
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (m->record.created_at == at)
-			at++;
+	while (m && m->record.created_at >= at)
+		m = m->previous;
+	for (m = m ? m->next : hulld->machines; m && m->record.created_at == at; m = m->next)
+		at++;
 	return at;
 }
 
@@ -563,7 +523,7 @@ int machine_remove(struct machine *m, struct problem *problem)
 	assert(!machine_is_active(m));
 	if (store_machine_delete(hulld->store, m->record.id, &err) < 0)
 		return problem_from_error(problem, &err);
-	unlink_machine(m);
+	machine_index_remove(m);
 	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
 	snprintf(project, sizeof(project), "%s", m->record.project);
 	remove_tree(machine_state_path(m, "", path, sizeof(path)));
@@ -668,7 +628,7 @@ void machines_free(struct hulld *hulld)
 	while (hulld->machines) {
 		struct machine *m = hulld->machines;
 
-		hulld->machines = m->next;
+		machine_index_remove(m);
 		machine_free(m);
 	}
 }

@@ -35,6 +35,12 @@ struct health;
 struct order_call;
 struct waiter;
 
+/* Where machine_index.c finds a machine: by its project and name, or by "" and its id. */
+struct machine_key {
+	const char *project, *name; /* borrowed from the record */
+	struct machine *machine;
+};
+
 struct machine {
 	struct hulld *hulld;
 	struct machine_record record;
@@ -60,7 +66,8 @@ struct machine {
 
 	struct loop_source *restart; /* the restart policy's timer */
 	struct waiter *waiters;	     /* machine_http.c */
-	struct machine *next;
+	struct machine *previous, *next; /* in the order in which they were made */
+	struct machine_key by_id, by_name;
 };
 
 /* How a run ended. */
@@ -76,10 +83,15 @@ int machines_load(struct hulld *hulld, struct error *err);
 /* Frees what is in memory; the machines go on. */
 void machines_free(struct hulld *hulld);
 
-/* Of one project: what is another's is not found. */
+/* machine_index.c. Of one project: what is another's is not found. */
 struct machine *machine_find(struct hulld *hulld, const char *project, const char *id_or_name);
 /* Of whichever project, for who has kept the id: no client's word. */
 struct machine *machine_by_id(struct hulld *hulld, const char *id);
+/* A machine that is new, or goes; and one whose name changes, before and after that. */
+void machine_index_add(struct machine *m);
+void machine_index_remove(struct machine *m);
+void machine_index_add_name(struct machine *m);
+void machine_index_remove_name(struct machine *m);
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image);
 bool machines_publish_ports(const struct hulld *hulld);
 

@@ -14,7 +14,7 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	const struct port_spec *ports = spec->ports.items;
 	char field[40];
 
-	for (const struct machine *m = hulld->machines; m; m = m->next) {
+	for (const struct machine *m = spec->ports.len ? hulld->machines : NULL; m; m = m->next) {
 		const struct port_spec *others = m->spec.ports.items;
 
 		for (size_t i = 0; m != changed && i < spec->ports.len; i++)

@@ -87,16 +87,10 @@ static int read_filter(struct request *req, struct filter *ret)
 
 static bool has_label(const json_t *labels, const char *wanted)
 {
-	const char *equals = strchr(wanted, '='), *key, *value;
-	size_t len = equals ? (size_t)(equals - wanted) : strlen(wanted);
-	json_t *label;
+	const char *equals = strchr(wanted, '=');
+	const json_t *label = json_object_getn(labels, wanted, equals ? (size_t)(equals - wanted) : strlen(wanted));
 
-	json_object_foreach((json_t *)labels, key, label) {
-		value = json_string_value(label);
-		if (strlen(key) == len && memcmp(key, wanted, len) == 0)
-			return !equals || strcmp(value, equals + 1) == 0;
-	}
-	return false;
+	return label && (!equals || strcmp(json_string_value(label), equals + 1) == 0);
 }
 
 static bool has_name(const struct machine *m, const char *wanted)

@@ -225,7 +225,9 @@ static int apply(struct machine *m, struct patch *patch)
 		return problem_from_error(&patch->problem, &err);
 	}
 	free_strings(&before, &record);
+	machine_index_remove_name(m);
 	m->record = record;
+	machine_index_add_name(m);
 	if (other_health)
 		health_stop(m); /* it looks at the spec */
 	take_spec(m, patch);

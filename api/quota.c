@@ -98,6 +98,15 @@ static int check(const struct quotas *limits, const struct usage *usage, const s
 	return 0;
 }
 
+static bool is_limited(const struct quotas *limits)
+{
+	for (size_t i = 0; i < N_QUOTAS; i++)
+		if (limits->limits[i] >= 0)
+			return true;
+	return false;
+}
+
+/* `usage` is left empty where there is no limit to it: adding it up takes a look at each machine of the host. */
 static int read_project(struct hulld *hulld, const char *project, struct quotas *limits, struct usage *usage, struct problem *problem)
 {
 	struct project_record record;
@@ -108,7 +117,8 @@ static int read_project(struct hulld *hulld, const char *project, struct quotas 
 		r = quotas_parse(record.quotas, limits, &err);
 		project_record_done(&record);
 	}
-	if (r == 0)
+	*usage = (struct usage){0};
+	if (r == 0 && is_limited(limits))
 		r = project_usage(hulld, project, usage, &err);
 	return r < 0 ? problem_from_error(problem, &err) : 0;
 }

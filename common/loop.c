@@ -23,6 +23,7 @@ struct loop_source {
 	int fd;			  /* SOURCE_FD: the caller's; SOURCE_SIGNAL: our signalfd; SOURCE_TIMER: -1 */
 	uint32_t events;
 	uint64_t deadline_ns;	  /* SOURCE_TIMER: UINT64_MAX when disarmed */
+	size_t place;		  /* SOURCE_TIMER that is armed: in loop->armed */
 	loop_fd_fn fd_fn;
 	loop_fn fn;
 	void *ctx;
@@ -41,6 +42,8 @@ struct loop {
 	int timer_fd;  /* set to the earliest deadline */
 	uint64_t timer_set_ns; /* what timer_fd is set to; UINT64_MAX: nothing */
 	struct loop_source *watched, *timers, *graveyard;
+	struct loop_source **armed; /* a binary heap of timers, the earliest first; has room for all */
+	size_t n_armed, n_timers, armed_room;
 	bool stop;	/* atomic */
 	pthread_mutex_t posted_lock; /* guards the two below */
 	struct posted *posted_first, **posted_end;
@@ -114,6 +117,7 @@ void loop_free(struct loop *loop)
 	while (loop->timers)
 		loop_remove(loop->timers);
 	bury(loop);
+	free(loop->armed);
 	while (loop->posted_first) {
 		struct posted *posted = loop->posted_first;
 
@@ -195,25 +199,79 @@ struct loop_source *loop_add_signal(struct loop *loop, int signo, loop_fd_fn fn,
 	return source;
 }
 
+/* Room for one timer more in the heap, so that arming one never fails. */
+static int make_room(struct loop *loop)
+{
+	size_t room = loop->armed_room ? 2 * loop->armed_room : 16;
+	struct loop_source **armed;
+
+	if (loop->n_timers < loop->armed_room)
+		return 0;
+	armed = reallocarray(loop->armed, room, sizeof(struct loop_source *));
+	if (!armed)
+		return -ENOMEM;
+	loop->armed = armed;
+	loop->armed_room = room;
+	return 0;
+}
+
 struct loop_source *loop_add_timer(struct loop *loop, loop_fn fn, void *ctx)
 {
-	struct loop_source *source = add_source(loop, SOURCE_TIMER, -1, ctx);
+	struct loop_source *source = make_room(loop) == 0 ? add_source(loop, SOURCE_TIMER, -1, ctx) : NULL;
 
-	if (source)
-		source->fn = fn;
+	if (!source)
+		return NULL;
+	source->fn = fn;
+	loop->n_timers++;
 	return source;
+}
+
+static void put_armed(struct loop *loop, size_t place, struct loop_source *timer)
+{
+	loop->armed[place] = timer;
+	timer->place = place;
+}
+
+/* `timer` is to be at `place`, or where those above and below it are in order. */
+static void settle(struct loop *loop, size_t place, struct loop_source *timer)
+{
+	size_t child;
+
+	for (; place && timer->deadline_ns < loop->armed[(place - 1) / 2]->deadline_ns; place = (place - 1) / 2)
+		put_armed(loop, place, loop->armed[(place - 1) / 2]);
+	for (; (child = 2 * place + 1) < loop->n_armed; place = child) {
+		if (child + 1 < loop->n_armed && loop->armed[child + 1]->deadline_ns < loop->armed[child]->deadline_ns)
+			child++;
+		if (timer->deadline_ns <= loop->armed[child]->deadline_ns)
+			break;
+		put_armed(loop, place, loop->armed[child]);
+	}
+	put_armed(loop, place, timer);
+}
+
+static void set_deadline(struct loop_source *timer, uint64_t deadline_ns)
+{
+	struct loop *loop = timer->loop;
+	bool was_armed = timer->deadline_ns != UINT64_MAX;
+	struct loop_source *last;
+
+	timer->deadline_ns = deadline_ns;
+	if (deadline_ns != UINT64_MAX) {
+		settle(loop, was_armed ? timer->place : loop->n_armed++, timer);
+	} else if (was_armed) {
+		last = loop->armed[--loop->n_armed];
+		if (last != timer)
+			settle(loop, timer->place, last);
+	}
 }
 
 /* Sets timer_fd to the earliest deadline. A timer is armed far more often than it fires, so an earlier setting is left
  * alone when the deadline moved out: it costs one idle wake-up at most. */
 static void set_timer(struct loop *loop)
 {
-	uint64_t earliest = UINT64_MAX;
+	uint64_t earliest = loop->n_armed ? loop->armed[0]->deadline_ns : UINT64_MAX;
 	struct itimerspec when = {0};
 
-	for (struct loop_source *s = loop->timers; s; s = s->next)
-		if (s->deadline_ns < earliest)
-			earliest = s->deadline_ns;
 	if (earliest == loop->timer_set_ns)
 		return;
 	if (earliest != UINT64_MAX) {
@@ -228,10 +286,13 @@ static void set_timer(struct loop *loop)
 
 void loop_timer_arm(struct loop_source *timer, uint64_t delay_ns)
 {
-	assert(timer->kind == SOURCE_TIMER);
-	if (delay_ns == UINT64_MAX || __builtin_add_overflow(monotonic_ns(), delay_ns, &timer->deadline_ns))
-		timer->deadline_ns = UINT64_MAX;
-	if (timer->deadline_ns < timer->loop->timer_set_ns)
+	uint64_t deadline_ns;
+
+	assert(timer->kind == SOURCE_TIMER && !timer->removed);
+	if (delay_ns == UINT64_MAX || __builtin_add_overflow(monotonic_ns(), delay_ns, &deadline_ns))
+		deadline_ns = UINT64_MAX;
+	set_deadline(timer, deadline_ns);
+	if (deadline_ns < timer->loop->timer_set_ns)
 		set_timer(timer->loop);
 }
 
@@ -242,7 +303,10 @@ void loop_remove(struct loop_source *source)
 	*source->link = source->next;
 	if (source->next)
 		source->next->link = source->link;
-	if (source->kind != SOURCE_TIMER) {
+	if (source->kind == SOURCE_TIMER) {
+		set_deadline(source, UINT64_MAX);
+		source->loop->n_timers--;
+	} else {
 		loop_set_events(source, 0);
 		if (source->kind == SOURCE_SIGNAL)
 			source->fd = close_fd(source->fd);
@@ -306,25 +370,16 @@ static void run_posted(struct loop *loop)
 	}
 }
 
-static struct loop_source *next_due(struct loop *loop, uint64_t now)
-{
-	struct loop_source *due = NULL;
-
-	for (struct loop_source *s = loop->timers; s; s = s->next)
-		if (s->deadline_ns <= now && (!due || s->deadline_ns < due->deadline_ns))
-			due = s;
-	return due;
-}
-
 static void run_timers(struct loop *loop)
 {
 	uint64_t now = monotonic_ns();
-	struct loop_source *due;
 
 	/* A callback may arm, disarm and remove any timer: look afresh each time. One armed again with no delay gets a
 	 * deadline after `now` and waits for the next round. */
-	while (!stopping(loop) && (due = next_due(loop, now))) {
-		due->deadline_ns = UINT64_MAX;
+	while (!stopping(loop) && loop->n_armed && loop->armed[0]->deadline_ns <= now) {
+		struct loop_source *due = loop->armed[0];
+
+		set_deadline(due, UINT64_MAX);
 		due->fn(due->ctx);
 	}
 	loop->timer_set_ns = 0; /* it has fired: whatever is earliest must be set anew */

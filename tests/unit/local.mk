@@ -114,10 +114,11 @@ tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/stats
 tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS) $(YAML_LIBS)
 
-UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli tests/unit/etag
+UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli tests/unit/etag tests/unit/machine_index
 UNIT_TESTS += tests/unit/merge_patch
 tests_unit_merge_patch_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_etag_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS)
+tests_unit_machine_index_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_api_store_LDADD = libhull-api.a $(UNIT_LIBS) $(SQLITE_LIBS)
 tests_unit_api_spec_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_cli_LDADD = libhull-cli.a $(UNIT_LIBS) $(YAML_LIBS)

@@ -145,6 +145,54 @@ static void again(void *ctx)
 	loop_timer_arm(f->timer, 0);
 }
 
+#define N_MANY 500
+
+static struct many {
+	struct loop_source *timer;
+	struct loop *loop;
+	uint64_t delay_ns;
+	int *left;
+	uint64_t *last_ns;
+} many[N_MANY];
+
+static void on_one_of_many(void *ctx)
+{
+	struct many *one = ctx;
+
+	assert_true(one->delay_ns >= *one->last_ns);
+	*one->last_ns = one->delay_ns;
+	one->delay_ns = 0; /* it has fired */
+	if (--*one->left == 0)
+		loop_stop(one->loop);
+}
+
+/* Each is armed, and a third again for another time, a third not after all, and of those, some are removed. */
+static void many_timers_fire_in_order_however_they_are_changed(void **state)
+{
+	struct fixture *f = *state;
+	int left = N_MANY;
+	uint64_t last_ns = 0;
+
+	srand(7);
+	for (int i = 0; i < N_MANY; i++) {
+		many[i] = (struct many){.loop = f->loop, .left = &left, .last_ns = &last_ns};
+		many[i].timer = loop_add_timer(f->loop, on_one_of_many, &many[i]);
+		assert_non_null(many[i].timer);
+		loop_timer_arm(many[i].timer, 1000000000ull + (uint64_t)rand());
+	}
+	/* Some ms apart, so that the time this takes changes no order. */
+	for (int i = 0; i < N_MANY; i++) {
+		many[i].delay_ns = 1 + (uint64_t)(rand() % 8) * 20000000ull;
+		loop_timer_arm(many[i].timer, i % 3 == 2 ? UINT64_MAX : many[i].delay_ns);
+		left -= i % 3 == 2;
+		if (i % 9 == 2)
+			loop_remove(many[i].timer);
+	}
+	assert_int_equal(loop_run(f->loop), 0);
+	for (int i = 0; i < N_MANY; i++)
+		assert_int_equal(many[i].delay_ns == 0, i % 3 != 2);
+}
+
 static void a_timer_may_arm_itself_anew(void **state)
 {
 	struct fixture *f = *state;
@@ -241,6 +289,7 @@ int main(void)
 		with_fixture(a_source_removed_in_a_callback_is_never_called_again),
 		with_fixture(a_parked_source_is_not_called_not_even_for_a_hang_up),
 		with_fixture(timers_fire_once_and_in_order),
+		with_fixture(many_timers_fire_in_order_however_they_are_changed),
 		with_fixture(a_timer_may_arm_itself_anew),
 		with_fixture(what_other_threads_post_runs_here_in_order),
 		with_fixture(a_signal_is_an_event),
