@@ -20,6 +20,7 @@ struct client {
 	char project[NAME_MAX_BYTES + 1]; /* that it acts in; is there as long as the request is */
 	bool is_host;			  /* the host's administrator */
 	char token[TOKEN_ID_BYTES + 1];	  /* that it came with; "": none of a project */
+	char label[TOKEN_LABEL_MAX + 1];  /* of that */
 	unsigned scopes;		  /* SCOPE_BIT()s */
 	int64_t expires_at;		  /* ms since 1970; 0: never */
 };

@@ -103,6 +103,7 @@ static void set_response(struct request *req, int status, struct MHD_Response *r
 	req->gone = NULL;
 	req->status = status;
 	req->response = response;
+	req->http->audit(req, req->http->ctx);
 	resume(req);
 }
 
@@ -138,11 +139,22 @@ static void reply_resource(struct request *req, int status, const char *type, ch
 	MHD_add_response_header(req->response, MHD_HTTP_HEADER_ETAG, etag);
 }
 
+/* Who has been told of what was made has it by its id; where it has none, by its name. */
+static void note_subject(struct request *req, const json_t *body)
+{
+	const char *id = json_string_value(json_object_get(body, "id"));
+
+	if (!id)
+		id = json_string_value(json_object_get(body, "name"));
+	snprintf(req->subject, sizeof(req->subject), "%s", id ? id : "");
+}
+
 static void reply_json(struct request *req, int status, const char *type, json_t *body, enum http_fate fate)
 {
 	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL;
 	char *text = NULL;
 
+	note_subject(req, body);
 	if (body && (!compact || asprintf(&text, "%s\n", compact) < 0))
 		abort();
 	free(compact);
@@ -171,6 +183,7 @@ void request_refuse(struct request *req, const struct problem *problem)
 
 	if (problem->code == PROBLEM_INTERNAL)
 		log_error_object(&problem->error, "a request failed");
+	req->code = problem_name(problem->code);
 	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem), fate);
 }
 
@@ -201,6 +214,7 @@ void request_replay(struct request *req, int status, const char *type, const cha
 
 	if (!copy)
 		abort();
+	req->replayed = true;
 	reply_resource(req, status, type[0] ? type : NULL, copy);
 	MHD_add_response_header(req->response, "Idempotent-Replayed", "true");
 }
@@ -521,6 +535,7 @@ static enum MHD_Result queue(struct request *req)
 static enum MHD_Result on_headers(struct request *req, const char *url, const char *method, const char *token)
 {
 	req->url = url;
+	req->method = method;
 	if (req->http->guard->identify(req, token, &req->client, req->http->ctx))
 		http_find_route(req, url, method);
 	if (!req->response && req->http->guard->permit(req, http_route_scope(req->route), req->http->ctx))
@@ -625,6 +640,8 @@ static void on_completed(
 	if (!req)
 		return;
 	*req_slot = NULL;
+	if (!req->status && (req->handled || req->upload)) /* it was begun, and may have done something */
+		req->http->audit(req, req->http->ctx);
 	tell_gone(req);
 	if (req->upload)
 		req->route->upload->abort(req->upload);
@@ -669,7 +686,7 @@ static void on_daemon_log(void *ctx, const char *fmt, va_list args)
 }
 
 struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
-	const struct http_keeper *keeper, void *ctx, struct error *err)
+	const struct http_keeper *keeper, http_audit_fn audit, void *ctx, struct error *err)
 {
 	struct http *http = calloc(1, sizeof(*http));
 
@@ -681,6 +698,7 @@ struct http *http_new(struct loop *loop, const struct http_route *routes, const 
 	http->routes = routes;
 	http->guard = guard;
 	http->keeper = keeper;
+	http->audit = audit;
 	http->ctx = ctx;
 	http->counts = http_counts_new(http);
 	return http;

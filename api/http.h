@@ -81,6 +81,9 @@ struct http_guard {
 	bool (*permit)(struct request *req, enum http_scope scope, void *ctx);
 };
 
+/* Is told of every request once: before its answer goes out, whole or as a stream, or when it ends without one. */
+typedef void (*http_audit_fn)(const struct request *req, void *ctx);
+
 struct http_route {
 	const char *method, *path; /* at most one {parameter}, a whole segment */
 	const char *operation, *summary;
@@ -108,7 +111,7 @@ extern const unsigned http_bucket_ms[HTTP_BUCKETS];
 
 /* `routes` (ended by a NULL method), `guard`, `keeper` and `ctx` are borrowed. NULL with `err` set. */
 struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
-	const struct http_keeper *keeper, void *ctx, struct error *err);
+	const struct http_keeper *keeper, http_audit_fn audit, void *ctx, struct error *err);
 /* Serves a listening socket, which it owns from then on. `token` (borrowed; NULL: who can connect is the host's
  * administrator) is for the guard. 0 or -errno with `err` set. */
 int http_serve(struct http *http, int listen_fd, const char *token, struct error *err);

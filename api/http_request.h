@@ -22,6 +22,7 @@ struct http {
 	const struct http_route *routes;
 	const struct http_guard *guard;
 	const struct http_keeper *keeper;
+	http_audit_fn audit;
 	void *ctx;
 	struct listener listeners[LISTENERS_MAX];
 	size_t n_listeners;
@@ -36,8 +37,11 @@ struct request {
 	struct MHD_Connection *connection;
 	struct client client;
 	const struct http_route *route; /* NULL when none matches; it is then refused */
-	const char *url; /* its path; libmicrohttpd's, as long as the request */
+	const char *url, *method; /* its path, and how; libmicrohttpd's, as long as the request */
 	char param[128];
+	char subject[64];     /* what its answer shows: an id or a name, or "" */
+	const char *code;     /* of the problem that it is refused with, or NULL */
+	bool replayed;	      /* its answer is one that was kept */
 	char *key;	 /* its Idempotency-Key, once the keeper has begun it; owned */
 	int64_t begun_at; /* request_begun_at() */
 	int64_t begun_us; /* of the monotonic clock */

@@ -16,6 +16,9 @@ struct options {
 	char *token;		 /* owned; NULL without --listen */
 	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
 	unsigned start_timeout_s;
+	const char *audit_log; /* absolute; NULL: in `state` */
+	uint64_t audit_keep_bytes;
+	int64_t audit_keep_days;
 };
 
 struct hulld {
@@ -26,6 +29,7 @@ struct hulld {
 	struct store *store;
 	struct blobs *blobs;
 	struct secrets *secrets;
+	struct audit *audit;
 	struct http *http;
 	struct ingress_client *ingress;
 	struct host_reader *host_reader;

@@ -7,6 +7,8 @@ libhull_api_a_SOURCES = \
 	api/agent.c api/agent.h \
 	api/agent_frames.c api/agent_frames.h \
 	api/agent_ready.c api/agent_ready.h \
+	api/audit.c api/audit.h \
+	api/audit_file.c api/audit_file.h \
 	api/blobs.c api/blobs.h \
 	api/clock.c api/clock.h \
 	api/etag.c api/etag.h \

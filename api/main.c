@@ -1,5 +1,6 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
 #include "api/access.h"
+#include "api/audit.h"
 #include "api/clock.h"
 #include "api/events.h"
 #include "api/exec.h"
@@ -38,17 +39,20 @@
 #define LISTEN_WAIT_NS	    1000000000ull
 #define START_TIMEOUT_S	    60
 #define START_TIMEOUT_S_MAX 3600
+#define AUDIT_KEEP_BYTES    (256ull << 20)
+#define AUDIT_KEEP_DAYS	    90
 
 enum { EXIT_USAGE = 2 };
 
 static const char usage[] =
 	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
 	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
+	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]]\n"
 	"       hulld --help | --version\n";
 
 /* Options. */
 
-static int check_folder(const char *path, const char *option, size_t max, struct error *err)
+static int check_path(const char *path, const char *option, size_t max, struct error *err)
 {
 	if (path[0] != '/')
 		return error_set_field(err, EINVAL, option, "must be an absolute path");
@@ -102,20 +106,23 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		{"listen", required_argument, NULL, 'l'}, {"token-file", required_argument, NULL, 't'},
 		{"kernel", required_argument, NULL, 'k'}, {"initrd", required_argument, NULL, 'i'},
 		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
-		{"ingress-forwarder", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
+		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
+		{"audit-keep", required_argument, NULL, 'A'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
 	};
 	const char **const places[] = {
 		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['k'] = &options->kernel,
 		['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
-		['f'] = &options->ingress_forwarder,
+		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log,
 	};
-	const char *token_file = NULL;
+	const char *token_file = NULL, *audit_keep = NULL;
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
 		if (c == 't')
 			token_file = optarg;
+		else if (c == 'A')
+			audit_keep = optarg;
 		else if (c == 'h' || c == 'V') {
 			printf("%s", c == 'h' ? usage : "hulld " HULL_VERSION "\n");
 			return 1;
@@ -128,9 +135,13 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		return error_set(err, EINVAL, "takes no argument \"%s\"", argv[optind]);
 	if (!options->listen != !token_file)
 		return error_set(err, EINVAL, "--listen and --token-file go together");
-	r = check_folder(options->state, "--state", STATE_PATH_MAX, err);
+	r = check_path(options->state, "--state", STATE_PATH_MAX, err);
 	if (r == 0)
-		r = check_folder(options->run, "--run", RUN_PATH_MAX, err);
+		r = check_path(options->run, "--run", RUN_PATH_MAX, err);
+	if (r == 0 && options->audit_log)
+		r = check_path(options->audit_log, "--audit-log", STATE_PATH_MAX, err);
+	if (r == 0 && audit_keep)
+		r = audit_keep_parse(audit_keep, &options->audit_keep_bytes, &options->audit_keep_days, err);
 	if (r == 0)
 		r = read_start_timeout(&options->start_timeout_s, err);
 	if (r == 0 && token_file)
@@ -289,7 +300,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->events = events_new(hulld, err)) || !(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
-		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, hulld, err)) ||
+		!(hulld->audit = audit_new(hulld, err)) ||
+		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
 		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0)
 		return -err->errnum;
 	blobs_each_stale(hulld->blobs, BLOB_STALE_S, image_release_stale_blob, hulld);
@@ -300,6 +312,7 @@ static void tear_down(struct hulld *hulld)
 {
 	execs_end(hulld);
 	http_free(hulld->http);
+	audit_free(hulld->audit);
 	host_reader_free(hulld->host_reader);
 	metrics_free(hulld->metrics);
 	blobs_free(hulld->blobs);
@@ -332,6 +345,8 @@ int main(int argc, char **argv)
 			.initrd = HULL_LIBDIR "/guest/initramfs.cpio",
 			.vmm = HULL_BINDIR "/hull-vmm",
 			.ingress = HULL_LIBEXECDIR "/hull-ingress",
+			.audit_keep_bytes = AUDIT_KEEP_BYTES,
+			.audit_keep_days = AUDIT_KEEP_DAYS,
 		},
 	};
 	cleanup_close int lock = -1;

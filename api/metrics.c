@@ -5,6 +5,7 @@
  * others that did, by the next. The text is written in order: hulld itself and the API by the loop, then machines by the thread. */
 #include "api/metrics.h"
 
+#include "api/audit.h"
 #include "api/host_stats.h"
 #include "api/hulld.h"
 #include "api/metrics_machines.h"
@@ -143,6 +144,16 @@ static void itself(FILE *out)
 	fprintf(out, "process_open_fds %u\n", open_files());
 }
 
+static void audit_lines(FILE *out, const struct hulld *hulld)
+{
+	const struct audit_metrics *lines = audit_metrics(hulld->audit);
+
+	metrics_family(out, "hull_audit_lines_total", "counter", "Lines of the audit log that were written.");
+	fprintf(out, "hull_audit_lines_total %" PRIu64 "\n", lines->written);
+	metrics_family(out, "hull_audit_lines_lost_total", "counter", "Lines of the audit log that could not be written.");
+	fprintf(out, "hull_audit_lines_lost_total %" PRIu64 "\n", lines->lost);
+}
+
 /* ---- scrapes ---- */
 
 static void *write_machines(void *ctx);
@@ -174,6 +185,7 @@ static void begin(struct metrics *metrics)
 	each_route(metrics->out, hulld, requests_of);
 	metrics_family(metrics->out, "hull_http_request_duration_seconds", "histogram", "From a request's head to its answer's.");
 	each_route(metrics->out, hulld, durations_of);
+	audit_lines(metrics->out, hulld);
 	metrics->machines = metrics_machines_new(hulld);
 	metrics->running = pthread_create(&metrics->thread, NULL, write_machines, metrics) == 0;
 	if (!metrics->running)

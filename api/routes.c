@@ -1,4 +1,5 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
+#include "api/audit.h"
 #include "api/events.h"
 #include "api/exec.h"
 #include "api/files.h"
@@ -52,6 +53,12 @@ static const struct http_query events_queries[] = {
 	{"machine", "Only of the machine of that id or name."},
 	{"type", "Only of these types, as machine.running, or of these things, as machine, separated by commas."},
 	{"limit", "At most so many; 100 when absent. Not of a stream."},
+	{NULL, NULL},
+};
+static const struct http_query audit_queries[] = {
+	{"project", "Only what was done in that project."},
+	{"limit", "1 to 1000: at most so many; 100 when absent. A page may have fewer, and still a next."},
+	{"cursor", "next of the page before."},
 	{NULL, NULL},
 };
 static const struct http_query files_queries[] = {
@@ -136,6 +143,9 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/v1/events", "listEvents",
 		"What has happened in the project, the oldest first; with Accept: text/event-stream, as it happens."),
 		.status = 200, .gives = &event_page_table, .queries = events_queries, .handle = events_http},
+
+	{ROUTE("GET", "/v1/audit", "listAudit", "Who has done what, when and from where, the newest first."), .status = 200,
+		.scope = SCOPE_HOST, .gives = &audit_page_table, .queries = audit_queries, .handle = audit_http},
 
 	{ROUTE("POST", "/v1/projects", "createProject", "Create a project."), .status = 201, .scope = SCOPE_HOST, .body = HTTP_BODY_JSON,
 		.takes = &project_spec_table, .gives = &project_table, .handle = project_http_create},

@@ -111,6 +111,7 @@ int token_identify(struct hulld *hulld, const char *text, struct client *ret, st
 		return error_set(err, EACCES, "the token is wrong");
 	snprintf(ret->project, sizeof(ret->project), "%s", record.project);
 	snprintf(ret->token, sizeof(ret->token), "%s", record.id);
+	snprintf(ret->label, sizeof(ret->label), "%s", record.label);
 	ret->scopes = record.scopes;
 	ret->expires_at = record.expires_at;
 	note_use(hulld, &record);

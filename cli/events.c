@@ -87,15 +87,10 @@ static void print_page(const json_t *page, enum output_format format)
 	size_t i;
 
 	json_array_foreach (json_object_get(page, "items"), i, event) {
-		if (format == OUTPUT_TABLE) {
+		if (format == OUTPUT_TABLE)
 			print_event(event);
-		} else if (format == OUTPUT_YAML) {
-			printf("---\n");
-			print_value(event, format);
-		} else {
-			json_dumpf(event, stdout, JSON_COMPACT);
-			putchar('\n');
-		}
+		else
+			print_next(event, format);
 	}
 	fflush(stdout);
 }

@@ -16,6 +16,7 @@ libhull_cli_a_SOURCES = \
 
 bin_PROGRAMS += hull
 hull_SOURCES = \
+	cli/audit.c \
 	cli/client.c cli/client.h \
 	cli/collection.c cli/collection.h \
 	cli/commands.h \

@@ -72,6 +72,7 @@ const struct command hull_commands[] = {
 	{"image inspect", NULL, "IMAGE", 1, 1, false, inspect_options, "Show everything about an image", 0,
 		image_inspect_run},
 	{"events", NULL, "", 0, 0, false, events_options, "Show what has happened, and what happens", 0, events_run},
+	{"audit", NULL, "", 0, 0, false, audit_options, "Show who has done what on the host, and how it was answered", 0, audit_run},
 	{"secret set", NULL, "NAME", 1, 1, false, secret_set_options, "Set a secret to what the input, or a file, has", 0, secret_set_run},
 	{"secret list", NULL, "", 0, 0, false, list_options, "List secrets, by name", 0, secret_list_run},
 	{"secret rm", NULL, "SECRET...", 1, -1, false, NULL, "Forget secrets", 0, secret_remove_run},

@@ -167,6 +167,17 @@ void print_value(const json_t *value, enum output_format format)
 	free(text);
 }
 
+void print_next(const json_t *value, enum output_format format)
+{
+	if (format == OUTPUT_YAML) {
+		printf("---\n");
+		print_value(value, format);
+	} else {
+		json_dumpf(value, stdout, JSON_COMPACT);
+		putchar('\n');
+	}
+}
+
 void print_made(const json_t *value, const char *key, enum output_format format)
 {
 	if (format == OUTPUT_TABLE)

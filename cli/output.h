@@ -53,6 +53,8 @@ int output_format(const struct args *args, enum output_format def, enum output_f
 
 /* As JSON, indented, or YAML, on standard output: for any format but OUTPUT_TABLE. */
 void print_value(const json_t *value, enum output_format format);
+/* One of many that follow each other: JSON as a line, YAML as a document. */
+void print_next(const json_t *value, enum output_format format);
 /* What was made or changed: for people its `key`, a line. */
 void print_made(const json_t *value, const char *key, enum output_format format);
 

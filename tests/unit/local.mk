@@ -108,6 +108,8 @@ tests_unit_orders_SOURCES = tests/unit/orders.c tests/unit/agent_world.h
 tests_unit_orders_LDFLAGS = -Wl,--wrap=order_carry_out
 tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 
+UNIT_TESTS += tests/unit/audit_file
+tests_unit_audit_file_LDADD = libhull-api.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/host_reader
 tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
 
