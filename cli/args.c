@@ -9,7 +9,10 @@
 
 const struct option_def common_options[] = {
 	{0, "host", "URL", "where the API is: http://ADDRESS:PORT or unix:///PATH"},
-	{0, "token", "TOKEN", "bearer token for the API; better in $HULL_TOKEN or `hull context set`"},
+	{0, "context", "CONTEXT", "where it is, by a name of `hull context list`"},
+	{0, "token", "TOKEN", "bearer token for the API; better in $HULL_TOKEN or `hull context create`"},
+	{0, "project", "PROJECT", "which project's things are meant, for the host's administrator"},
+	{0, "timeout", "SECONDS", "how long the API may take for all of it (as long as it needs)"},
 	{'h', "help", NULL, "show this help"},
 	{0},
 };
@@ -91,10 +94,10 @@ static const struct option_def *find_in(const struct option_def *table, const ch
 static const struct option_def *find_option(
 	const struct command *command, const char *name, size_t len, char letter)
 {
-	const struct option_def *found = find_in(common_options, name, len, letter);
+	const struct option_def *found = find_in(command ? command->options : NULL, name, len, letter);
 
-	if (!found && command)
-		found = find_in(command->options, name, len, letter);
+	if (!found)
+		found = find_in(common_options, name, len, letter);
 	if (!found && !command && !letter && len == strlen("version") && strncmp(name, "version", len) == 0)
 		found = &version_option;
 	return found;
@@ -268,12 +271,22 @@ void args_done(struct args *args)
 	args->operands = NULL;
 }
 
-const char *args_value(const struct args *args, const char *name)
+static const char *last_value(const struct args *args, const struct option_def *option)
 {
-	for (size_t i = args->n_values; i-- > 0;)
-		if (strcmp(args->values[i].option->name, name) == 0)
+	for (size_t i = args->n_values; option && i-- > 0;)
+		if (args->values[i].option == option)
 			return args->values[i].value;
 	return NULL;
+}
+
+const char *args_value(const struct args *args, const char *name)
+{
+	return last_value(args, find_option(args->command, name, strlen(name), '\0'));
+}
+
+const char *args_common_value(const struct args *args, const char *name)
+{
+	return last_value(args, find_in(common_options, name, strlen(name), '\0'));
 }
 
 bool args_flag(const struct args *args, const char *name)
@@ -295,10 +308,9 @@ const char *args_next(const struct args *args, const char *name, size_t *positio
 	return NULL;
 }
 
-int args_integer(const struct args *args, const char *name, long long min, long long max, long long def,
-	long long *ret, struct failure *fail)
+static int read_integer(const char *text, const char *name, long long min, long long max, long long def, long long *ret,
+	struct failure *fail)
 {
-	const char *text = args_value(args, name);
 	char shown[64], *end;
 	long long value;
 
@@ -312,4 +324,16 @@ int args_integer(const struct args *args, const char *name, long long min, long 
 		return failure_usage(fail, shown, "\"%s\" is not a number from %lld to %lld", text, min, max);
 	*ret = value;
 	return 0;
+}
+
+int args_integer(const struct args *args, const char *name, long long min, long long max, long long def,
+	long long *ret, struct failure *fail)
+{
+	return read_integer(args_value(args, name), name, min, max, def, ret, fail);
+}
+
+int args_common_integer(const struct args *args, const char *name, long long min, long long max, long long def,
+	long long *ret, struct failure *fail)
+{
+	return read_integer(args_common_value(args, name), name, min, max, def, ret, fail);
 }

@@ -46,7 +46,7 @@ struct args {
 	size_t n_rest;
 };
 
-/* Options every command takes: --host, --token, --help. */
+/* Options every command takes. A command may have one of the same name, which then is meant behind its name. */
 extern const struct option_def common_options[];
 
 /* The command that `word` names: its short form, its one word, or with `noun` (NULL: none) its verb. NULL: there is none. */
@@ -58,13 +58,17 @@ bool command_is_noun(const struct command *commands, const char *word);
 int args_parse(struct args *ret, const struct command *commands, int argc, char **argv, struct failure *fail);
 void args_done(struct args *args);
 
-/* The last value given; NULL when there was none. */
+/* The last value given; NULL when there was none. The command's own option, where it has one of that name. */
 const char *args_value(const struct args *args, const char *name);
+/* Of the option that every command takes. */
+const char *args_common_value(const struct args *args, const char *name);
 bool args_flag(const struct args *args, const char *name);
 /* Values of a repeated option in order: start with *position = 0; NULL at the end. */
 const char *args_next(const struct args *args, const char *name, size_t *position);
 /* An integer option within [min, max]; `def` when it was not given. 0 or a usage failure. */
 int args_integer(const struct args *args, const char *name, long long min, long long max, long long def,
+	long long *ret, struct failure *fail);
+int args_common_integer(const struct args *args, const char *name, long long min, long long max, long long def,
 	long long *ret, struct failure *fail);
 
 void help_overview(FILE *out, const struct command *commands);

@@ -11,9 +11,11 @@
 #include <sys/signalfd.h>
 
 #define ANSWER_MAX	   (64u << 20)
-#define CONNECT_TIMEOUT_S  10L
+#define CONNECT_TIMEOUT_S  5L
 /* No answer of the API takes longer: waits are asked for in slices below this. */
-#define REQUEST_TIMEOUT_S  300L
+#define REQUEST_TIMEOUT_MS 300000L
+#define TIMEOUT_MAX_S	   (30 * 86400)
+#define MS_PER_S	   1000
 #define POLL_MS		   1000
 #define PAGE_LIMIT	   "500"
 
@@ -22,7 +24,31 @@ struct client {
 	CURLM *multi;
 	int signal_fd;	 /* -1: signals have their usual effect */
 	bool interruptible; /* a signal ends a plain request */
+	long long timeout_s; /* of --timeout; 0: none */
+	int64_t deadline_ms; /* of the monotonic clock */
 };
+
+static int64_t monotonic_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+long client_time_left_ms(const struct client *client, long most_ms)
+{
+	int64_t left_ms = client->deadline_ms - monotonic_ms();
+
+	if (!client->timeout_s || left_ms > most_ms)
+		return most_ms;
+	return left_ms > 0 ? (long)left_ms : 1;
+}
+
+void client_drop_timeout(struct client *client)
+{
+	client->timeout_s = 0;
+}
 
 struct client *client_new(const struct args *args, struct failure *fail)
 {
@@ -33,8 +59,10 @@ struct client *client_new(const struct args *args, struct failure *fail)
 		return NULL;
 	}
 	client->signal_fd = -1;
-	if (context_find(&client->context, args, fail) < 0 || context_check_url(client->context.url, fail) < 0)
+	if (args_common_integer(args, "timeout", 1, TIMEOUT_MAX_S, 0, &client->timeout_s, fail) < 0 ||
+		context_find(&client->context, args, fail) < 0 || context_check_url(client->context.url, fail) < 0)
 		goto failed;
+	client->deadline_ms = monotonic_ms() + client->timeout_s * MS_PER_S;
 	client->multi = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? curl_multi_init() : NULL;
 	if (client->multi)
 		return client;
@@ -210,14 +238,16 @@ static CURL *new_easy(struct client *client, const char *method, const char *pat
 
 void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path)
 {
-	const char *project = getenv("HULL_PROJECT");
+	const char *project = client->context.project;
 
 	*t = (struct transfer){.client = client, .out = -1, .in = -1, .drawn = -1};
 	buf_init(&t->answer, ANSWER_MAX);
 	t->easy = new_easy(client, method, path);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
-	if (project && project[0]) {
+	if (client->timeout_s)
+		curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, client_time_left_ms(client, TIMEOUT_MAX_S * 1000L));
+	if (project) {
 		cleanup_free char *line = NULL;
 
 		if (asprintf(&line, "Hull-Project: %s", project) < 0)
@@ -287,16 +317,26 @@ static int transfer_run(struct transfer *t)
 int transfer_refuse_connection(struct transfer *t, struct failure *fail)
 {
 	const struct context *context = &t->client->context;
-	long number = 0;
+	long number = 0, sent = 0;
 
 	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &number);
+	curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
+	if (t->client->timeout_s && monotonic_ms() >= t->client->deadline_ms) {
+		error_set(&fail->error, ETIMEDOUT, "the API at %s (%s) was not done within %lld s", context->url, context->source,
+			t->client->timeout_s);
+		return failure_hint(fail, "what was asked for may happen still; `hull ps -a` shows it, a longer --timeout waits for it");
+	}
+	if (t->result == CURLE_OPERATION_TIMEDOUT && (sent || t->connected)) {
+		error_set(&fail->error, ETIMEDOUT, "the API at %s (%s) takes a request, and does not answer", context->url, context->source);
+		return failure_hint(fail, "on its host: `systemctl status hulld`, `journalctl -u hulld`");
+	}
 	if (t->result == CURLE_COULDNT_CONNECT || t->result == CURLE_OPERATION_TIMEDOUT ||
 		t->result == CURLE_COULDNT_RESOLVE_HOST) {
 		error_set(&fail->error, ECONNREFUSED, "cannot reach the API at %s (%s): %s", context->url, context->source,
 			number ? strerror((int)number) : curl_easy_strerror(t->result));
 		if (number == EACCES)
 			return failure_hint(fail, "this user may not open the socket; ask for its group, or use sudo");
-		return failure_hint(fail, "start one with ./quickstart or hulld, or name another with --host, $HULL_HOST "
+		return failure_hint(fail, "start one with ./quickstart or hulld, or name another with --host, --context "
 					  "or `hull context set URL`");
 	}
 	return error_set(
@@ -385,7 +425,7 @@ static int call(struct client *client, const struct call *call, json_t **ret, st
 	if (call->body && !text)
 		return error_set(&fail->error, EINVAL, "the request is not UTF-8");
 	transfer_init(&t, client, call->method, call->path);
-	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
+	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT_MS, client_time_left_ms(client, REQUEST_TIMEOUT_MS));
 	if (text || strcmp(call->method, "POST") == 0) {
 		add_header(&t, text ? call->type : "Content-Type:");
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
@@ -524,7 +564,7 @@ int client_head(struct client *client, const char *path, struct failure *fail)
 
 	transfer_init(&t, client, "HEAD", path);
 	curl_easy_setopt(t.easy, CURLOPT_NOBODY, 1L);
-	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT, REQUEST_TIMEOUT_S);
+	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT_MS, client_time_left_ms(client, REQUEST_TIMEOUT_MS));
 	r = transfer_run(&t);
 	curl_easy_getinfo(t.easy, CURLINFO_RESPONSE_CODE, &status);
 	if (r < 0)

@@ -24,6 +24,11 @@ int client_catch_signals(struct client *client, struct failure *fail);
 /* They stay blocked, and count no more: clean-up requests must not be given up. */
 void client_ignore_signals(struct client *client);
 
+/* How long a wait may be that would be `most_ms`: less where --timeout ends before; at least 1. */
+long client_time_left_ms(const struct client *client, long most_ms);
+/* --timeout counts no more: what it was for is done, or has to be undone. */
+void client_drop_timeout(struct client *client);
+
 /* "/v1/machines/NAME" with NAME escaped, and `suffix` as it is. Owned by the caller; allocation failure aborts. */
 char *client_path(const char *collection, const char *name, const char *suffix);
 

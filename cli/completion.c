@@ -2,6 +2,7 @@
  * parsed by, names from the API. */
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/context_file.h"
 #include "cli/output.h"
 
 #include "common/cleanup.h"
@@ -146,7 +147,19 @@ static void offer_names(const struct args *args, const char *path, const char *b
 	json_decref(items);
 }
 
-static void offer_operands(const struct args *args, const struct place *place)
+static void offer_contexts(void)
+{
+	struct failure unsaid = {0};
+	char **names = NULL;
+
+	if (context_names(&names, &unsaid) == 0)
+		for (char **name = names; *name; name++)
+			puts(*name);
+	context_names_free(names);
+}
+
+/* What an operand, or an option's value, of that name may be: "MACHINE...", "IMAGE [COMMAND...]". */
+static void offer_values(const struct args *args, const char *operand)
 {
 	static const struct {
 		const char *operand, *path, *behind;
@@ -158,11 +171,15 @@ static void offer_operands(const struct args *args, const struct place *place)
 		{"PROJECT", "/v1/projects", ""},
 		{"SECRET", "/v1/secrets", ""},
 	};
-	const char *operand = operand_at(place->command, place->operands);
+	size_t len = strspn(operand, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 
+	if (operand[len] && operand[len] != ' ' && operand[len] != ']' && strncmp(operand + len, "...", 3) != 0)
+		return; /* as IMAGE.json */
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-		if (strncmp(operand, lists[i].operand, strlen(lists[i].operand)) == 0)
+		if (strlen(lists[i].operand) == len && strncmp(operand, lists[i].operand, len) == 0)
 			offer_names(args, lists[i].path, lists[i].behind);
+	if (len == 7 && strncmp(operand, "CONTEXT", 7) == 0)
+		offer_contexts();
 	for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]) && strncmp(operand, "SHELL", 5) == 0; i++)
 		puts(scripts[i].name);
 }
@@ -174,14 +191,16 @@ static void offer(const struct args *args)
 
 	for (size_t i = 0; i + 1 < args->n_rest && !place.beyond; i++)
 		pass_word(&place, args->rest[i]);
-	if (place.beyond || place.pending)
+	if (place.beyond)
 		return;
-	if (last[0] == '-') {
+	if (place.pending)
+		offer_values(args, place.pending->metavar);
+	else if (last[0] == '-') {
 		if (place.command)
 			offer_options(place.command->options);
 		offer_options(common_options);
 	} else if (place.command) {
-		offer_operands(args, &place);
+		offer_values(args, operand_at(place.command, place.operands));
 	} else {
 		offer_commands(place.noun);
 	}

@@ -1,97 +1,117 @@
-/* Looking up and writing the context. */
+/* Looking up the context. */
 #include "cli/context.h"
 
-#include "cli/output.h"
-#include "common/buf.h"
-#include "common/io.h"
-#include "common/json.h"
+#include "cli/context_file.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define CONTEXT_FILE_MAX 65536
-
-struct context_file {
-	char *url, *token;
-};
-
-static const struct json_field context_fields[] = {
-	{"url", JSON_FIELD_STRING, offsetof(struct context_file, url), .required = true, .min = 1},
-	{"token", JSON_FIELD_STRING, offsetof(struct context_file, token), .nullable = true},
-};
-static const struct json_table context_table = JSON_TABLE("Context", struct context_file, context_fields);
-
-static int context_path(char **ret, struct failure *fail)
-{
-	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-	int r;
-
-	if (config && config[0] == '/')
-		r = asprintf(ret, "%s/hull/context.json", config);
-	else if (home && home[0] == '/')
-		r = asprintf(ret, "%s/.config/hull/context.json", home);
-	else
-		return error_set_field(&fail->error, ENOENT, "HOME", "is not set, so there is no place for a context");
-	if (r < 0) {
-		*ret = NULL;
-		return error_set(&fail->error, ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
-static int read_file(const char *path, struct context_file *ret, struct failure *fail)
-{
-	struct buf text;
-	json_t *json;
-	int r;
-
-	buf_init(&text, CONTEXT_FILE_MAX);
-	r = buf_read_file(&text, path);
-	if (r < 0) {
-		buf_done(&text);
-		return r == -ENOENT ? r : error_set_field(&fail->error, -r, path, "%s", strerror(-r));
-	}
-	json = json_parse(text.data ? text.data : "", text.len, &fail->error);
-	r = json ? json_read(&context_table, json, ret, &fail->error) : -EINVAL;
-	json_decref(json);
-	buf_done(&text);
-	if (r < 0) {
-		error_prefix(&fail->error, "%s: ", path);
-		return failure_hint(fail, "write it anew with `hull context set URL`");
-	}
-	return 0;
-}
-
-static int keep(struct context *ret, const char *url, const char *token, const char *source, struct failure *fail)
+static int keep(struct context *ret, const char *url, const char *token, const char *project, const char *source, struct failure *fail)
 {
 	ret->url = strdup(url);
 	ret->token = token && token[0] ? strdup(token) : NULL;
+	ret->project = project && project[0] ? strdup(project) : NULL;
 	ret->source = strdup(source);
-	if (!ret->url || !ret->source || (token && token[0] && !ret->token))
+	if (!ret->url || !ret->source || (token && token[0] && !ret->token) || (project && project[0] && !ret->project))
 		return error_set(&fail->error, ENOMEM, "out of memory");
 	return 0;
+}
+
+/* One that was named. $HULL_TOKEN is no token of its: it is for $HULL_HOST, and might be sent to a stranger. */
+static int keep_named(struct context *ret, const char *name, const char *who, const char *token, struct failure *fail)
+{
+	cleanup_free char *source = NULL;
+	struct context_file file;
+	int r = context_check_name(name, who, fail);
+
+	if (r < 0)
+		return r;
+	r = context_file_read(name, &file, fail);
+	if (r == -ENOENT) {
+		context_refuse_unknown(name, who, fail);
+		if (strcmp(who, "current-context") == 0)
+			failure_hint(fail, "`hull context use default`, or one of `hull context list`");
+		return r;
+	}
+	if (r < 0)
+		return r;
+	if (asprintf(&source, "context %s", name) < 0)
+		abort();
+	r = keep(ret, file.url, token ? token : file.token, file.project, source, fail);
+	context_file_done(&file);
+	return r;
+}
+
+/* The one that kvmhost(1) and `hull context set` write, or else where hulld listens. */
+static int keep_default(struct context *ret, const char *token, struct failure *fail)
+{
+	cleanup_free char *path = NULL;
+	struct context_file file;
+	struct failure unsaid;
+	int r = context_file_path(CONTEXT_DEFAULT, &path, &unsaid) < 0 ? -ENOENT : context_file_read(CONTEXT_DEFAULT, &file, fail);
+
+	if (!token)
+		token = getenv("HULL_TOKEN");
+	if (r == -ENOENT)
+		return keep(ret, CONTEXT_DEFAULT_URL, token, NULL, "the default", fail);
+	if (r < 0)
+		return r;
+	r = keep(ret, file.url, token && token[0] ? token : file.token, file.project, path, fail);
+	context_file_done(&file);
+	return r;
+}
+
+static const char *environment(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && value[0] ? value : NULL;
+}
+
+static int find_place(struct context *ret, const struct args *args, struct failure *fail)
+{
+	const char *host = args_common_value(args, "host"), *token = args_common_value(args, "token");
+	const char *name = args_common_value(args, "context"), *who = "--context";
+	cleanup_free char *current = NULL;
+
+	if (host && name)
+		return failure_usage(fail, "--context", "not together with --host: either says where the API is");
+	if (!name && (host || environment("HULL_HOST")))
+		return keep(ret, host ? host : getenv("HULL_HOST"), token ? token : getenv("HULL_TOKEN"), NULL, host ? "--host" : "$HULL_HOST",
+			fail);
+	if (!name) {
+		name = environment("HULL_CONTEXT");
+		who = "HULL_CONTEXT";
+	}
+	if (!name) {
+		if (context_current(&current, fail) < 0)
+			return -fail->error.errnum;
+		name = current;
+		who = "current-context";
+	}
+	return strcmp(name, CONTEXT_DEFAULT) == 0 ? keep_default(ret, token, fail) : keep_named(ret, name, who, token, fail);
 }
 
 int context_find(struct context *ret, const struct args *args, struct failure *fail)
 {
-	const char *host = args_value(args, "host"), *token = args_value(args, "token");
-	cleanup_free char *path = NULL;
-	struct context_file file = {0};
+	const char *project = args_common_value(args, "project");
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
-	if (!token)
-		token = getenv("HULL_TOKEN");
-	if (host)
-		return keep(ret, host, token, "--host", fail);
-	host = getenv("HULL_HOST");
-	if (host && host[0])
-		return keep(ret, host, token, "$HULL_HOST", fail);
-	if (context_path(&path, fail) < 0 || (r = read_file(path, &file, fail)) == -ENOENT)
-		return keep(ret, CONTEXT_DEFAULT_URL, token, "the default", fail);
-	if (r < 0)
-		return r;
-	r = keep(ret, file.url, token && token[0] ? token : file.token, path, fail);
-	json_done(&context_table, &file);
+	r = find_place(ret, args, fail);
+	if (!project)
+		project = environment("HULL_PROJECT");
+	if (r == 0 && project) {
+		free(ret->project);
+		ret->project = project[0] ? strdup(project) : NULL;
+		if (project[0] && !ret->project)
+			r = error_set(&fail->error, ENOMEM, "out of memory");
+	}
+	if (r == 0 && ret->token)
+		r = context_check_word(ret->token, "token", fail);
+	if (r == 0 && ret->project)
+		r = context_check_word(ret->project, "project", fail);
 	return r;
 }
 
@@ -99,6 +119,7 @@ void context_done(struct context *context)
 {
 	free(context->url);
 	free(context->token);
+	free(context->project);
 	free(context->source);
 	memset(context, 0, sizeof(*context));
 }
@@ -112,48 +133,10 @@ int context_check_url(const char *url, struct failure *fail)
 	return failure_hint(fail, "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH");
 }
 
-int context_show_run(const struct args *args, struct failure *fail)
+int context_check_word(const char *word, const char *field, struct failure *fail)
 {
-	struct context context = {0};
-	enum output_format format;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
-	json_t *shown;
-
-	if (r == 0)
-		r = context_find(&context, args, fail);
-	if (r == 0 && format == OUTPUT_TABLE)
-		printf("%s\n  from %s, %s a token\n", context.url, context.source, context.token ? "with" : "without");
-	if (r == 0 && format != OUTPUT_TABLE) {
-		shown = json_pack("{s:s, s:s, s:b}", "url", context.url, "source", context.source, "token", context.token != NULL);
-		if (!shown)
-			r = error_set_field(&fail->error, EINVAL, "context", "URL and source must be UTF-8");
-		else
-			print_value(shown, format);
-		json_decref(shown);
-	}
-	context_done(&context);
-	return r;
-}
-
-int context_set_run(const struct args *args, struct failure *fail)
-{
-	const char *url = args->operands[0], *token = args_value(args, "token");
-	cleanup_free char *path = NULL, *folder = NULL, *text = NULL;
-	json_t *json;
-	int r = context_check_url(url, fail);
-
-	if (r == 0)
-		r = context_path(&path, fail);
-	if (r < 0)
-		return r;
-	json = token ? json_pack("{s:s, s:s}", "url", url, "token", token) : json_pack("{s:s}", "url", url);
-	text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-	json_decref(json);
-	folder = strdup(path);
-	if (!folder || !text)
-		return error_set_field(&fail->error, EINVAL, "context", "URL and token must be UTF-8");
-	*strrchr(folder, '/') = '\0';
-	r = make_directories(folder, 0700, &fail->error);
-	/* The token opens the API: nobody else reads it. */
-	return r < 0 ? r : write_file_atomic(path, text, strlen(text), 0600, &fail->error);
+	for (const char *c = word; *c; c++)
+		if (*c <= ' ' || *c > '~')
+			return failure_usage(fail, field, "has a character that is none of a %s", field);
+	return word[0] ? 0 : failure_usage(fail, field, "is empty");
 }

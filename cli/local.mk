@@ -22,6 +22,8 @@ hull_SOURCES = \
 	cli/commands.h \
 	cli/completion.c \
 	cli/context.c cli/context.h \
+	cli/context_commands.c \
+	cli/context_file.c cli/context_file.h \
 	cli/cp.c \
 	cli/events.c \
 	cli/exec.c \

@@ -56,6 +56,7 @@ static void delete_machine(const struct run *run)
 	struct failure ignored = {0};
 
 	client_ignore_signals(run->client);
+	client_drop_timeout(run->client);
 	if (client_call(run->client, "DELETE", path, NULL, NULL, &ignored) < 0) {
 		error_prefix(&ignored.error, "%s is left behind: ", run->name);
 		failure_print(&ignored);
@@ -108,6 +109,7 @@ static int execute(struct run *run, struct failure *fail)
 		session_describe_terminal(spec);
 	run->upgrade = upgrade_open(run->client, path, "hull-exec", spec, fail);
 	json_decref(spec);
+	client_drop_timeout(run->client);
 	return run->upgrade ? 0 : -fail->error.errnum;
 }
 

@@ -20,6 +20,7 @@ struct transfer {
 	int drawn; /* per cent on the screen; -1: none */
 	int64_t drawn_mib; /* of a stream */
 	bool done;
+	bool connected; /* somebody listens there, whatever libcurl counts */
 	CURLcode result;
 };
 

@@ -61,7 +61,7 @@ static bool wait_for(const struct upgrade *upgrade, short events)
 	int r;
 
 	do
-		r = poll(&fd, 1, ANSWER_MS);
+		r = poll(&fd, 1, (int)client_time_left_ms(upgrade->transfer.client, ANSWER_MS));
 	while (r < 0 && errno == EINTR);
 	return r > 0;
 }
@@ -106,15 +106,13 @@ static int send_request(struct upgrade *upgrade, const char *path, const char *p
 	const struct context *context = client_context(upgrade->transfer.client);
 	const char *prefix, *token = context->token;
 	char host[300];
-	const char *project = getenv("HULL_PROJECT");
+	const char *project = context->project;
 	struct buf head;
 	size_t prefix_len;
 	int r;
 
 	split_url(context->url, host, sizeof(host), &prefix, &prefix_len);
 	buf_init(&head, HEAD_MAX);
-	if (project && !project[0])
-		project = NULL;
 	r = buf_printf(&head,
 		"POST %.*s%s HTTP/1.1\r\nHost: %s\r\n%s%s%s%s%s%sContent-Type: application/json\r\nContent-Length: %zu\r\n"
 		"Connection: Upgrade\r\nUpgrade: %s\r\n\r\n",
@@ -174,6 +172,10 @@ static int switch_protocols(
 		r = read_head(upgrade, head);
 	if (r == 0 && (strncmp(head, "HTTP/1.1 ", 9) != 0 || (status = strtol(head + 9, NULL, 10)) < 101))
 		r = -EPROTO;
+	if (r == -ETIMEDOUT) {
+		upgrade->transfer.result = CURLE_OPERATION_TIMEDOUT;
+		return transfer_refuse_connection(&upgrade->transfer, fail);
+	}
 	if (r < 0)
 		return error_set_errno(&fail->error, -r, "%s", client_url(upgrade->transfer.client));
 	if (status == 101)
@@ -204,6 +206,7 @@ struct upgrade *upgrade_open(
 		t->result = curl_easy_getinfo(t->easy, CURLINFO_ACTIVESOCKET, &fd);
 	if (t->result == CURLE_OK) {
 		upgrade->fd = fd;
+		t->connected = true;
 		r = switch_protocols(upgrade, path, protocol, text, fail);
 	} else {
 		r = transfer_refuse_connection(t, fail);
