@@ -9,6 +9,7 @@
 #include "api/ingress/gate.h"
 #include "api/machine.h"
 #include "api/process.h"
+#include "api/supervisor.h"
 #include "common/buf.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -72,6 +73,13 @@ static void disconnect(struct ingress_client *client)
 	buf_consume(&client->out, client->out.len);
 }
 
+/* Nobody will say when their connections have ended. */
+static void all_drained(struct ingress_client *client)
+{
+	for (struct machine *m = client->hulld->machines; m; m = m->next)
+		supervisor_drained(m);
+}
+
 /* Fails everything that waits: what was sent may or may not have been done; the next reconciliation settles it. */
 static void fail_all(struct ingress_client *client, const struct error *err)
 {
@@ -92,6 +100,7 @@ static void fail_all(struct ingress_client *client, const struct error *err)
 	}
 	if (machines_publish_ports(client->hulld))
 		loop_timer_arm(client->reconcile, RECONCILE_NS);
+	all_drained(client);
 }
 
 /* One that ends before it listens, or while it holds ports: the connection tells the latter. */
@@ -146,12 +155,26 @@ static void flush(struct ingress_client *client)
 	loop_set_events(client->events, EPOLLIN | (client->out.len ? EPOLLOUT : 0));
 }
 
+static void drained(struct ingress_client *client, const json_t *value)
+{
+	const char *id = json_string_value(json_object_get(value, "machine"));
+	struct machine *m = id ? machine_by_id(client->hulld, id) : NULL;
+
+	if (m)
+		supervisor_drained(m);
+}
+
 static void answer(struct ingress_client *client, const char *line, size_t len)
 {
 	struct error err;
 	json_t *value = json_parse(line, len, &err);
 	struct call *call;
 
+	if (json_object_get(value, "event")) { /* there is but one */
+		drained(client, value);
+		json_decref(value);
+		return;
+	}
 	if (!json_is_object(value) || !client->first) {
 		json_decref(value);
 		error_set(&err, EPROTO, "hull-ingress answers nonsense");
@@ -389,6 +412,8 @@ void ingress_reconcile(struct ingress_client *client)
 /* docs/interfaces.md, "hull-ingress". While a machine does not run it is as if it were on its way. */
 static int gate_of(const struct machine *m)
 {
+	if (m->record.state == MACHINE_STOPPING)
+		return m->record.restart_wanted && !m->deleting ? GATE_WAIT : GATE_CLOSED;
 	if (!m->spec.health || health_state(m) == HEALTH_HEALTHY)
 		return GATE_OPEN;
 	return health_state(m) == HEALTH_UNHEALTHY ? GATE_CLOSED : GATE_WAIT;
@@ -414,17 +439,35 @@ void ingress_tell_gate(struct ingress_client *client, struct machine *machine)
 			log_refusal, NULL);
 }
 
+static void on_drain_answer(void *ctx, const json_t *reply, const struct error *err)
+{
+	struct ingress_client *client = ctx;
+
+	log_refusal(NULL, reply, err);
+	if (!json_is_true(json_object_get(reply, "ok")))
+		all_drained(client);
+	else if (json_integer_value(json_object_get(reply, "connections")) == 0)
+		drained(client, reply);
+}
+
+void ingress_drain(struct ingress_client *client, const struct machine *machine)
+{
+	enqueue(client, json_pack("{s:s, s:s}", "op", "drain", "machine", machine->record.id), on_drain_answer, client);
+}
+
 void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,
 	void *ctx)
 {
 	char vsock[160];
+	json_t *request;
 
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
-	enqueue(client,
-		json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:o}", "op", "publish", "machine", machine->record.id, "address",
-			port->address, "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock,
-			"gate", gate_text(gate_of(machine))),
-		fn ? fn : log_refusal, ctx);
+	request = json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address", port->address,
+		"host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock);
+	/* What is as it always was, a hull-ingress that is older than this hulld knows, too. */
+	if (gate_of(machine) != GATE_OPEN)
+		json_object_set_new(request, "gate", gate_text(gate_of(machine)));
+	enqueue(client, request, fn ? fn : log_refusal, ctx);
 }
 
 static void unpublish_port(struct ingress_client *client, const char *machine_id, const char *address, int64_t host)

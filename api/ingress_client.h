@@ -37,6 +37,9 @@ void ingress_unpublish(struct ingress_client *client, const char *machine_id, in
  * whenever its state or its health is another. */
 void ingress_tell_gate(struct ingress_client *client, struct machine *machine);
 
+/* Once no connection to the machine is left, or nobody could say so, supervisor_drained() is called, later. */
+void ingress_drain(struct ingress_client *client, const struct machine *machine);
+
 /* Ends hull-ingress and with it all ports, until somebody asks for one. False: there is none, and `fn` is not called. */
 bool ingress_shut_down(struct ingress_client *client, ingress_fn fn, void *ctx);
 

@@ -5,6 +5,7 @@
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
+#include "common/stop_signal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -91,7 +92,8 @@ static json_t *guest_config(const struct machine *m, const struct image_config *
 		json_array_append_new(argv, json_string(command->items[i]));
 	json_object_update(env, spec->env);
 	config = json_pack("{s:s, s:o, s:o, s:{s:s, s:s}, s:s}", "hostname", m->record.name, "command", argv, "env", env,
-		"root", "image", "image", "scratch", "scratch", "stop_signal", "SIGTERM");
+		"root", "image", "image", "scratch", "scratch", "stop_signal",
+		stop_signal_names[spec->stop.signal ? spec->stop.signal - 1 : image->stop_signal]);
 	if (config && user)
 		json_object_set_new(config, "user", json_string(user));
 	if (config && workdir)

@@ -54,6 +54,9 @@ struct machine {
 	struct process *monitor, *passt, *mkfs;
 	struct agent_call *agent;
 	struct loop_source *start_deadline, *stop_deadline, *retry;
+	struct loop_source *drain;	/* stopping.c: until when connections may end; NULL: they are not waited for */
+	bool draining, told_to_end;	/* by its agent, in this run */
+	uint64_t stop_at_ns;		/* when stop_deadline fires */
 	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
@@ -115,7 +118,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	const struct image_config *config, struct problem *problem);
 
 /* machine_patch.c: which fields of the spec its run does not have yet. Their number; their names. */
-#define MACHINE_PENDING_MAX 16
+#define MACHINE_PENDING_MAX 24
 size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */

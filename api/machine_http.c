@@ -443,6 +443,8 @@ static void stop(struct request *req, void *ctx, bool then_start)
 	if (!m || (then_start && reply_started_before(req, m)) || check_match(req, m) < 0 ||
 		request_read(req, &stop_request_table, &request) < 0)
 		return;
+	if (request.timeout_s < 0)
+		request.timeout_s = machine_running_spec(m)->stop.timeout_s;
 	if (machine_stop(m, request.timeout_s, then_start, &problem) < 0)
 		request_refuse(req, &problem);
 	else

@@ -2,11 +2,14 @@
 #include "api/spec.h"
 
 #include "common/exec_spec.h"
+#include "common/stop_signal.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+#define STOP_TIMEOUT_S_MAX 3600
 
 const char *const machine_state_names[] = {
 	[MACHINE_CREATING] = "creating",
@@ -93,6 +96,19 @@ static const struct json_field restart_fields[] = {
 };
 static const struct json_table restart_table = JSON_TABLE("Restart", struct restart_spec, restart_fields);
 
+/* What the image says, or one of stop_signal_names. */
+static const char *const machine_signal_names[] = {"image", STOP_SIGNALS, NULL};
+
+static const struct json_field stop_fields[] = {
+	{"signal", JSON_FIELD_ENUM, offsetof(struct stop_spec, signal), .names = machine_signal_names,
+		.help = "What asks the workload to end; image: what the image says, else SIGTERM."},
+	{"timeout_s", JSON_FIELD_INT, offsetof(struct stop_spec, timeout_s), .def = 10, .max = STOP_TIMEOUT_S_MAX,
+		.help = "Seconds that a stop takes at most, unless it says otherwise: then the machine is killed."},
+	{"drain_s", JSON_FIELD_INT, offsetof(struct stop_spec, drain_s), .def = 5, .max = STOP_TIMEOUT_S_MAX,
+		.help = "Of these, seconds that connections to its ports have to end before the workload is asked to; half of the stop's at most."},
+};
+static const struct json_table stop_table = JSON_TABLE("Stop", struct stop_spec, stop_fields);
+
 #define HEALTH_SPEC_FIELDS                                                                                    \
 	HEALTH_CHECK_FIELDS,                                                                                          \
 	{"interval_s", JSON_FIELD_INT, offsetof(struct health_spec, interval_s), .def = 10, .min = 1, .max = 86400,     \
@@ -152,6 +168,8 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
 		.help = "default: outgoing connections by way of the host; none: loopback only."},                     \
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
+	{"stop", JSON_FIELD_OBJECT, offsetof(struct machine_spec, stop), .table = &stop_table,                         \
+		.help = "How it is asked to end."},                                                                    \
 	{"labels", JSON_FIELD_MAP, offsetof(struct machine_spec, labels), .help = "Free for clients."}
 
 static const struct json_field machine_spec_fields[] = {
@@ -199,6 +217,8 @@ static const struct json_field image_config_fields[] = {
 	{"user", JSON_FIELD_STRING, offsetof(struct image_config, user), .min = 1, .max = 255, .nullable = true},
 	{"workdir", JSON_FIELD_STRING, offsetof(struct image_config, workdir), .min = 1, .check = exec_check_folder,
 		.nullable = true},
+	{"stop_signal", JSON_FIELD_ENUM, offsetof(struct image_config, stop_signal), .names = stop_signal_names, .sparse = true,
+		.help = "What asks the workload to end, where a machine does not say so."},
 	{"ports", JSON_FIELD_ANY, offsetof(struct image_config, ports),
 		.help = "Array of the TCP port numbers the workload listens on; nothing is published by it."},
 };
@@ -242,8 +262,8 @@ static const struct json_field start_request_fields[] = {
 const struct json_table start_request_table = JSON_TABLE("StartRequest", struct start_request, start_request_fields);
 
 static const struct json_field stop_request_fields[] = {
-	{"timeout_s", JSON_FIELD_INT, offsetof(struct stop_request, timeout_s), .def = 10, .max = 3600,
-		.help = "Seconds until the monitor is killed."},
+	{"timeout_s", JSON_FIELD_INT, offsetof(struct stop_request, timeout_s), .def = -1, .max = STOP_TIMEOUT_S_MAX,
+		.help = "Seconds until the monitor is killed; the machine's own when absent."},
 };
 const struct json_table stop_request_table = JSON_TABLE("StopRequest", struct stop_request, stop_request_fields);
 

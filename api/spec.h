@@ -41,6 +41,11 @@ struct restart_spec {
 	int64_t max_retries; /* of failed runs in a row; 0: no limit */
 };
 
+struct stop_spec {
+	int signal; /* an index of stop_signal_names, one more; 0: the image's */
+	int64_t timeout_s, drain_s; /* of the first, at most half is the second */
+};
+
 struct health_spec {
 	struct health_check check;
 	int64_t interval_s, timeout_s; /* from the end of one check to the next; of one */
@@ -58,6 +63,7 @@ struct machine_spec {
 	struct json_array ports; /* of struct port_spec */
 	int network;		 /* enum network_kind */
 	struct restart_spec restart;
+	struct stop_spec stop;
 	struct health_spec *health; /* NULL: nothing is checked */
 	json_t *labels;
 };
@@ -96,6 +102,7 @@ struct image_config {
 	struct json_strings command;
 	json_t *env;
 	char *user, *workdir;
+	int stop_signal; /* an index of stop_signal_names */
 	json_t *ports; /* NULL, or an array of port numbers: a hint for people, nothing is published by it */
 };
 extern const struct json_table image_config_table;
@@ -120,7 +127,7 @@ struct start_request {
 extern const struct json_table start_request_table;
 
 struct stop_request {
-	int64_t timeout_s;
+	int64_t timeout_s; /* -1: the machine's own */
 };
 extern const struct json_table stop_request_table;
 

@@ -51,6 +51,7 @@ static void finish(struct machine *m, const struct machine_end *end)
 	loop_timer_arm(m->start_deadline, UINT64_MAX);
 	loop_timer_arm(m->stop_deadline, UINT64_MAX);
 	loop_timer_arm(m->retry, UINT64_MAX);
+	supervisor_forget_drain(m);
 	unlink(machine_run_path(m, "vsock.sock", path, sizeof(path)));
 	machine_has_ended(m, end);
 }
@@ -202,38 +203,9 @@ static void on_stop_deadline(void *ctx)
 	supervisor_kill(ctx, "killed");
 }
 
-static void on_stop_answer(void *ctx, int r)
+void supervisor_terminate(struct machine *m)
 {
-	struct machine *m = ctx;
-
-	m->agent = NULL;
-	if (r == 0)
-		return;
-	log_warn("machine %s: its agent does not stop it: %s", m->record.name, strerror(abs(r)));
 	end_monitor(m, "stopped", SIGTERM);
-}
-
-void supervisor_stop(struct machine *m)
-{
-	uint64_t timeout_ms = (uint64_t)m->record.stop_timeout_s * 1000;
-	char vsock[512];
-
-	agent_cancel(m->agent);
-	agent_ready_free(m->ready);
-	m->agent = NULL;
-	m->ready = NULL;
-	loop_timer_arm(m->start_deadline, UINT64_MAX);
-	loop_timer_arm(m->retry, UINT64_MAX);
-	loop_timer_arm(m->stop_deadline, timeout_ms * NS_PER_MS);
-	if (!m->up) {
-		end_monitor(m, "stopped", SIGTERM);
-		return;
-	}
-	if (timeout_ms == 0)
-		return; /* the deadline is now */
-	/* The agent's own SIGKILL comes early enough for an orderly power-off before ours. */
-	m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_STOP,
-		(uint32_t)(timeout_ms / 5 * 4), (unsigned)timeout_ms, on_stop_answer, m);
 }
 
 /* Starting. */
@@ -534,7 +506,7 @@ void supervisor_start(struct machine *m)
 	struct error err;
 
 	m->ending_code[0] = '\0';
-	m->up = false;
+	m->up = m->told_to_end = false;
 	if (!make_timers(m)) {
 		fail_start(m, "out of memory");
 		return;
@@ -630,4 +602,5 @@ void supervisor_release(struct machine *m)
 	loop_remove(m->start_deadline);
 	loop_remove(m->stop_deadline);
 	loop_remove(m->retry);
+	supervisor_forget_drain(m);
 }

@@ -10,8 +10,13 @@ int supervisor_check(const struct machine *m, struct problem *problem);
 void supervisor_start(struct machine *m);
 /* After a restart of hulld, for an active machine: adopts what lives, or concludes what happened. */
 void supervisor_adopt(struct machine *m);
-/* Asks the machine to end within record.stop_timeout_s; kills it then. */
+/* stopping.c: asks the machine to end within record.stop_timeout_s; kills it then. */
 void supervisor_stop(struct machine *m);
+/* No connection to its ports is left, or nobody knows of any. */
+void supervisor_drained(struct machine *m);
+void supervisor_forget_drain(struct machine *m);
+/* Asks its monitor, as nobody inside does it. */
+void supervisor_terminate(struct machine *m);
 /* Ends it at once; `code` becomes the cause. */
 void supervisor_kill(struct machine *m, const char *code);
 /* Frees timers and watches; processes go on. */

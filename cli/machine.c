@@ -28,7 +28,7 @@ const struct option_def logs_options[] = {
 };
 
 const struct option_def stop_options[] = {
-	{'t', "timeout", "S", "seconds the workload gets before the machine is ended (10)"},
+	{'t', "timeout", "S", "seconds the workload gets before the machine is ended (the machine's own; 10)"},
 	OUTPUT_OPTION,
 	QUIET_OPTION("print ids"),
 	{0},
@@ -323,18 +323,26 @@ static int wait_for_end(struct client *client, const char *machine, json_t **ret
 	return r < 0 && strcmp(fail->code, "not_found") == 0 ? 0 : r;
 }
 
+/* "/stop" or "/restart", within what --timeout says. */
+static int ask_to_end(struct client *client, const char *machine, const char *verb, const struct args *args, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, verb);
+	long long timeout_s;
+	json_t *body = NULL;
+	int r = args_integer(args, "timeout", 0, 3600, -1, &timeout_s, fail);
+
+	if (r == 0 && timeout_s >= 0)
+		body = json_pack("{s:I}", "timeout_s", (json_int_t)timeout_s);
+	if (r == 0)
+		r = client_call(client, "POST", path, body, NULL, fail);
+	json_decref(body);
+	return r;
+}
+
 static int stop_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", machine, "/stop");
-	long long timeout_s;
-	json_t *body;
-	int r = args_integer(args, "timeout", 0, 3600, 10, &timeout_s, fail);
+	int r = ask_to_end(client, machine, "/stop", args, fail);
 
-	if (r < 0)
-		return r;
-	body = json_pack("{s:I}", "timeout_s", (json_int_t)timeout_s);
-	r = client_call(client, "POST", path, body, NULL, fail);
-	json_decref(body);
 	return r < 0 ? r : wait_for_end(client, machine, ret, fail);
 }
 
@@ -345,9 +353,9 @@ int machine_stop_run(const struct args *args, struct failure *fail)
 
 static int restart_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
-	int r = stop_one(client, machine, args, NULL, fail);
+	int r = ask_to_end(client, machine, "/restart", args, fail);
 
-	return r < 0 ? r : machine_start(client, machine, false, ret, fail);
+	return r < 0 ? r : wait_until_it_runs(client, machine, ret, fail);
 }
 
 int machine_restart_run(const struct args *args, struct failure *fail)

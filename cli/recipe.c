@@ -4,6 +4,7 @@
 #include "cli/spec.h"
 #include "common/buf.h"
 #include "common/checked.h"
+#include "common/stop_signal.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -111,6 +112,7 @@ static const struct json_field config_fields[] = {
 	{"env", JSON_FIELD_MAP, offsetof(struct recipe_config, env), .check = check_env_name},
 	{"user", JSON_FIELD_STRING, offsetof(struct recipe_config, user), .min = 1, .check = check_owner},
 	{"workdir", JSON_FIELD_STRING, offsetof(struct recipe_config, workdir), .min = 1, .check = check_workdir},
+	{"stop_signal", JSON_FIELD_ENUM, offsetof(struct recipe_config, stop_signal), .names = stop_signal_names, .sparse = true},
 	{"ports", JSON_FIELD_ANY, offsetof(struct recipe_config, ports)},
 };
 const struct json_table recipe_config_table = JSON_TABLE("ImageConfig", struct recipe_config, config_fields);

@@ -17,6 +17,7 @@ struct recipe_config {
 	struct json_strings command;
 	json_t *env;
 	char *user, *workdir;
+	int stop_signal; /* an index of stop_signal_names */
 	json_t *ports; /* array of port numbers, or NULL */
 };
 

@@ -203,6 +203,23 @@ static int add_restart(const struct args *args, json_t *spec, struct failure *fa
 	return set_text(restart, "policy", "--restart", "on-failure", fail);
 }
 
+static int add_stop(const struct args *args, json_t *spec, struct failure *fail)
+{
+	const char *signal = args_value(args, "stop-signal");
+	json_t *stop = json_object();
+	long long timeout_s;
+	int r = args_integer(args, "stop-timeout", 0, INT32_MAX, -1, &timeout_s, fail);
+
+	if (r == 0 && timeout_s >= 0)
+		json_object_set_new(stop, "timeout_s", json_integer(timeout_s));
+	if (r == 0 && signal)
+		r = set_text(stop, "signal", "--stop-signal", signal, fail);
+	if (r == 0 && json_object_size(stop))
+		json_object_set(spec, "stop", stop);
+	json_decref(stop);
+	return r;
+}
+
 static int add_labels(const struct args *args, json_t *spec, struct failure *fail)
 {
 	json_t *labels = json_object();
@@ -304,7 +321,7 @@ static int build(const struct args *args, const add_fn *parts, json_t **ret, str
 
 int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 {
-	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, spec_add_health, add_command, NULL};
+	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, spec_add_health, add_command, NULL};
 
 	return add_all(args, parts, spec, fail);
 }
@@ -312,7 +329,7 @@ int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
-		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, spec_add_health,
+		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, spec_add_health,
 		add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);

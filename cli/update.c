@@ -25,6 +25,8 @@ const struct option_def update_options[] = {
 	{'w', "workdir", "FOLDER", "where the command runs; \"\": as the image has it"},
 	{0, "network", "default|none", "what network the machine has"},
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always"},
+	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT; image: what the image says"},
+	{0, "stop-timeout", "S", "seconds a stop takes at most"},
 	{0, "health-http", "PORT[/PATH]", "healthy while a GET of that is answered with 200 to 399"},
 	{0, "health-tcp", "PORT", "healthy while connections are accepted there"},
 	{0, "health-cmd", "COMMAND", "healthy while that shell command ends with 0"},

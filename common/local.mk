@@ -21,6 +21,7 @@ libhull_common_a_SOURCES = \
 	common/order.c common/order.h \
 	common/pack.c common/pack.h \
 	common/relay.c common/relay.h \
+	common/stop_signal.c common/stop_signal.h \
 	common/tar.c common/tar.h common/tar_header.h \
 	common/tar_write.c \
 	common/unpack.c

@@ -3,9 +3,9 @@
 
 #include "common/buf.h"
 #include "common/exec_spec.h"
+#include "common/stop_signal.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #define CONFIG_BYTES_MAX (4 << 20)
@@ -15,10 +15,6 @@
 
 /* VIRTIO_BLK_ID_BYTES: what fits a virtio block device's serial. */
 #define SERIAL_BYTES_MAX 20
-
-static const char *const stop_signal_names[] = {
-	"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGWINCH", "SIGABRT", "SIGALRM",
-	"SIGPWR", "SIGRTMIN+3", NULL};
 
 static const struct json_field root_fields[] = {
 	{"image", JSON_FIELD_STRING, offsetof(struct guest_root, image), .required = true, .min = 1,
@@ -52,12 +48,7 @@ const struct json_table guest_config_table = JSON_TABLE("GuestConfig", struct gu
 
 int guest_config_stop_signal(const struct guest_config *config)
 {
-	/* SIGRTMIN is no constant, hence no static table; the order is that of stop_signal_names. */
-	const int numbers[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGKILL, SIGWINCH, SIGABRT,
-		SIGALRM, SIGPWR, SIGRTMIN + 3};
-
-	_Static_assert(ARRAY_SIZE(numbers) == ARRAY_SIZE(stop_signal_names) - 1, "one number a name");
-	return numbers[config->stop_signal];
+	return stop_signal_number(config->stop_signal);
 }
 
 static int config_parse(const struct buf *text, struct guest_config *ret, struct error *err)

@@ -10,6 +10,7 @@
  * waits in its socket; that it has left is noticed at once. While the port's gate says "wait" none is tried, though the time runs. */
 #include "api/ingress/connection.h"
 
+#include "api/ingress/control.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "common/relay.h"
@@ -82,19 +83,23 @@ static void enter_pending(struct connection *c)
 static void connection_end(void *ctx)
 {
 	struct connection *c = ctx;
+	struct port *port = c->port;
+	bool served = c->step == STEP_STREAMING;
 
 	leave_pending(c);
 	*c->link = c->next;
 	if (c->next)
 		c->next->link = c->link;
-	c->port->n_connections--;
-	c->port->ingress->n_connections--;
+	port->n_connections--;
+	port->ingress->n_connections--;
 	relay_free(c->relay);
 	loop_remove(c->client);
 	loop_remove(c->vsock);
 	close_fd(c->client_fd);
 	close_fd(c->vsock_fd);
 	free(c);
+	if (served)
+		control_connection_ended(port->ingress, port->spec.machine);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)

@@ -14,12 +14,21 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* A machine whose last connection a client wants to hear of. */
+struct drain {
+	struct drain *next;
+	char machine[];
+};
+
 struct client {
 	struct ingress *ingress;
+	struct client *next, **link; /* in ingress->clients */
 	int fd;
 	struct loop_source *source;
 	struct buf in, out;
 	struct port_request *waiting; /* for the forwarder's answer */
+	struct drain *drains;
+	size_t n_drains;
 	bool at_end;		      /* nothing more is read; ends when everything was answered */
 	loop_fn shut_down;
 	void *shut_down_ctx;
@@ -38,6 +47,10 @@ struct machine_request {
 struct gate_request {
 	char *op, *machine;
 	int gate; /* enum gate */
+};
+
+struct drain_request {
+	char *op, *machine;
 };
 
 struct plain_request {
@@ -85,6 +98,13 @@ static const struct json_field gate_fields[] = {
 };
 static const struct json_table gate_table = JSON_TABLE("Gate", struct gate_request, gate_fields);
 
+static const struct json_field drain_fields[] = {
+	{"op", JSON_FIELD_STRING, offsetof(struct drain_request, op), .required = true},
+	{"machine", JSON_FIELD_STRING, offsetof(struct drain_request, machine), .required = true, .min = 1, .max = 128,
+		.help = "id of the machine"},
+};
+static const struct json_table drain_table = JSON_TABLE("Drain", struct drain_request, drain_fields);
+
 static const struct json_field plain_fields[] = {
 	{"op", JSON_FIELD_STRING, offsetof(struct plain_request, op), .required = true},
 };
@@ -92,10 +112,24 @@ static const struct json_table plain_table = JSON_TABLE("Plain", struct plain_re
 
 static void serve(struct client *client);
 
+static void forget_drain(struct client *client, struct drain **link)
+{
+	struct drain *drain = *link;
+
+	*link = drain->next;
+	client->n_drains--;
+	free(drain);
+}
+
 static void client_end(struct client *client)
 {
 	struct ingress *ingress = client->ingress;
 
+	*client->link = client->next;
+	if (client->next)
+		client->next->link = client->link;
+	while (client->drains)
+		forget_drain(client, &client->drains);
 	port_request_cancel(client->waiting);
 	loop_remove(client->source);
 	close_fd(client->fd);
@@ -211,6 +245,66 @@ static void do_gate(struct client *client, const json_t *object)
 	answer_ok(client);
 }
 
+static struct drain **find_drain(struct client *client, const char *machine)
+{
+	struct drain **link = &client->drains;
+
+	while (*link && strcmp((*link)->machine, machine) != 0)
+		link = &(*link)->next;
+	return link;
+}
+
+/* 0, also when it is remembered already. */
+static int remember_drain(struct client *client, const char *machine)
+{
+	size_t len = strlen(machine) + 1;
+	struct drain *drain;
+
+	if (*find_drain(client, machine))
+		return 0;
+	drain = client->n_drains < INGRESS_PORTS_MAX ? malloc(sizeof *drain + len) : NULL;
+	if (!drain)
+		return -ENOSPC;
+	memcpy(drain->machine, machine, len);
+	drain->next = client->drains;
+	client->drains = drain;
+	client->n_drains++;
+	return 0;
+}
+
+static void do_drain(struct client *client, const json_t *object)
+{
+	struct drain_request request;
+	struct error err;
+	size_t n;
+
+	if (json_read(&drain_table, object, &request, &err) < 0) {
+		answer_error(client, &err);
+		return;
+	}
+	n = port_count_served(client->ingress, request.machine);
+	if (n && remember_drain(client, request.machine) < 0) {
+		error_set(&err, ENOSPC, "the ends of too many machines' connections are waited for");
+		answer_error(client, &err);
+	} else {
+		answer(client, json_pack("{s:b, s:s, s:I}", "ok", 1, "machine", request.machine, "connections", (json_int_t)n));
+	}
+	json_done(&drain_table, &request);
+}
+
+void control_connection_ended(struct ingress *ingress, const char *machine)
+{
+	for (struct client *client = ingress->clients; client; client = client->next) {
+		struct drain **link = find_drain(client, machine);
+
+		if (!*link || port_count_served(ingress, machine))
+			continue;
+		forget_drain(client, link);
+		answer(client, json_pack("{s:s, s:s}", "event", "drained", "machine", machine));
+		loop_set_events(client->source, EPOLLOUT); /* sent from the loop: this may be in the middle of anything */
+	}
+}
+
 /* An op that has nothing but its name. */
 static bool is_plain(struct client *client, const json_t *object)
 {
@@ -246,6 +340,7 @@ static const struct {
 	{"publish", do_publish},
 	{"unpublish", do_unpublish},
 	{"gate", do_gate},
+	{"drain", do_drain},
 	{"list", do_list},
 	{"shutdown", do_shutdown},
 };
@@ -263,7 +358,7 @@ static void run(struct client *client, const char *line, size_t len)
 		err.errnum = EINVAL;
 		answer_error(client, &err);
 	} else if (!op || i == ARRAY_SIZE(ops)) {
-		error_set_field(&err, EINVAL, "op", "must be one of publish, unpublish, gate, list, shutdown");
+		error_set_field(&err, EINVAL, "op", "must be one of publish, unpublish, gate, drain, list, shutdown");
 		answer_error(client, &err);
 	} else {
 		ops[i].run(client, object);
@@ -369,6 +464,11 @@ static void client_begin(struct ingress *ingress, int fd, loop_fn shut_down, voi
 	client->shut_down_ctx = ctx;
 	buf_init(&client->in, INGRESS_REQUEST_BYTES_MAX);
 	buf_init(&client->out, INGRESS_ANSWER_BYTES_MAX);
+	client->next = ingress->clients;
+	client->link = &ingress->clients;
+	if (client->next)
+		client->next->link = &client->next;
+	ingress->clients = client;
 	ingress->n_clients++;
 	client->source = loop_add_fd(ingress->loop, fd, EPOLLIN, on_client, client);
 	if (!client->source)
@@ -384,4 +484,10 @@ void control_accept(struct ingress *ingress, int listen_fd, loop_fn shut_down, v
 		client_begin(ingress, fd, shut_down, ctx);
 	else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
 		log_error("control socket: %s", strerror(errno));
+}
+
+void control_end(struct ingress *ingress)
+{
+	while (ingress->clients)
+		client_end(ingress->clients);
 }

@@ -7,4 +7,10 @@
 /* Accepts what waits at the listening socket `fd`; called whenever it is readable. */
 void control_accept(struct ingress *ingress, int fd, loop_fn shut_down, void *ctx);
 
+/* A connection that had reached the machine has ended: whoever waits for the last one may hear of it. */
+void control_connection_ended(struct ingress *ingress, const char *machine);
+
+/* Ends all clients, unheard. */
+void control_end(struct ingress *ingress);
+
 #endif

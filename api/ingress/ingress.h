@@ -16,6 +16,7 @@
 #define NS_PER_MS 1000000ull
 #define NS_PER_S  1000000000ull
 
+struct client;
 struct connection;
 struct forwarder;
 struct port;
@@ -29,6 +30,7 @@ struct ingress {
 	struct connection *pending;  /* without a stream yet: between two tries or in one */
 	struct loop_source *retries; /* timer of `pending` */
 	uint64_t retries_ns;	     /* when that fires; UINT64_MAX: never */
+	struct client *clients; /* control.c */
 	size_t n_clients;
 	struct loop_source *idle; /* timer: ends the process */
 	uint64_t idle_ns;

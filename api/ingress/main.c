@@ -236,6 +236,7 @@ static void server_done(struct server *server)
 		status.st_dev == server->identity.st_dev)
 		unlink(server->path);
 	close_fd(server->fd);
+	control_end(&server->ingress);
 	forwarder_free(server->ingress.forwarder);
 	loop_free(server->ingress.loop);
 }

@@ -240,6 +240,16 @@ static void set_gate(struct port *port, enum gate gate)
 	connection_gate_changed(port);
 }
 
+size_t port_count_served(const struct ingress *ingress, const char *machine)
+{
+	size_t n = 0;
+
+	for (const struct port *port = ingress->ports; port; port = port->next)
+		if (strcmp(port->spec.machine, machine) == 0)
+			n += port->n_connections - port->n_waiting;
+	return n;
+}
+
 void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate)
 {
 	for (struct port *port = ingress->ports; port; port = port->next)

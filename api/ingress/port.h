@@ -45,6 +45,9 @@ void port_request_cancel(struct port_request *request);
 void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host);
 void port_unpublish_all(struct ingress *ingress);
 
+/* How many connections have reached the machine. */
+size_t port_count_served(const struct ingress *ingress, const char *machine);
+
 /* Sets the gate of all ports of the machine; of none, there is nothing to do. */
 void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate);
 

@@ -342,7 +342,7 @@ def test_a_machine_is_what_was_asked_for_with_defaults(with_image):
     assert machine["id"][0] == "m" and len(machine["id"]) == 13
     expected = {"name": "web", "state": "created", "cpus": 1, "memory_mib": 256, "disk_mib": 1024, "network": "default",
                 "env": {"A": "b"}, "labels": {"x": "y"}, "ports": [], "restart": {"policy": "never", "max_retries": 0},
-                "cause": None, "exit_status": None, "pid": None, "restarts": 0, "started_at": None}
+                "stop": {"signal": "image", "timeout_s": 10, "drain_s": 5}, "cause": None, "exit_status": None, "pid": None, "restarts": 0, "started_at": None}
     assert {key: machine[key] for key in expected} == expected
     assert with_image.machine("web") == with_image.machine(machine["id"]) == machine
     assert with_image.get("/v1/machines").json["items"] == [machine]
@@ -388,6 +388,10 @@ def test_names_are_made_up_and_unique(with_image):
     ({"network": "b" * 39 + "\u00e9"}, 400, "invalid_field", "network"),
     ({"restart": {"policy": "sometimes"}}, 400, "invalid_field", "restart.policy"),
     ({"restart": {"max_retries": -1}}, 400, "invalid_field", "restart.max_retries"),
+    ({"stop": {"signal": "TERM"}}, 400, "invalid_field", "stop.signal"),
+    ({"stop": {"timeout_s": 3601}}, 400, "invalid_field", "stop.timeout_s"),
+    ({"stop": {"drain_s": -1}}, 400, "invalid_field", "stop.drain_s"),
+    ({"stop": {"drain": 1}}, 400, "unknown_field", "stop.drain"),
     ({"labels": {"a": 1}}, 400, "invalid_field", "labels.a"),
     ({"state": "running"}, 400, "unknown_field", "state"),
     ({"memory": 1}, 400, "unknown_field", "memory"),

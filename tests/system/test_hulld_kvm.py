@@ -103,10 +103,10 @@ def test_what_a_machine_writes_is_there_when_it_starts_again_with_another_image_
 
 
 def test_stop_asks_the_workload_first(hulld):
-    start(hulld, "polite", ["/bin/sleep", "1000"])
-    assert hulld.post("/v1/machines/polite/stop", {"timeout_s": 60}).json["state"] == "stopping"
+    start(hulld, "polite", ["/bin/sleep", "1000"], stop={"signal": "SIGINT", "timeout_s": 60})
+    assert hulld.post("/v1/machines/polite/stop").json["state"] == "stopping"
     machine = hulld.wait("polite", "stopped", BOOT)
-    assert machine["cause"]["code"] == "poweroff" and machine["exit_status"] == 128 + signal.SIGTERM
+    assert machine["cause"]["code"] == "poweroff" and machine["exit_status"] == 128 + signal.SIGINT
     hulld.delete("/v1/machines/polite")
 
 
@@ -241,7 +241,7 @@ def test_logs_and_open_connections_go_on_without_hulld(hulld):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    machine = start(hulld, "talk", ["/srv/talk"], ports=[{"host": port, "guest": 7}])
+    machine = start(hulld, "talk", ["/srv/talk"], ports=[{"host": port, "guest": 7}], stop={"timeout_s": 240, "drain_s": 120})
     log = hulld.state / "machines" / machine["id"] / "workload.log"
 
     def says(text):
@@ -256,6 +256,10 @@ def test_logs_and_open_connections_go_on_without_hulld(hulld):
         wait_until(lambda: log.read_text().count("line ") > said + 1, "the log grows", BOOT)
         hulld.start()
         says(b"with another")
+        hulld.post("/v1/machines/talk/stop")
+        says(b"that waits for its end")
+        assert hulld.machine("talk")["state"] == "stopping"
+    assert hulld.wait("talk", "stopped", BOOT)["exit_status"] == 128 + signal.SIGTERM
     lines = logs(hulld, "talk").splitlines()
     assert len(lines) > said + 1 and lines == [f"line {n}" for n in range(len(lines))]
     hulld.delete("/v1/machines/talk?force=1")

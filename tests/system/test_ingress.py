@@ -340,6 +340,29 @@ def test_a_closed_gate_closes_what_is_new_and_what_waits_and_nothing_else(ingres
     wait_for(lambda: ingress.connections() == 0, "all to be forgotten")
 
 
+def test_who_asks_hears_when_the_last_connection_has_ended(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    port, other, cold = publish(ingress, tmp_path), publish(ingress, tmp_path), free_port()
+    assert ingress.ask("publish", **{**publication(tmp_path, cold), "vsock": str(tmp_path / "none.sock")})["ok"]
+    assert ingress.ask("drain", machine="m1") == {"ok": True, "machine": "m1", "connections": 0}
+    with connect(port) as first, connect(other) as second, connect(cold), ingress.connect() as client:  # the third has reached nobody
+        for served in first, second:
+            served.sendall(b"x")
+            assert served.recv(1) == b"x"
+        answers = client.makefile()
+        for _ in range(2):
+            client.sendall(b'{"op":"drain","machine":"m1"}\n')
+            assert json.loads(answers.readline()) == {"ok": True, "machine": "m1", "connections": 2}
+        first.close()
+        wait_for(lambda: ingress.connections() == 2, "the connection to be forgotten")
+        client.sendall(b'{"op":"drain","machine":"m2"}\n')
+        assert json.loads(answers.readline()) == {"ok": True, "machine": "m2", "connections": 0}
+        second.close()
+        assert json.loads(answers.readline()) == {"event": "drained", "machine": "m1"}
+        client.sendall(b'{"op":"list"}\n')
+        assert json.loads(answers.readline())["ok"]  # it is told once
+
+
 def test_list_says_what_was_published(ingress, tmp_path):
     port = publish(ingress, tmp_path)
     assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "gate": "open", "connections": 0}]
@@ -382,7 +405,8 @@ def test_a_wrong_publication_is_refused_by_field(ingress, tmp_path, change, name
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b"null", b"{}", b'{"op":1}', b'{"op":"eat"}', b"\xff", b"",
                                   b'{"op":"list","op":"list"}', b'{"op":"unpublish"}', b'{"op":"list","x":1}',
-                                  b'{"op":"gate","machine":"m1"}', b'{"op":"gate","gate":"open"}', b'{"op":"gate","machine":"m1","gate":1}'])
+                                  b'{"op":"gate","machine":"m1"}', b'{"op":"gate","gate":"open"}', b'{"op":"gate","machine":"m1","gate":1}',
+                                  b'{"op":"drain"}', b'{"op":"drain","machine":""}'])
 def test_a_malformed_request_is_answered_and_the_client_stays(ingress, line):
     with ingress.connect() as client:
         client.sendall(line + b'\n{"op":"list"}\n')

@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
@@ -149,6 +150,87 @@ def test_only_the_healthy_are_served(hulld, tmp_path):
         assert hulld.post("/v1/machines/gated/kill").json["health"]["state"] == "unknown"
         gate_is(hulld, "wait")
     hulld.delete("/v1/machines/gated")
+
+
+class Served:
+    """A connection to the machine's port, and the program's end of it."""
+
+    def __init__(self, program, client):
+        self.client, self.inside = client, program.accept()[0]
+
+    def close(self):
+        self.client.close()
+        self.inside.close()
+
+    def says(self, text):
+        self.inside.sendall(text)
+        return self.client.recv(100) == text
+
+
+@pytest.fixture
+def web(hulld):
+    """A machine, and what listens in it; it ends at once when it is told to."""
+    host = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as program:
+        program.settimeout(DEADLINE)
+        run(hulld, "web", ports=[{"host": host, "guest": program.getsockname()[1]}], stop={"timeout_s": 60, "drain_s": 30})
+        yield lambda client=None: Served(program, client or socket.create_connection(("127.0.0.1", host), timeout=DEADLINE))
+    hulld.delete("/v1/machines/web?force=1")
+
+
+def stop(hulld, verb="stop", **body):
+    assert hulld.post(f"/v1/machines/web/{verb}", body).json["state"] == "stopping"
+
+
+def test_what_is_under_way_ends_before_the_machine_does(hulld, web):
+    slow, other = web(), web()
+    assert slow.says(b"begun")
+    stop(hulld)
+    with socket.create_connection(slow.client.getpeername(), timeout=DEADLINE) as late:
+        assert late.recv(1) == b""
+    hulld.restart()  # and the next one waits, too
+    assert hulld.machine("web")["state"] == "stopping" and slow.says(b"more")
+    other.close()
+    assert slow.says(b"and more") and hulld.machine("web")["state"] == "stopping"
+    slow.inside.close()
+    assert slow.client.recv(1) == b""
+    slow.close()
+    assert hulld.wait("web", "stopped")["cause"]["code"] == "poweroff"
+    gate_is(hulld, "open")
+
+
+def test_who_does_not_end_holds_a_stop_no_longer_than_it_was_told(hulld, web):
+    endless = web()
+    before = time.monotonic()
+    stop(hulld, timeout_s=2)
+    assert hulld.wait("web", "stopped")["cause"]["code"] == "poweroff"  # told after a second, not killed after two
+    assert time.monotonic() - before >= 1 and endless.client.recv(1) == b""
+    endless.close()
+
+
+def test_a_second_stop_and_the_end_of_hull_ingress_end_the_waiting(hulld, web):
+    for end in (lambda: hulld.post("/v1/machines/web/stop", {"timeout_s": 0}), lambda: os.kill(ingress_of(hulld)[0], signal.SIGKILL)):
+        there = web()
+        stop(hulld)
+        assert there.says(b"x")
+        end()
+        hulld.wait("web", "stopped")
+        there.close()
+        hulld.post("/v1/machines/web/start")
+        hulld.wait("web", "running")
+        gate_is(hulld, "open")
+
+
+def test_who_comes_during_a_restart_waits_for_it(hulld, web):
+    there = web()
+    stop(hulld, "restart")
+    gate_is(hulld, "wait")
+    late = socket.create_connection(there.client.getpeername(), timeout=DEADLINE)
+    there.close()
+    assert hulld.wait("web", "running")["restarts"] == 0
+    again = web(late)
+    assert again.says(b"x")
+    again.close()
 
 
 def test_one_that_does_not_run_has_no_health(hulld):

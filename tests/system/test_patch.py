@@ -72,6 +72,7 @@ CHANGES = [
     ({"labels": {"team": "x", "old": None}}, {"labels": {"team": "x"}}),
     ({"restart": {"policy": "always"}}, {"restart": {"policy": "always", "max_retries": 3}}),
     ({"restart": None}, {"restart": {"policy": "never", "max_retries": 0}}),
+    ({"stop": {"signal": "SIGQUIT", "drain_s": 0}}, {"stop": {"signal": "SIGQUIT", "timeout_s": 10, "drain_s": 0}}),
     ({"disk_mib": 32}, {"disk_mib": 32}),
 ]
 
@@ -207,7 +208,8 @@ def test_another_image_is_that_of_the_next_start(hulld, a):
     old = hulld.image("app", hulld.erofs + b"old", command=["/old"])
     machine = a(image="app")
     start(hulld)
-    new = hulld.image("app", hulld.erofs + b"new", command=["/new"])
+    assert boots_with(hulld, machine)[1]["stop_signal"] == "SIGTERM"
+    new = hulld.image("app", hulld.erofs + b"new", command=["/new"], stop_signal="SIGQUIT")
     assert patch(hulld, {"env": {"A": "1"}}).json["pending"] == ["env"], "the image is its own until somebody says otherwise"
     assert patch(hulld, {"image": "app"}).json["pending"] == ["image", "env"]
     assert (blobs / old[7:]).exists()
@@ -220,6 +222,11 @@ def test_another_image_is_that_of_the_next_start(hulld, a):
     start(hulld)
     monitor, guest = boots_with(hulld, machine)
     assert monitor["drives"][0]["path_on_host"].endswith(new[7:]) and guest["command"] == ["/new"]
+    assert guest["stop_signal"] == "SIGQUIT"
+    stop(hulld)
+    assert patch(hulld, {"stop": {"signal": "SIGHUP"}}).json["image"] == "app"
+    start(hulld)
+    assert boots_with(hulld, machine)[1]["stop_signal"] == "SIGHUP"
     assert hulld.delete("/v1/machines/a?force=1").status == 204 and not (blobs / new[7:]).exists()
 
 
@@ -353,7 +360,7 @@ def test_the_command_changes_what_is_given_and_nothing_else(hulld, a, hull):
     before = a(env={"A": "1", "B": "2"}, labels={"x": "1", "y": "2"}, user="nobody", command=["/bin/true"],
                restart={"policy": "on-failure", "max_retries": 3}, health={"http": {"port": 80}, "retries": 9}, **ports((one, 80)))
     done = hull("update", "a", "-e", "A=3", "-e", "B-", "-e", "C=", "--label", "x-", "--label", "z=3", "--memory", "1g", "-u", "",
-                "-p", f"{two}:80", "--restart", "always", "--health-tcp", "81", "--", "/bin/sleep", "-1")
+                "-p", f"{two}:80", "--restart", "always", "--health-tcp", "81", "--stop-signal", "SIGINT", "--stop-timeout", "7", "--", "/bin/sleep", "-1")
     assert (done.stdout, done.stderr) == ("a\n", "")
     after = hulld.machine("a")
     port = {"address": "127.0.0.1", "guest": 80}
@@ -361,7 +368,7 @@ def test_the_command_changes_what_is_given_and_nothing_else(hulld, a, hull):
     del before["user"], health["http"]
     assert after == {**before, "env": {"A": "3", "C": ""}, "labels": {"y": "2", "z": "3"}, "memory_mib": 1024, "health": health,
                      "ports": [{"host": one, **port}, {"host": two, **port}], "command": ["/bin/sleep", "-1"],
-                     "restart": {"policy": "always", "max_retries": 0}}
+                     "restart": {"policy": "always", "max_retries": 0}, "stop": {"signal": "SIGINT", "timeout_s": 7, "drain_s": 5}}
     hull("update", before["id"], "-p", f"{one}-", "-p", f"127.0.0.1:{two}:81", "--no-health", "--name", "b")
     after = hulld.machine("b")
     assert after["ports"] == [{"host": two, **port, "guest": 81}] and "health" not in after

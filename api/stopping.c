@@ -1,0 +1,101 @@
+/* How a machine is asked to end, within record.stop_timeout_s. Called by machine.c and supervisor.c.
+ *
+ *	supervisor_stop → (connections to its ports end, or `stop.drain_s` is over) → the agent is told → … → SIGKILL at the deadline
+ *
+ * hull-ingress takes no new connection meanwhile (ingress_client.c). What has begun may end before the workload hears of it: many
+ * programs end at once then, and what they had not answered is lost. It costs half of the time at most. */
+#include "api/supervisor.h"
+
+#include "api/agent.h"
+#include "api/agent_ready.h"
+#include "api/ingress_client.h"
+#include "common/checked.h"
+#include "common/log.h"
+
+#include <string.h>
+
+#define NS_PER_MS 1000000ull
+#define MS_PER_S  1000
+
+static void on_answer(void *ctx, int r)
+{
+	struct machine *m = ctx;
+
+	m->agent = NULL;
+	if (r == 0)
+		return;
+	log_warn("machine %s: its agent does not stop it: %s", m->record.name, strerror(abs(r)));
+	supervisor_terminate(m);
+}
+
+/* The agent's own SIGKILL comes early enough for an orderly power-off before ours. */
+static void tell_agent(struct machine *m)
+{
+	uint64_t now = monotonic_ns(), left_ms = m->stop_at_ns > now ? (m->stop_at_ns - now) / NS_PER_MS : 0;
+	char vsock[512];
+
+	supervisor_forget_drain(m);
+	m->told_to_end = true;
+	if (left_ms)
+		m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_STOP,
+			(uint32_t)(left_ms / 5 * 4), (unsigned)left_ms, on_answer, m);
+}
+
+static void on_drain_over(void *ctx)
+{
+	struct machine *m = ctx;
+
+	log_info("machine %s: connections are left; it is told to end", m->record.name);
+	tell_agent(m);
+}
+
+void supervisor_drained(struct machine *m)
+{
+	if (m->draining)
+		tell_agent(m);
+}
+
+void supervisor_forget_drain(struct machine *m)
+{
+	m->draining = false;
+	loop_remove(m->drain);
+	m->drain = NULL;
+}
+
+/* False: there is nothing to wait for. */
+static bool drain(struct machine *m)
+{
+	int64_t wait_ms = machine_running_spec(m)->stop.drain_s * MS_PER_S, most_ms = m->record.stop_timeout_s * MS_PER_S / 2;
+
+	if (wait_ms > most_ms)
+		wait_ms = most_ms;
+	if (m->told_to_end || !m->spec.ports.len || wait_ms == 0)
+		return false;
+	if (!m->drain)
+		m->drain = loop_add_timer(m->hulld->loop, on_drain_over, m);
+	if (!m->drain)
+		return false;
+	loop_timer_arm(m->drain, (uint64_t)wait_ms * NS_PER_MS);
+	if (!m->draining)
+		ingress_drain(m->hulld->ingress, m);
+	m->draining = true;
+	return true;
+}
+
+void supervisor_stop(struct machine *m)
+{
+	uint64_t timeout_ns = (uint64_t)m->record.stop_timeout_s * MS_PER_S * NS_PER_MS;
+
+	agent_cancel(m->agent);
+	agent_ready_free(m->ready);
+	m->agent = NULL;
+	m->ready = NULL;
+	loop_timer_arm(m->start_deadline, UINT64_MAX);
+	loop_timer_arm(m->retry, UINT64_MAX);
+	loop_timer_arm(m->stop_deadline, timeout_ns);
+	m->stop_at_ns = monotonic_ns() + timeout_ns;
+	if (!m->up)
+		supervisor_terminate(m);
+	else if (!drain(m))
+		tell_agent(m);
+}
