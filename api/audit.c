@@ -37,7 +37,7 @@ struct audit {
 struct entry {
 	char *at, *who, *token, *label, *address, *project, *operation, *method, *path, *resource, *file, *code, *key_digest;
 	int64_t uid, gid, pid, status, took_ms, suppressed, lost;
-	bool replayed;
+	bool replayed, dry_run;
 };
 
 #define TEXT(name_, help_) {#name_, JSON_FIELD_STRING, offsetof(struct entry, name_), .read_only = true, .help = (help_)}
@@ -64,6 +64,8 @@ static const struct json_field entry_fields[] = {
 	TEXT(key_digest, "The first 16 digits of the SHA-256 of its Idempotency-Key."),
 	{"replayed", JSON_FIELD_BOOL, offsetof(struct entry, replayed), .read_only = true, .sparse = true,
 		.help = "The answer is that of an earlier request; nothing was done."},
+	{"dry_run", JSON_FIELD_BOOL, offsetof(struct entry, dry_run), .read_only = true, .sparse = true,
+		.help = "It was asked what would be; nothing was done."},
 	NUMBER(took_ms, -1, "From its head to its answer."),
 	NUMBER(suppressed, 0, "So many requests without a valid token before it have no line."),
 	NUMBER(lost, 0, "So many lines before it could not be written."),
@@ -155,6 +157,7 @@ static char *key_digest(const struct request *req)
 /* A line, with its newline, of at most AUDIT_LINE_MAX bytes; owned by the caller. */
 static char *line_of(const struct audit *audit, const struct request *req, int64_t now)
 {
+	const char *dry_run = req->status && req->route ? request_query(req, "dry_run") : NULL;
 	const char *file = req->status && req->route && http_route_scope(req->route) == SCOPE_EXEC ? request_query(req, "path") : NULL;
 	cleanup_free char *at = format_time(now), *path = cut(req->route ? req->route->path : req->url, PATH_CUT);
 	cleanup_free char *method = cut(req->route ? req->route->method : req->method, 20), *digest = key_digest(req);
@@ -169,7 +172,7 @@ static char *line_of(const struct audit *audit, const struct request *req, int64
 		.project = req->client.project[0] ? (char *)req->client.project : NULL,
 		.operation = req->route ? (char *)req->route->operation : NULL,
 		.method = method, .path = path, .resource = resource[0] ? resource : NULL, .file = in_machine,
-		.status = req->status, .code = (char *)req->code, .key_digest = digest, .replayed = req->replayed,
+		.status = req->status, .code = (char *)req->code, .key_digest = digest, .replayed = req->replayed, .dry_run = dry_run && strcmp(dry_run, "1") == 0,
 		.took_ms = (http_monotonic_us() - req->begun_us) / 1000,
 		.suppressed = (int64_t)audit->suppressed, .lost = (int64_t)audit->untold,
 	};

@@ -481,22 +481,49 @@ static int fill_record(struct hulld *hulld, const struct machine_origin *origin,
 	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
+/* The row of a machine that there may be. machine_record_done() in any case. 0, or -ECANCELED with `problem` set. */
+static int prepare(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine_record *record,
 	struct problem *problem)
 {
 	struct image_view image = {0};
-	struct machine_record record = {0};
 	struct error err;
 	int r = machine_check_image(hulld, origin->project, spec->image, &image, problem);
 
+	memset(record, 0, sizeof(*record));
 	if (r == 0)
 		r = machine_check_spec(hulld, origin->project, NULL, spec, &image.spec.config, problem);
-	if (r == 0 && (fill_record(hulld, origin, spec, &image, &record, &err) < 0 ||
-			      store_machine_insert(hulld->store, &record, &err) < 0))
+	if (r == 0 && fill_record(hulld, origin, spec, &image, record, &err) < 0)
+		r = problem_from_error(problem, &err);
+	json_done(&image_table, &image);
+	return r;
+}
+
+int machine_plan(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, json_t **ret, struct problem *problem)
+{
+	struct machine m = {.hulld = hulld};
+	int r = prepare(hulld, origin, spec, &m.record, problem);
+
+	if (r == 0) {
+		m.record.state = MACHINE_CREATED;
+		m.spec = *spec;
+		*ret = machine_dump(&m);
+	}
+	machine_record_done(&m.record);
+	json_done(&machine_spec_table, spec);
+	return r;
+}
+
+int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
+	struct problem *problem)
+{
+	struct machine_record record;
+	struct error err;
+	int r = prepare(hulld, origin, spec, &record, problem);
+
+	if (r == 0 && store_machine_insert(hulld->store, &record, &err) < 0)
 		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
 						   "a machine \"%s\" exists already", record.name)
 					 : problem_from_error(problem, &err);
-	json_done(&image_table, &image);
 	if (r == 0) {
 		*ret = machine_new(hulld, &record, spec);
 	} else {

@@ -124,6 +124,9 @@ size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
 int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
 	struct problem *problem); /* takes `spec` */
+/* What that would make, its id made up; ports are not tried. */
+int machine_plan(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, json_t **ret,
+	struct problem *problem); /* takes `spec` */
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */

@@ -287,9 +287,19 @@ void machine_http_create(struct request *req, void *ctx)
 	struct machine_spec spec;
 	struct problem problem;
 	struct machine *m;
+	json_t *planned;
+	int64_t dry_run;
 
-	if (reply_created_before(req, hulld) || request_read(req, &machine_spec_table, &spec) < 0)
+	if (request_query_int(req, "dry_run", 0, 1, 0, &dry_run) < 0 || reply_created_before(req, hulld) ||
+		request_read(req, &machine_spec_table, &spec) < 0)
 		return;
+	if (dry_run) {
+		if (machine_plan(hulld, &origin, &spec, &planned, &problem) < 0)
+			request_refuse(req, &problem);
+		else
+			request_reply(req, 201, planned);
+		return;
+	}
 	if (machine_insert(hulld, &origin, &spec, &m, &problem) < 0) {
 		request_refuse(req, &problem);
 		return;

@@ -8,7 +8,9 @@
  *	a port that is taken: what was published is given up, or turned back → 409
  *
  * A hulld that is killed in between finds the row as it was or as it is to be, and settles the ports by that (ingress_client.c).
- * Meanwhile the machine may be started, stopped and deleted, but not patched. */
+ * Meanwhile the machine may be started, stopped and deleted, but not patched.
+ *
+ * With `dry_run` all is looked at that can be without hull-ingress, and the answer is what the machine would be. */
 #include "api/health.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
@@ -402,10 +404,26 @@ static int prepare(const struct machine *m, const json_t *document, struct patch
 	return r < 0 ? r : check(m, patch, problem);
 }
 
+/* What the machine would be. */
+static json_t *plan(const struct machine *m, const struct patch *patch)
+{
+	struct machine planned = *m;
+	json_t *dumped;
+
+	planned.record = make_record(m, patch);
+	planned.spec = patch->spec;
+	if (machine_is_active(m) && !m->run_spec)
+		planned.run_spec = (struct machine_spec *)&m->spec;
+	dumped = machine_dump(&planned);
+	free_strings(&planned.record, &m->record);
+	return dumped;
+}
+
 void machine_http_patch(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
-	json_t *document = m ? request_read_json(req) : NULL;
+	int64_t dry_run;
+	json_t *document = m && request_query_int(req, "dry_run", 0, 1, 0, &dry_run) == 0 ? request_read_json(req) : NULL;
 	struct patch *patch;
 	struct problem problem;
 	int r;
@@ -420,10 +438,13 @@ void machine_http_patch(struct request *req, void *ctx)
 	snprintf(patch->machine, sizeof(patch->machine), "%s", m->record.id);
 	r = prepare(m, document, patch, &problem);
 	json_decref(document);
-	if (r == 0) {
+	if (r == 0 && !dry_run) {
 		go_on(patch, m);
 		return;
 	}
-	request_refuse(req, &problem);
+	if (r == 0)
+		request_reply(req, 200, plan(m, patch));
+	else
+		request_refuse(req, &problem);
 	patch_free(patch);
 }

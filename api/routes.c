@@ -28,6 +28,10 @@ static void get_openapi(struct request *req, void *ctx)
 }
 
 static const struct http_query force[] = {{"force", "1: although it is in use"}, {NULL, NULL}};
+static const struct http_query dry_run[] = {
+	{"dry_run", "1: nothing is done; the answer is what there would be. Whether a port can be published is not tried."},
+	{NULL, NULL},
+};
 static const struct http_query machines_queries[] = {
 	{"label", "KEY, or KEY=VALUE: only machines with that label; 16 at most, and all of them."},
 	{"name", "Only the machine of that name, or, with a * at its end, those whose names begin so."},
@@ -96,7 +100,7 @@ const struct http_route hulld_routes[] = {
 
 	{ROUTE("POST", "/v1/machines", "createMachine", "Create a machine; its ports are held from now on."),
 		.status = 201, .body = HTTP_BODY_JSON, .takes = &machine_spec_table, .gives = &machine_table,
-		.handle = machine_http_create},
+		.queries = dry_run, .handle = machine_http_create},
 	{ROUTE("GET", "/v1/machines", "listMachines", "All machines."), .status = 200, .gives = &machine_table,
 		.gives_list = true, .queries = machines_queries, .handle = machine_http_list},
 	{ROUTE("GET", "/v1/machines/{machine}", "getMachine", "One machine, by id or name."), .status = 200,
@@ -104,7 +108,7 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("PATCH", "/v1/machines/{machine}", "updateMachine",
 		"Change what it is to be; what its present run cannot have takes effect at the next start, and is in pending."),
 		.status = 200, .body = HTTP_BODY_MERGE_PATCH, .takes = &machine_spec_table, .gives = &machine_table,
-		.handle = machine_http_patch},
+		.queries = dry_run, .handle = machine_http_patch},
 	{ROUTE("DELETE", "/v1/machines/{machine}", "deleteMachine", "Remove a machine and all that is its own."),
 		.status = 204, .queries = force, .handle = machine_http_delete},
 	{ROUTE("POST", "/v1/machines/{machine}/start", "startMachine", "Start it; no effect while it runs."),
