@@ -11,7 +11,7 @@
 static const char *const types[] = {
 	"machine.created", "machine.starting", "machine.running", "machine.stopping", "machine.stopped", "machine.failed",
 	"machine.restart_scheduled", "machine.restart_cancelled", "machine.updated", "machine.deleted", "machine.healthy",
-	"machine.unhealthy", "machine.frozen", "machine.thawed",
+	"machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",
 	"image.put", "image.deleted",
 	"secret.set", "secret.deleted",
 	"token.created", "token.revoked",

@@ -15,7 +15,7 @@ struct options {
 	const char *listen;	 /* ADDRESS:PORT, or NULL */
 	char *token;		 /* owned; NULL without --listen */
 	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
-	unsigned start_timeout_s;
+	unsigned start_timeout_s, dependency_timeout_s;
 	const char *audit_log; /* absolute; NULL: in `state` */
 	uint64_t audit_keep_bytes;
 	int64_t audit_keep_days;
@@ -37,6 +37,7 @@ struct hulld {
 	struct logs *logs;
 	struct events *events;
 	struct clock_watch *clock;
+	struct start_order *start_order;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct loop_source *prune; /* the timer of idempotency.c, */
 	uint64_t n_begun;	   /* and how many requests it has begun */

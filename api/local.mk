@@ -55,6 +55,7 @@ libhull_api_a_SOURCES = \
 	api/routes.c \
 	api/secrets.c api/secrets.h \
 	api/spec.c api/spec.h \
+	api/start_order.c api/start_order.h \
 	api/stopping.c \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \

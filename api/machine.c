@@ -8,6 +8,7 @@
 #include "api/logs.h"
 #include "api/project.h"
 #include "api/random.h"
+#include "api/start_order.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -81,7 +82,7 @@ json_t *machine_dump(const struct machine *m)
 	cleanup_free char *started = format_time(record->started_at);
 	cleanup_free char *stopped = format_time(record->stopped_at);
 	cleanup_free char *healthy_since = NULL;
-	char *pending[MACHINE_PENDING_MAX];
+	char *pending[MACHINE_PENDING_MAX], *waiting_for[DEPENDS_ON_MAX];
 	struct health_view health;
 	struct machine_view view = {
 		.spec = m->spec,
@@ -93,6 +94,7 @@ json_t *machine_dump(const struct machine *m)
 		.exit_status = record->exit_status >= 0 ? json_integer(record->exit_status) : NULL,
 		.pid = record->monitor.pid > 0 ? json_integer(record->monitor.pid) : NULL,
 		.pending = {pending, machine_pending(m, (const char **)pending)},
+		.waiting_for = {waiting_for, start_order_waits_for(m, waiting_for)},
 		.restarts = record->restarts,
 		.created_at = created,
 		.started_at = started,
@@ -557,6 +559,7 @@ int machine_remove(struct machine *m, struct problem *problem)
 	remove_tree(machine_run_path(m, "", path, sizeof(path)));
 	image_release_blob(hulld, project, rootfs);
 	machine_tell_removed(m);
+	start_order_tell_removed(hulld, project, m->record.name);
 	logs_wake(hulld->logs, m->record.id);
 	machine_free(m);
 	return 0;

@@ -33,6 +33,7 @@
 struct agent_call;
 struct health;
 struct order_call;
+struct start_wait;
 struct waiter;
 
 /* Where machine_index.c finds a machine: by its project and name, or by "" and its id. */
@@ -58,6 +59,7 @@ struct machine {
 	bool draining, told_to_end;	/* by its agent, in this run */
 	uint64_t stop_at_ns;		/* when stop_deadline fires */
 	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */
+	struct start_wait *start_wait; /* start_order.c; NULL: it waits for no other machine */
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
 	bool attached;			  /* in this run: the workload waits for a client that executes it */
@@ -88,6 +90,7 @@ void machines_free(struct hulld *hulld);
 
 /* machine_index.c. Of one project: what is another's is not found. */
 struct machine *machine_find(struct hulld *hulld, const char *project, const char *id_or_name);
+struct machine *machine_by_name(const struct hulld *hulld, const char *project, const char *name);
 /* Of whichever project, for who has kept the id: no client's word. */
 struct machine *machine_by_id(struct hulld *hulld, const char *id);
 /* A machine that is new, or goes; and one whose name changes, before and after that. */
@@ -118,7 +121,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	const struct image_config *config, struct problem *problem);
 
 /* machine_patch.c: which fields of the spec its run does not have yet. Their number; their names. */
-#define MACHINE_PENDING_MAX 24
+#define MACHINE_PENDING_MAX 32
 size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
 /* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */

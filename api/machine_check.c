@@ -3,6 +3,7 @@
 #include "api/machine.h"
 #include "api/project.h"
 #include "api/secrets.h"
+#include "api/start_order.h"
 
 #include <errno.h>
 #include <string.h>
@@ -60,6 +61,8 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	if (named && named != changed)
 		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
 	r = secrets_check(hulld, project, spec, problem);
+	if (r == 0)
+		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = check_ports(hulld, project, changed, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);

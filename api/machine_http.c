@@ -15,6 +15,7 @@
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/machine.h"
+#include "api/start_order.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -125,6 +126,7 @@ void machine_tell_waiters(struct machine *m)
 {
 	struct waiter *waiter, *next;
 
+	start_order_tell(m);
 	for (waiter = m->waiters; waiter; waiter = next) {
 		next = waiter->next;
 		if (answer_waiter(waiter))
@@ -374,6 +376,7 @@ static void remove_without_ports(struct machine *m, struct request *req)
 
 void machine_http_delete(struct request *req, void *ctx)
 {
+	const struct machine *dependent;
 	struct machine *m;
 	struct problem problem;
 	int64_t force;
@@ -383,6 +386,13 @@ void machine_http_delete(struct request *req, void *ctx)
 	m = machine_http_find(ctx, req);
 	if (!m)
 		return;
+	dependent = force ? NULL : start_order_dependent(m);
+	if (dependent) {
+		problem_set(&problem, PROBLEM_MACHINE_IN_USE, NULL, "machine %s depends on %s", dependent->record.name, m->record.name);
+		problem_set_hint(&problem, "delete that one first, or repeat with ?force=1");
+		request_refuse(req, &problem);
+		return;
+	}
 	if (machine_is_active(m) && !force) {
 		problem_set(&problem, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", m->record.name,
 			machine_state_names[m->record.state]);

@@ -41,6 +41,11 @@ struct machine *machine_find(struct hulld *hulld, const char *project, const cha
 	return m && strcmp(m->record.project, project) == 0 ? m : find(hulld, project, id_or_name);
 }
 
+struct machine *machine_by_name(const struct hulld *hulld, const char *project, const char *name)
+{
+	return find(hulld, project, name);
+}
+
 struct machine *machine_by_id(struct hulld *hulld, const char *id)
 {
 	return find(hulld, "", id);

@@ -2,7 +2,7 @@
  *
  * Theory of operation. What is patched is what the machine is to be: m->spec, and the image in its row. Its present run keeps what it
  * was begun with, in m->run_spec and the run_* of its row, until it has ended (machine.c); where both differ, the machine says so in
- * `pending`. Only name, labels, restart, health and ports are the same for both: they are hulld's and hull-ingress's, not the run's.
+ * `pending`. Only name, labels, restart, depends_on, health and ports are the same for both: they are hulld's and hull-ingress's, not the run's.
  *
  *	new ports published, one by one → row committed → old ports given up → 200
  *	a port that is taken: what was published is given up, or turned back → 409
@@ -19,6 +19,7 @@
 #include "api/machine.h"
 #include "api/merge_patch.h"
 #include "api/project.h"
+#include "api/start_order.h"
 #include "common/cleanup.h"
 
 #include <assert.h>
@@ -48,7 +49,7 @@ static void patch_free(struct patch *patch)
 
 static bool takes_effect_at_once(const char *field)
 {
-	static const char *const fields[] = {"name", "ports", "restart", "health", "labels"};
+	static const char *const fields[] = {"name", "ports", "restart", "depends_on", "health", "labels"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
 		if (strcmp(field, fields[i]) == 0)
@@ -240,6 +241,7 @@ static int apply(struct machine *m, struct patch *patch)
 	if (strcmp(before.rootfs, record.rootfs) != 0)
 		image_release_blob(m->hulld, record.project, before.rootfs);
 	ingress_tell_gate(m->hulld->ingress, m); /* there may be no check any more */
+	start_order_renew(m);
 	machine_tell_waiters(m);
 	logs_wake(m->hulld->logs, record.id);
 	return 0;
@@ -253,11 +255,14 @@ static int check_disk(const struct machine *m, const struct patch *patch, struct
 		problem, PROBLEM_INVALID_FIELD, "disk_mib", "its disk has been made, with %lld MiB", (long long)m->spec.disk_mib);
 }
 
-/* While ports were published it may have been started, its image removed, and what the project has left used up. */
+/* While ports were published it may have been started, others have come to depend on it, its image been removed, and what the project
+ * has left used up. */
 static int check_again(const struct machine *m, struct patch *patch)
 {
 	int r = check_disk(m, patch, &patch->problem);
 
+	if (r == 0)
+		r = start_order_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0 && patch->has_image) {
 		json_done(&image_table, &patch->image);
 		memset(&patch->image, 0, sizeof(patch->image));

@@ -14,6 +14,7 @@
 #include "api/machine.h"
 #include "api/metrics.h"
 #include "api/secrets.h"
+#include "api/start_order.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -37,10 +38,11 @@
 #define TOKEN_MIN	    16
 #define LISTEN_BACKLOG	    4096 /* a client that does not wait is refused beyond (EAGAIN, unix(7)); we may be at fsync */
 #define LISTEN_WAIT_NS	    1000000000ull
-#define START_TIMEOUT_S	    60
-#define START_TIMEOUT_S_MAX 3600
-#define AUDIT_KEEP_BYTES    (256ull << 20)
-#define AUDIT_KEEP_DAYS	    90
+#define START_TIMEOUT_S	     60
+#define DEPENDENCY_TIMEOUT_S 300
+#define TIMEOUT_S_MAX	     3600
+#define AUDIT_KEEP_BYTES     (256ull << 20)
+#define AUDIT_KEEP_DAYS	     90
 
 enum { EXIT_USAGE = 2 };
 
@@ -61,18 +63,18 @@ static int check_path(const char *path, const char *option, size_t max, struct e
 	return 0;
 }
 
-static int read_start_timeout(unsigned *ret, struct error *err)
+static int read_timeout(const char *name, unsigned def, unsigned *ret, struct error *err)
 {
-	const char *text = getenv("HULL_START_TIMEOUT_S");
+	const char *text = getenv(name);
 	char *end;
 	long value;
 
-	*ret = START_TIMEOUT_S;
+	*ret = def;
 	if (!text)
 		return 0;
 	value = strtol(text, &end, 10);
-	if (end == text || *end || value < 1 || value > START_TIMEOUT_S_MAX)
-		return error_set_field(err, EINVAL, "HULL_START_TIMEOUT_S", "must be 1 to %d", START_TIMEOUT_S_MAX);
+	if (end == text || *end || value < 1 || value > TIMEOUT_S_MAX)
+		return error_set_field(err, EINVAL, name, "must be 1 to %d", TIMEOUT_S_MAX);
 	*ret = (unsigned)value;
 	return 0;
 }
@@ -143,7 +145,9 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 	if (r == 0 && audit_keep)
 		r = audit_keep_parse(audit_keep, &options->audit_keep_bytes, &options->audit_keep_days, err);
 	if (r == 0)
-		r = read_start_timeout(&options->start_timeout_s, err);
+		r = read_timeout("HULL_START_TIMEOUT_S", START_TIMEOUT_S, &options->start_timeout_s, err);
+	if (r == 0)
+		r = read_timeout("HULL_DEPENDENCY_TIMEOUT_S", DEPENDENCY_TIMEOUT_S, &options->dependency_timeout_s, err);
 	if (r == 0 && token_file)
 		r = read_token(token_file, &options->token, err);
 	return r;
@@ -299,6 +303,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->events = events_new(hulld, err)) || !(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
+		!(hulld->start_order = start_order_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
@@ -320,6 +325,7 @@ static void tear_down(struct hulld *hulld)
 	logs_free(hulld->logs);
 	events_free(hulld->events);
 	clock_watch_free(hulld->clock);
+	start_order_free(hulld->start_order);
 	ingress_client_free(hulld->ingress);
 	secrets_free(hulld->secrets);
 	store_close(hulld->store);

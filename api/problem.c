@@ -28,6 +28,7 @@ static const struct {
 	[PROBLEM_PORT_TAKEN] = {"port_taken", 409, "Conflict", false},
 	[PROBLEM_IMAGE_IN_USE] = {"image_in_use", 409, "Conflict", false},
 	[PROBLEM_PROJECT_IN_USE] = {"project_in_use", 409, "Conflict", false},
+	[PROBLEM_MACHINE_IN_USE] = {"machine_in_use", 409, "Conflict", false},
 	[PROBLEM_QUOTA_EXCEEDED] = {"quota_exceeded", 409, "Conflict", false},
 	[PROBLEM_DIGEST_MISMATCH] = {"digest_mismatch", 422, "Unprocessable Content", false},
 	[PROBLEM_PRECONDITION_FAILED] = {"precondition_failed", 412, "Precondition Failed", false},

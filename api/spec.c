@@ -109,6 +109,23 @@ static const struct json_field stop_fields[] = {
 };
 static const struct json_table stop_table = JSON_TABLE("Stop", struct stop_spec, stop_fields);
 
+static const char *const condition_names[] = {
+	[DEPENDS_READY] = "ready",
+	[DEPENDS_STARTED] = "started",
+	[DEPENDS_HEALTHY] = "healthy",
+	[DEPENDS_COMPLETED] = "completed",
+	NULL,
+};
+
+static const struct json_field dependency_fields[] = {
+	{"machine", JSON_FIELD_STRING, offsetof(struct dependency_spec, machine), .required = true, .max = NAME_MAX_BYTES,
+		.check = name_check, .help = "Name of another machine of the project."},
+	{"condition", JSON_FIELD_ENUM, offsetof(struct dependency_spec, condition), .names = condition_names,
+		.help = "What has to be so of it: started, healthy, completed (its last run ended with status 0), or ready: "
+			"healthy if it has a health check, else started."},
+};
+static const struct json_table dependency_table = JSON_TABLE("Dependency", struct dependency_spec, dependency_fields);
+
 #define HEALTH_SPEC_FIELDS                                                                                    \
 	HEALTH_CHECK_FIELDS,                                                                                          \
 	{"interval_s", JSON_FIELD_INT, offsetof(struct health_spec, interval_s), .def = 10, .min = 1, .max = 86400,     \
@@ -170,6 +187,8 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
 	{"stop", JSON_FIELD_OBJECT, offsetof(struct machine_spec, stop), .table = &stop_table,                         \
 		.help = "How it is asked to end."},                                                                    \
+	{"depends_on", JSON_FIELD_ARRAY, offsetof(struct machine_spec, depends_on), .table = &dependency_table,         \
+		.max = DEPENDS_ON_MAX, .help = "Other machines that have to be there before it is started."},           \
 	{"labels", JSON_FIELD_MAP, offsetof(struct machine_spec, labels), .help = "Free for clients."}
 
 static const struct json_field machine_spec_fields[] = {
@@ -182,7 +201,7 @@ const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct ma
 static const struct json_field cause_fields[] = {
 	{"code", JSON_FIELD_STRING, offsetof(struct machine_cause, code), .required = true,
 		.help = "poweroff, reset, panic, signal, error (from the monitor); stopped, killed, start_timeout, start_failed, "
-			"monitor_died, host_restarted (from hulld)."},
+			"monitor_died, host_restarted, dependency_failed, dependency_timeout (from hulld)."},
 	{"message", JSON_FIELD_STRING, offsetof(struct machine_cause, message), .required = true},
 };
 static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_cause, cause_fields);
@@ -203,6 +222,8 @@ static const struct json_field machine_fields[] = {
 	{VIEW("pid", JSON_FIELD_ANY, pid), .read_only = true, .nullable = true, .help = "Process id of the monitor."},
 	{VIEW("pending", JSON_FIELD_STRINGS, pending), .read_only = true,
 		.help = "Fields that were changed while it ran, and take effect when it is started again."},
+	{VIEW("waiting_for", JSON_FIELD_STRINGS, waiting_for), .read_only = true,
+		.help = "The machines that its start waits for, of those that it depends on."},
 	{VIEW("restarts", JSON_FIELD_INT, restarts), .read_only = true, .max = INT64_MAX,
 		.help = "How often it was started again without being asked."},
 	{VIEW("created_at", JSON_FIELD_STRING, created_at), .read_only = true},

@@ -52,6 +52,20 @@ struct health_spec {
 	int64_t retries;	       /* failures in a row that make it unhealthy */
 };
 
+/* What has to be so of another machine before one is started. */
+enum dependency_condition {
+	DEPENDS_READY,	   /* healthy where it has a health check, else started */
+	DEPENDS_STARTED,   /* it runs */
+	DEPENDS_HEALTHY,
+	DEPENDS_COMPLETED, /* its last run ended with status 0 */
+};
+#define DEPENDS_ON_MAX 16
+
+struct dependency_spec {
+	char *machine; /* its name */
+	int condition; /* enum dependency_condition */
+};
+
 struct machine_spec {
 	char *name; /* NULL: to be made up */
 	char *image;
@@ -64,6 +78,7 @@ struct machine_spec {
 	int network;		 /* enum network_kind */
 	struct restart_spec restart;
 	struct stop_spec stop;
+	struct json_array depends_on; /* of struct dependency_spec */
 	struct health_spec *health; /* NULL: nothing is checked */
 	json_t *labels;
 };
@@ -91,7 +106,7 @@ struct machine_view {
 	int state;
 	bool frozen;
 	struct machine_cause *cause;
-	struct json_strings pending;
+	struct json_strings pending, waiting_for;
 	json_t *exit_status, *pid; /* integers, or NULL */
 	int64_t restarts;
 	char *created_at, *started_at, *stopped_at;

@@ -2,7 +2,7 @@
  *
  * A start is a chain, each step begun by the end of the one before:
  *
- *	supervisor_start → (mkfs.ext4, once) → (passt, when there is a network) and monitor → PING … → machine_is_up()
+ *	supervisor_start → (what it depends on) → (mkfs.ext4, once) → (passt, when there is a network) and monitor → PING … → machine_is_up()
  *
  * Wherever it breaks, finish() ends what runs and machine.c is told. One deadline spans the chain, another a stop. */
 #include "api/supervisor.h"
@@ -12,6 +12,7 @@
 #include "api/clock.h"
 #include "api/health.h"
 #include "api/secrets.h"
+#include "api/start_order.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -40,6 +41,7 @@ static void finish(struct machine *m, const struct machine_end *end)
 {
 	char path[512];
 
+	start_order_forget(m);
 	agent_cancel(m->agent);
 	m->agent = NULL;
 	agent_ready_free(m->ready);
@@ -502,15 +504,24 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 
 void supervisor_start(struct machine *m)
 {
+	m->ending_code[0] = '\0';
+	m->up = m->told_to_end = false;
+	if (make_timers(m))
+		start_order_begin(m);
+	else
+		fail_start(m, "out of memory");
+}
+
+void supervisor_give_up(struct machine *m, const struct machine_end *end)
+{
+	finish(m, end);
+}
+
+void supervisor_begin(struct machine *m)
+{
 	char scratch[512];
 	struct error err;
 
-	m->ending_code[0] = '\0';
-	m->up = m->told_to_end = false;
-	if (!make_timers(m)) {
-		fail_start(m, "out of memory");
-		return;
-	}
 	loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
 	if (launch_prepare(m, &err) < 0)
 		fail_start(m, "%s", err.message);
@@ -594,6 +605,7 @@ void supervisor_adopt(struct machine *m)
 
 void supervisor_release(struct machine *m)
 {
+	start_order_forget(m);
 	agent_cancel(m->agent);
 	agent_ready_free(m->ready);
 	process_free(m->monitor);

@@ -6,8 +6,11 @@
 
 /* What can be known before a start is promised: kernel, monitor, passt and blob are there. */
 int supervisor_check(const struct machine *m, struct problem *problem);
-/* Prepares and starts; ends in machine_is_up() or machine_has_ended(), later. */
+/* Waits for what it depends on (start_order.h), prepares and starts; ends in machine_is_up() or machine_has_ended(), later. */
 void supervisor_start(struct machine *m);
+/* From start_order.c: what it waited for is there; or never will be, `end` says why. */
+void supervisor_begin(struct machine *m);
+void supervisor_give_up(struct machine *m, const struct machine_end *end);
 /* After a restart of hulld, for an active machine: adopts what lives, or concludes what happened. */
 void supervisor_adopt(struct machine *m);
 /* stopping.c: asks the machine to end within record.stop_timeout_s; kills it then. */

@@ -3,6 +3,7 @@ noinst_LIBRARIES += libhull-cli.a
 libhull_cli_a_SOURCES = \
 	cli/args.c cli/args.h \
 	cli/archive.c cli/archive.h \
+	cli/depends.c \
 	cli/failure.c cli/failure.h \
 	cli/health.c \
 	cli/help.c \

@@ -154,7 +154,7 @@ static bool has_ended(const json_t *machine)
 static void add_row(struct table *table, const json_t *machine)
 {
 	cleanup_free char *ports = machine_ports_text(machine);
-	const json_t *status = json_object_get(machine, "exit_status");
+	const json_t *status = json_object_get(machine, "exit_status"), *waiting = json_object_get(machine, "waiting_for");
 	char age[AGE_MAX], size[SIZE_MAX_TEXT];
 
 	table_add(table, "%s", json_text(machine, "name"));
@@ -165,6 +165,8 @@ static void add_row(struct table *table, const json_t *machine)
 		table_add(table, "%s (frozen)", json_text(machine, "state"));
 	else if (strcmp(json_text(machine, "state"), "running") == 0 && json_object_get(machine, "health"))
 		table_add(table, "running (%s)", json_text(json_object_get(machine, "health"), "state"));
+	else if (json_array_size(waiting))
+		table_add(table, "%s (waits for %s)", json_text(machine, "state"), json_string_value(json_array_get(waiting, 0)));
 	else
 		table_add(table, "%s", json_text(machine, "state"));
 	table_add(table, "%s", ports);
@@ -413,6 +415,8 @@ static int remove_one(struct client *client, const char *machine, const struct a
 	(void)ret;
 	if (r < 0 && strcmp(fail->code, "wrong_state") == 0)
 		failure_hint(fail, "stop it first, or `hull rm -f %s`", machine);
+	if (r < 0 && strcmp(fail->code, "machine_in_use") == 0)
+		failure_hint(fail, "delete that one first, or `hull rm -f %s`", machine);
 	return r;
 }
 

@@ -149,6 +149,8 @@ int patch_from_args(const struct args *args, const json_t *machine, json_t **ret
 	if (r == 0)
 		r = change_ports(args, machine, patch, fail);
 	if (r == 0)
+		r = spec_add_dependencies(args, json_object_get(machine, "depends_on"), patch, fail);
+	if (r == 0)
 		replace_wholly(args, patch);
 	if (r == 0 && json_object_size(patch) == 0 && !args_flag(args, "restart-now")) {
 		failure_usage(fail, args->operands[0], "nothing is to be changed");

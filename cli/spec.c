@@ -220,6 +220,11 @@ static int add_stop(const struct args *args, json_t *spec, struct failure *fail)
 	return r;
 }
 
+static int add_dependencies(const struct args *args, json_t *spec, struct failure *fail)
+{
+	return spec_add_dependencies(args, NULL, spec, fail);
+}
+
 static int add_labels(const struct args *args, json_t *spec, struct failure *fail)
 {
 	json_t *labels = json_object();
@@ -329,8 +334,8 @@ int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
-		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, spec_add_health,
-		add_labels, add_command, NULL};
+		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_dependencies,
+		spec_add_health, add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);
 }

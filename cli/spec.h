@@ -25,6 +25,9 @@ int spec_add_port(json_t *ports, const char *text, struct failure *fail);
 /* health.c: adds what --health-… say, when they do. 0 or -errno with `fail` set. */
 int spec_add_health(const struct args *args, json_t *spec, struct failure *fail);
 
+/* depends.c: what --depends-on says over `before`, a list of Dependencies or NULL, when it does. 0 or -errno with `fail` set. */
+int spec_add_dependencies(const struct args *args, const json_t *before, json_t *spec, struct failure *fail);
+
 /* "KEY=VALUE" into `map`. `field` is the option, for the refusal. */
 int spec_add_pair(json_t *map, const char *field, const char *pair, struct failure *fail);
 

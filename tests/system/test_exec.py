@@ -25,13 +25,13 @@ WINDOW = 65536
 TOP = Path(__file__).resolve().parents[2]
 
 
-def start_alone(folder):
+def start_alone(folder, **env):
     """A hulld whose machines are this host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = "%s:%d" % probe.getsockname()
     daemon = Hulld(folder, "--listen", listen, "--token-file", folder / "token",
-                   env={"HULL_START_TIMEOUT_S": str(BOOT)})
+                   env={"HULL_START_TIMEOUT_S": str(BOOT), **env})
     (folder / "token").write_text("0123456789abcdef\n")
     alone = folder / "agent-alone"
     subprocess.run(["cc", "-D_GNU_SOURCE", "-I", TOP, "-o", alone, TOP / "tests/system/agent_alone.c", BUILD / "libhull-guest.a",

@@ -15,6 +15,7 @@ static const struct option_def options[] = {
 	{'p', "publish", "PORTS", "ports"},
 	{'e', "env", "KEY=VALUE", "environment"},
 	{0, "restart", "POLICY", "restart"},
+	{0, "depends-on", "NAME[:CONDITION]", ""},
 	{'d', "detach", NULL, "flag"},
 	{0, "health-http", "PORT[/PATH]", ""},
 	{0, "health-tcp", "PORT", ""},
@@ -118,12 +119,35 @@ static void a_spec_says_what_the_options_said(void **state)
 	BAD("-m", "12x");
 	BAD("-e", "=x");
 	BAD("--restart", "always:3");
+	BAD("--depends-on", "db-");
 	BAD("--health-http", "/up");
 	BAD("--health-http", "80up");
 	BAD("--health-tcp", "65536");
 	BAD("--health-tcp", "-1");
 	BAD("--health-interval", "1");
 	BAD("--health-retries", "0");
+}
+
+static void dependencies_are_added_replaced_and_taken_away(void **state)
+{
+	json_t *before = json_pack("[{s:s, s:s}, {s:s, s:s}]", "machine", "db", "condition", "ready", "machine", "old", "condition", "ready");
+	json_t *spec = json_object();
+	struct failure fail;
+	struct args args;
+	char *text;
+
+	(void)state;
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "--depends-on", "migrate:completed", "--depends-on", "db:healthy",
+				 "--depends-on", "old-", "--depends-on", "cache"), 0);
+	assert_int_equal(spec_add_dependencies(&args, before, spec, &fail), 0);
+	text = json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
+	assert_string_equal(text, "{\"depends_on\":[{\"condition\":\"healthy\",\"machine\":\"db\"},{\"condition\":\"completed\",\"machine\":"
+				  "\"migrate\"},{\"condition\":\"ready\",\"machine\":\"cache\"}]}");
+	assert_int_equal(json_array_size(before), 2);
+	free(text);
+	json_decref(spec);
+	json_decref(before);
+	args_done(&args);
 }
 
 static void a_check_is_made_of_options(void **state)
@@ -189,6 +213,7 @@ int main(void)
 		cmocka_unit_test(options_stand_anywhere_and_take_values_both_ways),
 		cmocka_unit_test(mistakes_are_refused_with_the_nearest_name),
 		cmocka_unit_test(a_spec_says_what_the_options_said),
+		cmocka_unit_test(dependencies_are_added_replaced_and_taken_away),
 		cmocka_unit_test(a_check_is_made_of_options),
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
 		cmocka_unit_test(ages_and_sizes_are_rounded_down_to_one_unit),
