@@ -22,18 +22,21 @@ static const struct json_field spec_fields[] = {
 	{"workload", JSON_FIELD_BOOL, offsetof(struct exec_spec, workload),
 		.help = "The machine's own command, in a machine that was started as attached."},
 	{"env", JSON_FIELD_MAP, offsetof(struct exec_spec, env), .check = exec_check_env_name,
-		.help = "Environment variables, laid over the workload's."},
+		.pattern = EXEC_ENV_NAME_PATTERN, .help = "Environment variables, laid over the workload's."},
 	{"user", JSON_FIELD_STRING, offsetof(struct exec_spec, user), .min = 1, .max = 255,
 		.help = "User name or number, optionally :group; the workload's when absent."},
 	{"workdir", JSON_FIELD_STRING, offsetof(struct exec_spec, workdir), .min = 1, .check = exec_check_folder,
-		.help = "Working directory; the workload's when absent."},
+		.pattern = EXEC_FOLDER_PATTERN, .help = "Working directory; the workload's when absent."},
 	{"tty", JSON_FIELD_BOOL, offsetof(struct exec_spec, tty), .help = "Give it a terminal."},
 	{"rows", JSON_FIELD_INT, offsetof(struct exec_spec, rows), .def = 24, .min = 1, .max = 65535,
 		.help = "Of the terminal."},
 	{"columns", JSON_FIELD_INT, offsetof(struct exec_spec, columns), .def = 80, .min = 1, .max = 65535,
 		.help = "Of the terminal."},
 };
-const struct json_table exec_spec_table = JSON_TABLE("ExecSpec", struct exec_spec, spec_fields);
+const struct json_table exec_spec_table = JSON_TABLE_WITH_RULE("ExecSpec", struct exec_spec, spec_fields,
+	"{\"oneOf\": [{\"required\": [\"command\"], \"properties\": {\"workload\": {\"const\": false}}},"
+	" {\"required\": [\"workload\"], \"properties\": {\"workload\": {\"const\": true}, \"command\": false, \"user\": false,"
+	" \"workdir\": false}}]}");
 
 int exec_spec_check(const struct exec_spec *spec, struct error *err)
 {

@@ -34,4 +34,8 @@ int exec_spec_check(const struct exec_spec *spec, struct error *err);
 int exec_check_env_name(const char *name, struct error *err);
 int exec_check_folder(const char *path, struct error *err);
 
+/* What they take. */
+#define EXEC_ENV_NAME_PATTERN "^[^=\\u0000]+$"
+#define EXEC_FOLDER_PATTERN   "^/[^\\u0000]*$"
+
 #endif

@@ -21,7 +21,7 @@ static const struct json_field http_fields[] = {
 	{"port", JSON_FIELD_INT, offsetof(struct health_http, port), .required = true, .min = 1, .max = 65535,
 		.help = "TCP port in the machine."},
 	{"path", JSON_FIELD_STRING, offsetof(struct health_http, path), .def_string = "/", .min = 1, .max = PATH_BYTES_MAX,
-		.check = check_path, .help = "What is asked for."},
+		.check = check_path, .pattern = "^/[!-~]*$", .help = "What is asked for."},
 };
 const struct json_table health_http_table = JSON_TABLE("HealthHttp", struct health_http, http_fields);
 
@@ -33,12 +33,13 @@ const struct json_table health_tcp_table = JSON_TABLE("HealthTcp", struct health
 
 static const struct json_field exec_fields[] = {
 	{"command", JSON_FIELD_STRINGS, offsetof(struct health_exec, command), .required = true, .min = 1,
-		.item_max = COMMAND_BYTES_MAX, .help = "Program and arguments; it is run as the workload's user, in its folder."},
+		.item_max = COMMAND_BYTES_MAX, .first_min = 1, .help = "Program and arguments; it is run as the workload's user, in its folder."},
 };
 const struct json_table health_exec_table = JSON_TABLE("HealthExec", struct health_exec, exec_fields);
 
 static const struct json_field check_fields[] = {HEALTH_CHECK_FIELDS};
-const struct json_table health_check_table = JSON_TABLE("HealthCheck", struct health_check, check_fields);
+const struct json_table health_check_table =
+	JSON_TABLE_WITH_RULE("HealthCheck", struct health_check, check_fields, HEALTH_CHECK_RULE);
 
 static int check_command(const struct json_strings *command, struct error *err)
 {
@@ -46,8 +47,6 @@ static int check_command(const struct json_strings *command, struct error *err)
 
 	for (size_t i = 0; i < command->len; i++)
 		bytes += strlen(command->items[i]) + 1;
-	if (!command->items[0][0])
-		return error_set_field(err, EINVAL, "exec.command[0]", "must not be empty");
 	if (bytes > COMMAND_BYTES_MAX)
 		return error_set_field(err, EINVAL, "exec.command", "must not have more than %d bytes", COMMAND_BYTES_MAX);
 	return 0;

@@ -35,6 +35,9 @@ extern const struct json_table health_http_table, health_tcp_table, health_exec_
 	{"exec", JSON_FIELD_OPTIONAL, offsetof(struct health_check, exec), .table = &health_exec_table,                 \
 		.help = "Healthy when a program ends with 0."}
 
+/* Its JSON Schema. */
+#define HEALTH_CHECK_RULE "{\"oneOf\": [{\"required\": [\"http\"]}, {\"required\": [\"tcp\"]}, {\"required\": [\"exec\"]}]}"
+
 /* What the table cannot say: that it is one of them. 0 or -EINVAL with `err` set. */
 int health_check_check(const struct health_check *check, struct error *err);
 

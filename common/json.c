@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STRING_MAX_DEFAULT 4096
-#define ITEMS_MAX_DEFAULT  1024
-#define EDITS_MAX	   2
+#define EDITS_MAX	 2
+#define EXACT_DOUBLE_MAX 9007199254740992.0 /* 2^53 */
 
 static void *at(const struct json_field *field, void *object)
 {
@@ -145,13 +144,25 @@ static int wrong_type(const json_t *value, const char *expected, struct error *e
 	return error_set(err, EINVAL, "must be %s, not %s", expected, type_name(value));
 }
 
+bool json_as_int(const json_t *value, int64_t *ret)
+{
+	double real = json_real_value(value); /* 0 of anything else */
+
+	if (json_is_integer(value))
+		*ret = json_integer_value(value);
+	else if (json_is_real(value) && real >= -EXACT_DOUBLE_MAX && real <= EXACT_DOUBLE_MAX && (double)(int64_t)real == real)
+		*ret = (int64_t)real;
+	else
+		return false;
+	return true;
+}
+
 static int read_int(const struct json_field *field, const json_t *value, int64_t *ret, struct error *err)
 {
 	int64_t number;
 
-	if (!json_is_integer(value))
+	if (!json_as_int(value, &number))
 		return wrong_type(value, "an integer", err);
-	number = json_integer_value(value);
 	if (number < field->min || number > field->max)
 		return error_set(err, EINVAL, "must be %lld to %lld, not %lld", (long long)field->min,
 			(long long)field->max, (long long)number);
@@ -159,10 +170,15 @@ static int read_int(const struct json_field *field, const json_t *value, int64_t
 	return 0;
 }
 
+static int too_short(int64_t min, size_t len, struct error *err)
+{
+	return error_set(err, EINVAL, len ? "must have at least %lld bytes" : "must not be empty", (long long)min);
+}
+
 static int check_string(const struct json_field *field, const json_t *value, struct error *err)
 {
 	int64_t given = field->type == JSON_FIELD_STRING ? field->max : field->item_max;
-	int64_t max = given ? given : STRING_MAX_DEFAULT;
+	int64_t max = given ? given : JSON_STRING_MAX;
 	int64_t min = field->type == JSON_FIELD_STRING ? field->min : 0;
 	int64_t len;
 
@@ -172,7 +188,7 @@ static int check_string(const struct json_field *field, const json_t *value, str
 	if (strlen(json_string_value(value)) != (size_t)len)
 		return error_set(err, EINVAL, "must not contain a NUL");
 	if (len < min)
-		return error_set(err, EINVAL, len ? "must have at least %lld bytes" : "must not be empty", (long long)min);
+		return too_short(min, (size_t)len, err);
 	if (len > max)
 		return error_set(err, EINVAL, "must have at most %lld bytes, not %lld", (long long)max, (long long)len);
 	return field->check ? field->check(json_string_value(value), err) : 0;
@@ -208,7 +224,7 @@ static int read_enum(const struct json_field *field, const json_t *value, int *r
 
 static int check_count(const struct json_field *field, size_t n, struct error *err)
 {
-	size_t max = field->max ? (size_t)field->max : ITEMS_MAX_DEFAULT;
+	size_t max = field->max ? (size_t)field->max : JSON_ITEMS_MAX;
 
 	if (n < (size_t)field->min)
 		return error_set(err, EINVAL, n ? "must have at least %lld items" : "must not be empty",
@@ -251,7 +267,12 @@ static int read_strings(
 		return r;
 	ret->items = must(calloc(n + 1, sizeof(*ret->items)));
 	for (; ret->len < n; ret->len++) {
-		r = read_string(field, json_array_get(value, ret->len), &ret->items[ret->len], err);
+		const json_t *item = json_array_get(value, ret->len);
+
+		if (ret->len == 0 && json_is_string(item) && (int64_t)json_string_length(item) < field->first_min)
+			r = too_short(field->first_min, json_string_length(item), err);
+		else
+			r = read_string(field, item, &ret->items[ret->len], err);
 		if (r < 0)
 			return error_in_field(err, "[%zu]", ret->len);
 	}
@@ -262,7 +283,7 @@ static int read_map(const struct json_field *field, const json_t *value, json_t 
 {
 	const char *key;
 	json_t *item;
-	size_t max = field->max ? (size_t)field->max : ITEMS_MAX_DEFAULT;
+	size_t max = field->max ? (size_t)field->max : JSON_ITEMS_MAX;
 	int r;
 
 	if (!json_is_object(value))

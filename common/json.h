@@ -22,7 +22,7 @@
 
 enum json_field_type {
 	JSON_FIELD_BOOL,     /* bool */
-	JSON_FIELD_INT,	     /* int64_t within [min, max] */
+	JSON_FIELD_INT,	     /* int64_t within [min, max]; 1.0 is one, too, as JSON Schema has it */
 	JSON_FIELD_STRING,   /* char *, owned; min..max bytes (max 0: 4096), no NUL inside; `check` if given */
 	JSON_FIELD_ENUM,     /* int, an index into `names` (NULL-terminated) */
 	JSON_FIELD_OBJECT,   /* a struct in place, by `table` */
@@ -57,6 +57,7 @@ struct json_field {
 	bool sparse;	/* json_dump leaves it out while it reads as if it were absent */
 	int64_t min, max;
 	int64_t item_max;	     /* STRINGS: bytes of each; 0: 4096 */
+	int64_t first_min;	     /* STRINGS: bytes of the first, if there is one */
 	int64_t def;		     /* what an absent BOOL, INT or ENUM reads as */
 	const char *def_string;	     /* what an absent STRING reads as; NULL: NULL */
 	const char *const *names;    /* ENUM */
@@ -64,6 +65,8 @@ struct json_field {
 	size_t present_offset;	     /* of a bool set to "the key was there"; 0: nobody asks (never first in a struct) */
 	/* 0, or -errno with `err` set (no field: the reader adds it). The value has passed the type's own rules. */
 	int (*check)(const char *value, struct error *err);
+	const char *pattern; /* what `check` takes, for the schema: a regular expression of ECMA-262; NULL: a schema has no words for it */
+	const char *schema;  /* what the type does not say, and who reads it checks: JSON Schema, as text, added to its own; NULL: nothing */
 	const char *help; /* one sentence for the schema and the manual */
 };
 
@@ -72,11 +75,21 @@ struct json_table {
 	const struct json_field *fields;
 	size_t n_fields;
 	size_t size; /* of the struct, bytes */
+	/* What the fields cannot say, and a check after the reading does: JSON Schema, as text. NULL: nothing. */
+	const char *rule;
 };
 
-#define JSON_TABLE(name_, type_, fields_) {(name_), (fields_), ARRAY_SIZE(fields_), sizeof(type_)}
+#define JSON_TABLE(name_, type_, fields_) JSON_TABLE_WITH_RULE(name_, type_, fields_, NULL)
+#define JSON_TABLE_WITH_RULE(name_, type_, fields_, rule_) {(name_), (fields_), ARRAY_SIZE(fields_), sizeof(type_), (rule_)}
 
 #define JSON_DEPTH_MAX 32
+
+/* What an absent `max` is. */
+#define JSON_STRING_MAX 4096 /* bytes */
+#define JSON_ITEMS_MAX	1024 /* of arrays and maps */
+
+/* An integer, also one that is written as 1.0 or 1e3: within 2^53, as doubles have them all (RFC 8259, section 6). False: it is none. */
+bool json_as_int(const json_t *value, int64_t *ret);
 
 /* Parses text: UTF-8, no duplicate keys, at most JSON_DEPTH_MAX deep, nothing after it. A new reference, or NULL with
  * `err` set ("line 3, column 7: …"). */
@@ -98,6 +111,9 @@ json_t *json_dump(const struct json_table *table, const void *object);
 json_t *json_dump_field(const struct json_field *field, const void *object);
 /* The field of that name, or NULL. */
 const struct json_field *json_find_field(const struct json_table *table, const char *name);
+
+/* One of its fields as JSON Schema, without a default, and not nullable; tables that it reaches as json_schema() has them. */
+json_t *json_schema_field(const struct json_field *field, json_t *schemas);
 
 /* The table as JSON Schema (draft 2020-12), nested tables as {"$ref": "#/components/schemas/NAME"}; and every table it
  * reaches, added to `schemas` by name. */

@@ -10,12 +10,44 @@ static void set(json_t *object, const char *key, json_t *value)
 		abort();
 }
 
-static void set_range(json_t *schema, const struct json_field *field, const char *min, const char *max)
+static json_t *typed(const char *type)
 {
-	if (field->min)
-		set(schema, min, json_integer(field->min));
-	if (field->max)
-		set(schema, max, json_integer(field->max));
+	json_t *schema = json_object();
+
+	set(schema, "type", json_string(type));
+	return schema;
+}
+
+#define NO_NUL	 "^[^\\u0000]*$"
+
+/* What is read has bounds where a field names none: `usual`. What is only written has not. */
+static void set_range(json_t *schema, const struct json_field *field, const char *min_key, int64_t min, const char *max_key, int64_t max,
+	int64_t usual)
+{
+	if (min)
+		set(schema, min_key, json_integer(min));
+	if (max || !field->read_only)
+		set(schema, max_key, json_integer(max ? max : usual));
+}
+
+/* Bytes are bounded, and a schema counts characters: who goes by it with letters beyond ASCII may still be refused. */
+static json_t *string_of(const struct json_field *field, int64_t min, int64_t max)
+{
+	json_t *schema = typed("string");
+
+	set_range(schema, field, "minLength", min, "maxLength", max, JSON_STRING_MAX);
+	set(schema, "pattern", json_string(field->pattern ? field->pattern : NO_NUL));
+	return schema;
+}
+
+/* JSON that stands in a table. */
+static json_t *parsed(const char *text)
+{
+	json_t *value = json_loads(text, 0, NULL);
+
+	if (!value)
+		abort();
+	return value;
 }
 
 static json_t *reference(const struct json_table *table, json_t *schemas)
@@ -60,15 +92,7 @@ static void describe_default(json_t *schema, const struct json_field *field)
 	}
 }
 
-static json_t *typed(const char *type)
-{
-	json_t *schema = json_object();
-
-	set(schema, "type", json_string(type));
-	return schema;
-}
-
-static json_t *describe_type(const struct json_field *field, json_t *schemas)
+static json_t *schema_of_type(const struct json_field *field, json_t *schemas)
 {
 	json_t *schema;
 
@@ -82,9 +106,7 @@ static json_t *describe_type(const struct json_field *field, json_t *schemas)
 		set(schema, "maximum", json_integer(field->max));
 		return schema;
 	case JSON_FIELD_STRING:
-		schema = typed("string");
-		set_range(schema, field, "minLength", "maxLength");
-		return schema;
+		return string_of(field, field->min, field->max);
 	case JSON_FIELD_ENUM:
 		schema = typed("string");
 		set(schema, "enum", enumeration(field->names));
@@ -95,21 +117,35 @@ static json_t *describe_type(const struct json_field *field, json_t *schemas)
 	case JSON_FIELD_ARRAY:
 		schema = typed("array");
 		set(schema, "items", reference(field->table, schemas));
-		set_range(schema, field, "minItems", "maxItems");
+		set_range(schema, field, "minItems", field->min, "maxItems", field->max, JSON_ITEMS_MAX);
 		return schema;
 	case JSON_FIELD_STRINGS:
 		schema = typed("array");
-		set(schema, "items", typed("string"));
-		set_range(schema, field, "minItems", "maxItems");
+		set(schema, "items", string_of(field, 0, field->item_max));
+		if (field->first_min)
+			set(schema, "prefixItems", json_pack("[o]", string_of(field, field->first_min, field->item_max)));
+		set_range(schema, field, "minItems", field->min, "maxItems", field->max, JSON_ITEMS_MAX);
 		return schema;
 	case JSON_FIELD_MAP:
 		schema = typed("object");
-		set(schema, "additionalProperties", typed("string"));
+		set(schema, "propertyNames", json_pack("{s:s}", "pattern", field->pattern ? field->pattern : NO_NUL));
+		set(schema, "additionalProperties", json_pack("{s:s, s:s}", "type", "string", "pattern", NO_NUL));
+		set_range(schema, field, "minProperties", 0, "maxProperties", field->max, JSON_ITEMS_MAX);
 		return schema;
 	case JSON_FIELD_ANY:
 		return json_object();
 	}
 	return json_object();
+}
+
+json_t *json_schema_field(const struct json_field *field, json_t *schemas)
+{
+	json_t *schema = schema_of_type(field, schemas), *more = field->schema ? parsed(field->schema) : NULL;
+
+	if (more)
+		json_object_update(schema, more);
+	json_decref(more);
+	return schema;
 }
 
 /* A nullable type allows null beside what it is. */
@@ -125,7 +161,7 @@ static json_t *or_null(json_t *schema)
 
 static json_t *describe_field(const struct json_field *field, json_t *schemas)
 {
-	json_t *schema = describe_type(field, schemas);
+	json_t *schema = json_schema_field(field, schemas);
 
 	describe_default(schema, field);
 	if (field->nullable)
@@ -163,4 +199,6 @@ void json_schema(const struct json_table *table, json_t *schemas)
 	else
 		json_decref(required);
 	set(schema, "additionalProperties", json_false());
+	if (table->rule)
+		set(schema, "allOf", json_pack("[o]", parsed(table->rule)));
 }

@@ -40,7 +40,8 @@ static int no_spaces(const char *value, struct error *err)
 }
 
 static const struct json_field thing_fields[] = {
-	{"name", JSON_FIELD_STRING, offsetof(struct thing, name), .required = true, .min = 1, .max = 8, .check = no_spaces},
+	{"name", JSON_FIELD_STRING, offsetof(struct thing, name), .required = true, .min = 1, .max = 8, .check = no_spaces,
+		.pattern = "^[^ ]*$"},
 	{"nick", JSON_FIELD_STRING, offsetof(struct thing, nick), .nullable = true, .help = "What friends say."},
 	{"wild", JSON_FIELD_BOOL, offsetof(struct thing, wild), .def = true,
 		.present_offset = offsetof(struct thing, wild_given)},
@@ -48,13 +49,14 @@ static const struct json_field thing_fields[] = {
 	{"main_port", JSON_FIELD_OBJECT, offsetof(struct thing, main_port), .table = &port_table, .required = true},
 	{"spare", JSON_FIELD_OPTIONAL, offsetof(struct thing, spare), .table = &port_table},
 	{"ports", JSON_FIELD_ARRAY, offsetof(struct thing, ports), .table = &port_table, .max = 3},
-	{"command", JSON_FIELD_STRINGS, offsetof(struct thing, command), .max = 4},
+	{"command", JSON_FIELD_STRINGS, offsetof(struct thing, command), .max = 4, .first_min = 1},
 	{"env", JSON_FIELD_MAP, offsetof(struct thing, env), .check = no_spaces},
-	{"extra", JSON_FIELD_ANY, offsetof(struct thing, extra)},
+	{"extra", JSON_FIELD_ANY, offsetof(struct thing, extra), .schema = "{\"type\": \"array\"}"},
 	{"token", JSON_FIELD_STRING, offsetof(struct thing, token), .secret = true},
 	{"seen", JSON_FIELD_INT, offsetof(struct thing, seen), .read_only = true, .max = 9},
 };
-static const struct json_table thing_table = JSON_TABLE("Thing", struct thing, thing_fields);
+static const struct json_table thing_table =
+	JSON_TABLE_WITH_RULE("Thing", struct thing, thing_fields, "{\"required\": [\"colour\"]}");
 
 static int read_text(const char *text, struct thing *ret, struct error *err)
 {
@@ -96,6 +98,18 @@ static void every_type_is_read(void **state)
 	assert_null(thing.name);
 }
 
+static void an_integer_may_be_written_as_a_fraction_of_one(void **state)
+{
+	struct thing thing;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(read_text("{\"name\":\"a\",\"main_port\":{\"host\":1.0,\"guest\":8e3}}", &thing, &err), 0);
+	assert_int_equal(thing.main_port.host, 1);
+	assert_int_equal(thing.main_port.guest, 8000);
+	json_done(&thing_table, &thing);
+}
+
 static void what_is_written_reads_back_the_same_but_for_secrets(void **state)
 {
 	struct thing thing;
@@ -134,6 +148,9 @@ static void each_refusal_names_the_field(void **state)
 		{"{\"name\":\"a\\u0000b\",\"main_port\":{\"host\":1}}", "", "NUL"},
 		{"{\"name\":\"a\",\"main_port\":{\"host\":0}}", "main_port.host", "must be 1 to 65535, not 0"},
 		{"{\"name\":\"a\",\"main_port\":{\"host\":1.5}}", "main_port.host", "integer"},
+		{"{\"name\":\"a\",\"main_port\":{\"host\":1e300}}", "main_port.host", "integer"},
+		{"{\"name\":\"a\",\"main_port\":{\"host\":65536.0}}", "main_port.host", "must be 1 to 65535, not 65536"},
+		{"{\"name\":\"a\",\"main_port\":{\"host\":1},\"command\":[\"\"]}", "command[0]", "must not be empty"},
 		{"{\"name\":\"a\",\"main_port\":{\"host\":1},\"ports\":[{\"host\":1},{\"hots\":1}]}", "ports[1].hots",
 			"did you mean \"host\""},
 		{"{\"name\":\"a\",\"main_port\":{\"host\":1},\"ports\":[{\"host\":1},{\"host\":2},{\"host\":3},{\"host\":4}]}",
@@ -212,6 +229,13 @@ static void the_schema_says_what_the_table_says(void **state)
 	assert_true(json_is_false(json_object_get(thing, "additionalProperties")));
 	assert_string_equal(json_string_value(json_object_get(json_object_get(properties, "colour"), "default")), "green");
 	assert_true(json_is_true(json_object_get(json_object_get(properties, "seen"), "readOnly")));
+	assert_string_equal(json_string_value(json_object_get(json_object_get(properties, "name"), "pattern")), "^[^ ]*$");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(properties, "token"), "pattern")), "^[^\\u0000]*$");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(properties, "token"), "maxLength")), JSON_STRING_MAX);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(properties, "extra"), "type")), "array");
+	assert_int_equal(json_array_size(json_object_get(json_object_get(properties, "command"), "prefixItems")), 1);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(properties, "env"), "maxProperties")), JSON_ITEMS_MAX);
+	assert_int_equal(json_array_size(json_object_get(thing, "allOf")), 1);
 	json_decref(schemas);
 }
 
@@ -233,6 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_type_is_read),
+		cmocka_unit_test(an_integer_may_be_written_as_a_fraction_of_one),
 		cmocka_unit_test(what_is_written_reads_back_the_same_but_for_secrets),
 		cmocka_unit_test(each_refusal_names_the_field),
 		cmocka_unit_test(depth_is_bounded),
