@@ -133,13 +133,13 @@ static bool identify(struct request *req, const char *host_token, struct client 
 
 	/* Over the Unix socket, too, who shows a token is who the token says. */
 	if (token && strncmp(token, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0 && !(host_token && same_token(token, host_token)))
-		return identify_token(req, token, client, ctx) && identify_project(req, client, ctx);
+		return identify_token(req, token, client, ctx);
 	if (host_token && !(token && same_token(token, host_token)))
 		return refuse_unknown(req);
 	client->is_host = true;
 	client->scopes = ~0u;
 	snprintf(client->project, sizeof(client->project), "%s", PROJECT_DEFAULT);
-	return identify_project(req, client, ctx);
+	return true;
 }
 
 /* RFC 6750, section 3.1. */
@@ -149,7 +149,8 @@ static bool permit(struct request *req, enum http_scope scope, void *ctx)
 	struct problem problem;
 	char challenge[96];
 
-	(void)ctx;
+	if (!identify_project(req, &req->client, ctx))
+		return false;
 	if (scope == SCOPE_ANY || (req->client.scopes & SCOPE_BIT(scope)))
 		return true;
 	if (scope != SCOPE_HOST)

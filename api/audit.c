@@ -21,7 +21,6 @@
 #define KEEP_MIB_MAX (1 << 20)
 #define KEEP_DAYS_MAX 3650
 #define PAGE	    100
-#define PAGE_MAX    1000
 #define SCAN_MAX    10000 /* lines that one page looks at */
 
 struct audit {
@@ -344,13 +343,10 @@ void audit_http(struct request *req, void *ctx)
 	const struct hulld *hulld = ctx;
 	struct audit_place place = audit_file_end(hulld->audit->file);
 	struct reading reading = {.project = ""};
-	int64_t limit;
 	json_t *page;
 	struct error err;
 	bool more;
 
-	if (request_query_int(req, "limit", 1, PAGE_MAX, PAGE, &limit) < 0)
-		return;
 	if (cursor && !read_cursor(cursor, &place)) {
 		request_refuse_with(req, PROBLEM_INVALID_FIELD, "cursor", "is none that a page has answered with as next");
 		return;
@@ -362,7 +358,7 @@ void audit_http(struct request *req, void *ctx)
 	}
 	if (project)
 		snprintf(reading.project, sizeof(reading.project), "\"project\":\"%s\"", project);
-	reading.limit = (size_t)limit;
+	reading.limit = (size_t)request_query_int(req, "limit", PAGE);
 	reading.items = json_array();
 	more = audit_file_read_back(hulld->audit->file, &place, SCAN_MAX, take, &reading);
 	page = json_pack("{s:o}", "items", reading.items);

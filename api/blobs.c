@@ -304,6 +304,22 @@ static int check_content(struct upload *upload)
 	return -EBADMSG;
 }
 
+struct blob_view {
+	char *digest;
+	int64_t size_bytes;
+};
+
+static const struct json_field blob_fields[] = {
+	{"digest", JSON_FIELD_STRING, offsetof(struct blob_view, digest), .required = true, .read_only = true, .pattern = DIGEST_PATTERN},
+	{"size_bytes", JSON_FIELD_INT, offsetof(struct blob_view, size_bytes), .required = true, .read_only = true, .max = INT64_MAX},
+};
+const struct json_table blob_table = JSON_TABLE("Blob", struct blob_view, blob_fields);
+
+static void reply(const struct upload *upload, int status, int64_t size_bytes)
+{
+	request_reply(upload->req, status, json_dump(&blob_table, &(struct blob_view){(char *)upload->digest, size_bytes}));
+}
+
 /* On the loop's thread again, after finish(). */
 static void on_finished(void *ctx)
 {
@@ -318,8 +334,7 @@ static void on_finished(void *ctx)
 	if (upload->req && upload->err.errnum)
 		request_refuse_error(upload->req, &upload->err);
 	else if (upload->req)
-		request_reply(upload->req, 201,
-			json_pack("{s:s, s:I}", "digest", upload->digest, "size_bytes", (json_int_t)upload->written));
+		reply(upload, 201, (int64_t)upload->written);
 	upload_free(upload);
 }
 
@@ -359,8 +374,7 @@ static void reply_there(const struct upload *upload)
 	else if (size < 0)
 		request_refuse_with(upload->req, PROBLEM_NOT_FOUND, "digest", "was there and has been removed meanwhile: upload it again");
 	else
-		request_reply(upload->req, 200,
-			json_pack("{s:s, s:I}", "digest", upload->digest, "size_bytes", (json_int_t)size));
+		reply(upload, 200, size);
 }
 
 static void upload_end(void *ctx)

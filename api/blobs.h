@@ -40,6 +40,7 @@ void blob_remove(const struct blobs *blobs, const char *digest);
 
 /* Routes; their context is a struct hulld. */
 extern const struct http_upload_ops blob_upload;
+extern const struct json_table blob_table; /* what it answers */
 void blob_http_head(struct request *req, void *ctx);
 
 #endif

@@ -8,16 +8,19 @@
 #include <string.h>
 
 /* Those of rows are written by the triggers of store_events.c. */
-static const char *const types[] = {
-	"machine.created", "machine.starting", "machine.running", "machine.stopping", "machine.stopped", "machine.failed",
-	"machine.restart_scheduled", "machine.restart_cancelled", "machine.updated", "machine.deleted", "machine.healthy",
-	"machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",
-	"image.put", "image.deleted",
-	"secret.set", "secret.deleted",
-	"token.created", "token.revoked",
-	"project.created", "project.updated",
-};
+#define TYPES                                                                                                  \
+	"machine.created", "machine.starting", "machine.running", "machine.stopping", "machine.stopped",                \
+		"machine.failed", "machine.restart_scheduled", "machine.restart_cancelled", "machine.updated",          \
+		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",          \
+		"image.put", "image.deleted",                                                                           \
+		"secret.set", "secret.deleted",                                                                         \
+		"token.created", "token.revoked",                                                                       \
+		"project.created", "project.updated"
+
+static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
+
+const char *const event_type_words[] = {"machine", "image", "secret", "token", "project", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What a filter may name: things, and types. NULL-terminated. */
+extern const char *const event_type_words[];
+
 /* Index in the list; -1: there is none of that name. */
 int event_type_by_name(const char *name);
 /* Is it of a "machine", an "image", …? */

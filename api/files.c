@@ -119,7 +119,7 @@ static ssize_t read_stream(void *ctx, char *data, size_t max)
 	return (ssize_t)part;
 }
 
-static const struct http_stream_ops stream_ops = {read_stream, call_free, "application/x-tar"};
+static const struct http_stream_ops stream_ops = {read_stream, call_free, HTTP_TAR};
 
 static void begin_stream(struct file_call *call, const struct frame *frame)
 {
@@ -205,17 +205,16 @@ static struct file_call *call_new(struct hulld *hulld, struct request *req, enum
 	const char *path = request_query(req, "path");
 	struct file_call *call;
 	json_t *spec, *string;
-	int64_t into = 0;
+	int64_t into = verb == FILE_PUT ? request_query_int(req, "into", 0) : 0;
 	char vsock[512];
 
-	if (!m || machine_http_require_running(m, req) < 0 ||
-		(verb == FILE_PUT && request_query_int(req, "into", 0, 1, 0, &into) < 0))
+	if (!m || machine_http_require_running(m, req) < 0)
 		return NULL;
-	if (!path || path[0] != '/' || strlen(path) > 4095 || !(string = json_string(path))) {
-		request_refuse_with(req, path ? PROBLEM_INVALID_FIELD : PROBLEM_MISSING_FIELD, "path",
-			"must be an absolute path in UTF-8, of at most 4,095 bytes");
+	if (path[0] != '/') {
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, "path", "must be an absolute path");
 		return NULL;
 	}
+	string = json_string(path);
 	spec = json_pack("{s:s, s:o, s:b}", "verb", verb == FILE_GET ? "get" : "put", "path", string, "into", (int)into);
 	call = calloc(1, sizeof(*call));
 	if (!call || !spec)

@@ -242,7 +242,7 @@ void request_reply_stream(struct request *req, const struct http_stream_ops *ops
 
 	if (!response)
 		abort();
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, ops->type ? ops->type : "text/plain; charset=utf-8");
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, ops->type ? ops->type : HTTP_TEXT);
 	set_response(req, 200, response);
 	req->stream = ops;
 	req->stream_ctx = ctx;
@@ -344,24 +344,11 @@ void request_query_each(const struct request *req, const char *name, void (*fn)(
 	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, look_at_argument, &each);
 }
 
-int request_query_int(struct request *req, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret)
+int64_t request_query_int(const struct request *req, const char *name, int64_t def)
 {
 	const char *text = request_query(req, name);
-	char *end;
-	long long value;
 
-	*ret = def;
-	if (!text)
-		return 0;
-	errno = 0;
-	value = strtoll(text, &end, 10);
-	if (errno || end == text || *end || value < min || value > max) {
-		request_refuse_with(req, PROBLEM_INVALID_FIELD, name, "must be a number from %" PRId64 " to %" PRId64, min,
-			max);
-		return -ECANCELED;
-	}
-	*ret = value;
-	return 0;
+	return text ? strtoll(text, NULL, 10) : def; /* http_query.c has refused what is none of its numbers */
 }
 
 const char *request_header(const struct request *req, const char *name)
@@ -675,6 +662,19 @@ static void on_daemon_timer(void *ctx)
 	run_daemon(ctx);
 }
 
+/* A %00 must not end what it stands in: as a byte that no text has, it fits nothing. */
+static size_t unescape(void *ctx, struct MHD_Connection *connection, char *text)
+{
+	size_t len = MHD_http_unescape(text);
+
+	(void)ctx;
+	(void)connection;
+	for (size_t i = 0; i < len; i++)
+		if (!text[i])
+			text[i] = '\xff';
+	return len;
+}
+
 static void on_daemon_log(void *ctx, const char *fmt, va_list args)
 {
 	char line[512];
@@ -714,7 +714,7 @@ int http_serve(struct http *http, int listen_fd, const char *token, struct error
 	listener->token = token;
 	listener->daemon = MHD_start_daemon(
 		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, listener, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
-		MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+		MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
 		(unsigned)IDLE_TIMEOUT_S, MHD_OPTION_END);
 	if (!listener->daemon) {

@@ -22,6 +22,9 @@ struct request;
 
 #define HTTP_JSON	 "application/json"
 #define HTTP_MERGE_PATCH "application/merge-patch+json"
+#define HTTP_TEXT	 "text/plain; charset=utf-8"
+#define HTTP_EVENTS	 "text/event-stream"
+#define HTTP_TAR	 "application/x-tar"
 #define HTTP_JSON_MAX ((1u << 20) - 1) /* bytes of a JSON body */
 
 enum http_body {
@@ -32,9 +35,33 @@ enum http_body {
 	HTTP_BODY_UPLOAD, /* bytes, to the route's upload functions as they come */
 };
 
+/* A parameter of a query. What is not as it says is refused before the handler is called, which need not look at it again; but
+ * `pattern` is for the document alone: its handler looks. */
+enum http_query_type {
+	HTTP_QUERY_TEXT,  /* of `min` to `max` bytes of UTF-8 without a NUL (0: no bound) */
+	HTTP_QUERY_INT,	  /* a number from `min` to `max`: request_query_int() */
+	HTTP_QUERY_NAME,  /* one of `names` */
+	HTTP_QUERY_NAMES, /* one or more of them, separated by commas */
+};
 struct http_query {
 	const char *name, *help;
+	enum http_query_type type;
+	bool required;
+	unsigned repeats; /* how often it may come; 0: once */
+	int64_t min, max;
+	const char *const *names; /* ended by NULL */
+	const char *pattern;	  /* of TEXT, as struct json_field has it; NULL: any */
 };
+#define HTTP_QUERY_FLAG HTTP_QUERY_INT, .max = 1
+
+/* What may stand in the place of a {parameter} of a path, for the document: handlers look. */
+struct http_param {
+	const char *name, *help, *pattern;
+};
+
+/* Codes of problems, as a set: REFUSES(WRONG_STATE) | REFUSES(TIMEOUT). */
+#define CODE_BIT(code) (UINT64_C(1) << (code))
+#define REFUSES(name)  CODE_BIT(PROBLEM_##name)
 
 /* How a route takes bytes. `begin` replies and returns NULL when it refuses. `end` is called after the last byte and
  * replies, then or later. `abort` frees an upload that did not get as far as `end`. */
@@ -77,7 +104,7 @@ enum http_scope {
 struct http_guard {
 	/* Of a request's head; before its route is looked for. `host_token`: the listener's. False: it has been refused. */
 	bool (*identify)(struct request *req, const char *host_token, struct client *client, void *ctx);
-	/* Once its route is known. False: it has been refused. */
+	/* Once its route is known: does the client act in a project that there is for it, and may it? False: it has been refused. */
 	bool (*permit)(struct request *req, enum http_scope scope, void *ctx);
 };
 
@@ -91,7 +118,10 @@ struct http_route {
 	const struct json_table *takes, *gives; /* of JSON bodies; NULL: none or not by table */
 	const char *upgrade;			/* another protocol that the connection may become; NULL: none */
 	bool gives_list;			/* {"items": [gives…]} */
-	int status;				/* of success */
+	const char *type;			/* of an answer, or a stream, that is not `gives`; NULL: there is none */
+	int status, other_status;		/* of success; 0: there is no other */
+	/* REFUSES() of what its handler refuses with, but for what many do (openapi.c). */
+	uint64_t refuses;
 	bool once;				/* a POST that is not to be done again when its outcome is unknown */
 	bool confidential;			/* what is sent and answered holds secrets: it is kept nowhere */
 	enum http_scope scope;
@@ -132,8 +162,8 @@ const char *request_param(const struct request *req);			/* the path's {parameter
 const char *request_query(const struct request *req, const char *name); /* NULL: absent */
 /* Every value of one that may come several times, in order. */
 void request_query_each(const struct request *req, const char *name, void (*fn)(void *ctx, const char *value), void *ctx);
-/* A number in [min, max] from the query, or `def` when absent. 0, or -ECANCELED having refused. */
-int request_query_int(struct request *req, const char *name, int64_t min, int64_t max, int64_t def, int64_t *ret);
+/* One that the route has as HTTP_QUERY_INT, or `def` when absent. */
+int64_t request_query_int(const struct request *req, const char *name, int64_t def);
 int64_t request_content_length(const struct request *req); /* -1: unknown */
 /* Reads the JSON body (or {} for an absent optional one) by table. 0, or -ECANCELED having refused. */
 int request_read(struct request *req, const struct json_table *table, void *ret);
@@ -163,6 +193,8 @@ const char *request_condition(const struct request *req);
 /* Does that (RFC 9110, section 13.2.2) allow what the request asks for, the resource being seen as `representation` (taken; NULL: there is none)?
  * 0, or -ECANCELED having refused. Asked before anything is changed. */
 int request_check_match(struct request *req, json_t *representation);
+/* The answer to a GET: 200 with it (taken), where its condition allows that. */
+void request_reply_matching(struct request *req, json_t *representation);
 
 /* Called when the client has gone before the reply; the request must not be used any more. */
 void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);
@@ -216,9 +248,16 @@ extern const struct http_query http_page_queries[];
 bool http_route_is_tagged(const struct http_route *route);
 bool http_route_has_preconditions(const struct http_route *route);
 
-/* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. */
-json_t *openapi_document(const struct http_route *routes);
-/* What HTTP_BODY_MERGE_PATCH takes, as JSON Schema (openapi_patch.c): any of the table's fields, or null. */
-json_t *openapi_patch_schema(const struct json_table *table);
+/* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. `params`: ended by a NULL name; of all paths. */
+json_t *openapi_document(const struct http_route *routes, const struct http_param *params);
+/* What HTTP_BODY_MERGE_PATCH takes, as JSON Schema (openapi_patch.c): any of the table's fields, or null. Adds to `schemas` what it
+ * refers to. */
+json_t *openapi_patch_schema(const struct json_table *table, json_t *schemas);
+/* The parameters of a route, and its answers (openapi_parameters.c, openapi_responses.c). */
+json_t *openapi_parameters(const struct http_route *route, const struct http_param *params);
+json_t *openapi_responses(const struct http_route *route, json_t *schemas);
+/* A table, or the list of them, as JSON Schema. */
+json_t *openapi_schema_of(const struct json_table *table, bool list, json_t *schemas);
+json_t *openapi_content(const char *type, json_t *schema);
 
 #endif

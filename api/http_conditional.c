@@ -8,7 +8,7 @@
 /* Those of a single resource. What a program wrote, or a token that is shown once, is none that could be asked for again. */
 bool http_route_is_tagged(const struct http_route *route)
 {
-	return route->gives && !route->gives_list && !route->once;
+	return route->gives && !route->gives_list && !route->once && route->body != HTTP_BODY_UPLOAD;
 }
 
 bool http_route_has_preconditions(const struct http_route *route)
@@ -116,4 +116,12 @@ int request_check_match(struct request *req, json_t *representation)
 	problem_set_hint(&problem, "GET it again, and decide anew");
 	request_refuse(req, &problem);
 	return -ECANCELED;
+}
+
+void request_reply_matching(struct request *req, json_t *representation)
+{
+	if (request_check_match(req, json_incref(representation)) == 0)
+		request_reply(req, 200, representation);
+	else
+		json_decref(representation);
 }

@@ -8,7 +8,8 @@
 
 #include <microhttpd.h>
 
-#define LISTENERS_MAX 2
+#define LISTENERS_MAX	 2
+#define HTTP_QUERIES_MAX 16 /* of a route */
 
 struct listener {
 	struct http *http;
@@ -79,6 +80,8 @@ int64_t http_monotonic_us(void);
 
 /* Finds its route, and the path's {parameter}. */
 void http_find_route(struct request *req, const char *url, const char *method);
+/* Is its query as the route has it (http_query.c)? */
+void http_check_query(struct request *req);
 /* Are its query and what is known of its body as the route has them? */
 void http_check_request(struct request *req);
 

@@ -67,29 +67,6 @@ enum http_scope http_route_scope(const struct http_route *route)
 	return strcmp(route->method, "GET") == 0 || strcmp(route->method, "HEAD") == 0 ? SCOPE_READ : SCOPE_WRITE;
 }
 
-const struct http_query http_page_queries[] = {
-	{"limit", "1 to 1000: so many items at most, and next where there are more. All when absent."},
-	{"cursor", "next of the page before."},
-	{NULL, NULL},
-};
-
-static enum MHD_Result check_query(void *ctx, enum MHD_ValueKind kind, const char *key, const char *value)
-{
-	struct request *req = ctx;
-	const struct http_query *query = req->route->queries;
-
-	(void)kind;
-	(void)value;
-	for (; query && query->name; query++)
-		if (strcmp(query->name, key) == 0)
-			return MHD_YES;
-	for (query = req->route->gives_list ? http_page_queries : NULL; query && query->name; query++)
-		if (strcmp(query->name, key) == 0)
-			return MHD_YES;
-	request_refuse_with(req, PROBLEM_UNKNOWN_FIELD, key, "unknown query parameter");
-	return MHD_NO;
-}
-
 /* With parameters, as a charset, or without. */
 static bool is_type(const char *type, const char *wanted)
 {
@@ -129,7 +106,7 @@ static void check_condition(struct request *req)
 
 void http_check_request(struct request *req)
 {
-	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, check_query, req);
+	http_check_query(req);
 	if (!req->response)
 		check_condition(req);
 	if (!req->response)

@@ -50,6 +50,7 @@ struct hulld {
 
 /* The routing table (routes.c). */
 extern const struct http_route hulld_routes[];
+extern const struct http_param hulld_params[]; /* of its paths */
 
 /* Milliseconds since 1970. */
 int64_t now_ms(void);

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define HEADER	    "Idempotency-Key"
+#define HEADER	    IDEMPOTENCY_HEADER
 #define NS_PER_HOUR 3600000000000ull
 #define KEPT_MS	    (24 * 3600 * 1000ll)
 #define KEPT_MAX    10000 /* of a project; up to TRIM_EVERY more until they are looked at */

@@ -10,6 +10,8 @@
 #include "api/http.h"
 #include "api/hulld.h"
 
+#define IDEMPOTENCY_HEADER "Idempotency-Key"
+
 /* Its `ctx` is the hulld. */
 extern const struct http_keeper idempotency_keeper;
 

@@ -161,7 +161,7 @@ void image_http_get(struct request *req, void *ctx)
 	json_t *image = store_image_get(hulld->store, request_project(req), request_param(req), &err);
 
 	if (image)
-		request_reply(req, 200, image);
+		request_reply_matching(req, image);
 	else
 		refuse_missing(req, &err);
 }
@@ -174,10 +174,7 @@ void image_http_delete(struct request *req, void *ctx)
 	json_t *document;
 	struct problem problem;
 	struct error err;
-	int64_t force;
 
-	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
-		return;
 	document = store_image_get(hulld->store, request_project(req), request_param(req), &err);
 	if (!document || image_load(hulld, request_project(req), request_param(req), &image, &err) < 0) {
 		refuse_missing(req, &err);
@@ -188,7 +185,7 @@ void image_http_delete(struct request *req, void *ctx)
 		json_done(&image_table, &image);
 		return;
 	}
-	user = force ? NULL : machine_using_image(hulld, request_project(req), image.spec.name);
+	user = request_query_int(req, "force", 0) ? NULL : machine_using_image(hulld, request_project(req), image.spec.name);
 	if (user) {
 		problem_set(&problem, PROBLEM_IMAGE_IN_USE, NULL, "machine %s was created from it", user->record.name);
 		problem_set_hint(&problem, "delete the machine, or repeat with ?force=1: machines keep what they need");

@@ -26,6 +26,7 @@ libhull_api_a_SOURCES = \
 	api/http.c api/http.h \
 	api/http_conditional.c \
 	api/http_count.c \
+	api/http_query.c \
 	api/http_request.h \
 	api/http_route.c \
 	api/hulld.h \
@@ -44,7 +45,9 @@ libhull_api_a_SOURCES = \
 	api/machine_list.c \
 	api/machine_patch.c \
 	api/merge_patch.c api/merge_patch.h \
+	api/openapi_parameters.c \
 	api/openapi_patch.c \
+	api/openapi_responses.c \
 	api/order_call.c api/order_call.h \
 	api/page.c api/page.h \
 	api/problem.c api/problem.h \

@@ -27,7 +27,6 @@
 #define NS_PER_S      1000000000ull
 #define KILL_WAIT_S   10
 #define DELETE_WAIT_S 30
-#define TIMEOUT_S_MAX 1000000000 /* nanoseconds of it are a number */
 
 enum waiter_kind {
 	WAITER_STATE,	/* GET …/wait: 408 when its time is over, if it has any */
@@ -290,12 +289,10 @@ void machine_http_create(struct request *req, void *ctx)
 	struct problem problem;
 	struct machine *m;
 	json_t *planned;
-	int64_t dry_run;
 
-	if (request_query_int(req, "dry_run", 0, 1, 0, &dry_run) < 0 || reply_created_before(req, hulld) ||
-		request_read(req, &machine_spec_table, &spec) < 0)
+	if (reply_created_before(req, hulld) || request_read(req, &machine_spec_table, &spec) < 0)
 		return;
-	if (dry_run) {
+	if (request_query_int(req, "dry_run", 0)) {
 		if (machine_plan(hulld, &origin, &spec, &planned, &problem) < 0)
 			request_refuse(req, &problem);
 		else
@@ -379,10 +376,8 @@ void machine_http_delete(struct request *req, void *ctx)
 	const struct machine *dependent;
 	struct machine *m;
 	struct problem problem;
-	int64_t force;
+	int64_t force = request_query_int(req, "force", 0);
 
-	if (request_query_int(req, "force", 0, 1, 0, &force) < 0)
-		return;
 	m = machine_http_find(ctx, req);
 	if (!m)
 		return;
@@ -499,16 +494,12 @@ void machine_http_kill(struct request *req, void *ctx)
 void machine_http_wait(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
-	const char *wanted = request_query(req, "state");
-	unsigned states = m && wanted ? machine_http_read_states(req, wanted) : 0;
+	unsigned states = machine_http_read_states(request_query(req, "state"));
+	int64_t timeout_s = request_query_int(req, "timeout_s", -1), after = request_query_int(req, "after", -1);
 	struct waiter *waiter;
-	int64_t timeout_s, after;
 	int passed;
 
-	if (m && !wanted)
-		request_refuse_with(req, PROBLEM_MISSING_FIELD, "state", "is required");
-	if (!states || request_query_int(req, "timeout_s", 0, TIMEOUT_S_MAX, -1, &timeout_s) < 0 ||
-		request_query_int(req, "after", 0, INT64_MAX, -1, &after) < 0)
+	if (!m)
 		return;
 	passed = after < 0 ? 0 : events_passed(req, m, after, states);
 	if (passed > 0)
@@ -520,24 +511,18 @@ void machine_http_wait(struct request *req, void *ctx)
 		waiter_free(waiter);
 }
 
+const char *const log_source_names[] = {"workload", "console", "monitor", NULL};
+
 void machine_http_logs(struct request *req, void *ctx)
 {
-	static const struct {
-		const char *name, *file;
-	} sources[] = {{"workload", "workload.log"}, {"console", "console.log"}, {"monitor", "vmm.log"}};
+	static const char *const files[] = {"workload.log", "console.log", "vmm.log"};
 	struct hulld *hulld = ctx;
 	struct machine *m = machine_http_find(hulld, req);
 	const char *source = request_query(req, "source");
-	int64_t tail, follow;
 	size_t i = 0;
 
-	if (!m || request_query_int(req, "tail", 0, 1000000, -1, &tail) < 0 ||
-		request_query_int(req, "follow", 0, 1, 0, &follow) < 0)
-		return;
-	while (source && i < ARRAY_SIZE(sources) && strcmp(sources[i].name, source) != 0)
+	while (source && log_source_names[i] && strcmp(log_source_names[i], source) != 0)
 		i++;
-	if (i == ARRAY_SIZE(sources))
-		request_refuse_with(req, PROBLEM_INVALID_FIELD, "source", "must be workload, console or monitor");
-	else
-		logs_reply(hulld->logs, req, m, sources[i].file, tail, follow);
+	if (m)
+		logs_reply(hulld->logs, req, m, files[i], request_query_int(req, "tail", -1), request_query_int(req, "follow", 0));
 }

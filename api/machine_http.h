@@ -17,15 +17,20 @@ struct machine *machine_http_find(struct hulld *hulld, struct request *req);
 /* 0; -ECANCELED with the request refused. */
 int machine_http_require_running(const struct machine *m, struct request *req);
 
+#define MACHINE_LABELS_ASKED_MAX 16 /* in one request */
+
 /* machine_list.c: words for what a machine may be in, by which clients ask: bits 1 << enum machine_state, and above them those of its
  * health while it runs. One without a check is healthy as soon as it runs. */
 #define STATE_HEALTHY	MACHINE_N_STATES
 #define STATE_UNHEALTHY (MACHINE_N_STATES + 1)
 #define N_STATE_WORDS	(MACHINE_N_STATES + 2)
+extern const char *const machine_state_words[]; /* from MACHINE_CREATED on; NULL-terminated */
 const char *machine_http_state_word(int bit);
-/* "stopped,failed" as such bits; 0 with `req` refused. */
-unsigned machine_http_read_states(struct request *req, const char *text);
+/* "stopped,failed" as such bits; NULL: none. */
+unsigned machine_http_read_states(const char *list);
 bool machine_http_is_in(const struct machine *m, unsigned states);
+/* Of logs: what a client may ask for. NULL-terminated. */
+extern const char *const log_source_names[];
 
 /* What hull-ingress says to port `index` of a specification. 0: it is published; -ECANCELED with `problem` set. */
 int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,

@@ -4,24 +4,24 @@
 #include "api/machine.h"
 #include "api/page.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
-
-#define LABELS_MAX 16 /* in one request */
 
 struct filter {
 	unsigned states; /* as machine_http_read_states() has them; 0: any */
 	const char *name; /* NULL: any; it may end in "*" */
 	size_t n_labels;
-	const char *labels[LABELS_MAX]; /* "key" or "key=value" */
-	bool too_many;
+	const char *labels[MACHINE_LABELS_ASKED_MAX]; /* "key" or "key=value" */
 };
+
+const char *const machine_state_words[] = {
+	"created", "starting", "running", "stopping", "stopped", "failed", "healthy", "unhealthy", NULL};
+static_assert(ARRAY_SIZE(machine_state_words) == N_STATE_WORDS - MACHINE_CREATED + 1, "every state has its word");
 
 const char *machine_http_state_word(int bit)
 {
-	if (bit < MACHINE_N_STATES)
-		return machine_state_names[bit];
-	return health_state_names[bit == STATE_HEALTHY ? HEALTH_HEALTHY : HEALTH_UNHEALTHY];
+	return machine_state_words[bit - MACHINE_CREATED];
 }
 
 bool machine_http_is_in(const struct machine *m, unsigned states)
@@ -32,57 +32,39 @@ bool machine_http_is_in(const struct machine *m, unsigned states)
 	       (health_state(m) == HEALTH_UNHEALTHY && states & 1u << STATE_UNHEALTHY);
 }
 
-unsigned machine_http_read_states(struct request *req, const char *text)
+unsigned machine_http_read_states(const char *list)
 {
 	unsigned states = 0;
 
-	for (;;) {
-		size_t len = strcspn(text, ",");
-		int state = MACHINE_CREATED;
+	while (list) {
+		size_t len = strcspn(list, ",");
 
-		while (state < N_STATE_WORDS && (strlen(machine_http_state_word(state)) != len ||
-							strncmp(machine_http_state_word(state), text, len) != 0))
-			state++;
-		if (state == N_STATE_WORDS) {
-			request_refuse_with(req, PROBLEM_INVALID_FIELD, "state", "there is no state \"%.*s\"",
-				len < 40 ? (int)len : 40, text);
-			return 0;
-		}
-		states |= 1u << state;
-		if (!text[len])
-			return states;
-		text += len + 1;
+		for (int state = MACHINE_CREATED; state < N_STATE_WORDS; state++)
+			if (strlen(machine_http_state_word(state)) == len && strncmp(machine_http_state_word(state), list, len) == 0)
+				states |= 1u << state;
+		list = list[len] ? list + len + 1 : NULL;
 	}
+	return states;
 }
 
 static void take_label(void *ctx, const char *value)
 {
 	struct filter *filter = ctx;
 
-	if (filter->n_labels == LABELS_MAX)
-		filter->too_many = true;
-	else
-		filter->labels[filter->n_labels++] = value;
+	filter->labels[filter->n_labels++] = value; /* the route takes no more of them than there is room */
 }
 
 /* 0, or -ECANCELED having refused. */
 static int read_filter(struct request *req, struct filter *ret)
 {
-	const char *states = request_query(req, "state");
-
-	*ret = (struct filter){.name = request_query(req, "name")};
+	*ret = (struct filter){.name = request_query(req, "name"), .states = machine_http_read_states(request_query(req, "state"))};
 	request_query_each(req, "label", take_label, ret);
-	if (states && !(ret->states = machine_http_read_states(req, states)))
-		return -ECANCELED;
 	for (size_t i = 0; i < ret->n_labels; i++)
 		if (!ret->labels[i][0] || ret->labels[i][0] == '=') {
 			request_refuse_with(req, PROBLEM_INVALID_FIELD, "label", "must be KEY or KEY=VALUE");
 			return -ECANCELED;
 		}
-	if (!ret->too_many)
-		return 0;
-	request_refuse_with(req, PROBLEM_INVALID_FIELD, "label", "may be given %d times at most", LABELS_MAX);
-	return -ECANCELED;
+	return 0;
 }
 
 static bool has_label(const json_t *labels, const char *wanted)

@@ -427,8 +427,7 @@ static json_t *plan(const struct machine *m, const struct patch *patch)
 void machine_http_patch(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
-	int64_t dry_run;
-	json_t *document = m && request_query_int(req, "dry_run", 0, 1, 0, &dry_run) == 0 ? request_read_json(req) : NULL;
+	json_t *document = m ? request_read_json(req) : NULL;
 	struct patch *patch;
 	struct problem problem;
 	int r;
@@ -443,7 +442,7 @@ void machine_http_patch(struct request *req, void *ctx)
 	snprintf(patch->machine, sizeof(patch->machine), "%s", m->record.id);
 	r = prepare(m, document, patch, &problem);
 	json_decref(document);
-	if (r == 0 && !dry_run) {
+	if (r == 0 && !request_query_int(req, "dry_run", 0)) {
 		go_on(patch, m);
 		return;
 	}

@@ -229,7 +229,7 @@ static void on_written(void *ctx)
 
 		metrics->written = scrape->next;
 		if (scrape->req)
-			request_reply_text(scrape->req, "text/plain; version=0.0.4; charset=utf-8",
+			request_reply_text(scrape->req, METRICS_TYPE,
 				scrape->next ? copy_text(text) : steal_ptr(&text));
 		scrape_free(scrape);
 	}

@@ -4,6 +4,8 @@
 
 #include "api/http.h"
 
+#define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
+
 struct hulld;
 struct metrics;
 

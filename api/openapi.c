@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static json_t *schema_of(const struct json_table *table, bool list, json_t *schemas)
+json_t *openapi_schema_of(const struct json_table *table, bool list, json_t *schemas)
 {
 	json_t *ref = json_pack("{s:o}", "$ref", json_sprintf("#/components/schemas/%s", table->name));
 
@@ -16,44 +16,9 @@ static json_t *schema_of(const struct json_table *table, bool list, json_t *sche
 		"items");
 }
 
-static json_t *content(const char *type, json_t *schema)
+json_t *openapi_content(const char *type, json_t *schema)
 {
 	return json_pack("{s:{s:o}}", type, "schema", schema);
-}
-
-static json_t *parameter(const char *name, size_t len, const char *in, const char *help)
-{
-	json_t *described = json_pack("{s:s%, s:s, s:b, s:{s:s}}", "name", name, len, "in", in, "required",
-		strcmp(in, "path") == 0, "schema", "type", "string");
-
-	if (help)
-		json_object_set_new(described, "description", json_string(help));
-	return described;
-}
-
-static json_t *header(const char *name, const char *help)
-{
-	return parameter(name, strlen(name), "header", help);
-}
-
-static json_t *parameters(const struct http_route *route)
-{
-	const char *brace = strchr(route->path, '{');
-	json_t *list = json_array();
-
-	if (brace)
-		json_array_append_new(list, parameter(brace + 1, strcspn(brace + 1, "}"), "path", NULL));
-	for (const struct http_query *query = route->queries; query && query->name; query++)
-		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
-	for (const struct http_query *query = route->gives_list ? http_page_queries : NULL; query && query->name; query++)
-		json_array_append_new(list, parameter(query->name, strlen(query->name), "query", query->help));
-	if (strcmp(route->method, "POST") == 0)
-		json_array_append_new(list, header("Idempotency-Key", "The same request with the same key gets the first answer, for 24 hours."));
-	if (http_route_has_preconditions(route))
-		json_array_append_new(list, header("If-Match", "Entity tags of what the resource has to be, or *; else 412 (RFC 9110, section 13.1.1)."));
-	if (http_route_is_tagged(route) && strcmp(route->method, "GET") == 0)
-		json_array_append_new(list, header("If-None-Match", "Entity tags of what the client has; 304 when it is that (section 13.1.2)."));
-	return list;
 }
 
 static json_t *request_body(const struct http_route *route, json_t *schemas)
@@ -61,40 +26,11 @@ static json_t *request_body(const struct http_route *route, json_t *schemas)
 	bool upload = route->body == HTTP_BODY_UPLOAD;
 
 	if (route->body == HTTP_BODY_MERGE_PATCH)
-		return json_pack("{s:b, s:o}", "required", 1, "content", content(HTTP_MERGE_PATCH, openapi_patch_schema(route->takes)));
-	return json_pack("{s:b, s:o}", "required", route->body != HTTP_BODY_JSON_OPTIONAL, "content",
-		content(upload ? "application/octet-stream" : "application/json",
-			upload ? json_object() : schema_of(route->takes, false, schemas)));
-}
-
-static json_t *refusal(const char *description)
-{
-	return json_pack("{s:s, s:o}", "description", description, "content",
-		content("application/problem+json", json_pack("{s:s}", "$ref", "#/components/schemas/Problem")));
-}
-
-static json_t *responses(const struct http_route *route, json_t *schemas)
-{
-	char status[16];
-	json_t *success = json_pack("{s:s}", "description", "done"), *all = json_object();
-
-	if (route->gives)
-		json_object_set_new(success, "content",
-			content("application/json", schema_of(route->gives, route->gives_list, schemas)));
-	if (route->upgrade)
-		json_object_set_new(all, "101",
-			json_pack("{s:o}", "description", json_sprintf("the connection speaks %s", route->upgrade)));
-	if (http_route_is_tagged(route))
-		json_object_set_new(success, "headers",
-			json_pack("{s:{s:s, s:{s:s}}}", "ETag", "description", "of what the answer shows", "schema", "type", "string"));
-	if (http_route_is_tagged(route) && strcmp(route->method, "GET") == 0)
-		json_object_set_new(all, "304", json_pack("{s:s}", "description", "the client has it already"));
-	if (http_route_has_preconditions(route))
-		json_object_set_new(all, "412", refusal("it is not what If-Match says"));
-	snprintf(status, sizeof(status), "%d", route->status);
-	json_object_set_new(all, status, success);
-	json_object_set_new(all, "default", refusal("a refusal"));
-	return all;
+		return json_pack("{s:b, s:o}", "required", 1, "content",
+			openapi_content(HTTP_MERGE_PATCH, openapi_patch_schema(route->takes, schemas)));
+	return json_pack("{s:b, s:o}", "required", route->body == HTTP_BODY_JSON, "content",
+		openapi_content(upload ? "application/octet-stream" : HTTP_JSON,
+			upload ? json_object() : openapi_schema_of(route->takes, false, schemas)));
 }
 
 /* The scopes that its token needs. */
@@ -108,10 +44,10 @@ static json_t *security(const struct http_route *route)
 	return json_pack("[{s:o}]", "token", scopes);
 }
 
-static json_t *operation(const struct http_route *route, json_t *schemas)
+static json_t *operation(const struct http_route *route, const struct http_param *params, json_t *schemas)
 {
-	json_t *described = json_pack("{s:o, s:s, s:s, s:o, s:o}", "security", security(route), "operationId", route->operation, "summary", route->summary,
-		"parameters", parameters(route), "responses", responses(route, schemas));
+	json_t *described = json_pack("{s:o, s:s, s:s, s:o, s:o}", "security", security(route), "operationId", route->operation,
+		"summary", route->summary, "parameters", openapi_parameters(route, params), "responses", openapi_responses(route, schemas));
 
 	if (route->body != HTTP_BODY_NONE)
 		json_object_set_new(described, "requestBody", request_body(route, schemas));
@@ -125,7 +61,7 @@ static void lower(char *ret, const char *method)
 	*ret = '\0';
 }
 
-json_t *openapi_document(const struct http_route *routes)
+json_t *openapi_document(const struct http_route *routes, const struct http_param *params)
 {
 	json_t *schemas = json_object(), *paths = json_object(), *path;
 	char method[16];
@@ -138,7 +74,7 @@ json_t *openapi_document(const struct http_route *routes)
 			json_object_set_new(paths, routes->path, path);
 		}
 		lower(method, routes->method);
-		json_object_set_new(path, method, operation(routes, schemas));
+		json_object_set_new(path, method, operation(routes, params, schemas));
 	}
 	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:o, s:{s:{s:s, s:s}}}}", "openapi", "3.1.0", "info", "title", "hulld",
 		"version", HULL_VERSION, "paths", paths, "components", "schemas", schemas, "securitySchemes", "token", "type",

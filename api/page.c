@@ -38,8 +38,7 @@ int page_begin(struct request *req, struct page *ret)
 	const char *cursor = request_query(req, "cursor");
 
 	*ret = (struct page){0};
-	if (request_query_int(req, "limit", 1, PAGE_LIMIT_MAX, 0, &ret->limit) < 0)
-		return -ECANCELED;
+	ret->limit = request_query_int(req, "limit", 0);
 	if (cursor && !decode(cursor, ret->after)) {
 		request_refuse_with(req, PROBLEM_INVALID_FIELD, "cursor", "is none that a list has answered with as next");
 		return -ECANCELED;

@@ -14,7 +14,7 @@
 
 #define PROJECT_SPEC_FIELDS                                                                                   \
 	{"name", JSON_FIELD_STRING, offsetof(struct project_spec, name), .required = true, .max = NAME_MAX_BYTES,      \
-		.check = name_check, .help = "Unique on the host."},                                                   \
+		.check = name_check, .pattern = NAME_PATTERN, .help = "Unique on the host."},                           \
 	{"quotas", JSON_FIELD_OBJECT, offsetof(struct project_spec, quotas), .table = &quotas_table}
 
 static const struct json_field project_spec_fields[] = {PROJECT_SPEC_FIELDS};
@@ -164,7 +164,7 @@ void project_http_get(struct request *req, void *ctx)
 {
 	struct project_record record;
 
-	if (!find(req, ctx, &record))
+	if (!find_matching(req, ctx, &record))
 		return;
 	reply_project(req, 200, ctx, &record);
 	project_record_done(&record);

@@ -307,7 +307,7 @@ void secret_http_get(struct request *req, void *ctx)
 
 	if (find(req, ctx, false, &record) < 0)
 		return;
-	request_reply(req, 200, dump(&record));
+	request_reply_matching(req, dump(&record));
 	secret_record_done(&record);
 }
 

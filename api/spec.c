@@ -69,6 +69,9 @@ int secret_name_check(const char *name, struct error *err)
 	return 0;
 }
 
+#define OCTET	     "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+#define IPV4_PATTERN "^" OCTET "(\\." OCTET "){3}$"
+
 static int address_check(const char *address, struct error *err)
 {
 	struct in_addr parsed;
@@ -84,7 +87,7 @@ static const struct json_field port_fields[] = {
 	{"guest", JSON_FIELD_INT, offsetof(struct port_spec, guest), .required = true, .min = 1, .max = 65535,
 		.help = "TCP port in the machine, on its loopback address or any other."},
 	{"address", JSON_FIELD_STRING, offsetof(struct port_spec, address), .def_string = "127.0.0.1", .max = 15,
-		.check = address_check, .help = "IPv4 address on the host; 0.0.0.0 for all."},
+		.check = address_check, .pattern = IPV4_PATTERN, .help = "IPv4 address on the host; 0.0.0.0 for all."},
 };
 static const struct json_table port_table = JSON_TABLE("Port", struct port_spec, port_fields);
 
@@ -136,7 +139,8 @@ static const struct json_table dependency_table = JSON_TABLE("Dependency", struc
 		.help = "Checks in a row that have to fail until it is unhealthy."}
 
 static const struct json_field health_spec_fields[] = {HEALTH_SPEC_FIELDS};
-static const struct json_table health_spec_table = JSON_TABLE("HealthSpec", struct health_spec, health_spec_fields);
+static const struct json_table health_spec_table =
+	JSON_TABLE_WITH_RULE("HealthSpec", struct health_spec, health_spec_fields, HEALTH_CHECK_RULE);
 
 const char *const health_state_names[] = {
 	[HEALTH_UNKNOWN] = "unknown",
@@ -160,9 +164,9 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 /* The fields that MachineSpec and Machine share; offsets are the same in both, the spec being first in the view. */
 #define MACHINE_SPEC_FIELDS                                                                                   \
 	{"name", JSON_FIELD_STRING, offsetof(struct machine_spec, name), .max = NAME_MAX_BYTES, .check = name_check,   \
-		.help = "Unique; made up when absent."},                                                               \
+		.pattern = NAME_PATTERN, .help = "Unique; made up when absent."},                                      \
 	{"image", JSON_FIELD_STRING, offsetof(struct machine_spec, image), .required = true, .max = NAME_MAX_BYTES,    \
-		.check = name_check, .help = "Name of an image."},                                                     \
+		.check = name_check, .pattern = NAME_PATTERN, .help = "Name of an image."},                             \
 	{"cpus", JSON_FIELD_INT, offsetof(struct machine_spec, cpus), .def = 1, .min = 1, .max = 32,                   \
 		.help = "Virtual processors."},                                                                        \
 	{"memory_mib", JSON_FIELD_INT, offsetof(struct machine_spec, memory_mib), .def = 256, .min = 64,              \
@@ -170,16 +174,16 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 	{"disk_mib", JSON_FIELD_INT, offsetof(struct machine_spec, disk_mib), .def = 1024, .min = 16,                  \
 		.max = 16777216, .help = "Size in MiB of the machine's own sparse disk, which takes all writes."},     \
 	{"command", JSON_FIELD_STRINGS, offsetof(struct machine_spec, command), .item_max = EXEC_ARGUMENT_MAX,         \
-		.help = "Program and arguments; the image's when absent."},                                            \
+		.first_min = 1, .help = "Program and arguments; the image's when absent."},                                            \
 	{"env", JSON_FIELD_MAP, offsetof(struct machine_spec, env), .check = exec_check_env_name,                      \
-		.help = "Environment variables, laid over the image's."},                                              \
+		.pattern = EXEC_ENV_NAME_PATTERN, .help = "Environment variables, laid over the image's."},            \
 	{"secrets", JSON_FIELD_STRINGS, offsetof(struct machine_spec, secrets), .max = SECRETS_MAX,                    \
-		.check = secret_name_check,                                                                            \
+		.check = secret_name_check, .pattern = SECRET_NAME_PATTERN, .schema = "{\"uniqueItems\": true}",           \
 		.help = "Names of the project's secrets, whose values are variables of that name at each start."},     \
 	{"user", JSON_FIELD_STRING, offsetof(struct machine_spec, user), .min = 1, .max = 255,                         \
 		.help = "User name or number, optionally :group; the image's when absent."},                           \
 	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = exec_check_folder,   \
-		.help = "Working directory; the image's when absent."},                                                \
+		.pattern = EXEC_FOLDER_PATTERN, .help = "Working directory; the image's when absent."},                \
 	{"ports", JSON_FIELD_ARRAY, offsetof(struct machine_spec, ports), .table = &port_table, .max = 64,             \
 		.help = "TCP ports published on the host."},                                                           \
 	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
@@ -217,9 +221,10 @@ static const struct json_field machine_fields[] = {
 	{VIEW("frozen", JSON_FIELD_BOOL, frozen), .read_only = true, .help = "Its programs stand still, as they were told to."},
 	{VIEW("cause", JSON_FIELD_OPTIONAL, cause), .table = &cause_table, .read_only = true, .nullable = true,
 		.help = "Why the last run ended."},
-	{VIEW("exit_status", JSON_FIELD_ANY, exit_status), .read_only = true, .nullable = true,
+	{VIEW("exit_status", JSON_FIELD_ANY, exit_status), .read_only = true, .nullable = true, .schema = "{\"type\": \"integer\"}",
 		.help = "Exit status of the workload in its last run; 128 + N when signal N ended it."},
-	{VIEW("pid", JSON_FIELD_ANY, pid), .read_only = true, .nullable = true, .help = "Process id of the monitor."},
+	{VIEW("pid", JSON_FIELD_ANY, pid), .read_only = true, .nullable = true, .schema = "{\"type\": \"integer\"}",
+		.help = "Process id of the monitor."},
 	{VIEW("pending", JSON_FIELD_STRINGS, pending), .read_only = true,
 		.help = "Fields that were changed while it ran, and take effect when it is started again."},
 	{VIEW("waiting_for", JSON_FIELD_STRINGS, waiting_for), .read_only = true,
@@ -233,23 +238,25 @@ static const struct json_field machine_fields[] = {
 const struct json_table machine_table = JSON_TABLE("Machine", struct machine_view, machine_fields);
 
 static const struct json_field image_config_fields[] = {
-	{"command", JSON_FIELD_STRINGS, offsetof(struct image_config, command), .help = "Program and arguments."},
-	{"env", JSON_FIELD_MAP, offsetof(struct image_config, env), .check = exec_check_env_name},
+	{"command", JSON_FIELD_STRINGS, offsetof(struct image_config, command), .first_min = 1, .help = "Program and arguments."},
+	{"env", JSON_FIELD_MAP, offsetof(struct image_config, env), .check = exec_check_env_name,
+		.pattern = EXEC_ENV_NAME_PATTERN},
 	{"user", JSON_FIELD_STRING, offsetof(struct image_config, user), .min = 1, .max = 255, .nullable = true},
 	{"workdir", JSON_FIELD_STRING, offsetof(struct image_config, workdir), .min = 1, .check = exec_check_folder,
-		.nullable = true},
+		.pattern = EXEC_FOLDER_PATTERN, .nullable = true},
 	{"stop_signal", JSON_FIELD_ENUM, offsetof(struct image_config, stop_signal), .names = stop_signal_names, .sparse = true,
 		.help = "What asks the workload to end, where a machine does not say so."},
 	{"ports", JSON_FIELD_ANY, offsetof(struct image_config, ports),
+		.schema = "{\"type\": \"array\", \"items\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 65535}}",
 		.help = "Array of the TCP port numbers the workload listens on; nothing is published by it."},
 };
 const struct json_table image_config_table = JSON_TABLE("ImageConfig", struct image_config, image_config_fields);
 
 #define IMAGE_SPEC_FIELDS                                                                                     \
 	{"name", JSON_FIELD_STRING, offsetof(struct image_spec, name), .required = true, .max = NAME_MAX_BYTES,        \
-		.check = name_check},                                                                                  \
+		.check = name_check, .pattern = NAME_PATTERN},                                                         \
 	{"rootfs", JSON_FIELD_STRING, offsetof(struct image_spec, rootfs), .required = true, .check = digest_check,    \
-		.help = "Digest of an uploaded EROFS file system."},                                                   \
+		.pattern = DIGEST_PATTERN, .help = "Digest of an uploaded EROFS file system."},                                                   \
 	{"config", JSON_FIELD_OBJECT, offsetof(struct image_spec, config), .table = &image_config_table},              \
 	{"labels", JSON_FIELD_MAP, offsetof(struct image_spec, labels), .help = "Free for clients."}
 
@@ -267,8 +274,8 @@ static const char *const encoding_names[] = {"utf-8", "base64", NULL};
 static const struct json_field exec_result_fields[] = {
 	{"exit_status", JSON_FIELD_INT, offsetof(struct exec_result, exit_status), .required = true, .max = 255,
 		.help = "128 + N when signal N ended it; 126 and 127 as shells have them."},
-	{"stdout", JSON_FIELD_STRING, offsetof(struct exec_result, standard_output), .required = true},
-	{"stderr", JSON_FIELD_STRING, offsetof(struct exec_result, standard_error), .required = true},
+	{"stdout", JSON_FIELD_STRING, offsetof(struct exec_result, standard_output), .required = true, .read_only = true},
+	{"stderr", JSON_FIELD_STRING, offsetof(struct exec_result, standard_error), .required = true, .read_only = true},
 	{"encoding", JSON_FIELD_ENUM, offsetof(struct exec_result, encoding), .names = encoding_names,
 		.help = "Of stdout and stderr; base64 when one of them is no text."},
 	{"truncated", JSON_FIELD_BOOL, offsetof(struct exec_result, truncated),
@@ -300,16 +307,15 @@ const struct json_table status_record_table =
 int image_spec_check(const struct image_spec *spec, struct error *err)
 {
 	const json_t *ports = spec->config.ports, *item;
+	int64_t port;
 	size_t i;
 
-	if (spec->config.command.len && !spec->config.command.items[0][0])
-		return error_set_field(err, EINVAL, "config.command[0]", "must not be empty");
 	if (!ports)
 		return 0;
 	if (!json_is_array(ports))
 		return error_set_field(err, EINVAL, "config.ports", "must be an array of port numbers");
 	json_array_foreach(ports, i, item) {
-		if (json_is_integer(item) && json_integer_value(item) >= 1 && json_integer_value(item) <= 65535)
+		if (json_as_int(item, &port) && port >= 1 && port <= 65535)
 			continue;
 		error_set(err, EINVAL, "must be a port number, 1 to 65535");
 		return error_in_field(err, "config.ports[%zu]", i);
@@ -330,8 +336,6 @@ int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib
 	if ((uint64_t)spec->memory_mib > host_memory_mib)
 		return error_set_field(err, EINVAL, "memory_mib", "%lld MiB is more than this host's %llu MiB",
 			(long long)spec->memory_mib, (unsigned long long)host_memory_mib);
-	if (spec->command.len && !spec->command.items[0][0])
-		return error_set_field(err, EINVAL, "command[0]", "must not be empty");
 	if (spec->health && health_check_check(&spec->health->check, err) < 0)
 		return error_in_field(err, "health");
 	for (size_t i = 0; i < spec->ports.len; i++)

@@ -166,13 +166,14 @@ enum status_cause { STATUS_POWEROFF, STATUS_RESET, STATUS_PANIC, STATUS_SIGNAL, 
 extern const char *const status_cause_names[];
 extern const struct json_table status_record_table;
 
-/* "sha256:" and 64 lower-case hexadecimal digits. 0 or -EINVAL with `err` set. */
+/* The checks of single values: 0, or -EINVAL with `err` set. Each takes what its pattern says. */
 int digest_check(const char *digest, struct error *err);
-/* [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])? */
 int name_check(const char *name, struct error *err);
-
-/* [A-Za-z_][A-Za-z0-9_]{0,62} */
 int secret_name_check(const char *name, struct error *err);
+#define DIGEST_PATTERN	    "^sha256:[0-9a-f]{64}$"
+#define NAME_PATTERN	    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+#define SECRET_NAME_PATTERN "^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+#define TOKEN_ID_PATTERN    "^t[a-z2-7]{12}$"
 
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);

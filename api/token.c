@@ -26,7 +26,7 @@ static const struct json_field token_spec_fields[] = {
 	{"label", JSON_FIELD_STRING, offsetof(struct token_spec, label), .def_string = "", .max = TOKEN_LABEL_MAX,
 		.help = "What it is for; free for clients."},
 	{"scopes", JSON_FIELD_STRINGS, offsetof(struct token_spec, scopes), .required = true, .min = 1, .max = 4,
-		.check = scope_check,
+		.check = scope_check, .pattern = "^(read|write|exec|admin)$",
 		.help = "read: look; write: make, start, stop, delete; exec: programs and files in machines; admin: the project's tokens."},
 	{"expires_in_s", JSON_FIELD_INT, offsetof(struct token_spec, expires_in_s), .def = EXPIRES_IN_S, .max = EXPIRES_IN_S_MAX,
 		.help = "Seconds until it is not valid any more; 0: it stays."},
@@ -215,7 +215,7 @@ void token_http_get(struct request *req, void *ctx)
 	struct token_record record;
 
 	if (find(req, ctx, &record))
-		request_reply(req, 200, dump(&record, NULL));
+		request_reply_matching(req, dump(&record, NULL));
 }
 
 static bool came_with(const struct client *client, void *id)

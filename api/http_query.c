@@ -1,0 +1,148 @@
+/* Queries: whether one is as its route has it. */
+#include "api/http_request.h"
+
+#include "api/page.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct http_query http_page_queries[] = {
+	{"limit", "So many items at most, and next where there are more. All when absent.", HTTP_QUERY_INT, .min = 1, .max = PAGE_LIMIT_MAX},
+	{"cursor", "next of the page before.", .min = 2, .max = 2 * PAGE_KEY_MAX, .pattern = "^(0[1-9a-f]|[1-9a-f][0-9a-f])+$"},
+	{NULL, NULL},
+};
+
+struct checking {
+	struct request *req;
+	/* How often each has come: the route's own, and those of pages. */
+	unsigned own[HTTP_QUERIES_MAX], page[HTTP_QUERIES_MAX];
+};
+
+static const struct http_query *find(const struct http_query *queries, const char *name, size_t len, size_t *ret_index)
+{
+	for (size_t i = 0; queries && queries[i].name; i++)
+		if (strlen(queries[i].name) == len && memcmp(queries[i].name, name, len) == 0) {
+			*ret_index = i;
+			return &queries[i];
+		}
+	return NULL;
+}
+
+static const struct http_query *page_queries(const struct request *req)
+{
+	return req->route->gives_list ? http_page_queries : NULL;
+}
+
+static bool is_number(const char *text, int64_t min, int64_t max)
+{
+	const char *digits = text + (text[0] == '-');
+	long long value;
+
+	errno = 0;
+	value = strtoll(text, NULL, 10);
+	return !errno && digits[0] && !digits[strspn(digits, "0123456789")] && value >= min && value <= max;
+}
+
+static bool is_one_of(const char *const *names, const char *word, size_t len)
+{
+	for (; *names; names++)
+		if (strlen(*names) == len && memcmp(*names, word, len) == 0)
+			return true;
+	return false;
+}
+
+static bool are_some_of(const char *const *names, const char *list)
+{
+	for (;;) {
+		size_t len = strcspn(list, ",");
+
+		if (!is_one_of(names, list, len))
+			return false;
+		if (!list[len])
+			return true;
+		list += len + 1;
+	}
+}
+
+static void refuse_names(struct request *req, const struct http_query *query)
+{
+	char list[ERROR_MESSAGE_MAX] = "";
+	size_t len = 0;
+
+	for (size_t i = 0; query->names[i] && len < sizeof(list); i++)
+		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", i ? ", " : "", query->names[i]);
+	request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, "must be %s %s%s", query->type == HTTP_QUERY_NAME ? "one of" : "of", list,
+		query->type == HTTP_QUERY_NAME ? "" : ", with commas between");
+}
+
+static void check_text(struct request *req, const struct http_query *query, const char *text, size_t len)
+{
+	json_t *string = json_stringn(text, len);
+
+	json_decref(string);
+	if (!string)
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, "must be UTF-8, without a NUL");
+	else if (len < (size_t)query->min)
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, len ? "must have at least %" PRId64 " bytes" : "must not be empty",
+			query->min);
+	else if (query->max && len > (size_t)query->max)
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, "must have at most %" PRId64 " bytes", query->max);
+}
+
+static void check_value(struct request *req, const struct http_query *query, const char *value, size_t len)
+{
+	switch (query->type) {
+	case HTTP_QUERY_TEXT:
+		check_text(req, query, value, len);
+		break;
+	case HTTP_QUERY_INT:
+		if (!is_number(value, query->min, query->max))
+			request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, "must be a number from %" PRId64 " to %" PRId64,
+				query->min, query->max);
+		break;
+	case HTTP_QUERY_NAME:
+		if (!is_one_of(query->names, value, len))
+			refuse_names(req, query);
+		break;
+	case HTTP_QUERY_NAMES:
+		if (!are_some_of(query->names, value))
+			refuse_names(req, query);
+		break;
+	}
+}
+
+static enum MHD_Result check_one(void *ctx, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value, size_t len)
+{
+	struct checking *checking = ctx;
+	struct request *req = checking->req;
+	const struct http_query *query;
+	unsigned *seen = checking->own;
+	size_t i;
+
+	(void)kind;
+	query = find(req->route->queries, name, name_len, &i);
+	if (!query) {
+		query = find(page_queries(req), name, name_len, &i);
+		seen = checking->page;
+	}
+	if (!query)
+		request_refuse_with(req, PROBLEM_UNKNOWN_FIELD, name, "unknown query parameter");
+	else if (++seen[i] > (query->repeats ? query->repeats : 1))
+		request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, "may be given %s", query->repeats ? "no more than that often" : "once");
+	else
+		check_value(req, query, value ? value : "", value ? len : 0);
+	return req->response ? MHD_NO : MHD_YES;
+}
+
+void http_check_query(struct request *req)
+{
+	struct checking checking = {.req = req};
+	const struct http_query *queries = req->route->queries;
+
+	MHD_get_connection_values_n(req->connection, MHD_GET_ARGUMENT_KIND, check_one, &checking);
+	for (size_t i = 0; !req->response && queries && queries[i].name; i++)
+		if (queries[i].required && !checking.own[i])
+			request_refuse_with(req, PROBLEM_MISSING_FIELD, queries[i].name, "is required");
+}
