@@ -122,7 +122,7 @@ static const char *const condition_names[] = {
 
 static const struct json_field dependency_fields[] = {
 	{"machine", JSON_FIELD_STRING, offsetof(struct dependency_spec, machine), .required = true, .max = NAME_MAX_BYTES,
-		.check = name_check, .help = "Name of another machine of the project."},
+		.check = name_check, .pattern = NAME_PATTERN, .help = "Name of another machine of the project."},
 	{"condition", JSON_FIELD_ENUM, offsetof(struct dependency_spec, condition), .names = condition_names,
 		.help = "What has to be so of it: started, healthy, completed (its last run ended with status 0), or ready: "
 			"healthy if it has a health check, else started."},
