@@ -1,7 +1,8 @@
 /* Events over HTTP: pages of JSON, and streams (Server-Sent Events: WHATWG HTML, section 9.2). See events.h.
  *
  * Theory of operation. A feed is a project that is followed, with its latest events as text for the stream. The store says when there is
- * a new row; on the next round of the loop each feed takes up what has been committed since, and wakes its followers. A follower's
+ * a new row; on the next round of the loop each feed takes up what has been committed since, and wakes its followers, some in each round, so
+ * that requests are answered between them, however many follow. A follower's
  * `after` is the last event that it has been given or that its filter kept from it; what it does not get, it is told of by an id
  * without data, which moves its Last-Event-ID (section 9.2.6), so that a filter that never fits does not make a cursor expire. */
 #include "api/events.h"
@@ -26,6 +27,7 @@
 #define ALIVE_NS       (15 * 1000000000ull) /* an idle stream says something, so that proxies keep it */
 #define RETRY_MS       1000
 #define RECENT	       32 /* of a feed, in memory */
+#define WOKEN_AT_ONCE  16
 #define BATCH	       64 /* rows that one who is behind reads at a time */
 #define OUT_MAX	       (1u << 20)
 #define PAGE	       100
@@ -50,6 +52,8 @@ struct feed {
 	int64_t last; /* event that was taken up */
 	struct entry recent[RECENT]; /* event N in [N % RECENT], as far as there is text */
 	struct follower *followers;
+	struct follower *waking; /* the next one to be woken; NULL: all have been */
+	bool again;		 /* then all once more, as something was new meanwhile */
 	struct feed *next;
 };
 
@@ -68,6 +72,7 @@ struct events {
 	struct hulld *hulld;
 	struct loop_source *look, *keep_alive, *prune;
 	unsigned since_prune;
+	bool fresh; /* there may be rows that no feed has taken up */
 	struct feed *feeds;
 };
 
@@ -172,6 +177,31 @@ static int take_up(void *ctx, const struct event_record *event)
 	return 0;
 }
 
+static void wake_all(struct feed *feed)
+{
+	if (feed->waking)
+		feed->again = true;
+	else
+		feed->waking = feed->followers;
+	loop_timer_arm(feed->events->look, 0);
+}
+
+static void wake_some(struct feed *feed)
+{
+	for (unsigned n = 0; feed->waking && n < WOKEN_AT_ONCE; n++) {
+		struct follower *f = feed->waking;
+
+		feed->waking = f->next;
+		request_wake(f->req);
+	}
+	if (!feed->waking && feed->again) {
+		feed->again = false;
+		feed->waking = feed->followers;
+	}
+	if (feed->waking)
+		loop_timer_arm(feed->events->look, 0);
+}
+
 static void feed_look(struct feed *feed)
 {
 	int64_t before = feed->last;
@@ -181,10 +211,8 @@ static void feed_look(struct feed *feed)
 		log_error_object(&err, "events are not passed on");
 	if (feed->last == before)
 		return;
-	if (feed->last - before >= RECENT)
-		loop_timer_arm(feed->events->look, 0);
-	for (struct follower *f = feed->followers; f; f = f->next)
-		request_wake(f->req);
+	feed->events->fresh |= feed->last - before >= RECENT;
+	wake_all(feed);
 }
 
 static void prune(struct events *events)
@@ -200,9 +228,14 @@ static void prune(struct events *events)
 static void on_look(void *ctx)
 {
 	struct events *events = ctx;
+	bool fresh = events->fresh;
 
-	for (struct feed *feed = events->feeds; feed; feed = feed->next)
-		feed_look(feed);
+	events->fresh = false;
+	for (struct feed *feed = events->feeds; feed; feed = feed->next) {
+		if (fresh)
+			feed_look(feed);
+		wake_some(feed);
+	}
 	if (events->since_prune >= PRUNE_EVERY)
 		prune(events);
 }
@@ -212,6 +245,7 @@ static void on_new(void *ctx)
 	struct events *events = ctx;
 
 	events->since_prune++;
+	events->fresh = true;
 	loop_timer_arm(events->look, 0);
 }
 
@@ -219,11 +253,11 @@ static void on_keep_alive(void *ctx)
 {
 	struct events *events = ctx;
 
-	for (struct feed *feed = events->feeds; feed; feed = feed->next)
-		for (struct follower *f = feed->followers; f; f = f->next) {
+	for (struct feed *feed = events->feeds; feed; feed = feed->next) {
+		for (struct follower *f = feed->followers; f; f = f->next)
 			f->alive = true;
-			request_wake(f->req);
-		}
+		wake_all(feed);
+	}
 	loop_timer_arm(events->keep_alive, events->feeds ? ALIVE_NS : UINT64_MAX);
 }
 
@@ -394,6 +428,8 @@ static void follower_done(void *ctx)
 	while (*link != f)
 		link = &(*link)->next;
 	*link = f->next;
+	if (f->feed->waking == f)
+		f->feed->waking = f->next;
 	if (!f->feed->followers)
 		feed_drop(f->feed);
 	buf_done(&f->out);
