@@ -56,6 +56,7 @@ libhull_api_a_SOURCES = \
 	api/quota.c \
 	api/random.c api/random.h \
 	api/routes.c \
+	api/scratch.c api/scratch.h \
 	api/secrets.c api/secrets.h \
 	api/spec.c api/spec.h \
 	api/start_order.c api/start_order.h \

@@ -52,7 +52,8 @@ struct machine {
 	bool removing; /* which has begun: hull-ingress has been asked to give up its ports */
 
 	/* supervisor.c: what runs now. */
-	struct process *monitor, *passt, *mkfs;
+	struct process *monitor, *passt;
+	struct scratch *scratch; /* while it is made */
 	struct agent_call *agent;
 	struct loop_source *start_deadline, *stop_deadline, *retry;
 	struct loop_source *drain;	/* stopping.c: until when connections may end; NULL: they are not waited for */

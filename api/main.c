@@ -13,6 +13,7 @@
 #include "api/logs.h"
 #include "api/machine.h"
 #include "api/metrics.h"
+#include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
 #include "common/buf.h"
@@ -309,6 +310,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
 		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0)
 		return -err->errnum;
+	if (scratch_prepare(hulld, err) < 0)
+		return -err->errnum;
 	blobs_each_stale(hulld->blobs, BLOB_STALE_S, image_release_stale_blob, hulld);
 	return machines_load(hulld, err);
 }
@@ -322,6 +325,7 @@ static void tear_down(struct hulld *hulld)
 	metrics_free(hulld->metrics);
 	blobs_free(hulld->blobs);
 	machines_free(hulld);
+	scratch_wait(hulld);
 	logs_free(hulld->logs);
 	events_free(hulld->events);
 	clock_watch_free(hulld->clock);

@@ -2,7 +2,7 @@
  *
  * A start is a chain, each step begun by the end of the one before:
  *
- *	supervisor_start → (what it depends on) → (mkfs.ext4, once) → (passt, when there is a network) and monitor → PING … → machine_is_up()
+ *	supervisor_start → (what it depends on) → (scratch disk, once) → (passt, when there is a network) and monitor → PING … → machine_is_up()
  *
  * Wherever it breaks, finish() ends what runs and machine.c is told. One deadline spans the chain, another a stop. */
 #include "api/supervisor.h"
@@ -11,6 +11,7 @@
 #include "api/agent_ready.h"
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
 #include "common/buf.h"
@@ -48,8 +49,9 @@ static void finish(struct machine *m, const struct machine_end *end)
 	m->ready = NULL;
 	process_free(m->monitor);
 	process_kill_and_free(m->passt);
-	process_kill_and_free(m->mkfs);
-	m->monitor = m->passt = m->mkfs = NULL;
+	scratch_cancel(m->scratch);
+	m->monitor = m->passt = NULL;
+	m->scratch = NULL;
 	loop_timer_arm(m->start_deadline, UINT64_MAX);
 	loop_timer_arm(m->stop_deadline, UINT64_MAX);
 	loop_timer_arm(m->retry, UINT64_MAX);
@@ -405,73 +407,24 @@ static void start_processes(struct machine *m)
 	start_monitor(m, monitor_fd);
 }
 
-/* The scratch disk has its name only when it is whole: the file system is made beside it, then renamed, durably. */
-
-static int keep_scratch(const struct machine *m)
-{
-	char from[512], to[512], folder[512];
-	cleanup_close int fd = open(machine_state_path(m, "", folder, sizeof(folder)), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0 || rename(machine_state_path(m, "scratch.new", from, sizeof(from)),
-			      machine_state_path(m, "scratch.ext4", to, sizeof(to))) < 0)
-		return -errno;
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
-static void on_mkfs_end(void *ctx, int status)
+static void on_scratch(void *ctx, const char *reason)
 {
 	struct machine *m = ctx;
-	char line[256];
-	int r;
 
-	process_free(m->mkfs);
-	m->mkfs = NULL;
-	if (status != 0) {
-		last_line(m, "vmm.log", line, sizeof(line));
-		fail_start(m, "mkfs.ext4 failed: %s", line);
-		return;
-	}
-	r = keep_scratch(m);
-	if (r < 0)
-		fail_start(m, "cannot keep the scratch disk: %s", strerror(-r));
+	m->scratch = NULL;
+	if (reason)
+		fail_start(m, "cannot make the scratch disk: %s", reason);
 	else
 		start_processes(m);
 }
 
-static int make_sparse(const struct machine *m, const char *path)
-{
-	cleanup_close int fd = -1;
-
-	/* Another mkfs.ext4, of a hulld that was killed, may still write to a file of that name. */
-	unlink(path);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 || ftruncate(fd, (off_t)machine_running_spec(m)->disk_mib << 20) < 0 ? -errno : 0;
-}
-
 static void make_scratch(struct machine *m)
 {
-	char program[256], path[512];
-	const char *argv[] = {program, "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-		machine_state_path(m, "scratch.new", path, sizeof(path)), NULL};
-	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = open_log(m, "vmm.log", 0);
-	int fds[] = {null, log, log}, gate, r;
-	struct process_id id;
 	struct error err;
 
-	if (find_program("mkfs.ext4", program, sizeof(program)) < 0 || null < 0 || log < 0) {
-		fail_start(m, "cannot start mkfs.ext4: it is not installed, or the log cannot be opened");
-		return;
-	}
-	r = make_sparse(m, path);
-	if (r < 0) {
-		fail_start(m, "cannot make the scratch disk: %s", strerror(-r));
-		return;
-	}
-	m->mkfs = process_spawn(m->hulld->loop, argv, fds, ARRAY_SIZE(fds), on_mkfs_end, m, &id, &gate, &err);
-	if (!m->mkfs)
-		fail_start(m, "%s", err.message);
-	else
-		process_open_gate(gate);
+	m->scratch = scratch_make(m, on_scratch, m, &err);
+	if (!m->scratch)
+		fail_start(m, "cannot make the scratch disk: %s", err.message);
 }
 
 int supervisor_check(const struct machine *m, struct problem *problem)
@@ -610,7 +563,7 @@ void supervisor_release(struct machine *m)
 	agent_ready_free(m->ready);
 	process_free(m->monitor);
 	process_free(m->passt);
-	process_free(m->mkfs);
+	scratch_cancel(m->scratch);
 	loop_remove(m->start_deadline);
 	loop_remove(m->stop_deadline);
 	loop_remove(m->retry);

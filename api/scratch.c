@@ -1,0 +1,349 @@
+/* Scratch disks: copies of templates that mkfs.ext4 has made. See scratch.h. */
+#include "api/scratch.h"
+
+#include "api/machine.h"
+#include "api/process.h"
+#include "common/cleanup.h"
+#include "common/io.h"
+#include "common/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TEMPLATES_KEPT 16
+#define REASON_MAX     256
+
+struct scratch {
+	struct hulld *hulld;
+	scratch_fn fn; /* NULL: it was cancelled while it is copied */
+	void *ctx;
+	char id[MACHINE_ID_BYTES + 1];
+	int64_t size_mib;
+	struct process *mkfs;
+	int output; /* of mkfs.ext4; -1 */
+
+	/* While it is copied. */
+	pthread_t thread;
+	int from, to;	      /* the thread's until it is joined */
+	int result;	      /* 0 or -errno */
+	struct scratch *next; /* in hulld->scratches */
+};
+
+/* <state>/scratch/NAME; "" is the folder. Returns `ret`. */
+static char *template_path(const struct hulld *hulld, const char *name, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s/scratch/%s", hulld->options.state, name);
+	return ret;
+}
+
+static char *template_of(const struct scratch *s, char *ret, size_t size)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "%lld.ext4", (long long)s->size_mib);
+	return template_path(s->hulld, name, ret, size);
+}
+
+/* Of a template that is being made: the machine's own, so that two do not write to one file. */
+static char *template_new(const struct scratch *s, char *ret, size_t size)
+{
+	char name[MACHINE_ID_BYTES + 8];
+
+	snprintf(name, sizeof(name), "%s.new", s->id);
+	return template_path(s->hulld, name, ret, size);
+}
+
+static char *disk_path(const struct scratch *s, const char *name, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s/machines/%s/%s", s->hulld->options.state, s->id, name);
+	return ret;
+}
+
+static void scratch_free(struct scratch *s)
+{
+	close_fd(s->output);
+	close_fd(s->from);
+	close_fd(s->to);
+	free(s);
+}
+
+/* Ends it. */
+static void tell(struct scratch *s, const char *reason)
+{
+	scratch_fn fn = s->fn;
+	void *ctx = s->ctx;
+	char text[REASON_MAX];
+
+	snprintf(text, sizeof(text), "%s", reason ? reason : "");
+	scratch_free(s);
+	if (fn)
+		fn(ctx, reason ? text : NULL);
+}
+
+/* A new, empty, sparse file. What is there may still be written to by a mkfs.ext4 of a hulld that was killed. Descriptor or -errno. */
+static int make_sparse(const char *path, int64_t size_mib)
+{
+	cleanup_close int fd = -1;
+
+	unlink(path);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return fd < 0 || ftruncate(fd, (off_t)size_mib << 20) < 0 ? -errno : steal_fd(&fd);
+}
+
+/* 0 or -errno. */
+static int rename_durably(const char *from, const char *to, const char *folder)
+{
+	cleanup_close int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || rename(from, to) < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+/* ---- the copy ---- */
+
+/* By sendfile(), as copy_file_range() is only for two files of one file system. */
+static int copy_range(int from, int to, off_t begin, off_t end)
+{
+	if (lseek(to, begin, SEEK_SET) < 0)
+		return -errno;
+	while (begin < end) {
+		ssize_t n = sendfile(to, from, &begin, (size_t)(end - begin));
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO; /* it is shorter than it was */
+	}
+	return 0;
+}
+
+/* What there is of it: the rest of a sparse file is zeros without that. A file system that can shares it. */
+static int copy_content(int from, int to)
+{
+	off_t data = 0, hole;
+	int r = 0;
+
+	if (ioctl(to, FICLONE, from) == 0)
+		return 0;
+	while (r == 0 && (data = lseek(from, data, SEEK_DATA)) >= 0) {
+		hole = lseek(from, data, SEEK_HOLE);
+		r = hole < 0 ? -errno : copy_range(from, to, data, hole);
+		data = hole;
+	}
+	return r == 0 && errno != ENXIO ? -errno : r; /* ENXIO: no more data (lseek(2)) */
+}
+
+static void on_copied(void *ctx);
+
+static void *copy(void *ctx)
+{
+	struct scratch *s = ctx;
+
+	s->result = copy_content(s->from, s->to);
+	if (s->result == 0 && fdatasync(s->to) < 0)
+		s->result = -errno;
+	loop_post(s->hulld->loop, on_copied, s);
+	return NULL;
+}
+
+/* 0 or -errno. */
+static int begin_copy(struct scratch *s)
+{
+	char path[512];
+	int r;
+
+	s->from = open(template_of(s, path, sizeof(path)), O_RDONLY | O_CLOEXEC);
+	if (s->from < 0)
+		return -errno;
+	s->to = make_sparse(disk_path(s, "scratch.new", path, sizeof(path)), s->size_mib);
+	if (s->to < 0)
+		return s->to;
+	r = pthread_create(&s->thread, NULL, copy, s);
+	if (r)
+		return -r;
+	s->next = s->hulld->scratches;
+	s->hulld->scratches = s;
+	return 0;
+}
+
+static void join(struct scratch *s)
+{
+	struct scratch **link = &s->hulld->scratches;
+
+	pthread_join(s->thread, NULL);
+	while (*link != s)
+		link = &(*link)->next;
+	*link = s->next;
+}
+
+static void on_copied(void *ctx)
+{
+	struct scratch *s = ctx;
+	char from[512], to[512], folder[512];
+
+	join(s);
+	if (s->result < 0)
+		unlink(disk_path(s, "scratch.new", from, sizeof(from)));
+	else if (s->fn)
+		s->result = rename_durably(disk_path(s, "scratch.new", from, sizeof(from)),
+			disk_path(s, "scratch.ext4", to, sizeof(to)), disk_path(s, "", folder, sizeof(folder)));
+	tell(s, s->result < 0 ? strerror(-s->result) : NULL);
+}
+
+/* ---- the template ---- */
+
+static void remove_oldest(const struct hulld *hulld)
+{
+	char path[512], oldest[512] = "";
+	struct timespec first = {0};
+	struct dirent *entry;
+	unsigned n = 0;
+	struct stat st;
+	DIR *folder = opendir(template_path(hulld, "", path, sizeof(path)));
+
+	while (folder && (entry = readdir(folder))) {
+		template_path(hulld, entry->d_name, path, sizeof(path));
+		if (!strstr(entry->d_name, ".ext4") || stat(path, &st) < 0)
+			continue;
+		if (!n++ || st.st_mtim.tv_sec < first.tv_sec ||
+			(st.st_mtim.tv_sec == first.tv_sec && st.st_mtim.tv_nsec < first.tv_nsec)) {
+			first = st.st_mtim;
+			snprintf(oldest, sizeof(oldest), "%s", path);
+		}
+	}
+	if (folder)
+		closedir(folder);
+	if (n > TEMPLATES_KEPT)
+		unlink(oldest);
+}
+
+/* The last line that mkfs.ext4 has printed. */
+static void read_last_line(int fd, char *ret, size_t size)
+{
+	ssize_t n = pread_full(fd, ret, size - 1, 0);
+	char *newline;
+
+	ret[n > 0 ? n : 0] = '\0';
+	while ((newline = strrchr(ret, '\n')) && !newline[1])
+		*newline = '\0';
+	if (newline)
+		memmove(ret, newline + 1, strlen(newline));
+}
+
+static void on_mkfs_end(void *ctx, int status)
+{
+	struct scratch *s = ctx;
+	char from[512], to[512], folder[512], line[REASON_MAX - 32], reason[REASON_MAX];
+	int r;
+
+	process_free(s->mkfs);
+	s->mkfs = NULL;
+	if (status != 0) {
+		unlink(template_new(s, from, sizeof(from)));
+		read_last_line(s->output, line, sizeof(line));
+		snprintf(reason, sizeof(reason), "mkfs.ext4 failed: %s", line);
+		tell(s, reason);
+		return;
+	}
+	r = rename_durably(template_new(s, from, sizeof(from)), template_of(s, to, sizeof(to)),
+		template_path(s->hulld, "", folder, sizeof(folder)));
+	if (r == 0) {
+		r = begin_copy(s);
+		remove_oldest(s->hulld);
+	}
+	if (r < 0)
+		tell(s, strerror(-r));
+}
+
+/* 0 or -errno with `err` set. */
+static int begin_mkfs(struct scratch *s, struct error *err)
+{
+	char program[256], path[512];
+	const char *argv[] = {program, "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+		template_new(s, path, sizeof(path)), NULL};
+	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), file = make_sparse(path, s->size_mib);
+	struct process_id id;
+	int fds[3], gate;
+
+	s->output = memfd_create("mkfs.ext4", MFD_CLOEXEC);
+	if (file < 0)
+		return error_set(err, -file, "%s", strerror(-file));
+	if (null < 0 || s->output < 0 || find_program("mkfs.ext4", program, sizeof(program)) < 0)
+		return error_set(err, ENOENT, "mkfs.ext4 is not installed");
+	fds[0] = null;
+	fds[1] = fds[2] = s->output;
+	s->mkfs = process_spawn(s->hulld->loop, argv, fds, ARRAY_SIZE(fds), on_mkfs_end, s, &id, &gate, err);
+	if (!s->mkfs)
+		return -err->errnum;
+	process_open_gate(gate);
+	return 0;
+}
+
+/* ---- */
+
+struct scratch *scratch_make(const struct machine *m, scratch_fn fn, void *ctx, struct error *err)
+{
+	struct scratch *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		abort();
+	*s = (struct scratch){.hulld = m->hulld, .fn = fn, .ctx = ctx, .size_mib = machine_running_spec(m)->disk_mib, .output = -1,
+		.from = -1, .to = -1};
+	snprintf(s->id, sizeof(s->id), "%s", m->record.id);
+	r = begin_copy(s);
+	if (r < 0 && s->from < 0)
+		r = begin_mkfs(s, err);
+	else if (r < 0)
+		error_set(err, -r, "%s", strerror(-r));
+	if (r == 0)
+		return s;
+	scratch_free(s);
+	return NULL;
+}
+
+void scratch_cancel(struct scratch *s)
+{
+	if (!s)
+		return;
+	s->fn = NULL;
+	if (s->to >= 0)
+		return; /* on_copied() frees it */
+	process_kill_and_free(s->mkfs);
+	scratch_free(s);
+}
+
+int scratch_prepare(const struct hulld *hulld, struct error *err)
+{
+	char path[512];
+	struct dirent *entry;
+	DIR *folder;
+	int r = make_directories(template_path(hulld, "", path, sizeof(path)), 0700, err);
+
+	if (r < 0)
+		return r;
+	folder = opendir(path);
+	while (folder && (entry = readdir(folder)))
+		if (strstr(entry->d_name, ".new"))
+			unlink(template_path(hulld, entry->d_name, path, sizeof(path)));
+	if (folder)
+		closedir(folder);
+	return 0;
+}
+
+void scratch_wait(struct hulld *hulld)
+{
+	while (hulld->scratches) {
+		struct scratch *s = hulld->scratches;
+
+		join(s);
+		scratch_free(s);
+	}
+}
