@@ -2,7 +2,7 @@
  * come, prints, and powers off, or ends where it is not PID 1. Without a C library, as what that does before main() is nobody's boot.
  *
  * Its arguments (what follows " -- " on the kernel's command line): "reboot" instead, where a reset is how a monitor ends;
- * "log" prints the kernel's log, too.
+ * "log" prints the kernel's log, too; "stay", of a command, ends nothing.
  *
  * cc -static -nostdlib -nostartfiles -ffreestanding -fno-stack-protector -O2 hello.c */
 #include <asm/unistd.h>
@@ -56,6 +56,8 @@ static void run(int argc, const char **argv)
 	mark('1');
 	call(__NR_write, 1, (long)line, sizeof(line) - 1, 0);
 	mark('2');
+	while (argc > 1 && is(argv[1], "stay"))
+		call(__NR_pause, 0, 0, 0, 0);
 	if (call(__NR_getpid, 0, 0, 0, 0) != 1)
 		call(__NR_exit, 0, 0, 0, 0);
 	for (int i = 1; i < argc; i++) {
