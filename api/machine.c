@@ -89,6 +89,7 @@ json_t *machine_dump(const struct machine *m)
 		.id = (char *)record->id,
 		.project = (char *)record->project,
 		.state = record->state,
+		.rootfs = (char *)record->rootfs,
 		.frozen = m->frozen,
 		.cause = record->cause_code[0] ? &cause : NULL,
 		.exit_status = record->exit_status >= 0 ? json_integer(record->exit_status) : NULL,

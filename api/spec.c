@@ -216,6 +216,8 @@ static const struct json_field machine_fields[] = {
 	{VIEW("id", JSON_FIELD_STRING, id), .read_only = true, .help = "m and 12 base32 characters."},
 	{VIEW("project", JSON_FIELD_STRING, project), .read_only = true},
 	{VIEW("state", JSON_FIELD_ENUM, state), .names = machine_state_names, .read_only = true},
+	{VIEW("rootfs", JSON_FIELD_STRING, rootfs), .read_only = true,
+		.help = "Digest of its image's content; of what it is to be, while image is pending."},
 	{VIEW("health", JSON_FIELD_OPTIONAL, health), .table = &health_table, .read_only = true,
 		.help = "What is asked to know whether it works, and what is known."},
 	{VIEW("frozen", JSON_FIELD_BOOL, frozen), .read_only = true, .help = "Its programs stand still, as they were told to."},

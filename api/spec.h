@@ -102,7 +102,7 @@ struct machine_cause {
 struct machine_view {
 	struct machine_spec spec;
 	struct health_view *health; /* in the place of the spec's */
-	char *id, *project;
+	char *id, *project, *rootfs;
 	int state;
 	bool frozen;
 	struct machine_cause *cause;

@@ -495,6 +495,11 @@ int client_patch(struct client *client, const char *path, const char *etag, cons
 		ret, fail);
 }
 
+int client_delete(struct client *client, const char *path, const char *etag, struct failure *fail)
+{
+	return call(client, &(struct call){.method = "DELETE", .path = path, .if_match = etag}, NULL, fail);
+}
+
 int client_put(struct client *client, const char *path, const char *etag, const json_t *body, json_t **ret, struct failure *fail)
 {
 	return call(client,

@@ -46,6 +46,7 @@ int client_list(struct client *client, const char *path, const char *query, json
 /* GET with the answer's entity tag (owned), and a merge patch (RFC 7396) that is done only while the tag is that. Otherwise as above. */
 int client_get_tagged(struct client *client, const char *path, json_t **ret, char **ret_etag, struct failure *fail);
 int client_patch(struct client *client, const char *path, const char *etag, const json_t *patch, json_t **ret, struct failure *fail);
+int client_delete(struct client *client, const char *path, const char *etag, struct failure *fail);
 /* The same with a PUT of what replaces it. */
 int client_put(struct client *client, const char *path, const char *etag, const json_t *body, json_t **ret, struct failure *fail);
 

@@ -4,19 +4,23 @@ libhull_cli_a_SOURCES = \
 	cli/args.c cli/args.h \
 	cli/archive.c cli/archive.h \
 	cli/depends.c \
+	cli/diff.c cli/diff.h \
 	cli/failure.c cli/failure.h \
 	cli/health.c \
 	cli/help.c \
+	cli/manifest.c cli/manifest.h \
 	cli/output.c cli/output.h \
 	cli/patch.c \
 	cli/recipe.c cli/recipe.h \
 	cli/spec.c cli/spec.h \
 	cli/subprocess.c cli/subprocess.h \
 	cli/top_rows.c cli/top_rows.h \
-	cli/yaml.c cli/yaml.h
+	cli/yaml.c cli/yaml.h \
+	cli/yaml_read.c cli/yaml_read.h
 
 bin_PROGRAMS += hull
 hull_SOURCES = \
+	cli/apply.c \
 	cli/audit.c \
 	cli/client.c cli/client.h \
 	cli/collection.c cli/collection.h \
@@ -33,6 +37,7 @@ hull_SOURCES = \
 	cli/image_stages.c \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
+	cli/plan.c cli/plan.h \
 	cli/project.c \
 	cli/run.c \
 	cli/secret.c \

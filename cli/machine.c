@@ -425,8 +425,7 @@ int machine_remove_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, remove_one);
 }
 
-/* Unless it is to be printed, its answer is the exit status of the command. */
-static int wait_until_healthy(struct client *client, const char *name, enum output_format format, struct failure *fail)
+int machine_wait_healthy(struct client *client, const char *name, json_t **ret, struct failure *fail)
 {
 	json_t *machine = NULL;
 	int r = machine_wait(client, name, "healthy,unhealthy,stopped,failed", &machine, fail);
@@ -442,9 +441,10 @@ static int wait_until_healthy(struct client *client, const char *name, enum outp
 			json_text(health, "reason"));
 		failure_hint(fail, "hull logs %s", json_text(machine, "name"));
 	}
-	if (r == 0 && format != OUTPUT_TABLE)
-		print_value(machine, format);
-	json_decref(machine);
+	if (r == 0)
+		*ret = machine;
+	else
+		json_decref(machine);
 	return r;
 }
 
@@ -459,11 +459,12 @@ int machine_wait_run(const struct args *args, struct failure *fail)
 	if (!client)
 		return -fail->error.errnum;
 	if (args_flag(args, "healthy"))
-		return wait_until_healthy(client, args->operands[0], format, fail);
-	r = machine_wait(client, args->operands[0], "stopped,failed", &machine, fail);
+		r = machine_wait_healthy(client, args->operands[0], &machine, fail);
+	else
+		r = machine_wait(client, args->operands[0], "stopped,failed", &machine, fail);
 	if (r == 0 && format != OUTPUT_TABLE) {
 		print_value(machine, format);
-	} else if (r == 0) {
+	} else if (r == 0 && !args_flag(args, "healthy")) {
 		r = machine_exit_status(machine, fail);
 		if (r >= 0)
 			printf("%d\n", r);

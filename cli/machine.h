@@ -7,6 +7,9 @@
 /* Waits, as long as it takes, for one of `states` ("stopped,failed"). A new reference in `ret`, here and below; which may be NULL. */
 int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail);
 
+/* Waits until it is healthy; one without a check is when it runs. One that is not, or has ended, is a failure. */
+int machine_wait_healthy(struct client *client, const char *name, json_t **ret, struct failure *fail);
+
 /* Starts it and waits until it runs, or has run and ended. `attached`: its command waits until it is executed. A machine that failed
  * is a failure that tells the cause. */
 int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail);

@@ -48,7 +48,7 @@ def api_that_says(answers):
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = do_PATCH = answer
 
         def log_message(self, *words):
             pass

@@ -1,0 +1,340 @@
+/* Reading files of machines. JSON is read by the parser that the API has, and YAML's finds its lines. */
+#include "cli/manifest.h"
+
+#include "cli/output.h"
+#include "cli/yaml_read.h"
+#include "common/buf.h"
+#include "common/checked.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FILE_MAX (16u << 20)
+
+/* What a machine shows and nobody sets: `hull inspect -o yaml` makes a file that can be applied. */
+static const char *const shown_only[] = {"id", "project", "state", "rootfs", "frozen", "cause", "exit_status", "pid", "pending", "waiting_for", "restarts",
+	"created_at", "started_at", "stopped_at"};
+static const char *const health_shown_only[] = {"state", "reason", "since"};
+
+/* Of a file, while it is read. */
+struct source {
+	const char *name;
+	int document; /* 0: it has one only */
+	json_t *lines;
+};
+
+static int refuse(const struct source *source, const char *path, struct failure *fail, const char *what)
+{
+	char where[32] = "";
+
+	if (source->document)
+		snprintf(where, sizeof(where), " (document %d)", source->document);
+	return error_set(&fail->error, EINVAL, "%s:%d%s: %s", source->name, yaml_line(source->lines, path), where, what);
+}
+
+static int refuse_machine(const struct source *source, const char *path, const char *name, const char *key, struct failure *fail, const char *what)
+{
+	cleanup_free char *below = NULL, *said = NULL;
+
+	if (asprintf(&below, "%s%s%s", path, path[0] && key[0] ? "." : "", key) < 0 ||
+		asprintf(&said, "%s%s%s: %s", name, name[0] ? ": " : "", key, what) < 0)
+		abort();
+	return refuse(source, below, fail, said);
+}
+
+/* Values of these are texts, and what looks like a number or a word of YAML's would not be one. */
+static int check_texts(const struct source *source, const char *path, const char *name, const json_t *spec, const char *key,
+	struct failure *fail)
+{
+	cleanup_free char *below = NULL, *written = NULL;
+	const char *item;
+	json_t *value;
+
+	json_object_foreach(json_object_get(spec, key), item, value) {
+		if (json_is_string(value))
+			continue;
+		if (asprintf(&below, "%s.%s", key, item) < 0)
+			abort();
+		refuse_machine(source, path, name, below, fail, "must be a text");
+		if (json_is_object(value) || json_is_array(value))
+			return -EINVAL;
+		written = json_is_integer(value) ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
+		return failure_hint(fail, "write it in quotes%s%s%s", written ? ", as \"" : "", written ? written : "", written ? "\"" : "");
+	}
+	return 0;
+}
+
+static void strip(json_t *spec)
+{
+	json_t *health = json_object_get(spec, "health");
+
+	for (size_t i = 0; i < ARRAY_SIZE(shown_only); i++)
+		json_object_del(spec, shown_only[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(health_shown_only); i++)
+		json_object_del(health, health_shown_only[i]);
+}
+
+const struct manifest_machine *manifest_find(const struct manifest *manifest, const char *name)
+{
+	for (size_t i = 0; i < manifest->n; i++)
+		if (strcmp(manifest->machines[i].name, name) == 0)
+			return &manifest->machines[i];
+	return NULL;
+}
+
+static int refuse_twice(const struct source *source, const char *path, const struct manifest_machine *first, struct failure *fail)
+{
+	cleanup_free char *what = NULL, *first_name = NULL;
+
+	if (asprintf(&first_name, "%s%sname", first->path, first->path[0] ? "." : "") < 0 ||
+		asprintf(&what, "a machine of that name is at %s:%d already", first->file, yaml_line(first->lines, first_name)) < 0)
+		abort();
+	return refuse_machine(source, path, first->name, "name", fail, what);
+}
+
+static int add_machine(struct manifest *manifest, const struct source *source, const char *path, const json_t *value, struct failure *fail)
+{
+	const struct manifest_machine *first;
+	struct manifest_machine *machine;
+	const char *name = json_text(value, "name");
+	int r;
+
+	if (!json_is_object(value))
+		return refuse(source, path, fail, "a machine must be an object");
+	if (!json_is_string(json_object_get(value, "name")))
+		return refuse_machine(source, path, "", "name", fail, json_object_get(value, "name") ? "must be a text" : "is missing: by it a machine is known");
+	r = check_texts(source, path, name, value, "env", fail);
+	if (r == 0)
+		r = check_texts(source, path, name, value, "labels", fail);
+	if (r < 0)
+		return r;
+	first = manifest_find(manifest, name);
+	if (first)
+		return refuse_twice(source, path, first, fail);
+	manifest->machines = realloc(manifest->machines, (manifest->n + 1) * sizeof(*machine));
+	if (!manifest->machines)
+		abort();
+	machine = &manifest->machines[manifest->n++];
+	*machine = (struct manifest_machine){.spec = json_deep_copy(value), .path = strdup(path), .file = strdup(source->name),
+		.document = source->document, .lines = json_incref(source->lines)};
+	if (!machine->spec || !machine->path || !machine->file)
+		abort();
+	machine->name = json_text(machine->spec, "name");
+	strip(machine->spec);
+	return 0;
+}
+
+static int add_list(struct manifest *manifest, const struct source *source, const char *path, const json_t *list, struct failure *fail)
+{
+	const json_t *value;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach (list, i, value) {
+		cleanup_free char *below = NULL;
+
+		if (r < 0)
+			break;
+		if (asprintf(&below, "%s[%zu]", path, i) < 0)
+			abort();
+		r = add_machine(manifest, source, below, value, fail);
+	}
+	return r;
+}
+
+static int add_document(struct manifest *manifest, const struct source *source, const json_t *value, struct failure *fail)
+{
+	const json_t *list = json_object_get(value, "machines");
+	const char *key;
+	json_t *other;
+
+	if (json_is_null(value))
+		return 0; /* nothing between two lines of --- */
+	if (json_is_array(value))
+		return add_list(manifest, source, "", value, fail);
+	if (!json_is_object(value))
+		return refuse(source, "", fail, "must be a machine, or have machines");
+	if (!list && (json_object_get(value, "name") || json_object_get(value, "image")))
+		return add_machine(manifest, source, "", value, fail);
+	json_object_foreach((json_t *)value, key, other)
+		if (strcmp(key, "machines") != 0) {
+			refuse_machine(source, "", "", key, fail, "is no field of a file; it has `machines`, or is a machine, with `name` and `image`");
+			return nearest_name(key, (const char *const[]){"machines", NULL}) ? failure_hint(fail, "did you mean machines?") : -EINVAL;
+		}
+	if (!json_is_array(list))
+		return refuse(source, "machines", fail, "machines: must be a list of machines");
+	return add_list(manifest, source, "machines", list, fail);
+}
+
+static int read_text(const char *file, struct buf *ret, struct failure *fail)
+{
+	bool input = strcmp(file, "-") == 0;
+	ssize_t n = 1;
+	int r = 0;
+
+	if (!input)
+		r = buf_read_file(ret, file);
+	while (input && n > 0)
+		n = buf_read_fd(ret, STDIN_FILENO, 65536);
+	if (n < 0)
+		r = (int)n;
+	if (r < 0)
+		return failure_usage(fail, "--file", "cannot read %s: %s", input ? "the input" : file, strerror(-r));
+	return 0;
+}
+
+static bool looks_like_json(const struct buf *text)
+{
+	size_t blank = text->len ? strspn(text->data, " \t\r\n") : 0;
+
+	return blank < text->len && (text->data[blank] == '{' || text->data[blank] == '[');
+}
+
+/* JSON that YAML's reader cannot read (a character in two halves) has the file's first line for all of it. */
+static int read_json(struct manifest *manifest, struct source *source, const struct buf *text, json_t *value, struct failure *fail)
+{
+	struct yaml_document *documents = NULL;
+	size_t n = 0;
+	int r;
+
+	source->lines = yaml_read(text->data, text->len, &documents, &n, NULL) == 0 && n ? json_incref(documents[0].lines) : json_pack("{s:i}", "", 1);
+	r = add_document(manifest, source, value, fail);
+	json_decref(source->lines);
+	yaml_documents_free(documents, n);
+	return r;
+}
+
+static int read_yaml(struct manifest *manifest, struct source *source, const struct buf *text, struct failure *fail)
+{
+	struct yaml_document *documents = NULL;
+	struct error err;
+	size_t n = 0;
+	int r = yaml_read(text->data ? text->data : "", text->len, &documents, &n, &err);
+
+	if (r < 0)
+		return error_set(&fail->error, EINVAL, "%s: %s", source->name, err.message);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		source->document = n > 1 ? (int)i + 1 : 0;
+		source->lines = documents[i].lines;
+		r = add_document(manifest, source, documents[i].value, fail);
+	}
+	yaml_documents_free(documents, n);
+	return r;
+}
+
+static int read_file(struct manifest *manifest, const char *file, struct failure *fail)
+{
+	struct source source = {.name = strcmp(file, "-") == 0 ? "the input" : file};
+	size_t len = strlen(file);
+	struct error err;
+	struct buf text;
+	json_t *json;
+	int r;
+
+	buf_init(&text, FILE_MAX);
+	r = read_text(file, &text, fail);
+	if (r == 0) {
+		json = looks_like_json(&text) ? json_parse(text.data, text.len, &err) : NULL;
+		if (json)
+			r = read_json(manifest, &source, &text, json, fail);
+		else if (looks_like_json(&text) && len > 5 && strcmp(file + len - 5, ".json") == 0)
+			r = error_set(&fail->error, EINVAL, "%s: %s", file, err.message);
+		else
+			r = read_yaml(manifest, &source, &text, fail);
+		json_decref(json);
+	}
+	buf_done(&text);
+	return r;
+}
+
+/* Are all that it depends on, and that `waiting` has by name, placed? */
+static bool is_next(const struct manifest_machine *machine, const json_t *waiting)
+{
+	const json_t *dependency;
+	size_t i;
+
+	json_array_foreach (json_object_get(machine->spec, "depends_on"), i, dependency)
+		if (json_object_get(waiting, json_text(dependency, "machine")))
+			return false;
+	return true;
+}
+
+/* In a circle, which the API refuses, they stay in the files' order. */
+static void sort(struct manifest *manifest)
+{
+	struct manifest_machine *sorted = calloc(manifest->n + 1, sizeof(*sorted));
+	json_t *waiting = json_object();
+	size_t n = 0, before;
+
+	if (!sorted || !waiting)
+		abort();
+	for (size_t i = 0; i < manifest->n; i++)
+		json_object_set_new(waiting, manifest->machines[i].name, json_true());
+	do {
+		before = n;
+		for (size_t i = 0; i < manifest->n; i++) {
+			struct manifest_machine *machine = &manifest->machines[i];
+
+			if (!json_object_get(waiting, machine->name) || !is_next(machine, waiting))
+				continue;
+			json_object_del(waiting, machine->name);
+			sorted[n++] = *machine;
+		}
+	} while (n > before);
+	for (size_t i = 0; i < manifest->n; i++)
+		if (json_object_get(waiting, manifest->machines[i].name))
+			sorted[n++] = manifest->machines[i];
+	json_decref(waiting);
+	free(manifest->machines);
+	manifest->machines = sorted;
+}
+
+int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail)
+{
+	const char *file;
+	size_t i = 0;
+	int r = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!args_value(args, "file")) {
+		failure_usage(fail, "--file", "is missing");
+		return failure_hint(fail, "for example `hull %s -f machines.yaml`", args->command->name);
+	}
+	while (r == 0 && (file = args_next(args, "file", &i)))
+		r = read_file(ret, file, fail);
+	if (r == 0)
+		sort(ret);
+	return r;
+}
+
+void manifest_done(struct manifest *manifest)
+{
+	for (size_t i = 0; i < manifest->n; i++) {
+		struct manifest_machine *machine = &manifest->machines[i];
+
+		json_decref(machine->spec);
+		json_decref(machine->lines);
+		free(machine->file);
+		free(machine->path);
+	}
+	free(manifest->machines);
+	memset(manifest, 0, sizeof(*manifest));
+}
+
+int manifest_refuse(const struct manifest_machine *machine, struct failure *fail)
+{
+	struct error told = fail->error;
+	cleanup_free char *below = NULL;
+	char where[32] = "";
+
+	if (machine->document)
+		snprintf(where, sizeof(where), " (document %d)", machine->document);
+	if (asprintf(&below, "%s%s%s", machine->path, machine->path[0] && told.field[0] ? "." : "", told.field) < 0)
+		abort();
+	return error_set(&fail->error, told.errnum, "%s:%d%s: %s: %s%s%s", machine->file, yaml_line(machine->lines, below), where, machine->name,
+		told.field, told.field[0] ? ": " : "", told.message);
+}

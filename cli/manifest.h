@@ -1,0 +1,34 @@
+/* What files say of machines: `hull apply -f FILE`. */
+#ifndef HULL_CLI_MANIFEST_H
+#define HULL_CLI_MANIFEST_H
+
+#include "cli/args.h"
+
+#include <jansson.h>
+
+/* One machine of a file. */
+struct manifest_machine {
+	const char *name; /* borrowed from `spec` */
+	json_t *spec;	  /* owned: as the file has it, without what the API only shows */
+	char *file;	  /* owned */
+	int document;	  /* of the file, from 1; 0: it has one only */
+	char *path;	  /* owned: where it is in the document: "", "machines[2]" */
+	json_t *lines;	  /* a reference: yaml_read.h */
+};
+
+struct manifest {
+	struct manifest_machine *machines; /* owned, in their order */
+	size_t n;
+};
+
+/* Reads all files of --file; "-" is the input. A document is a machine, a list of them, or {"machines": [...]}. Each has a name, which
+ * no other has; those that others depend on come before them, else they are in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
+int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail);
+void manifest_done(struct manifest *manifest);
+
+const struct manifest_machine *manifest_find(const struct manifest *manifest, const char *name);
+
+/* Puts in front of a refusal where it is: "FILE:LINE: NAME: FIELD: ". Returns -errnum. */
+int manifest_refuse(const struct manifest_machine *machine, struct failure *fail);
+
+#endif
