@@ -15,12 +15,13 @@
 		"image.put", "image.deleted",                                                                           \
 		"secret.set", "secret.deleted",                                                                         \
 		"token.created", "token.revoked",                                                                       \
-		"project.created", "project.updated"
+		"project.created", "project.updated",                                                                   \
+		"webhook.created", "webhook.updated", "webhook.disabled", "webhook.deleted"
 
 static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
 
-const char *const event_type_words[] = {"machine", "image", "secret", "token", "project", TYPES, NULL};
+const char *const event_type_words[] = {"machine", "image", "secret", "token", "project", "webhook", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

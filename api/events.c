@@ -12,6 +12,7 @@
 #include "api/http_request.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
+#include "api/webhook.h"
 #include "common/buf.h"
 #include "common/log.h"
 
@@ -108,7 +109,7 @@ static const struct json_field page_fields[] = {
 };
 const struct json_table event_page_table = JSON_TABLE("EventPage", struct page_view, page_fields);
 
-static json_t *dump(const struct event_record *event)
+json_t *events_dump(const struct event_record *event)
 {
 	char *at = format_time(event->at);
 	struct error err;
@@ -142,9 +143,9 @@ static void read_filter(const struct request *req, struct filter *ret)
 	*ret = (struct filter){.types = UINT64_MAX};
 	if (types)
 		event_types_parse(types, &ret->types);
-	/* Who may not see tokens does not see them come and go. */
+	/* Who may not see tokens and webhooks does not see them come and go. */
 	if (!client->is_host && !(client->scopes & SCOPE_BIT(SCOPE_ADMIN)))
-		ret->types &= ~event_types_of("token");
+		ret->types &= ~(event_types_of("token") | event_types_of("webhook"));
 	snprintf(ret->machine, sizeof(ret->machine), "%s", machine ? machine : "");
 }
 
@@ -152,7 +153,7 @@ static void read_filter(const struct request *req, struct filter *ret)
 
 static char *format(const struct event_record *event)
 {
-	json_t *dumped = dump(event);
+	json_t *dumped = events_dump(event);
 	char *data = json_dumps(dumped, JSON_COMPACT), *text = NULL;
 
 	if (!data || asprintf(&text, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", event->id, event->type, data) < 0)
@@ -240,10 +241,11 @@ static void on_look(void *ctx)
 		prune(events);
 }
 
-static void on_new(void *ctx)
+static void on_new(void *ctx, const char *project)
 {
 	struct events *events = ctx;
 
+	webhooks_on_event(events->hulld->webhooks, project);
 	events->since_prune++;
 	events->fresh = true;
 	loop_timer_arm(events->look, 0);
@@ -470,7 +472,7 @@ static int add_to_page(void *ctx, const struct event_record *event)
 
 	page->cursor = event->id;
 	if (fits(page->filter, event_type_by_name(event->type), event->subject, event->name))
-		json_array_append_new(page->items, dump(event));
+		json_array_append_new(page->items, events_dump(event));
 	return json_array_size(page->items) >= (size_t)page->limit;
 }
 

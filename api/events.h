@@ -24,6 +24,9 @@ void events_add(const struct machine *m, const char *type, const char *reason);
  * an event that is not kept could have been that. */
 int events_passed(struct request *req, const struct machine *m, int64_t after, unsigned states);
 
+/* As clients see it, a new object. */
+json_t *events_dump(const struct event_record *event);
+
 /* GET /v1/events. */
 void events_http(struct request *req, void *ctx);
 

@@ -94,7 +94,7 @@ enum http_scope {
 	SCOPE_READ,
 	SCOPE_WRITE,
 	SCOPE_EXEC,  /* programs and files in machines */
-	SCOPE_ADMIN, /* the project's tokens */
+	SCOPE_ADMIN, /* the project's tokens and webhooks */
 	SCOPE_HOST,  /* no token of a project has it */
 	SCOPE_ANY,   /* every token will do */
 	N_SCOPES,

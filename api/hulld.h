@@ -4,6 +4,7 @@
 
 #include "api/blobs.h"
 #include "api/http.h"
+#include "api/public_address.h"
 #include "api/store.h"
 #include "common/loop.h"
 
@@ -19,6 +20,10 @@ struct options {
 	const char *audit_log; /* absolute; NULL: in `state` */
 	uint64_t audit_keep_bytes;
 	int64_t audit_keep_days;
+	struct address_ranges webhook_allow;
+	struct webhook_timing {
+		int64_t first_retry_ms, give_up_s, timeout_ms;
+	} webhook_timing;
 };
 
 struct hulld {
@@ -36,6 +41,7 @@ struct hulld {
 	struct metrics *metrics;
 	struct logs *logs;
 	struct events *events;
+	struct webhooks *webhooks;
 	struct clock_watch *clock;
 	struct start_order *start_order;
 	struct exec_call *execs; /* a list (exec.h) */

@@ -52,6 +52,7 @@ libhull_api_a_SOURCES = \
 	api/page.c api/page.h \
 	api/problem.c api/problem.h \
 	api/process.c api/process.h \
+	api/public_address.c api/public_address.h \
 	api/project.c api/project.h \
 	api/quota.c \
 	api/random.c api/random.h \
@@ -67,11 +68,16 @@ libhull_api_a_SOURCES = \
 	api/store_projects.c \
 	api/store_secrets.c \
 	api/store_tokens.c \
+	api/store_webhooks.c \
 	api/supervisor.c api/supervisor.h \
 	api/time.c \
-	api/token.c api/token.h
+	api/token.c api/token.h \
+	api/webhook.c api/webhook.h \
+	api/webhook_http.c \
+	api/webhook_send.c api/webhook_send.h \
+	api/webhook_sign.c api/webhook_sign.h
 
-HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(JANSSON_LIBS) -lpthread
+HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(LIBCURL_LIBS) $(JANSSON_LIBS) -lpthread
 
 sbin_PROGRAMS += hulld
 hulld_SOURCES = api/main.c

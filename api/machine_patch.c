@@ -330,35 +330,6 @@ static void go_on(struct patch *patch, struct machine *m)
 
 /* What is asked for. */
 
-/* The specification with the patch applied. A field that there is none of is refused also where it would be removed. */
-static int read_patched(const struct machine *m, const json_t *document, struct machine_spec *ret, struct problem *problem)
-{
-	struct error err;
-	json_t *before = json_parse(m->record.spec, strlen(m->record.spec), &err), *merged;
-	const char *name;
-	json_t *value;
-	size_t size;
-	int r;
-
-	if (!before)
-		return problem_from_error(problem, &err);
-	merged = merge_patch(before, document);
-	json_object_foreach((json_t *)document, name, value)
-		if (json_is_null(value) && !json_find_field(&machine_spec_table, name))
-			json_object_set(merged, name, value);
-	r = json_read(&machine_spec_table, merged, ret, &err);
-	size = json_dumpb(merged, NULL, 0, JSON_COMPACT);
-	json_decref(merged);
-	json_decref(before);
-	if (r < 0)
-		return problem_from_error(problem, &err);
-	/* Many small patches make nothing that one request could not have. */
-	if (size > HTTP_JSON_MAX)
-		return problem_set(problem, PROBLEM_PAYLOAD_TOO_LARGE, NULL,
-			"the whole specification would have %zu bytes, and may have at most %u", size, HTTP_JSON_MAX);
-	return 0;
-}
-
 static int load_image_config(const struct machine *m, struct image_config *ret, struct problem *problem)
 {
 	struct error err;
@@ -405,7 +376,7 @@ static int prepare(const struct machine *m, const json_t *document, struct patch
 		return problem_set_hint(problem, "ask again in a moment");
 	}
 	patch->has_image = json_object_get(document, "image");
-	r = read_patched(m, document, &patch->spec, problem);
+	r = merge_patch_read(&machine_spec_table, m->record.spec, document, &patch->spec, problem);
 	return r < 0 ? r : check(m, patch, problem);
 }
 

@@ -16,6 +16,7 @@
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
+#include "api/webhook.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -50,7 +51,8 @@ enum { EXIT_USAGE = 2 };
 static const char usage[] =
 	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
 	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
-	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]]\n"
+	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--webhook-allow RANGE[,RANGE]...]\n"
+	"             [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
 	"       hulld --help | --version\n";
 
 /* Options. */
@@ -110,7 +112,8 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		{"kernel", required_argument, NULL, 'k'}, {"initrd", required_argument, NULL, 'i'},
 		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
 		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
-		{"audit-keep", required_argument, NULL, 'A'}, {"help", no_argument, NULL, 'h'},
+		{"audit-keep", required_argument, NULL, 'A'}, {"webhook-allow", required_argument, NULL, 'w'},
+		{"webhook-timing", required_argument, NULL, 'W'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
 	};
 	const char **const places[] = {
@@ -118,7 +121,7 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
 		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log,
 	};
-	const char *token_file = NULL, *audit_keep = NULL;
+	const char *token_file = NULL, *audit_keep = NULL, *webhook_allow = NULL, *webhook_timing = NULL;
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -126,6 +129,10 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 			token_file = optarg;
 		else if (c == 'A')
 			audit_keep = optarg;
+		else if (c == 'w')
+			webhook_allow = optarg;
+		else if (c == 'W')
+			webhook_timing = optarg;
 		else if (c == 'h' || c == 'V') {
 			printf("%s", c == 'h' ? usage : "hulld " HULL_VERSION "\n");
 			return 1;
@@ -145,6 +152,10 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		r = check_path(options->audit_log, "--audit-log", STATE_PATH_MAX, err);
 	if (r == 0 && audit_keep)
 		r = audit_keep_parse(audit_keep, &options->audit_keep_bytes, &options->audit_keep_days, err);
+	if (r == 0 && webhook_allow && address_ranges_parse(webhook_allow, &options->webhook_allow, err) < 0)
+		r = error_in_field(err, "--webhook-allow");
+	if (r == 0 && webhook_timing)
+		r = webhook_timing_parse(webhook_timing, &options->webhook_timing, err);
 	if (r == 0)
 		r = read_timeout("HULL_START_TIMEOUT_S", START_TIMEOUT_S, &options->start_timeout_s, err);
 	if (r == 0)
@@ -303,7 +314,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 	hulld->metrics = metrics_new(hulld);
 	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
-		!(hulld->events = events_new(hulld, err)) || !(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
+		!(hulld->events = events_new(hulld, err)) || !(hulld->webhooks = webhooks_new(hulld, err)) ||
+		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->start_order = start_order_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
@@ -328,6 +340,7 @@ static void tear_down(struct hulld *hulld)
 	scratch_wait(hulld);
 	logs_free(hulld->logs);
 	events_free(hulld->events);
+	webhooks_free(hulld->webhooks);
 	clock_watch_free(hulld->clock);
 	start_order_free(hulld->start_order);
 	ingress_client_free(hulld->ingress);
@@ -357,6 +370,7 @@ int main(int argc, char **argv)
 			.ingress = HULL_LIBEXECDIR "/hull-ingress",
 			.audit_keep_bytes = AUDIT_KEEP_BYTES,
 			.audit_keep_days = AUDIT_KEEP_DAYS,
+			.webhook_timing = {.first_retry_ms = 5000, .give_up_s = 3 * 86400, .timeout_ms = 10000},
 		},
 	};
 	cleanup_close int lock = -1;

@@ -1,5 +1,8 @@
 #include "api/merge_patch.h"
 
+#include "api/http.h"
+
+#include <string.h>
 #include <stdlib.h>
 
 /* Section 2. */
@@ -22,4 +25,32 @@ json_t *merge_patch(const json_t *target, const json_t *patch)
 			abort();
 	}
 	return merged;
+}
+
+int merge_patch_read(const struct json_table *table, const char *before, const json_t *patch, void *ret, struct problem *problem)
+{
+	struct error err;
+	json_t *target = json_parse(before, strlen(before), &err), *merged, *value;
+	const char *name;
+	size_t size;
+	int r;
+
+	if (!target)
+		return problem_from_error(problem, &err);
+	merged = merge_patch(target, patch);
+	json_object_foreach((json_t *)patch, name, value)
+		if (json_is_null(value) && !json_find_field(table, name))
+			json_object_set(merged, name, value);
+	size = json_dumpb(merged, NULL, 0, JSON_COMPACT);
+	r = json_read(table, merged, ret, &err);
+	json_decref(merged);
+	json_decref(target);
+	if (r < 0)
+		return problem_from_error(problem, &err);
+	if (size <= HTTP_JSON_MAX)
+		return 0;
+	/* Many small patches make nothing that one request could not have. */
+	json_done(table, ret);
+	return problem_set(problem, PROBLEM_PAYLOAD_TOO_LARGE, NULL,
+		"the whole specification would have %zu bytes, and may have at most %u", size, HTTP_JSON_MAX);
 }

@@ -9,6 +9,7 @@
 #include "api/host_stats.h"
 #include "api/hulld.h"
 #include "api/metrics_machines.h"
+#include "api/webhook.h"
 #include "common/checked.h"
 #include "common/cleanup.h"
 
@@ -154,6 +155,21 @@ static void audit_lines(FILE *out, const struct hulld *hulld)
 	fprintf(out, "hull_audit_lines_lost_total %" PRIu64 "\n", lines->lost);
 }
 
+static void webhook_deliveries(FILE *out, const struct hulld *hulld)
+{
+	const uint64_t *counts = sender_counts(hulld->webhooks->sender);
+	uint64_t states[WEBHOOK_N_STATES] = {0};
+
+	for (const struct webhook *hook = hulld->webhooks->first; hook; hook = hook->next)
+		states[webhook_state(hook)]++;
+	metrics_family(out, "hull_webhooks", "gauge", "Webhooks by state.");
+	for (size_t i = 0; i < WEBHOOK_N_STATES; i++)
+		fprintf(out, "hull_webhooks{state=\"%s\"} %" PRIu64 "\n", webhook_state_names[i], states[i]);
+	metrics_family(out, "hull_webhook_deliveries_total", "counter", "What was sent to webhooks, by what became of it.");
+	for (size_t i = 0; i < N_SENT; i++)
+		fprintf(out, "hull_webhook_deliveries_total{outcome=\"%s\"} %" PRIu64 "\n", sent_names[i], counts[i]);
+}
+
 /* ---- scrapes ---- */
 
 static void *write_machines(void *ctx);
@@ -186,6 +202,7 @@ static void begin(struct metrics *metrics)
 	metrics_family(metrics->out, "hull_http_request_duration_seconds", "histogram", "From a request's head to its answer's.");
 	each_route(metrics->out, hulld, durations_of);
 	audit_lines(metrics->out, hulld);
+	webhook_deliveries(metrics->out, hulld);
 	metrics->machines = metrics_machines_new(hulld);
 	metrics->running = pthread_create(&metrics->thread, NULL, write_machines, metrics) == 0;
 	if (!metrics->running)

@@ -5,6 +5,7 @@
 #include "api/image.h"
 #include "api/machine.h"
 #include "api/page.h"
+#include "api/webhook.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
@@ -235,6 +236,7 @@ void project_http_delete(struct request *req, void *ctx)
 		/* Whoever is still at it is not to leave anything behind. */
 		http_end_requests(hulld->http, is_of_project, record.name);
 		blobs_each_stale(hulld->blobs, -1, release_blob, hulld);
+		webhooks_forget(hulld->webhooks, record.name);
 	}
 	project_record_done(&record);
 }

@@ -14,6 +14,7 @@
 #include "api/spec.h"
 #include "api/stats.h"
 #include "api/token.h"
+#include "api/webhook.h"
 #include "common/exec_spec.h"
 
 struct version {
@@ -100,6 +101,7 @@ const struct http_param hulld_params[] = {
 	{"project", "Its name.", NAME_PATTERN},
 	{"secret", "Its name.", SECRET_NAME_PATTERN},
 	{"token", "Its id.", TOKEN_ID_PATTERN},
+	{"webhook", "Its id.", WEBHOOK_ID_PATTERN},
 	{NULL, NULL, NULL},
 };
 
@@ -248,5 +250,20 @@ const struct http_route hulld_routes[] = {
 		.handle = secret_http_get},
 	{ROUTE("DELETE", "/v1/secrets/{secret}", "deleteSecret", "Forget a secret; machines that need it do not start any more."),
 		.status = 204, .handle = secret_http_delete},
+
+	{ROUTE("POST", "/v1/webhooks", "createWebhook", "Have events of the project sent to a URL; shows the secret of their signatures, this once."),
+		.status = 201, .scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .once = true, .confidential = true, .takes = &webhook_spec_table,
+		.gives = &new_webhook_table, .refuses = REFUSES(QUOTA_EXCEEDED), .handle = webhook_http_create},
+	{ROUTE("GET", "/v1/webhooks", "listWebhooks", "All webhooks of the project."), .status = 200, .scope = SCOPE_ADMIN,
+		.gives = &webhook_table, .gives_list = true, .handle = webhook_http_list},
+	{ROUTE("GET", "/v1/webhooks/{webhook}", "getWebhook", "One webhook, and how far it has come."), .status = 200, .scope = SCOPE_ADMIN,
+		.gives = &webhook_table, .handle = webhook_http_get},
+	{ROUTE("PATCH", "/v1/webhooks/{webhook}", "patchWebhook", "Change it; where it is enabled, what has waited is sent at once."), .status = 200,
+		.scope = SCOPE_ADMIN, .body = HTTP_BODY_MERGE_PATCH, .confidential = true, .takes = &webhook_spec_table, .gives = &webhook_table,
+		.handle = webhook_http_patch},
+	{ROUTE("DELETE", "/v1/webhooks/{webhook}", "deleteWebhook", "Nothing is sent any more."), .status = 204, .scope = SCOPE_ADMIN,
+		.handle = webhook_http_delete},
+	{ROUTE("POST", "/v1/webhooks/{webhook}/ping", "pingWebhook", "Send webhook.ping there, once, and tell what became of it."), .status = 200,
+		.scope = SCOPE_ADMIN, .gives = &ping_result_table, .handle = webhook_http_ping},
 	{.method = NULL},
 };

@@ -123,7 +123,7 @@ static size_t bind_to(const char *project, const char *name, unsigned char ret[B
 }
 
 /* Nonce, then what it became, then its tag. */
-static void seal(const struct secrets *secrets, struct secret_record *record, const char *value)
+void secrets_seal(const struct secrets *secrets, struct secret_record *record, const char *value)
 {
 	unsigned char bound[BOUND_MAX];
 	size_t bound_len = bind_to(record->project, record->name, bound), len = strlen(value);
@@ -138,8 +138,7 @@ static void seal(const struct secrets *secrets, struct secret_record *record, co
 	record->sealed_len = NONCE_BYTES + (size_t)sealed_len;
 }
 
-/* The value, a new string of JSON; NULL with `err` set. */
-static json_t *unseal(const struct secrets *secrets, const struct secret_record *record, struct error *err)
+json_t *secrets_unseal(const struct secrets *secrets, const struct secret_record *record, struct error *err)
 {
 	unsigned char bound[BOUND_MAX];
 	size_t bound_len = bind_to(record->project, record->name, bound);
@@ -195,7 +194,7 @@ int secrets_add(struct hulld *hulld, const char *project, const struct json_stri
 	for (size_t i = 0; i < names->len; i++) {
 		if (store_secret_get(hulld->store, project, names->items[i], &record, err) < 0)
 			return -err->errnum;
-		value = unseal(hulld->secrets, &record, err);
+		value = secrets_unseal(hulld->secrets, &record, err);
 		secret_record_done(&record);
 		if (!value)
 			return -err->errnum;
@@ -266,7 +265,7 @@ void secret_http_put(struct request *req, void *ctx)
 	record.updated_at = now_ms();
 	if (is_new)
 		record.created_at = record.updated_at;
-	seal(hulld->secrets, &record, spec.value);
+	secrets_seal(hulld->secrets, &record, spec.value);
 	sodium_memzero(spec.value, strlen(spec.value));
 	json_done(&secret_spec_table, &spec);
 	if (store_secret_put(hulld->store, &record, &err) < 0)

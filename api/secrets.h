@@ -22,6 +22,12 @@ void secrets_harden(void);
 struct secrets *secrets_new(const char *state, struct error *err);
 void secrets_free(struct secrets *secrets); /* NULL is fine */
 
+/* Seals `value` as `record->sealed` (which it sets), bound to the record's project and name; also for what is no secret of a project's
+ * by that name, where the name is none that a secret may have. */
+void secrets_seal(const struct secrets *secrets, struct secret_record *record, const char *value);
+/* The value, a new string of JSON, which is wiped when it is freed; NULL with `err` set. */
+json_t *secrets_unseal(const struct secrets *secrets, const struct secret_record *record, struct error *err);
+
 /* Are all that the spec names there, each once, and no variable of its `env` too? 0, or -ECANCELED with `problem` set. */
 int secrets_check(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem);
 /* Sets them in `env`, an object. 0 or -errno with `err` set. */

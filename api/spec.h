@@ -174,6 +174,7 @@ int secret_name_check(const char *name, struct error *err);
 #define NAME_PATTERN	    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 #define SECRET_NAME_PATTERN "^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 #define TOKEN_ID_PATTERN    "^t[a-z2-7]{12}$"
+#define WEBHOOK_ID_PATTERN  "^w[a-z2-7]{12}$"
 
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);

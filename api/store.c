@@ -83,6 +83,13 @@ static const char *const migrations[] = {
 	"CREATE TABLE event_cursors (project TEXT PRIMARY KEY NOT NULL, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 	"CREATE TABLE events (row INTEGER PRIMARY KEY, project TEXT NOT NULL, id INTEGER NOT NULL, at INTEGER NOT NULL,"
 	" type TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (project, id)) STRICT;",
+
+	/* What is delivered, and what it has come to. */
+	"CREATE TABLE webhooks (id TEXT PRIMARY KEY NOT NULL, project TEXT NOT NULL, spec TEXT NOT NULL, sealed BLOB NOT NULL,"
+	" created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, cursor INTEGER NOT NULL, missed INTEGER NOT NULL,"
+	" failures INTEGER NOT NULL, failing_since INTEGER NOT NULL, next_attempt_at INTEGER NOT NULL,"
+	" last_attempt_at INTEGER NOT NULL, last_delivered_at INTEGER NOT NULL, last_status INTEGER NOT NULL,"
+	" last_error TEXT NOT NULL, disabled_reason TEXT NOT NULL) STRICT, WITHOUT ROWID;",
 };
 
 static const char *const statements[N_STATEMENTS] = {
@@ -138,10 +145,24 @@ static const char *const statements[N_STATEMENTS] = {
 	[SECRET_GET] = "SELECT project, name, created_at, updated_at, sealed FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRET_DELETE] = "DELETE FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRETS] = "SELECT project, name, created_at, updated_at FROM secrets WHERE project = ?1 ORDER BY name",
+	/* The order of parameters and columns is that of store_webhooks.c. */
+	[WEBHOOK_INSERT] = "INSERT INTO webhooks (id, cursor, missed, failures, failing_since, next_attempt_at, last_attempt_at,"
+			   " last_delivered_at, last_status, last_error, disabled_reason, spec, sealed, updated_at, project, created_at)"
+			   " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+	[WEBHOOK_RESPECIFY] = "UPDATE webhooks SET cursor = ?2, missed = ?3, failures = ?4, failing_since = ?5, next_attempt_at = ?6,"
+			      " last_attempt_at = ?7, last_delivered_at = ?8, last_status = ?9, last_error = ?10, disabled_reason = ?11,"
+			      " spec = ?12, sealed = ?13, updated_at = ?14 WHERE id = ?1",
+	[WEBHOOK_PROGRESS] = "UPDATE webhooks SET cursor = ?2, missed = ?3, failures = ?4, failing_since = ?5, next_attempt_at = ?6,"
+			     " last_attempt_at = ?7, last_delivered_at = ?8, last_status = ?9, last_error = ?10, disabled_reason = ?11"
+			     " WHERE id = ?1",
+	[WEBHOOK_DELETE] = "DELETE FROM webhooks WHERE id = ?1",
+	[WEBHOOKS] = "SELECT id, cursor, missed, failures, failing_since, next_attempt_at, last_attempt_at, last_delivered_at,"
+		     " last_status, last_error, disabled_reason, spec, sealed, updated_at, project, created_at FROM webhooks"
+		     " ORDER BY created_at, id",
 	[EVENT_NUMBER] = "INSERT INTO event_cursors (project, last) VALUES (?1, 1)"
 			 " ON CONFLICT (project) DO UPDATE SET last = last + 1 RETURNING last",
 	[EVENT_INSERT] = "INSERT INTO events (project, id, at, type, subject, name, data)"
-			 " VALUES (?1, ?2, event_time(), ?3, ?4, ?5, ?6)",
+			 " VALUES (?1, ?2, event_time(?1), ?3, ?4, ?5, ?6)",
 	[EVENTS] = "SELECT id, at, type, subject, name, data FROM events WHERE project = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
 	[EVENTS_RANGE] = "SELECT coalesce((SELECT min(id) - 1 FROM events WHERE project = ?1), last, 0), coalesce(last, 0)"
 			 " FROM (SELECT ?1) LEFT JOIN event_cursors ON project = ?1",

@@ -138,7 +138,7 @@ int64_t store_events_since(struct store *store, const char *project, int64_t at,
 /* Forgets those of before, and of each project all but the last `keep`. */
 int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
 /* `fn` is called within the change that makes an event: what it sees of the database is not committed yet. */
-void store_on_event(struct store *store, void (*fn)(void *ctx), void *ctx);
+void store_on_event(struct store *store, void (*fn)(void *ctx, const char *project), void *ctx);
 
 #define TOKEN_HASH_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 
@@ -180,6 +180,37 @@ int store_secret_delete(struct store *store, const char *project, const char *na
 /* Of one project, by name, without what is sealed; stops at the first non-zero return and returns that. */
 int store_secrets_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct secret_record *record), void *ctx,
 	struct error *err);
+
+#define WEBHOOK_ID_BYTES  13 /* "w" and 12 base32 characters */
+#define WEBHOOK_ERROR_MAX 200
+
+/* A row of `webhooks`: what it is to be, and how far it has come. */
+struct webhook_record {
+	char id[WEBHOOK_ID_BYTES + 1];
+	char project[NAME_MAX_BYTES + 1];
+	char *spec;	       /* WebhookSpec as JSON, without its secret; owned, as is: */
+	unsigned char *sealed; /* the secret */
+	size_t sealed_len;
+	int64_t created_at, updated_at;
+	int64_t cursor; /* the last event that is delivered, or not wanted */
+	int64_t missed; /* events that were kept no more when it came to them */
+	int64_t failures, failing_since, next_attempt_at; /* in a row; 0: none */
+	int64_t last_attempt_at, last_delivered_at;
+	int last_status; /* of HTTP; 0: there was no answer */
+	char last_error[WEBHOOK_ERROR_MAX];
+	char disabled_reason[16]; /* why hulld has disabled it; "": it has not */
+};
+
+void webhook_record_done(struct webhook_record *record);
+
+int store_webhook_insert(struct store *store, const struct webhook_record *record, struct error *err);
+/* All but its project and created_at; it is an event. */
+int store_webhook_respecify(struct store *store, const struct webhook_record *record, struct error *err);
+/* How far they have come, in one transaction; no events. */
+int store_webhooks_progress(struct store *store, const struct webhook_record *const *records, size_t n, struct error *err);
+int store_webhook_delete(struct store *store, const char *id, struct error *err);
+/* As store_machines_each(), the oldest first. */
+int store_webhooks_each(struct store *store, int (*fn)(void *ctx, struct webhook_record *record), void *ctx, struct error *err);
 
 /* A row of `projects`. `quotas` is a Quotas as JSON. */
 struct project_record {

@@ -15,7 +15,7 @@
 #define EVENT(project, type, subject, name, data, condition)                                                                   \
 	"INSERT INTO event_cursors (project, last) SELECT " project ", 1 WHERE " condition                                     \
 	" ON CONFLICT (project) DO UPDATE SET last = last + 1;"                                                                \
-	"INSERT INTO events (project, id, at, type, subject, name, data) SELECT project, last, event_time(), " type ", " subject \
+	"INSERT INTO events (project, id, at, type, subject, name, data) SELECT project, last, event_time(project), " type ", " subject \
 	", " name ", " data " FROM event_cursors WHERE project = " project " AND (" condition ");"
 
 #define TRIGGER(name, on, body) "CREATE TEMP TRIGGER " name " AFTER " on " BEGIN " body " END;"
@@ -41,6 +41,9 @@
 #define IMAGE_PUT_EVENT \
 	EVENT("new.project", "'image.put'", "new.name", "new.name", "json_object('rootfs', new.rootfs)", ALWAYS)
 #define TOKEN_EVENT(row, type) EVENT(row ".project", type, row ".id", row ".label", "'{}'", ALWAYS)
+/* Its URL may be as good as a secret. */
+#define WEBHOOK_EVENT(row, type, data) EVENT(row ".project", type, row ".id", row ".id", data, ALWAYS)
+#define IS_DISABLED "json_extract(old.spec, '$.enabled') AND NOT json_extract(new.spec, '$.enabled')"
 #define PROJECT_EVENT(type) EVENT("new.name", type, "new.name", "new.name", "json_object('quotas', json(new.quotas))", ALWAYS)
 
 static const char triggers[] =
@@ -64,37 +67,33 @@ static const char triggers[] =
 	TRIGGER("secret_deleted", "DELETE ON main.secrets", NAMED_EVENT("old", "'secret.deleted'"))
 	TRIGGER("token_inserted", "INSERT ON main.tokens", TOKEN_EVENT("new", "'token.created'"))
 	TRIGGER("token_deleted", "DELETE ON main.tokens", TOKEN_EVENT("old", "'token.revoked'"))
+	TRIGGER("webhook_inserted", "INSERT ON main.webhooks", WEBHOOK_EVENT("new", "'webhook.created'", "'{}'"))
+	TRIGGER("webhook_changed", "UPDATE OF spec, sealed ON main.webhooks", WEBHOOK_EVENT("new",
+		"CASE WHEN " IS_DISABLED " THEN 'webhook.disabled' ELSE 'webhook.updated' END",
+		"json_object('reason', new.disabled_reason)"))
+	TRIGGER("webhook_deleted", "DELETE ON main.webhooks", WEBHOOK_EVENT("old", "'webhook.deleted'", "'{}'"))
 	TRIGGER("project_inserted", "INSERT ON main.projects", PROJECT_EVENT("'project.created'"))
 	TRIGGER("project_updated", "UPDATE OF quotas ON main.projects", PROJECT_EVENT("'project.updated'"));
 
+/* When a row is made, and that it is. From within a statement: whoever is told reads later, and finds nothing should the statement fail. */
 static void event_time(sqlite3_context *ctx, int n, sqlite3_value **values)
 {
-	(void)n;
-	(void)values;
+	struct store *store = sqlite3_user_data(ctx);
+
+	if (n == 1 && store->on_event)
+		store->on_event(store->on_event_ctx, (const char *)sqlite3_value_text(values[0]));
 	sqlite3_result_int64(ctx, now_ms());
-}
-
-/* From within a statement: whoever is told reads later, and finds nothing should the statement fail. */
-static void on_row(void *ctx, int operation, const char *schema, const char *table, sqlite3_int64 row)
-{
-	struct store *store = ctx;
-
-	(void)schema;
-	(void)row;
-	if (operation == SQLITE_INSERT && strcmp(table, "events") == 0 && store->on_event)
-		store->on_event(store->on_event_ctx);
 }
 
 int store_events_set_up(struct store *store, struct error *err)
 {
-	if (sqlite3_create_function_v2(store->db, "event_time", 0, SQLITE_UTF8 | SQLITE_INNOCUOUS, NULL, event_time, NULL, NULL,
+	if (sqlite3_create_function_v2(store->db, "event_time", 1, SQLITE_UTF8 | SQLITE_INNOCUOUS, store, event_time, NULL, NULL,
 		    NULL) != SQLITE_OK)
 		return store_fail(store, err);
-	sqlite3_update_hook(store->db, on_row, store);
 	return store_run(store, triggers, err);
 }
 
-void store_on_event(struct store *store, void (*fn)(void *ctx), void *ctx)
+void store_on_event(struct store *store, void (*fn)(void *ctx, const char *project), void *ctx)
 {
 	store->on_event = fn;
 	store->on_event_ctx = ctx;

@@ -41,6 +41,11 @@ enum store_statement {
 	SECRET_GET,
 	SECRET_DELETE,
 	SECRETS,
+	WEBHOOK_INSERT,
+	WEBHOOK_RESPECIFY,
+	WEBHOOK_PROGRESS,
+	WEBHOOK_DELETE,
+	WEBHOOKS,
 	EVENT_NUMBER,
 	EVENT_INSERT,
 	EVENTS,
@@ -53,7 +58,7 @@ enum store_statement {
 struct store {
 	sqlite3 *db;
 	sqlite3_stmt *prepared[N_STATEMENTS];
-	void (*on_event)(void *ctx);
+	void (*on_event)(void *ctx, const char *project);
 	void *on_event_ctx;
 };
 

@@ -27,7 +27,7 @@ static const struct json_field token_spec_fields[] = {
 		.help = "What it is for; free for clients."},
 	{"scopes", JSON_FIELD_STRINGS, offsetof(struct token_spec, scopes), .required = true, .min = 1, .max = 4,
 		.check = scope_check, .pattern = "^(read|write|exec|admin)$",
-		.help = "read: look; write: make, start, stop, delete; exec: programs and files in machines; admin: the project's tokens."},
+		.help = "read: look; write: make, start, stop, delete; exec: programs and files in machines; admin: the project's tokens and webhooks."},
 	{"expires_in_s", JSON_FIELD_INT, offsetof(struct token_spec, expires_in_s), .def = EXPIRES_IN_S, .max = EXPIRES_IN_S_MAX,
 		.help = "Seconds until it is not valid any more; 0: it stays."},
 };

@@ -13,7 +13,6 @@
 
 const struct option_def audit_options[] = {
 	{'n', "tail", "N", "the last N lines (100)"},
-	{'p', "project", "PROJECT", "only what was done in that project"},
 	{'o', "output", "table|json|yaml", "how to print it: columns (table), an object a line, or a document each"},
 	{0},
 };
@@ -118,7 +117,7 @@ int audit_run(const struct args *args, struct failure *fail)
 	client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
-	r = collect(client, args_value(args, "project"), (size_t)tail, &entries, fail);
+	r = collect(client, args_common_value(args, "project"), (size_t)tail, &entries, fail);
 	if (r == 0)
 		print_all(entries, format);
 	json_decref(entries);

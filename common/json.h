@@ -60,7 +60,7 @@ struct json_field {
 	int64_t first_min;	     /* STRINGS: bytes of the first, if there is one */
 	int64_t def;		     /* what an absent BOOL, INT or ENUM reads as */
 	const char *def_string;	     /* what an absent STRING reads as; NULL: NULL */
-	const char *const *names;    /* ENUM */
+	const char *const *names;    /* ENUM; of STRINGS, what `check` takes, for the schema (NULL: see `pattern`) */
 	const struct json_table *table; /* OBJECT, OPTIONAL, ARRAY */
 	size_t present_offset;	     /* of a bool set to "the key was there"; 0: nobody asks (never first in a struct) */
 	/* 0, or -errno with `err` set (no field: the reader adds it). The value has passed the type's own rules. */

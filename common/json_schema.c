@@ -121,7 +121,8 @@ static json_t *schema_of_type(const struct json_field *field, json_t *schemas)
 		return schema;
 	case JSON_FIELD_STRINGS:
 		schema = typed("array");
-		set(schema, "items", string_of(field, 0, field->item_max));
+		set(schema, "items", field->names ? json_pack("{s:s, s:o}", "type", "string", "enum", enumeration(field->names))
+						  : string_of(field, 0, field->item_max));
 		if (field->first_min)
 			set(schema, "prefixItems", json_pack("[o]", string_of(field, field->first_min, field->item_max)));
 		set_range(schema, field, "minItems", field->min, "maxItems", field->max, JSON_ITEMS_MAX);

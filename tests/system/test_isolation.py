@@ -120,6 +120,8 @@ class Attack:
             if key == "host":
                 return self.name("port")
             return self.chance.choice([schema.get("minimum", 0), schema.get("default", 1), 80])
+        if key == "url":
+            return "https://receiver.invalid/"
         if key == "image" and self.chance.random() < 0.7:
             return "hello"  # its own: what is made of it gets as far as names, ports and secrets
         return self.chance.random() < 0.5 if kind == "boolean" else self.name({"rootfs": "digest", "secrets": "secret", "name": "machine"}.get(key, key))
@@ -168,11 +170,11 @@ def same(answer, side, names):
         for there, nowhere in ([map(str, pair.sides), (json.dumps(str(name))[1:-1] for name in pair.sides)] if side == 0 else []):
             for size in range(len(there), 20 if len(there) > 30 else len(there) - 1, -1):  # refusals cut what is long
                 text = text.replace(there[:size], nowhere[:size])
-    text = re.sub(r"\b[mt][a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text)
+    text = re.sub(r"whsec_[\w+/=]+|(?<=\"cursor\":)\d+|\b[mtw][a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text)
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
 
 
-LISTS = ("machines", "images", "secrets", "tokens")
+LISTS = ("machines", "images", "secrets", "tokens", "webhooks")
 
 
 def listed(acting):
@@ -233,18 +235,20 @@ def victim(hulld, content, port):
     for n in range(1, N_KEYS):
         refused = acting.post("/v1/machines", {"image": CANARY}, **{"Idempotency-Key": f"victim-key-{n:02}-1"})
         assert refused.status == 404
+    hook = acting.post("/v1/webhooks", {"url": f"https://receiver.invalid/{CANARY}", "enabled": False, "labels": {"what": CANARY}})
+    assert hook.status == 201, hook
     etag = acting.get("/v1/images/victim-image-1").headers.get("ETag", '"0"')
-    return acting, machine.json["id"], token(acting, "read", label=CANARY)[1], etag
+    return acting, machine.json["id"], token(acting, "read", label=CANARY)[1], hook.json["id"], etag
 
 
 def attack(hulld, contents, erofs, port):
     digests = ["sha256:" + hashlib.sha256(content).hexdigest() for content in contents]
-    theirs, machine_id, token_id, etag = victim(hulld, contents[0], port.sides[0])
+    theirs, machine_id, token_id, hook_id, etag = victim(hulld, contents[0], port.sides[0])
     own = project(hulld, "attacker", erofs)
     client, _ = token(own, "read", "write", "exec", "admin", expires_in_s=0)
     names = {"machine": [Pair("victim-machine-1", "victim-machine-2"), Pair(machine_id, twin(machine_id))],
              "image": [Pair("victim-image-1", "victim-image-2")], "digest": [Pair(*digests)],
-             "project": [Pair("victim-project-1", "victim-project-2")], "token": [Pair(token_id, twin(token_id))],
+             "project": [Pair("victim-project-1", "victim-project-2")], "token": [Pair(token_id, twin(token_id))], "webhook": [Pair(hook_id, twin(hook_id))],
              "secret": [Pair("VICTIM_SECRET_1", "VICTIM_SECRET_2")], "port": [port], "etag": [Pair(etag, etag[:-2] + twin(etag[-2]) + '"')],
              "key": [Pair(f"victim-key-{n:02}-1", f"victim-key-{n:02}-2") for n in range(N_KEYS)]}
     before, victims = listed(own), [listed(theirs), hulld.get("/v1/projects/victim-project-1").body]

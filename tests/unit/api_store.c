@@ -304,8 +304,9 @@ static void assert_events(struct store *store, const char *project, int64_t afte
 	assert_string_equal(list, expected);
 }
 
-static void count_call(void *ctx)
+static void count_call(void *ctx, const char *project)
 {
+	assert_string_equal(project, "e");
 	++*(int *)ctx;
 }
 
@@ -386,6 +387,73 @@ static void an_event_is_kept_by_age_and_number_and_its_id_never_given_again(void
 	store_close(store);
 }
 
+static int keep_webhook(void *ctx, struct webhook_record *record)
+{
+	struct webhook_record *kept = ctx;
+
+	webhook_record_done(kept);
+	*kept = *record;
+	return 0;
+}
+
+static int count_webhook_event(void *ctx, const struct event_record *event)
+{
+	int *counts = ctx;
+
+	if (strncmp(event->type, "webhook.", 8) == 0)
+		counts[event->type[8] == 'c' ? 0 : event->type[8] == 'u' ? 1 : event->type[9] == 'i' ? 2 : 3]++;
+	return 0;
+}
+
+static void a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event(void **state)
+{
+	struct webhook_record hook = {.id = "w1", .project = "hooks", .spec = strdup("{\"enabled\":true}"), .sealed = (unsigned char *)strdup("s\1t"),
+		.sealed_len = 3, .created_at = 1, .updated_at = 2, .cursor = 3, .missed = 4, .failures = 5, .failing_since = 6, .next_attempt_at = 7,
+		.last_attempt_at = 8, .last_delivered_at = 9, .last_status = 10, .last_error = "e", .disabled_reason = ""};
+	const struct webhook_record *const both[] = {&hook};
+	struct project_record project = {.name = "hooks", .quotas = strdup("{}")};
+	struct webhook_record back = {.id = ""};
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+	int counts[4] = {0};
+
+	(void)state;
+	assert_int_equal(store_project_insert(store, &project, &err), 0);
+	assert_int_equal(store_webhook_insert(store, &hook, &err), 0);
+	hook.cursor = 30;
+	snprintf(hook.last_error, sizeof(hook.last_error), "other");
+	assert_int_equal(store_webhooks_progress(store, both, 1, &err), 0);
+	assert_int_equal(store_webhooks_each(store, keep_webhook, &back, &err), 0);
+	assert_string_equal(back.id, "w1");
+	assert_string_equal(back.project, "hooks");
+	assert_string_equal(back.spec, hook.spec);
+	assert_int_equal(back.sealed_len, 3);
+	assert_memory_equal(back.sealed, "s\1t", 3);
+	assert_int_equal(back.created_at + 10 * back.updated_at + 100 * back.missed + 1000 * back.failures, 5421);
+	assert_int_equal(back.failing_since + 10 * back.next_attempt_at + 100 * back.last_attempt_at + 1000 * back.last_delivered_at, 9876);
+	assert_int_equal(back.cursor, 30);
+	assert_int_equal(back.last_status, 10);
+	assert_string_equal(back.last_error, "other");
+	free(hook.spec);
+	hook.spec = strdup("{\"enabled\":false}");
+	snprintf(hook.disabled_reason, sizeof(hook.disabled_reason), "gone");
+	assert_int_equal(store_webhook_respecify(store, &hook, &err), 0);
+	assert_int_equal(store_webhook_respecify(store, &hook, &err), 0);
+	assert_int_equal(store_webhook_delete(store, "w1", &err), 0);
+	assert_int_equal(store_webhook_delete(store, "w1", &err), -ENOENT);
+	assert_int_equal(store_webhook_respecify(store, &hook, &err), -ENOENT);
+	assert_int_equal(store_events_each(store, "hooks", 0, 100, count_webhook_event, counts, &err), 0);
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(counts[i], 1); /* created, updated, disabled, deleted */
+	assert_int_equal(store_webhook_insert(store, &hook, &err), 0);
+	assert_int_equal(store_project_delete(store, "hooks", &err), 0);
+	assert_int_equal(store_webhook_delete(store, "w1", &err), -ENOENT);
+	webhook_record_done(&back);
+	webhook_record_done(&hook);
+	project_record_done(&project);
+	store_close(store);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -410,6 +478,7 @@ int main(void)
 		cmocka_unit_test(a_request_is_kept_with_its_answer),
 		cmocka_unit_test(what_changes_is_an_event_once_and_what_fails_none),
 		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
+		cmocka_unit_test(a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 

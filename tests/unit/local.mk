@@ -110,6 +110,9 @@ tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/audit_file
 tests_unit_audit_file_LDADD = libhull-api.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/webhook_sign tests/unit/public_address
+tests_unit_webhook_sign_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS)
+tests_unit_public_address_LDADD = libhull-api.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/host_reader
 tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
 

@@ -16,6 +16,8 @@ BEYOND_SCHEMAS = [
     (r"ports\[\d+\](\.host|\.address)?", r"is no address of this host|is published twice"),
     (r"disk_mib", r"its disk has been made"),
     (r"secrets\[\d+\]", r"is in env, too"),
+    (r"url", r"is no URL|is no address that|must have no user|for addresses that"),
+    (r"secret", r"cannot be taken away"),
     (r"cursor", r"is none that a (page|list) has answered with"),
     (r"If-Match", r"must be \* or entity tags"),  # its coverage phase has 0 for a string of that pattern
 ]
