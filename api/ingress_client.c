@@ -6,7 +6,7 @@
 
 #include "api/health.h"
 #include "api/hulld.h"
-#include "api/ingress/gate.h"
+#include "api/ingress/words.h"
 #include "api/machine.h"
 #include "api/process.h"
 #include "api/supervisor.h"
@@ -248,26 +248,26 @@ static void log_refusal(void *ctx, const json_t *reply, const struct error *err)
 		log_warn("hull-ingress: %s", message ? message : "refused without a reason");
 }
 
-static void unpublish_port(struct ingress_client *client, const char *machine_id, const char *address, int64_t host);
-
 /* Gives up a port of the list that is no machine's, or not any more. */
 static void look_at_port(struct ingress_client *client, const json_t *port)
 {
 	const char *id = json_string_value(json_object_get(port, "machine"));
-	const char *address = json_string_value(json_object_get(port, "address"));
-	int64_t host = json_integer_value(json_object_get(port, "host"));
+	const char *protocol = json_string_value(json_object_get(port, "protocol"));
+	const struct port_spec listed = {.host = json_integer_value(json_object_get(port, "host")),
+		.address = (char *)json_string_value(json_object_get(port, "address")),
+		.protocol = protocol && strcmp(protocol, "udp") == 0 ? PROTOCOL_UDP : PROTOCOL_TCP};
 	const struct machine *m = id ? machine_by_id(client->hulld, id) : NULL;
 	const struct port_spec *ports = m ? m->spec.ports.items : NULL;
 
 	if (id && !m)
 		ingress_unpublish(client, id, log_refusal, NULL);
 	/* One that is being changed settles its ports itself. */
-	if (!m || !address || m->patching)
+	if (!m || !listed.address || m->patching)
 		return;
 	for (size_t i = 0; i < m->spec.ports.len; i++)
-		if (ports[i].host == host && strcmp(ports[i].address, address) == 0)
+		if (ports_are_same(&ports[i], &listed))
 			return;
-	unpublish_port(client, id, address, host);
+	ingress_unpublish_port(client, m, &listed);
 }
 
 /* Gives up what belongs to no machine, publishes what belongs to one. */
@@ -455,6 +455,13 @@ void ingress_drain(struct ingress_client *client, const struct machine *machine)
 	enqueue(client, json_pack("{s:s, s:s}", "op", "drain", "machine", machine->record.id), on_drain_answer, client);
 }
 
+/* What is as it always was, a hull-ingress that is older than this hulld is not told: it knows no word for it. */
+static void set_protocol(json_t *request, const struct port_spec *port)
+{
+	if (port->protocol == PROTOCOL_UDP)
+		json_object_set_new(request, "protocol", json_string("udp"));
+}
+
 void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,
 	void *ctx)
 {
@@ -464,23 +471,19 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
 	request = json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address", port->address,
 		"host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock);
-	/* What is as it always was, a hull-ingress that is older than this hulld knows, too. */
 	if (gate_of(machine) != GATE_OPEN)
 		json_object_set_new(request, "gate", gate_text(gate_of(machine)));
+	set_protocol(request, port);
 	enqueue(client, request, fn ? fn : log_refusal, ctx);
-}
-
-static void unpublish_port(struct ingress_client *client, const char *machine_id, const char *address, int64_t host)
-{
-	enqueue(client,
-		json_pack("{s:s, s:s, s:s, s:I}", "op", "unpublish", "machine", machine_id, "address", address, "host",
-			(json_int_t)host),
-		log_refusal, NULL);
 }
 
 void ingress_unpublish_port(struct ingress_client *client, const struct machine *machine, const struct port_spec *port)
 {
-	unpublish_port(client, machine->record.id, port->address, port->host);
+	json_t *request = json_pack("{s:s, s:s, s:s, s:I}", "op", "unpublish", "machine", machine->record.id, "address", port->address, "host",
+		(json_int_t)port->host);
+
+	set_protocol(request, port);
+	enqueue(client, request, log_refusal, NULL);
 }
 
 void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx)

@@ -100,7 +100,7 @@ static const struct port_spec *port_at(const struct machine_spec *spec, size_t i
 static const struct port_spec *find_port(const struct machine_spec *spec, const struct port_spec *port)
 {
 	for (size_t i = 0; i < spec->ports.len; i++)
-		if (port_at(spec, i)->host == port->host && strcmp(port_at(spec, i)->address, port->address) == 0)
+		if (ports_are_same(port_at(spec, i), port))
 			return port_at(spec, i);
 	return NULL;
 }

@@ -81,13 +81,16 @@ static int address_check(const char *address, struct error *err)
 	return 0;
 }
 
+static const char *const protocol_names[] = PROTOCOL_NAMES;
 static const struct json_field port_fields[] = {
 	{"host", JSON_FIELD_INT, offsetof(struct port_spec, host), .required = true, .min = 1, .max = 65535,
-		.help = "TCP port on the host."},
+		.help = "Port on the host."},
 	{"guest", JSON_FIELD_INT, offsetof(struct port_spec, guest), .required = true, .min = 1, .max = 65535,
-		.help = "TCP port in the machine, on its loopback address or any other."},
+		.help = "Port in the machine, on its loopback address or any other."},
 	{"address", JSON_FIELD_STRING, offsetof(struct port_spec, address), .def_string = "127.0.0.1", .max = 15,
 		.check = address_check, .pattern = IPV4_PATTERN, .help = "IPv4 address on the host; 0.0.0.0 for all."},
+	{"protocol", JSON_FIELD_ENUM, offsetof(struct port_spec, protocol), .names = protocol_names,
+		.help = "One number may be published for both."},
 };
 static const struct json_table port_table = JSON_TABLE("Port", struct port_spec, port_fields);
 
@@ -185,7 +188,7 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = exec_check_folder,   \
 		.pattern = EXEC_FOLDER_PATTERN, .help = "Working directory; the image's when absent."},                \
 	{"ports", JSON_FIELD_ARRAY, offsetof(struct machine_spec, ports), .table = &port_table, .max = 64,             \
-		.help = "TCP ports published on the host."},                                                           \
+		.help = "Ports published on the host."},                                                           \
 	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
 		.help = "default: outgoing connections by way of the host; none: loopback only."},                     \
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
@@ -325,9 +328,14 @@ int image_spec_check(const struct image_spec *spec, struct error *err)
 	return 0;
 }
 
+bool ports_are_same(const struct port_spec *a, const struct port_spec *b)
+{
+	return a->host == b->host && a->protocol == b->protocol && strcmp(a->address, b->address) == 0;
+}
+
 bool ports_collide(const struct port_spec *a, const struct port_spec *b)
 {
-	return a->host == b->host && (strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 ||
+	return a->host == b->host && a->protocol == b->protocol && (strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 ||
 					     strcmp(b->address, "0.0.0.0") == 0);
 }
 

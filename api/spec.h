@@ -2,6 +2,7 @@
 #ifndef HULL_API_SPEC_H
 #define HULL_API_SPEC_H
 
+#include "api/ingress/words.h"
 #include "common/health_check.h"
 #include "common/json.h"
 
@@ -34,6 +35,7 @@ extern const char *const machine_state_names[]; /* NULL-terminated, by enum mach
 struct port_spec {
 	int64_t host, guest;
 	char *address; /* IPv4, dotted */
+	int protocol;  /* enum protocol */
 };
 
 struct restart_spec {
@@ -179,6 +181,8 @@ int secret_name_check(const char *name, struct error *err);
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);
 /* The same of a machine's spec: no port twice, no more memory than `host_memory_mib`. */
+/* True when both are the same place of the host. */
+bool ports_are_same(const struct port_spec *a, const struct port_spec *b);
 /* True when both cannot be bound at once. */
 bool ports_collide(const struct port_spec *a, const struct port_spec *b);
 int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err);

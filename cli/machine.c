@@ -133,8 +133,10 @@ char *machine_ports_text(const json_t *machine)
 	json_array_foreach (json_object_get(machine, "ports"), i, port) {
 		char *longer;
 
-		if (!text || asprintf(&longer, "%s%s%s:%lld->%lld", text, i ? ", " : "", json_text(port, "address"),
-				     (long long)json_number(port, "host"), (long long)json_number(port, "guest")) < 0)
+		bool udp = strcmp(json_text(port, "protocol"), "udp") == 0;
+
+		if (!text || asprintf(&longer, "%s%s%s:%lld->%lld%s", text, i ? ", " : "", json_text(port, "address"),
+				     (long long)json_number(port, "host"), (long long)json_number(port, "guest"), udp ? "/udp" : "") < 0)
 			abort();
 		free(text);
 		text = longer;

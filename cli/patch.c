@@ -49,22 +49,23 @@ static int add_label(json_t *labels, const char *value, struct failure *fail)
 
 /* Ports are a list, and a list is replaced as a whole: it is made of what the machine has. */
 
-static size_t find_port(const json_t *ports, const char *address, json_int_t host)
+static size_t find_port(const json_t *ports, const char *address, json_int_t host, const char *protocol)
 {
 	size_t i = 0;
 
 	while (i < json_array_size(ports) && (json_number(json_array_get(ports, i), "host") != host ||
-						     strcmp(json_text(json_array_get(ports, i), "address"), address) != 0))
+						     strcmp(json_text(json_array_get(ports, i), "address"), address) != 0 ||
+						     strcmp(json_text(json_array_get(ports, i), "protocol"), protocol) != 0))
 		i++;
 	return i;
 }
 
-/* "[ADDRESS:]HOST" */
+/* "[ADDRESS:]HOST[/PROTOCOL]" */
 static int remove_port(json_t *ports, const char *text, struct failure *fail)
 {
-	const char *colon = strrchr(text, ':'), *host = colon ? colon + 1 : text;
+	const char *colon = strrchr(text, ':'), *host = colon ? colon + 1 : text, *slash = strchr(host, '/');
 	cleanup_free char *address = colon ? strndup(text, (size_t)(colon - text)) : strdup("127.0.0.1");
-	size_t i = address ? find_port(ports, address, atoll(host)) : 0;
+	size_t i = address ? find_port(ports, address, atoll(host), slash ? slash + 1 : "tcp") : 0;
 
 	if (i == json_array_size(ports))
 		return failure_usage(fail, "--publish", "%s:%s is not published", address ? address : "", host);
@@ -82,7 +83,9 @@ static int add_port(json_t *ports, const char *text, struct failure *fail)
 		port = json_array_get(parsed, 0);
 		if (!json_object_get(port, "address"))
 			json_object_set_new(port, "address", json_string("127.0.0.1"));
-		i = find_port(ports, json_text(port, "address"), json_number(port, "host"));
+		if (!json_object_get(port, "protocol"))
+			json_object_set_new(port, "protocol", json_string("tcp"));
+		i = find_port(ports, json_text(port, "address"), json_number(port, "host"), json_text(port, "protocol"));
 		if (i < json_array_size(ports))
 			json_array_set(ports, i, port);
 		else

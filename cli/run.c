@@ -17,7 +17,7 @@ const struct option_def run_options[] = {
 	{0, "cpus", "N", "processors (1)"},
 	{'m', "memory", "MIB", "memory in MiB, or as 512m, 2g (256)"},
 	{0, "disk", "MIB", "disk the machine can write to, in MiB, or as 2g (1024)"},
-	{'p', "publish", "[ADDRESS:]HOST:GUEST", "publish a port of the guest on this host"},
+	{'p', "publish", "[ADDRESS:]HOST:GUEST[/udp]", "publish a port of the guest on this host"},
 	{'e', "env", "KEY[=VALUE]", "environment variable; without a value, this one's own"},
 	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
 	{0, "secret", "NAME", "one of `hull secret list`, as an environment variable of that name"},
@@ -151,9 +151,12 @@ static void print_detached(const struct args *args, const json_t *machine)
 		return;
 	}
 	printf("%s\n", json_text(machine, "name"));
-	json_array_foreach (json_object_get(machine, "ports"), i, port)
-		printf("  http://%s:%lld -> port %lld\n", json_text(port, "address"),
-			(long long)json_number(port, "host"), (long long)json_number(port, "guest"));
+	json_array_foreach (json_object_get(machine, "ports"), i, port) {
+		bool udp = strcmp(json_text(port, "protocol"), "udp") == 0;
+
+		printf("  %s%s:%lld -> port %lld%s\n", udp ? "" : "http://", json_text(port, "address"),
+			(long long)json_number(port, "host"), (long long)json_number(port, "guest"), udp ? "/udp" : "");
+	}
 }
 
 static int start(struct run *run, const struct args *args, struct failure *fail)

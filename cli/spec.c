@@ -122,23 +122,25 @@ static int port_number(const char *text, size_t len, json_int_t *ret)
 	return value >= 1 && value <= 65535 ? 0 : -EINVAL;
 }
 
-/* "[ADDRESS:]HOST:GUEST" */
+/* "[ADDRESS:]HOST:GUEST[/PROTOCOL]" */
 int spec_add_port(json_t *ports, const char *text, struct failure *fail)
 {
-	const char *last = strrchr(text, ':'), *host = text;
+	const char *last = strrchr(text, ':'), *host = text, *slash = last ? strchr(last, '/') : NULL;
 	json_int_t host_port, guest_port;
 	json_t *port;
 
 	for (const char *c = text; last && c < last; c++)
 		if (*c == ':')
 			host = c + 1;
-	if (!last || port_number(last + 1, strlen(last + 1), &guest_port) < 0 ||
+	if (!last || port_number(last + 1, slash ? (size_t)(slash - last - 1) : strlen(last + 1), &guest_port) < 0 ||
 		port_number(host, (size_t)(last - host), &host_port) < 0) {
-		failure_usage(fail, "--publish", "\"%s\" is not [ADDRESS:]HOST:GUEST with ports from 1 to 65535", text);
-		return failure_hint(fail, "for example -p 8080:80");
+		failure_usage(fail, "--publish", "\"%s\" is not [ADDRESS:]HOST:GUEST[/PROTOCOL] with ports from 1 to 65535", text);
+		return failure_hint(fail, "for example -p 8080:80, or -p 53:53/udp");
 	}
 	port = json_pack("{s:I, s:I}", "host", host_port, "guest", guest_port);
 	json_array_append_new(ports, port);
+	if (slash && set_text(port, "protocol", "--publish", slash + 1, fail) < 0)
+		return -fail->error.errnum;
 	if (host > text) {
 		cleanup_free char *address = strndup(text, (size_t)(host - 1 - text));
 

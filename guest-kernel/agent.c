@@ -1,13 +1,14 @@
 /* The agent: answers the host's requests on vsock.
  *
- * Theory of operation. A connection is in one of three states, told by what it owns: a `source` on the host's socket
- * (the request is being read), a `dial` (connecting to a program), a `relay` (streaming). Each ends by
+ * Theory of operation. A connection is in one of these states, told by what it owns: a `source` on the host's socket
+ * (the request is being read), a `dial` (connecting to a program), a `relay` (streaming), `datagrams`. Each ends by
  * connection_free(); the list is the agent's. An EXEC's socket becomes an exec's (exec.c), an ORDER's an order's (orders.c),
  * a FILES' a child's (files.c). */
 #include "guest-kernel/agent.h"
 
 #include "common/cleanup.h"
 #include "common/relay.h"
+#include "guest-kernel/datagrams.h"
 #include "guest-kernel/dial.h"
 #include "guest-kernel/exec.h"
 #include "guest-kernel/files.h"
@@ -22,6 +23,7 @@
 
 #define CONNECTIONS_MAX 4096
 #define ACCEPTS_A_ROUND 64
+#define DATAGRAMS_MAX	64
 
 struct connection {
 	struct agent *agent;
@@ -30,6 +32,7 @@ struct connection {
 	struct loop_source *source;
 	struct dial *dial;
 	struct relay *relay;
+	struct datagrams *datagrams;
 	struct hull_agent_request request; /* as it comes */
 	size_t request_len;
 };
@@ -41,7 +44,7 @@ struct agent {
 	agent_stop_fn stop;
 	void *ctx;
 	struct connection *connections;
-	size_t n_connections;
+	size_t n_connections, n_datagrams, n_sessions;
 	struct execs *execs;
 	struct orders *orders;
 	struct files files;
@@ -58,6 +61,9 @@ static void connection_free(void *ctx)
 	loop_remove(c->source);
 	dial_cancel(c->dial);
 	relay_free(c->relay);
+	if (c->datagrams)
+		c->agent->n_datagrams--;
+	datagrams_free(c->datagrams);
 	close_fd(c->host_fd);
 	close_fd(c->tcp_fd);
 	free(c);
@@ -114,6 +120,30 @@ static void begin_connecting(struct connection *c, uint32_t port)
 	c->dial = dial_new(c->agent->loop, (uint16_t)port, on_dialled, c);
 	if (!c->dial)
 		reply_and_end(c, ENOMEM);
+}
+
+static void begin_datagrams(struct connection *c, uint32_t port)
+{
+	struct agent *agent = c->agent;
+
+	if (port == 0 || port > UINT16_MAX) {
+		reply_and_end(c, EINVAL);
+		return;
+	}
+	if (agent->n_datagrams >= DATAGRAMS_MAX) {
+		reply_and_end(c, EAGAIN);
+		return;
+	}
+	loop_remove(c->source); /* the descriptor gets another */
+	c->source = NULL;
+	c->datagrams = datagrams_new(agent->loop, c->host_fd, (uint16_t)port, &agent->n_sessions, connection_free, c);
+	if (!c->datagrams) {
+		reply_and_end(c, ENOMEM);
+		return;
+	}
+	agent->n_datagrams++;
+	reply(c, 0); /* to a peer that has gone it is no loss: it is noticed at once */
+	c->host_fd = -1; /* the datagrams' */
 }
 
 /* Hands the connection over, to an exec or an order. */
@@ -180,6 +210,9 @@ static void handle_request(struct connection *c)
 		return;
 	case HULL_AGENT_FILES:
 		begin_files(c);
+		return;
+	case HULL_AGENT_DATAGRAMS:
+		begin_datagrams(c, arg);
 		return;
 	default:
 		reply_and_end(c, EPROTONOSUPPORT);

@@ -25,7 +25,7 @@
  *	       ◀── struct hull_agent_reply; status 0, or an errno of the guest (Linux numbers), then the connection ends
  *	STREAM: from then on the connection is the byte stream of a TCP connection to 127.0.0.1 (or ::1) at `arg`;
  *	half-close is passed on both ways.
- *	EXEC, FILES, ORDER: from then on both sides send frames, below.
+ *	EXEC, FILES, ORDER, DATAGRAMS: from then on both sides send frames, below.
  *
  * All integers little-endian. An agent answers a version or verb it does not know with EPROTONOSUPPORT. */
 #define HULL_VSOCK_PORT_AGENT 1024
@@ -39,6 +39,7 @@ enum hull_agent_verb {
 	HULL_AGENT_EXEC = 4,   /* arg: 0; a program, and frames from and to it */
 	HULL_AGENT_FILES = 6,  /* arg: 0; a tar stream from or to a path */
 	HULL_AGENT_ORDER = 8,  /* arg: milliseconds until it is given up; an Order, and the answer to it */
+	HULL_AGENT_DATAGRAMS = 10, /* arg: UDP port; datagrams of many clients, from and to it */
 };
 
 struct hull_agent_request {
@@ -80,10 +81,25 @@ struct hull_agent_reply {
  *	       ◀── REFUSED, in the middle too, or ANSWER    and the end
  *
  * There is no credit: each side waits for the other. A client that ends its side before has gone: the file that was being
- * written is removed, and those before it stay. */
+ * written is removed, and those before it stay.
+ *
+ * DATAGRAMS is for one port of the host and all who send to it. Each of them is a session, which has a number of the client's choice:
+ *
+ *	client ──▶ DATAGRAM…, CLOSE…                     each of a session
+ *	       ◀── DATAGRAM…                              to one
+ *
+ * A session begins with its first datagram, and has a socket of its own, connected to 127.0.0.1 (or ::1) at `arg`. It ends with CLOSE, or
+ * with the first datagram of another that has the same number modulo HULL_DATAGRAM_SESSIONS; a datagram to one that has ended is
+ * dropped. So is, on both sides, what is not taken at once. 64 at once, then EAGAIN; with HULL_DATAGRAM_SESSIONS_ALL sessions
+ * of all of them, datagrams of others are dropped. */
 #define HULL_FRAME_MAX	 65536u	    /* bytes of payload, */
 #define HULL_SPEC_MAX	 (1u << 20) /* but of a SPEC */
 #define HULL_EXEC_WINDOW 65536u
+
+/* Of a DATAGRAM, beside the session's number: the most that UDP takes over IPv4. */
+#define HULL_DATAGRAM_MAX	   65507u
+#define HULL_DATAGRAM_SESSIONS	   1024u
+#define HULL_DATAGRAM_SESSIONS_ALL 4096u
 
 enum hull_frame_type {
 	HULL_FRAME_SPEC = 1,	  /* JSON, an ExecSpec (common/exec_spec.h), or an Order (common/order.h),
@@ -92,6 +108,7 @@ enum hull_frame_type {
 	HULL_FRAME_STDIN_EOF = 3, /* nothing; a terminal is sent its end-of-file character */
 	HULL_FRAME_RESIZE = 4,	  /* struct hull_frame_size */
 	HULL_FRAME_SIGNAL = 5,	  /* uint32_t: to the program's process group, or a terminal's foreground one */
+	HULL_FRAME_CLOSE = 6,	  /* uint32_t: the session */
 
 	HULL_FRAME_STARTED = 16, /* uint32_t: the process id inside. It executes, or a STDERR frame will say why not */
 	HULL_FRAME_REFUSED = 17, /* JSON, an ExecRefusal */
@@ -100,6 +117,8 @@ enum hull_frame_type {
 	HULL_FRAME_CREDIT = 20, /* uint32_t: so many bytes of input more */
 	HULL_FRAME_EXIT = 21,	/* uint32_t: 0..255, 128 + N when signal N ended it; 126 and 127 as shells have them */
 	HULL_FRAME_ANSWER = 24, /* JSON, an OrderAnswer; of FILES an empty object */
+
+	HULL_FRAME_DATAGRAM = 32, /* uint32_t: the session; and the datagram's bytes, of which there may be none */
 };
 
 struct hull_frame_header {

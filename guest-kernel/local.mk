@@ -6,6 +6,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/clock.c guest-kernel/clock.h \
 	guest-kernel/config.c guest-kernel/config.h \
 	guest-kernel/console.c guest-kernel/console.h \
+	guest-kernel/datagrams.c guest-kernel/datagrams.h \
 	guest-kernel/dial.c guest-kernel/dial.h \
 	guest-kernel/drive.c guest-kernel/drive.h \
 	guest-kernel/errand.c guest-kernel/errand.h \

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define LINE_MAX_BYTES 64    /* the longest request is "remove 127.255.255.255 65535" */
+#define LINE_MAX_BYTES 64    /* the longest request is "remove 127.255.255.255 65535 udp" */
 #define QMP_MAX_BYTES  65536 /* of one answer; QEMU's are far shorter */
 
 struct forward {
@@ -50,10 +50,11 @@ int forward_parse(const char *line, struct forward_request *ret, const char **re
 {
 	struct forward_request request = {0};
 	struct in_addr address;
-	const char *space;
+	const char *space, *behind;
+	char port[8] = "";
 	size_t len;
 
-	*reason = "expected: add|remove ADDRESS PORT";
+	*reason = "expected: add|remove ADDRESS PORT [udp]";
 	if (strncmp(line, "add ", 4) == 0)
 		request.add = true;
 	else if (strncmp(line, "remove ", 7) != 0)
@@ -69,7 +70,10 @@ int forward_parse(const char *line, struct forward_request *ret, const char **re
 		(ntohl(address.s_addr) >> 24 != 127 && address.s_addr != htonl(INADDR_ANY)))
 		return -EINVAL;
 	*reason = "the port is not a number from 1 to 65535";
-	if (parse_port(space + 1, &request.port) < 0)
+	behind = strchr(space + 1, ' ');
+	request.udp = behind && strcmp(behind, " udp") == 0;
+	snprintf(port, sizeof(port), "%.*s", request.udp ? (int)(behind - space - 1) : 7, space + 1);
+	if (parse_port(port, &request.port) < 0)
 		return -EINVAL;
 	*ret = request;
 	return 0;
@@ -78,7 +82,7 @@ int forward_parse(const char *line, struct forward_request *ret, const char **re
 static struct forward_request *find_held(struct forward *f, const struct forward_request *request)
 {
 	for (size_t i = 0; i < f->n_held; i++)
-		if (f->held[i].port == request->port && strcmp(f->held[i].address, request->address) == 0)
+		if (f->held[i].port == request->port && f->held[i].udp == request->udp && strcmp(f->held[i].address, request->address) == 0)
 			return &f->held[i];
 	return NULL;
 }
@@ -104,15 +108,16 @@ static void send_qmp(struct forward *f, json_t *command)
 
 static void ask_qemu(struct forward *f, const struct forward_request *request)
 {
+	const char *protocol = request->udp ? "udp" : "tcp";
 	char line[128];
 
 	f->request = *request;
 	f->busy = true;
 	if (request->add)
-		snprintf(line, sizeof(line), "hostfwd_add n0 tcp:%s:%u-:%u", request->address, request->port,
+		snprintf(line, sizeof(line), "hostfwd_add n0 %s:%s:%u-:%u", protocol, request->address, request->port,
 			request->port);
 	else
-		snprintf(line, sizeof(line), "hostfwd_remove n0 tcp:%s:%u", request->address, request->port);
+		snprintf(line, sizeof(line), "hostfwd_remove n0 %s:%s:%u", protocol, request->address, request->port);
 	send_qmp(f, json_pack("{s:s, s:{s:s}}", "execute", "human-monitor-command", "arguments", "command-line", line));
 }
 
@@ -162,13 +167,14 @@ static void handle_lines(struct forward *f)
 /* QEMU's own words say no more than that it failed; trying the address again tells why. */
 static void explain_failure(const struct forward_request *request, char *text, size_t size)
 {
-	cleanup_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cleanup_close int fd = socket(AF_INET, (request->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)request->port)};
 	int one = 1;
 
 	inet_pton(AF_INET, request->address, &address.sin_addr);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0)
+	if (!request->udp)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && (request->udp || listen(fd, 1) == 0))
 		snprintf(text, size, "error %s:%u: QEMU refused to forward it", request->address, request->port);
 	else
 		snprintf(text, size, "error %s:%u: %s", request->address, request->port, strerror(errno));
@@ -186,7 +192,8 @@ static void finish_request(struct forward *f, bool succeeded)
 		explain_failure(&f->request, text, sizeof(text));
 	else if (held) /* gone, whatever QEMU said: it knows no such forward then */
 		*held = f->held[--f->n_held];
-	log_info("%s %s:%u: %s", f->request.add ? "publish" : "unpublish", f->request.address, f->request.port, text);
+	log_info("%s %s:%u%s: %s", f->request.add ? "publish" : "unpublish", f->request.address, f->request.port,
+		f->request.udp ? "/udp" : "", text);
 	answer(f, text);
 	handle_lines(f);
 }

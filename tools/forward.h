@@ -1,7 +1,7 @@
 /* Published ports of an emulated host: lines from the inside become QEMU's host forwards.
  *
- * Theory of operation. The inside, which may be in a guest's hands, writes `add ADDRESS PORT` or `remove ADDRESS PORT`
- * to its virtio-serial port. Here the line is checked, and what the relay itself composes goes to QEMU's monitor, one
+ * Theory of operation. The inside, which may be in a guest's hands, writes `add ADDRESS PORT` or `remove ADDRESS PORT`,
+ * with ` udp` behind where it is not TCP's, to its virtio-serial port. Here the line is checked, and what the relay itself composes goes to QEMU's monitor, one
  * command at a time; the answer, `ok` or `error REASON`, goes back. So all the inside can get is a listening port on
  * the addresses allowed, FORWARDS_MAX of them: it never speaks to the monitor. */
 #ifndef HULL_TOOLS_FORWARD_H
@@ -17,6 +17,7 @@ struct forward_request {
 	bool add;
 	char address[16]; /* dotted quad, 127.0.0.0/8 or 0.0.0.0 */
 	unsigned port;	  /* 1–65535 */
+	bool udp;
 };
 
 /* Reads one line (without its newline). 0, or -EINVAL with `*reason` set to a constant. */

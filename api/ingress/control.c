@@ -42,6 +42,7 @@ struct publish_request {
 struct machine_request {
 	char *op, *machine, *address; /* NULL: all of its ports */
 	int64_t host;
+	int protocol; /* enum protocol */
 };
 
 struct gate_request {
@@ -76,6 +77,7 @@ static const struct json_field publish_fields[] = {
 		.max = 107, .check = check_path, .help = "the machine's vsock socket"},
 	{"gate", JSON_FIELD_ENUM, offsetof(struct publish_request, port.gate), .names = gate_names,
 		.help = "what becomes of new connections"},
+	{"protocol", JSON_FIELD_ENUM, offsetof(struct publish_request, port.protocol), .names = protocol_names},
 };
 static const struct json_table publish_table = JSON_TABLE("Publish", struct publish_request, publish_fields);
 
@@ -86,6 +88,7 @@ static const struct json_field machine_fields[] = {
 	{"address", JSON_FIELD_STRING, offsetof(struct machine_request, address), .max = 107,
 		.help = "address on the host, with `host`: only that port"},
 	{"host", JSON_FIELD_INT, offsetof(struct machine_request, host), .max = 65535},
+	{"protocol", JSON_FIELD_ENUM, offsetof(struct machine_request, protocol), .names = protocol_names},
 };
 static const struct json_table machine_table = JSON_TABLE("Unpublish", struct machine_request, machine_fields);
 
@@ -226,7 +229,7 @@ static void do_unpublish(struct client *client, const json_t *object)
 		answer_error(client, &err);
 		return;
 	}
-	port_unpublish(client->ingress, request.machine, request.address, request.host);
+	port_unpublish(client->ingress, request.machine, request.address, request.host, (enum protocol)request.protocol);
 	json_done(&machine_table, &request);
 	answer_ok(client);
 }

@@ -178,14 +178,14 @@ static void on_deadline(void *ctx)
 		ask(f);
 }
 
-static void enqueue(struct forwarder *f, const char *verb, const char *address, uint16_t port,
+static void enqueue(struct forwarder *f, const char *verb, const char *address, uint16_t port, bool udp,
 	forwarder_done_fn done, void *ctx)
 {
 	struct question *question = calloc(1, sizeof *question);
 
 	if (!question)
 		abort(); /* a lost "remove" would keep the port for ever */
-	snprintf(question->line, sizeof question->line, "%s %s %u\n", verb, address, port);
+	snprintf(question->line, sizeof question->line, "%s %s %u%s\n", verb, address, port, udp ? " udp" : "");
 	question->done = done;
 	question->ctx = ctx;
 	*f->end = question;
@@ -194,14 +194,15 @@ static void enqueue(struct forwarder *f, const char *verb, const char *address, 
 		loop_timer_arm(f->deadline, 0);
 }
 
-void forwarder_add(struct forwarder *f, const char *address, uint16_t port, forwarder_done_fn done, void *ctx)
+void forwarder_add(
+	struct forwarder *f, const char *address, uint16_t port, bool udp, forwarder_done_fn done, void *ctx)
 {
-	enqueue(f, "add", address, port, done, ctx);
+	enqueue(f, "add", address, port, udp, done, ctx);
 }
 
-void forwarder_remove(struct forwarder *f, const char *address, uint16_t port)
+void forwarder_remove(struct forwarder *f, const char *address, uint16_t port, bool udp)
 {
-	enqueue(f, "remove", address, port, NULL, NULL);
+	enqueue(f, "remove", address, port, udp, NULL, NULL);
 }
 
 void forwarder_cancel(struct forwarder *f, const void *ctx)

@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "common/loop.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct forwarder;
@@ -18,9 +19,9 @@ void forwarder_free(struct forwarder *forwarder);
 
 /* Asks; `done` is called from the loop, never at once. Questions are asked one after the other. */
 void forwarder_add(
-	struct forwarder *forwarder, const char *address, uint16_t port, forwarder_done_fn done, void *ctx);
+	struct forwarder *forwarder, const char *address, uint16_t port, bool udp, forwarder_done_fn done, void *ctx);
 /* Asks; nobody waits for the answer. */
-void forwarder_remove(struct forwarder *forwarder, const char *address, uint16_t port);
+void forwarder_remove(struct forwarder *forwarder, const char *address, uint16_t port, bool udp);
 /* `done` of this `ctx` is not called any more. */
 void forwarder_cancel(struct forwarder *forwarder, const void *ctx);
 /* Calls `drained(ctx)` from the loop once no question is left, or one has failed: the end of the process. */

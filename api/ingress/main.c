@@ -18,8 +18,8 @@
 
 #define EXIT_USAGE 2
 
-/* Descriptors for anything but connections: ports, clients, the loop's own. */
-#define OTHER_FILES (INGRESS_PORTS_MAX + INGRESS_CLIENTS_MAX + 64)
+/* Descriptors for anything but connections: ports, each of UDP with its stream, clients, the loop's own. */
+#define OTHER_FILES (2 * INGRESS_PORTS_MAX + INGRESS_CLIENTS_MAX + 64)
 
 /* Who connects from outside writes lines there. */
 #define LOG_FILE_LIMIT_BYTES (16u << 20)

@@ -1,22 +1,26 @@
-/* Published ports: a listener on the host each, TCP or a Unix socket, and the connections it accepted. */
+/* Published ports: a listener on the host each, TCP or a Unix socket, and the connections it accepted; or a UDP socket. */
 #include "api/ingress/port.h"
 
 #include "api/ingress/connection.h"
 #include "api/ingress/forwarder.h"
-#include "common/io.h"
+#include "api/ingress/listen.h"
+#include "api/ingress/udp_port.h"
 #include "common/log.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#define LISTEN_BACKLOG	4096
 #define ACCEPTS_A_ROUND 64
 #define RESUME_NS	(100 * NS_PER_MS)
 
 const char *const gate_names[] = GATE_NAMES;
+const char *const protocol_names[] = PROTOCOL_NAMES;
+
+/* What a machine's ports have in common; goes with the last of them. */
+struct machine_ports {
+	size_t n_ports, n_sessions;
+};
 
 /* Between asking the forwarder and its answer. Belongs to the port; the asker may leave before. */
 struct port_request {
@@ -25,16 +29,15 @@ struct port_request {
 	void *ctx;
 };
 
-union address {
-	struct sockaddr any;
-	struct sockaddr_in in4;
-	struct sockaddr_in6 in6;
-};
-
 /* A Unix socket: nobody outside this host reaches it, and so no forwarder hears of it. */
 static bool is_unix(const struct port_spec *spec)
 {
 	return spec->address[0] == '/';
+}
+
+static bool is_udp(const struct port_spec *spec)
+{
+	return spec->protocol == PROTOCOL_UDP;
 }
 
 static void port_free(struct port *port)
@@ -49,13 +52,16 @@ static void port_free(struct port *port)
 		ingress->n_ports--;
 	}
 	connection_close_all(port);
+	udp_port_free(port->udp);
+	if (port->of_machine && --port->of_machine->n_ports == 0)
+		free(port->of_machine);
 	loop_remove(port->listener);
 	loop_remove(port->resume);
 	if (port->listen_fd >= 0 && is_unix(&port->spec))
 		unlink(port->spec.address);
 	close_fd(port->listen_fd);
 	if (port->forwarded)
-		forwarder_remove(ingress->forwarder, port->spec.address, (uint16_t)port->spec.host);
+		forwarder_remove(ingress->forwarder, port->spec.address, (uint16_t)port->spec.host, is_udp(&port->spec));
 	free(port->request);
 	free(port->spec.machine);
 	free(port->spec.address);
@@ -87,6 +93,14 @@ static void on_accept(void *ctx, uint32_t events)
 	}
 }
 
+static void on_datagrams(void *ctx, uint32_t events)
+{
+	struct port *port = ctx;
+
+	(void)events;
+	udp_port_receive(port->udp);
+}
+
 static void on_resume(void *ctx)
 {
 	struct port *port = ctx;
@@ -94,60 +108,35 @@ static void on_resume(void *ctx)
 	loop_set_events(port->listener, EPOLLIN);
 }
 
-static int parse_address(const char *text, uint16_t number, union address *ret, socklen_t *ret_len)
-{
-	memset(ret, 0, sizeof *ret);
-	if (inet_pton(AF_INET, text, &ret->in4.sin_addr) == 1) {
-		ret->in4.sin_family = AF_INET;
-		ret->in4.sin_port = htons(number);
-		*ret_len = sizeof ret->in4;
-	} else if (inet_pton(AF_INET6, text, &ret->in6.sin6_addr) == 1) {
-		ret->in6.sin6_family = AF_INET6;
-		ret->in6.sin6_port = htons(number);
-		*ret_len = sizeof ret->in6;
-	} else {
-		return -EINVAL;
-	}
-	return 0;
-}
-
-static int listen_tcp(const char *text, uint16_t number, struct error *err)
-{
-	cleanup_close int fd = -1;
-	union address address;
-	socklen_t len;
-	int one = 1;
-
-	if (parse_address(text, number, &address, &len) < 0)
-		return error_set_field(err, EINVAL, "address", "\"%s\" is no IP address", text);
-	fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return error_set_errno(err, errno, "make a socket");
-	/* Not held up by connections of before in TIME_WAIT; two listeners still exclude each other. */
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (address.any.sa_family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
-	if (bind(fd, &address.any, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
-		return errno == EADDRINUSE ?
-			       error_set(err, EADDRINUSE, "%s:%d is already in use", text, number) :
-			       error_set_errno(err, errno, "listen on %s:%d", text, number);
-	return steal_fd(&fd);
-}
-
 /* The same, but for where in the machine it leads. */
 static bool is_same_port(const struct port_spec *a, const struct port_spec *b)
 {
 	return strcmp(a->machine, b->machine) == 0 && strcmp(a->address, b->address) == 0 &&
-	       strcmp(a->vsock, b->vsock) == 0 && a->host == b->host;
+	       strcmp(a->vsock, b->vsock) == 0 && a->host == b->host && a->protocol == b->protocol;
 }
 
 static struct port *find(const struct ingress *ingress, const struct port_spec *spec)
 {
 	struct port *port = ingress->ports;
 
-	while (port && (port->spec.host != spec->host || strcmp(port->spec.address, spec->address) != 0))
+	while (port && (port->spec.host != spec->host || port->spec.protocol != spec->protocol ||
+			       strcmp(port->spec.address, spec->address) != 0))
 		port = port->next;
 	return port;
+}
+
+/* NULL without memory. */
+static struct machine_ports *machine_ports_of(const struct ingress *ingress, const char *machine)
+{
+	struct port *port = ingress->ports;
+	struct machine_ports *ports;
+
+	while (port && strcmp(port->spec.machine, machine) != 0)
+		port = port->next;
+	ports = port ? port->of_machine : calloc(1, sizeof *ports);
+	if (ports)
+		ports->n_ports++;
+	return ports;
 }
 
 /* A port with nothing open yet. NULL without memory. */
@@ -160,9 +149,10 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 	port->ingress = ingress;
 	port->listen_fd = -1;
 	port->spec = (struct port_spec){strdup(spec->machine), strdup(spec->address), strdup(spec->vsock),
-		spec->host, spec->guest, spec->gate};
+		spec->host, spec->guest, spec->gate, spec->protocol};
 	port->request = calloc(1, sizeof *port->request);
-	if (!port->request || !port->spec.machine || !port->spec.address || !port->spec.vsock) {
+	port->of_machine = machine_ports_of(ingress, spec->machine);
+	if (!port->request || !port->of_machine || !port->spec.machine || !port->spec.address || !port->spec.vsock) {
 		port_free(port);
 		return NULL;
 	}
@@ -173,16 +163,26 @@ static int port_open(struct port *port, struct error *err)
 {
 	/* Connections to an emulated host arrive at the address its network gave it, whatever was published. */
 	const char *address = port->forwarded ? "0.0.0.0" : port->spec.address;
-	int fd = is_unix(&port->spec) ? unix_listen(address, LISTEN_BACKLOG, 0660, err) :
-					listen_tcp(address, (uint16_t)port->spec.host, err);
+	struct loop *loop = port->ingress->loop;
+	uint16_t number = (uint16_t)port->spec.host;
+	int fd = is_unix(&port->spec) ? listen_unix(address, err) :
+		 is_udp(&port->spec)  ? listen_udp(address, number, err) :
+					listen_tcp(address, number, err);
 
 	if (fd < 0)
 		return fd;
 	port->listen_fd = fd;
-	port->listener = loop_add_fd(port->ingress->loop, fd, EPOLLIN, on_accept, port);
-	port->resume = loop_add_timer(port->ingress->loop, on_resume, port);
+	if (is_udp(&port->spec)) {
+		port->udp = udp_port_new(loop, fd, port->spec.machine, port->spec.vsock, (uint16_t)port->spec.guest,
+			&port->of_machine->n_sessions);
+		if (!port->udp)
+			return error_set_errno(err, errno, "serve port %d", (int)number);
+		udp_port_set_gate(port->udp, (enum gate)port->spec.gate);
+	}
+	port->listener = loop_add_fd(loop, fd, EPOLLIN, port->udp ? on_datagrams : on_accept, port);
+	port->resume = loop_add_timer(loop, on_resume, port);
 	if (!port->listener || !port->resume)
-		return error_set_errno(err, errno, "watch port %d", (int)port->spec.host);
+		return error_set_errno(err, errno, "watch port %d", (int)number);
 	if (port->forwarded)
 		loop_set_events(port->listener, 0); /* until the forwarder has it too */
 	return 0;
@@ -198,7 +198,8 @@ static void complete(struct port *port, const struct error *err)
 		port_free(port);
 	} else {
 		loop_set_events(port->listener, EPOLLIN);
-		log_info("published %s:%d for %s", port->spec.address, (int)port->spec.host, port->spec.machine);
+		log_info("published %s:%d%s for %s", port->spec.address, (int)port->spec.host, is_udp(&port->spec) ? "/udp" : "",
+			port->spec.machine);
 	}
 	if (request->done)
 		request->done(request->ctx, err);
@@ -219,6 +220,8 @@ static int check_new(const struct ingress *ingress, const struct port_spec *spec
 {
 	const struct port *other = find(ingress, spec);
 
+	if (is_unix(spec) && is_udp(spec))
+		return error_set_field(err, EINVAL, "protocol", "a path has none but tcp");
 	if (is_unix(spec) != (spec->host == 0))
 		return error_set_field(err, EINVAL, "host", is_unix(spec) ? "a path has none" : "is required, from 1 to 65535");
 	if (other && other->request)
@@ -238,6 +241,8 @@ static void set_gate(struct port *port, enum gate gate)
 		return;
 	port->spec.gate = gate;
 	connection_gate_changed(port);
+	if (port->udp)
+		udp_port_set_gate(port->udp, gate);
 }
 
 size_t port_count_served(const struct ingress *ingress, const char *machine)
@@ -265,6 +270,8 @@ struct port_request *port_publish(
 
 	if (port && !port->request && is_same_port(&port->spec, spec)) {
 		port->spec.guest = spec->guest;
+		if (port->udp)
+			udp_port_set_guest(port->udp, (uint16_t)spec->guest);
 		set_gate(port, (enum gate)spec->gate);
 		done(ctx, NULL);
 		return NULL;
@@ -293,7 +300,7 @@ struct port_request *port_publish(
 		complete(port, NULL);
 		return NULL;
 	}
-	forwarder_add(ingress->forwarder, spec->address, (uint16_t)spec->host, on_forwarded, port);
+	forwarder_add(ingress->forwarder, spec->address, (uint16_t)spec->host, is_udp(spec), on_forwarded, port);
 	return port->request;
 }
 
@@ -308,7 +315,8 @@ static void take_away(struct port *port)
 {
 	struct error err;
 
-	log_info("unpublished %s:%d of %s", port->spec.address, (int)port->spec.host, port->spec.machine);
+	log_info("unpublished %s:%d%s of %s", port->spec.address, (int)port->spec.host, is_udp(&port->spec) ? "/udp" : "",
+		port->spec.machine);
 	if (!port->request) {
 		port_free(port);
 		return;
@@ -318,13 +326,14 @@ static void take_away(struct port *port)
 	complete(port, &err);
 }
 
-void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host)
+void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host, enum protocol protocol)
 {
 	struct port *port = ingress->ports;
 
 	while (port) {
 		if (strcmp(port->spec.machine, machine) != 0 ||
-			(address && (port->spec.host != host || strcmp(port->spec.address, address) != 0))) {
+			(address && (port->spec.host != host || port->spec.protocol != (int)protocol ||
+					    strcmp(port->spec.address, address) != 0))) {
 			port = port->next;
 			continue;
 		}
@@ -346,9 +355,10 @@ json_t *port_list(const struct ingress *ingress)
 	for (const struct port *port = ingress->ports; port; port = port->next)
 		if (!port->request)
 			json_array_append_new(list,
-				json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I}", "machine", port->spec.machine, "address",
+				json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:I}", "machine", port->spec.machine, "address",
 					port->spec.address, "host", (json_int_t)port->spec.host, "guest",
 					(json_int_t)port->spec.guest, "vsock", port->spec.vsock, "gate",
-					gate_names[port->spec.gate], "connections", (json_int_t)port->n_connections));
+					gate_names[port->spec.gate], "protocol", protocol_names[port->spec.protocol], "connections",
+					(json_int_t)(port->udp ? udp_port_count(port->udp) : port->n_connections)));
 	return list;
 }

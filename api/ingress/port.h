@@ -1,9 +1,9 @@
-/* Published ports: a listener on the host each, TCP or a Unix socket, and the connections it accepted. */
+/* Published ports: a listener on the host each, TCP or a Unix socket, and the connections it accepted; or a UDP socket. */
 #ifndef HULL_API_INGRESS_PORT_H
 #define HULL_API_INGRESS_PORT_H
 
-#include "api/ingress/gate.h"
 #include "api/ingress/ingress.h"
+#include "api/ingress/words.h"
 #include "common/error.h"
 
 #include <jansson.h>
@@ -11,10 +11,16 @@
 
 extern const char *const gate_names[]; /* NULL-terminated, by enum gate */
 
+extern const char *const protocol_names[]; /* NULL-terminated, by enum protocol */
+
+struct machine_ports;
+struct udp_port;
+
 struct port_spec {
 	char *machine, *address, *vsock; /* address: an IP address, or the absolute path of a Unix socket, mode 0660 */
 	int64_t host, guest;		 /* host: 0 with a path */
 	int gate;			 /* enum gate */
+	int protocol;			 /* enum protocol; with a path, TCP */
 };
 
 struct port {
@@ -27,6 +33,8 @@ struct port {
 	struct port_request *request;	       /* who waits for the forwarder's answer; NULL: published */
 	struct connection *connections;
 	size_t n_connections, n_waiting;
+	struct udp_port *udp; /* of one of UDP, which has no connections; on listen_fd */
+	struct machine_ports *of_machine;
 };
 
 /* Answers a publication: `err` NULL for success. EADDRINUSE is "port taken". */
@@ -41,8 +49,8 @@ struct port_request *port_publish(
 /* Nobody wants to hear the answer any more; the publication itself goes on. */
 void port_request_cancel(struct port_request *request);
 
-/* Closes the machine's listeners and connections: those of one port (`address` and `host`), or of all (NULL). */
-void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host);
+/* Closes the machine's listeners and connections: those of one port (`address`, `host` and `protocol`), or of all (NULL). */
+void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host, enum protocol protocol);
 void port_unpublish_all(struct ingress *ingress);
 
 /* How many connections have reached the machine. */

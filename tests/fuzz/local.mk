@@ -15,6 +15,7 @@ FUZZ_TARGETS += tests/fuzz/gdb tests/fuzz/net_control
 FUZZ_TARGETS += tests/fuzz/exec tests/fuzz/exec_host
 FUZZ_TARGETS += tests/fuzz/order tests/fuzz/order_host
 FUZZ_TARGETS += tests/fuzz/files
+FUZZ_TARGETS += tests/fuzz/datagrams tests/fuzz/datagrams_host
 FUZZ_TARGETS += tests/fuzz/unpack
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
@@ -93,6 +94,15 @@ tests_fuzz_order_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS) $(N
 tests_fuzz_files_SOURCES = tests/fuzz/files.c $(FUZZ_MAIN)
 tests_fuzz_files_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=pack -Wl,--wrap=unpack
 tests_fuzz_files_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
+
+# The program that is asked is a socket of the target's own.
+tests_fuzz_datagrams_SOURCES = tests/fuzz/datagrams.c $(FUZZ_MAIN)
+tests_fuzz_datagrams_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_datagrams_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
+
+tests_fuzz_datagrams_host_SOURCES = tests/fuzz/datagrams_host.c api/ingress/udp_port.c $(FUZZ_MAIN)
+tests_fuzz_datagrams_host_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=agent_open -Wl,--wrap=agent_cancel
+tests_fuzz_datagrams_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS)
 
 tests_fuzz_unpack_SOURCES = tests/fuzz/unpack.c $(FUZZ_MAIN)
 tests_fuzz_unpack_LDFLAGS = $(FUZZ_LINK)

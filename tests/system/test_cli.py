@@ -130,7 +130,7 @@ def test_a_shell_completes_names(hull, hulld):
     (["run"], "machine run: an argument is missing", "usage: hull run IMAGE [COMMAND...]"),
     (["exec", "x", "--tyt", "sh"], "--tyt: there is no such option", "did you mean --tty?"),
     (["exec", "x"], "COMMAND: is missing", "for example `hull exec x ps`"),
-    (["run", "x", "-p", "80"], '--publish: "80" is not [ADDRESS:]HOST:GUEST with ports from 1 to 65535', "for example -p 8080:80"),
+    (["run", "x", "-p", "80"], '--publish: "80" is not [ADDRESS:]HOST:GUEST[/PROTOCOL] with ports from 1 to 65535', "for example -p 8080:80, or -p 53:53/udp"),
     (["run", "x", "-m", "much"], '--memory: "much" is no size in MiB; write 512, 512m or 2g', ""),
     (["run", "x", "-e", "HULL_TEST_UNSET"], "--env: HULL_TEST_UNSET is not set here; write HULL_TEST_UNSET=VALUE", ""),
     (["run", "x", "-d", "--rm"], "--rm: not together with --detach: nobody would wait for the end", ""),

@@ -20,7 +20,7 @@ BOOT = 180  # seconds: an emulated host boots slowly
 
 SERVE = "#!/bin/sh\necho serving\nexec httpd -f -p 80 -h /srv\n"
 IGNORE = "#!/bin/sh\ntrap '' TERM\necho deaf\nwhile true; do sleep 1; done\n"
-TALK = "#!/bin/sh\nnc -ll -p 7 -e cat &\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.2; done\n"
+TALK = "#!/bin/sh\nnc -ll -p 7 -e cat &\n/srv/udp-echo 7 &\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.2; done\n"
 COUNT = "#!/bin/sh\nn=0\nwhile true; do echo line $n; n=$((n+1)); sleep 0.2; done\n"
 MARK = "#!/bin/sh\necho run >> /srv/runs\nwc -l < /srv/runs\n"
 
@@ -32,6 +32,8 @@ def hulld(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hulld")
     (folder / "bin").mkdir()
     daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT), "PATH": f"{folder}/bin:{os.environ['PATH']}"}).start()
+    (folder / "rootfs/srv").mkdir(parents=True)
+    subprocess.run(["cc", "-static", "-o", folder / "rootfs/srv/udp-echo", Path(__file__).parent / "udp_echo.c"], check=True)
     daemon.image("busybox", make_erofs(folder, {"srv/serve": SERVE, "srv/ignore": IGNORE, "srv/count": COUNT,
                                                 "srv/mark": MARK, "srv/talk": TALK}))
     yield daemon
@@ -241,16 +243,28 @@ def test_logs_and_open_connections_go_on_without_hulld(hulld):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    machine = start(hulld, "talk", ["/srv/talk"], ports=[{"host": port, "guest": 7}], stop={"timeout_s": 240, "drain_s": 120})
+    machine = start(hulld, "talk", ["/srv/talk"], ports=[{"host": port, "guest": 7}, {"host": port, "guest": 7, "protocol": "udp"}], stop={"timeout_s": 240, "drain_s": 120})
     log = hulld.state / "machines" / machine["id"] / "workload.log"
 
     def says(text):
         client.sendall(text)
         assert client.recv(len(text), socket.MSG_WAITALL) == text
 
-    with socket.create_connection(("127.0.0.1", port), timeout=BOOT) as client:
+    def echoes(text):
+        datagrams.send(text)
+        try:
+            return datagrams.recv(65536) == text
+        except TimeoutError:  # it is UDP: the program may not have been there
+            return False
+
+    with socket.create_connection(("127.0.0.1", port), timeout=BOOT) as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.connect(("127.0.0.1", port))
+        datagrams.settimeout(1)
+        wait_until(lambda: echoes(b"by UDP"), "the echo", BOOT)
+        datagrams.settimeout(BOOT)
         says(b"with hulld")
         hulld.kill()
+        assert echoes(b"") and echoes(b"u" * 65507)
         said = log.read_text().count("line ")
         says(b"without it")
         wait_until(lambda: log.read_text().count("line ") > said + 1, "the log grows", BOOT)

@@ -365,7 +365,7 @@ def test_who_asks_hears_when_the_last_connection_has_ended(ingress, tmp_path):
 
 def test_list_says_what_was_published(ingress, tmp_path):
     port = publish(ingress, tmp_path)
-    assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "gate": "open", "connections": 0}]
+    assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "gate": "open", "protocol": "tcp", "connections": 0}]
 
 
 def test_the_same_publication_twice_is_one(ingress, tmp_path):
@@ -397,7 +397,8 @@ def test_an_address_that_is_not_the_hosts_is_no_port_taken(ingress, tmp_path):
 @pytest.mark.parametrize("change, named", [
     ({"host": 0}, "host"), ({"host": 65536}, "host"), ({"host": "80"}, "host"), ({"guest": 0}, "guest"),
     ({"machine": ""}, "machine"), ({"vsock": "v.sock"}, "vsock"), ({"vsock": "/" + "x" * 107}, "vsock"),
-    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour"), ({"gate": "ajar"}, "gate"), ({"address": "/p"}, "host")])
+    ({"address": "localhost"}, "address"), ({"colour": 1}, "colour"), ({"gate": "ajar"}, "gate"), ({"protocol": "sctp"}, "protocol"),
+    ({"address": "/p", "host": 0, "protocol": "udp"}, "protocol"), ({"address": "/p"}, "host")])
 def test_a_wrong_publication_is_refused_by_field(ingress, tmp_path, change, named):
     answer = ingress.ask("publish", **{**publication(tmp_path, 8080), **change})
     assert answer["code"] == "invalid" and answer["message"].startswith(named), answer
@@ -430,6 +431,18 @@ def test_shutdown_ends_it_and_removes_the_socket(ingress, tmp_path):
     assert not ingress.path.exists()
     with pytest.raises(ConnectionRefusedError):
         connect(port)
+
+
+def test_its_end_ends_its_clients(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    with connect(publish(ingress, tmp_path)) as served, ingress.connect() as client:
+        served.sendall(b"x")
+        assert served.recv(1) == b"x"
+        client.sendall(b'{"op":"drain","machine":"m1"}\n')
+        assert json.loads(client.makefile().readline())["connections"] == 1
+        ingress.end()  # with a sanitizer: and leaks nothing
+        served.settimeout(DEADLINE_S)
+        assert served.recv(1) == b""
 
 
 def test_a_second_one_on_the_same_socket_is_refused(ingress, tmp_path):

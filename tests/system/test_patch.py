@@ -363,7 +363,7 @@ def test_the_command_changes_what_is_given_and_nothing_else(hulld, a, hull):
                 "-p", f"{two}:80", "--restart", "always", "--health-tcp", "81", "--stop-signal", "SIGINT", "--stop-timeout", "7", "--", "/bin/sleep", "-1")
     assert (done.stdout, done.stderr) == ("a\n", "")
     after = hulld.machine("a")
-    port = {"address": "127.0.0.1", "guest": 80}
+    port = {"address": "127.0.0.1", "guest": 80, "protocol": "tcp"}
     health = {**before["health"], "tcp": {"port": 81}, "retries": 9}
     del before["user"], health["http"]
     assert after == {**before, "env": {"A": "3", "C": ""}, "labels": {"y": "2", "z": "3"}, "memory_mib": 1024, "health": health,

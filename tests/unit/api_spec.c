@@ -41,8 +41,9 @@ static void a_digest_cannot_be_a_path(void **state)
 
 static void ports_collide_on_one_address_or_all(void **state)
 {
-	struct port_spec here = {80, 1, (char *)"127.0.0.1"}, all = {80, 1, (char *)"0.0.0.0"};
-	struct port_spec there = {80, 1, (char *)"127.0.0.2"}, other = {81, 1, (char *)"127.0.0.1"};
+	struct port_spec here = {80, 1, (char *)"127.0.0.1", PROTOCOL_TCP}, all = {80, 1, (char *)"0.0.0.0", PROTOCOL_TCP};
+	struct port_spec there = {80, 1, (char *)"127.0.0.2", PROTOCOL_TCP}, other = {81, 1, (char *)"127.0.0.1", PROTOCOL_TCP};
+	struct port_spec udp = {80, 1, (char *)"127.0.0.1", PROTOCOL_UDP};
 
 	(void)state;
 	assert_true(ports_collide(&here, &here));
@@ -50,6 +51,8 @@ static void ports_collide_on_one_address_or_all(void **state)
 	assert_true(ports_collide(&all, &there));
 	assert_false(ports_collide(&here, &there));
 	assert_false(ports_collide(&here, &other));
+	assert_false(ports_collide(&here, &udp));
+	assert_true(ports_collide(&udp, &udp));
 }
 
 static void a_problem_is_always_json(void **state)

@@ -25,7 +25,11 @@ static void test_good_lines_are_read(void **state)
 	assert_int_equal(forward_parse("remove 0.0.0.0 65535", &request, &reason), 0);
 	assert_false(request.add);
 	assert_int_equal(request.port, 65535);
+	assert_false(request.udp);
 	assert_int_equal(forward_parse("add 127.255.255.255 1", &request, &reason), 0);
+	assert_int_equal(forward_parse("remove 127.255.255.255 65535 udp", &request, &reason), 0);
+	assert_true(request.udp);
+	assert_int_equal(request.port, 65535);
 }
 
 static void test_bad_lines_are_refused(void **state)
@@ -35,7 +39,9 @@ static void test_bad_lines_are_refused(void **state)
 		"add 127.0.0.1 80 ", "add 127.0.0.1 80 x", "add 127.0.0.1 080", "add 127.0.0.1 0", "add 127.0.0.1 65536",
 		"add 127.0.0.1 -1", "add 127.0.0.1 +80", "add 127.0.0.1 99999999999999", "add 127.0.0.1 80;quit",
 		"add 127.0.0.1 80\r", "add 127.1 80", "add 0 80", "add 10.0.0.1 80", "add 128.0.0.1 80", "add ::1 80",
-		"add localhost 80", "add 127.0.0.1-: 80", "add 127.0.0.1,x 80", "ADD 127.0.0.1 80", "quit", "list",
+		"add localhost 80", "add 127.0.0.1-: 80", "add 127.0.0.1,x 80", "ADD 127.0.0.1 80", "quit", "list", "add 127.0.0.1 80 tcp", "add 127.0.0.1 80  udp", "add 127.0.0.1 80 udp ",
+		"add 127.0.0.1 udp", "add 127.0.0.1 0000080 udp", "add 127.0.0.1 80 UDP",
+		"add 127.0.0.1 99999999999999999 udp",
 	};
 
 	(void)state;
@@ -143,6 +149,19 @@ static void test_a_forward_is_added_once_and_removed(void **state)
 	expect(f, f->inside, "ok\n");
 }
 
+static void test_tcp_and_udp_are_forwarded_each_for_itself(void **state)
+{
+	struct fixture *f = *state;
+
+	negotiate(f);
+	say(f->inside, "add 127.0.0.1 53\nadd 127.0.0.1 53 udp\nremove 127.0.0.1 53 udp\n");
+	expect(f, f->monitor, COMMAND("hostfwd_add n0 tcp:127.0.0.1:53-:53"));
+	say(f->monitor, "{\"return\": \"\"}\r\n");
+	expect(f, f->monitor, COMMAND("hostfwd_add n0 udp:127.0.0.1:53-:53"));
+	say(f->monitor, "{\"return\": \"\"}\r\n");
+	expect(f, f->monitor, COMMAND("hostfwd_remove n0 udp:127.0.0.1:53"));
+}
+
 /* A port of 127.0.0.1 that somebody listens on: the returned socket. */
 static int take_port(unsigned *ret)
 {
@@ -195,7 +214,7 @@ static void test_a_hostile_inside_reaches_no_monitor(void **state)
 	assert_int_equal(write(f->inside, "add 127.0.0.1 80\0 \n", 19), 19);
 	expect(f, f->inside, "error a byte that is no text\n");
 	say(f->inside, "hostfwd_add n0 tcp::22-:22\n");
-	expect(f, f->inside, "error expected: add|remove ADDRESS PORT\n");
+	expect(f, f->inside, "error expected: add|remove ADDRESS PORT [udp]\n");
 	assert_int_equal(poll(&(struct pollfd){.fd = f->monitor, .events = POLLIN}, 1, 0), 0);
 }
 
@@ -205,6 +224,7 @@ int main(void)
 		cmocka_unit_test(test_good_lines_are_read),
 		cmocka_unit_test(test_bad_lines_are_refused),
 		cmocka_unit_test_setup_teardown(test_a_forward_is_added_once_and_removed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tcp_and_udp_are_forwarded_each_for_itself, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_requests_are_answered_one_after_the_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_hostile_inside_reaches_no_monitor, setup, teardown),
 	};

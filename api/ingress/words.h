@@ -1,0 +1,19 @@
+/* Words of hull-ingress's requests (docs/interfaces.md, "hull-ingress"): hulld says them, and it understands. */
+#ifndef HULL_API_INGRESS_WORDS_H
+#define HULL_API_INGRESS_WORDS_H
+
+/* What becomes of a new connection to a machine. Those that have reached it go on in any case. */
+enum gate {
+	GATE_OPEN,   /* it is tried at once, and again, for 30 s */
+	GATE_WAIT,   /* it waits, as long, until the gate is another */
+	GATE_CLOSED, /* it is closed, and so are those that wait */
+};
+
+/* Of a port. */
+enum protocol { PROTOCOL_TCP, PROTOCOL_UDP };
+
+/* By the enumerations, and NULL. */
+#define GATE_NAMES     {"open", "wait", "closed", NULL}
+#define PROTOCOL_NAMES {"tcp", "udp", NULL}
+
+#endif

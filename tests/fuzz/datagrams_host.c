@@ -1,0 +1,161 @@
+/* A hostile machine behind a published UDP port: whatever it sends, in whatever pieces, hull-ingress keeps its bounds, sends nothing to anybody
+ * but who has asked, and nothing but what the machine has sent; and it serves an honest machine afterwards.
+ *
+ *	byte 0: bytes a piece  then the machine's stream, after the agent's reply */
+#include "tests/fuzz/fuzz.h"
+
+#include "api/agent.h"
+#include "api/ingress/udp_port.h"
+#include "common/frame.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static struct loop *loop;
+static int host, asker, bystander;
+static struct udp_port *port;
+static size_t n_sessions;
+static agent_open_fn opened; /* NULL: nobody asks for the agent */
+static void *opened_ctx;
+
+/* In place of the real ones (--wrap). */
+struct agent_call *__wrap_agent_open(struct loop *on, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
+	unsigned timeout_ms, agent_open_fn fn, void *ctx);
+void __wrap_agent_cancel(struct agent_call *call);
+
+struct agent_call *__wrap_agent_open(struct loop *on, const char *vsock_path, enum hull_agent_verb verb, uint32_t arg,
+	unsigned timeout_ms, agent_open_fn fn, void *ctx)
+{
+	CHECK(on == loop && strcmp(vsock_path, "/v") == 0 && verb == HULL_AGENT_DATAGRAMS && arg == 53 && timeout_ms && !opened);
+	opened = fn;
+	opened_ctx = ctx;
+	return (struct agent_call *)&opened;
+}
+
+void __wrap_agent_cancel(struct agent_call *call)
+{
+	if (call)
+		opened = NULL;
+}
+
+static int udp_socket(struct sockaddr_in *address, bool connected)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(*address);
+
+	*address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = connected ? address->sin_port : 0,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	CHECK((connected ? connect(fd, (struct sockaddr *)address, len) : bind(fd, (struct sockaddr *)address, len)) == 0);
+	if (!connected)
+		CHECK(getsockname(fd, (struct sockaddr *)address, &len) == 0);
+	return fd;
+}
+
+static void prepare(void)
+{
+	struct sockaddr_in address;
+	int one = 1;
+
+	signal(SIGPIPE, SIG_IGN);
+	loop = loop_new();
+	host = udp_socket(&address, false);
+	asker = udp_socket(&address, true);
+	bystander = udp_socket(&address, true);
+	CHECK(setsockopt(host, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one)) == 0);
+	port = udp_port_new(loop, host, "m1", "/v", 53, &n_sessions);
+	CHECK(loop && port);
+}
+
+/* The datagrams that have come for who has asked: of one, the bytes are the machine's. */
+static unsigned hear(void)
+{
+	static char data[HULL_DATAGRAM_MAX + 1];
+	unsigned n = 0;
+	ssize_t got;
+
+	while ((got = recv(asker, data, sizeof(data), 0)) >= 0) {
+		CHECK(got <= (ssize_t)HULL_DATAGRAM_MAX);
+		n++;
+	}
+	CHECK(recv(bystander, data, sizeof(data), 0) < 0);
+	return n;
+}
+
+/* Returns how many datagrams there were for who has asked; the session's number is 0 modulo the most there may be. */
+static unsigned converse(const uint8_t *data, size_t len, size_t piece)
+{
+	agent_open_fn fn;
+	unsigned heard = 0;
+	int ends[2];
+
+	CHECK(send(asker, "question", 8, 0) == 8);
+	udp_port_receive(port);
+	CHECK(opened && n_sessions == 1 && udp_port_count(port) == 1);
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
+	fn = opened;
+	opened = NULL;
+	fn(opened_ctx, 0, ends[1]);
+	while (len) {
+		size_t part = len < piece ? len : piece;
+
+		if (send(ends[0], data, part, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+			break;
+		data += part;
+		len -= part;
+		fuzz_run_loop(loop);
+		heard += hear();
+	}
+	close(ends[0]);
+	for (int i = 0; n_sessions && i < 1024; i++) /* what the socket still has is read first */
+		fuzz_run_loop(loop);
+	CHECK(n_sessions == 0 && !opened);
+	return heard + hear();
+}
+
+/* Whose number has the session? Its first stream says so: that of the one who asked. */
+static void honest_machine(void)
+{
+	struct frame_reader reader;
+	struct frame frame;
+	agent_open_fn fn;
+	char said[16];
+	int ends[2];
+
+	CHECK(send(asker, "question", 8, 0) == 8);
+	udp_port_receive(port);
+	CHECK(opened && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
+	fn = opened;
+	opened = NULL;
+	fn(opened_ctx, 0, ends[1]);
+	fuzz_run_loop(loop);
+	frame_reader_init(&reader, HULL_FRAME_MAX);
+	CHECK(frame_read(&reader, ends[0], &frame) == 1 && frame.type == HULL_FRAME_DATAGRAM && frame.len == 12);
+	CHECK(memcmp(frame.data + 4, "question", 8) == 0);
+	CHECK(send(ends[0], &(struct hull_frame_header){.len = 12, .type = HULL_FRAME_DATAGRAM}, 8, 0) == 8);
+	CHECK(send(ends[0], frame.data, 12, 0) == 12);
+	fuzz_run_loop(loop);
+	CHECK(recv(asker, said, sizeof(said), 0) == 8 && memcmp(said, "question", 8) == 0);
+	frame_reader_done(&reader);
+	close(ends[0]);
+	fuzz_run_loop(loop);
+	CHECK(n_sessions == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	static unsigned turn;
+
+	if (!loop)
+		prepare();
+	if (len < 1)
+		return 0;
+	/* Many small pieces, but not of what is long. */
+	converse(data + 1, len - 1, data[0] ? data[0] + len / 16 : len);
+	if (turn++ % 16 == 0)
+		honest_machine();
+	return 0;
+}
