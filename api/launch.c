@@ -185,7 +185,7 @@ static int write_guest(const struct machine *m, struct error *err)
 	buf_init(&archive, ARCHIVE_MAX);
 	r = guest_archive(m, &archive, err);
 	if (r == 0)
-		r = write_file_atomic(path, archive.data, archive.len, 0600, err);
+		r = write_file_whole(path, archive.data, archive.len, 0600, err);
 	buf_done(&archive);
 	return r;
 }
@@ -227,6 +227,6 @@ int launch_prepare(struct machine *m, struct error *err)
 	json_decref(config);
 	if (!text)
 		return error_set(err, ENOMEM, "out of memory");
-	return write_file_atomic(
+	return write_file_whole(
 		machine_state_path(m, "config.json", path, sizeof(path)), text, strlen(text), 0600, err);
 }

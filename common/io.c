@@ -99,7 +99,7 @@ int open_append(const char *path, unsigned mode)
 	return fd < 0 ? -errno : fd;
 }
 
-int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err)
+static int replace_file(const char *path, const void *data, size_t len, unsigned mode, bool durable, struct error *err)
 {
 	char temporary[4096];
 	cleanup_close int fd = -1;
@@ -111,14 +111,24 @@ int write_file_atomic(const char *path, const void *data, size_t len, unsigned m
 	if (fd < 0)
 		return error_set_errno(err, errno, "cannot create %s", temporary);
 	r = write_full(fd, data, len);
-	if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0))
+	if (r == 0 && (fchmod(fd, mode) < 0 || (durable && fsync(fd) < 0) || rename(temporary, path) < 0))
 		r = -errno;
 	if (r < 0) {
 		unlink(temporary);
 		return error_set_errno(err, -r, "cannot write %s", path);
 	}
-	r = sync_folder(path);
+	r = durable ? sync_folder(path) : 0;
 	return r < 0 ? error_set_errno(err, -r, "cannot write the folder of %s", path) : 0;
+}
+
+int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err)
+{
+	return replace_file(path, data, len, mode, true, err);
+}
+
+int write_file_whole(const char *path, const void *data, size_t len, unsigned mode, struct error *err)
+{
+	return replace_file(path, data, len, mode, false, err);
 }
 
 int make_directories(const char *path, unsigned mode, struct error *err)
@@ -127,6 +137,8 @@ int make_directories(const char *path, unsigned mode, struct error *err)
 
 	if (!partial)
 		return error_set(err, ENOMEM, "out of memory");
+	if (mkdir(path, mode) == 0)
+		return 0; /* mostly all but the last is there */
 	for (char *c = partial + 1; c[-1]; c++) {
 		char saved = *c;
 

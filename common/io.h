@@ -21,6 +21,8 @@ int open_append(const char *path, unsigned mode);
 /* Replaces `path` with `data` so that a reader, or a crash at any instant, sees the old file or the new one, never
  * a part: temporary file beside it, fsync, rename, fsync of the folder. 0 or -errno with `err` set. */
 int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err);
+/* The same without fsync, for what is of no use after a crash of the host: it is whole to a reader, and after a crash of this process. */
+int write_file_whole(const char *path, const void *data, size_t len, unsigned mode, struct error *err);
 
 /* mkdir -p. 0 (also when it is there) or -errno with `err` set. */
 int make_directories(const char *path, unsigned mode, struct error *err);

@@ -90,9 +90,15 @@ static void an_atomic_write_replaces_and_leaves_nothing_beside(void **state)
 	assert_int_equal(buf_read_file(&buf, in_folder("a/b/c/f")), 0);
 	assert_string_equal(buf.data, "new");
 	buf_done(&buf);
+	assert_int_equal(write_file_whole(in_folder("a/b/c/f"), "newer", 5, 0600, &err), 0);
+	buf_init(&buf, 10);
+	assert_int_equal(buf_read_file(&buf, in_folder("a/b/c/f")), 0);
+	assert_string_equal(buf.data, "newer");
+	buf_done(&buf);
 	assert_int_equal(unlink(in_folder("a/b/c/f")), 0);
 	assert_int_equal(rmdir(in_folder("a/b/c")), 0); /* fails if a temporary file stayed */
 	assert_int_equal(write_file_atomic(in_folder("a/none/f"), "x", 1, 0600, &err), -ENOENT);
+	assert_int_equal(write_file_whole(in_folder("a/none/f"), "x", 1, 0600, &err), -ENOENT);
 	assert_int_equal(write_file_atomic(in_folder("f"), "x", 1, 0600, &err), 0);
 	assert_int_equal(make_directories(in_folder("f/g"), 0755, &err), -ENOTDIR);
 }
