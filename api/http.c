@@ -15,9 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONNECTIONS_MAX	    2000
-#define CONNECTION_MEMORY   (32u << 10) /* bytes of buffer each: headers, and one piece of a body; a connection that follows keeps half */
-#define IDLE_TIMEOUT_S	    60		/* a client that sends or takes nothing; suspended ones are not idle */
 #define STREAM_BLOCK_BYTES  (2u << 10) /* of each stream, and only where a client knows no chunks (HTTP/1.0) what is read at a time */
 #define DRAIN_MAX	    (1u << 20) /* a refused body up to this is read to its end, so that the reply is seen */
 
@@ -513,10 +510,20 @@ static enum MHD_Result queue(struct request *req)
 {
 	enum MHD_Result r = MHD_queue_response(req->connection, (unsigned)req->status, req->response);
 
+	http_connection_is_busy(req);
 	MHD_destroy_response(req->response);
 	req->response = NULL;
 	http_count_answer(req);
 	return r;
+}
+
+static void refuse_without_place(struct request *req)
+{
+	struct problem problem;
+
+	problem_set(&problem, PROBLEM_BUSY, NULL, "the project has as many requests under way as it may: end some that wait or follow");
+	problem_set_hint(&problem, "ask again once one of them has ended");
+	request_refuse(req, &problem);
 }
 
 static enum MHD_Result on_headers(struct request *req, const char *url, const char *method, const char *token)
@@ -527,6 +534,8 @@ static enum MHD_Result on_headers(struct request *req, const char *url, const ch
 		http_find_route(req, url, method);
 	if (!req->response && req->http->guard->permit(req, http_route_scope(req->route), req->http->ctx))
 		http_check_request(req);
+	if (!req->response && !http_has_place(req))
+		refuse_without_place(req);
 	if (!req->response && req->route->body == HTTP_BODY_UPLOAD)
 		req->upload = req->route->upload->begin(req, req->http->ctx);
 	/* A long body is not read only to be dropped: the reply ends the connection. */
@@ -584,7 +593,7 @@ static void on_complete_request(struct request *req)
 	}
 }
 
-static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, const char *url, const char *method,
+enum MHD_Result http_on_access(void *ctx, struct MHD_Connection *connection, const char *url, const char *method,
 	const char *version, const char *data, size_t *len, void **req_slot)
 {
 	struct listener *listener = ctx;
@@ -595,19 +604,26 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
 		return MHD_NO;
 	if (!req) {
 		req = *req_slot = request_new(listener, connection);
-		return req ? on_headers(req, url, method, listener->token) : MHD_NO;
+		if (!req)
+			return MHD_NO;
+		http_connection_receives(req, 0);
+		return on_headers(req, url, method, listener->token);
 	}
 	if (req->client_gone)
 		return MHD_NO;
 	if (*len && !has_room(req)) {
+		http_connection_is_busy(req);
 		suspend(req); /* what has come stays where it is */
 		return MHD_YES;
 	}
 	if (*len) {
+		if (!req->response) /* what is refused has no more time than it had then: its end lets the reply be seen */
+			http_connection_receives(req, *len);
 		on_data(req, data, *len);
 		*len = 0;
 		return MHD_YES;
 	}
+	http_connection_is_busy(req);
 	if (!req->handled)
 		on_complete_request(req);
 	if (req->response)
@@ -616,13 +632,12 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
 	return MHD_YES;
 }
 
-static void on_completed(
+void http_on_completed(
 	void *ctx, struct MHD_Connection *connection, void **req_slot, enum MHD_RequestTerminationCode code)
 {
 	struct request *req = *req_slot;
 
 	(void)ctx;
-	(void)connection;
 	(void)code;
 	if (!req)
 		return;
@@ -637,52 +652,7 @@ static void on_completed(
 	if (req->upgraded)
 		req->upgraded(req->upgraded_ctx, NULL, NULL, 0);
 	request_free(req);
-}
-
-/* libmicrohttpd as a source of the loop. */
-
-static void run_daemon(struct listener *listener)
-{
-	MHD_UNSIGNED_LONG_LONG timeout_ms;
-
-	MHD_run(listener->daemon);
-	loop_timer_arm(listener->timer, MHD_get_timeout(listener->daemon, &timeout_ms) == MHD_YES
-						? (uint64_t)timeout_ms * 1000000
-						: UINT64_MAX);
-}
-
-static void on_daemon_events(void *ctx, uint32_t events)
-{
-	(void)events;
-	run_daemon(ctx);
-}
-
-static void on_daemon_timer(void *ctx)
-{
-	run_daemon(ctx);
-}
-
-/* A %00 must not end what it stands in: as a byte that no text has, it fits nothing. */
-static size_t unescape(void *ctx, struct MHD_Connection *connection, char *text)
-{
-	size_t len = MHD_http_unescape(text);
-
-	(void)ctx;
-	(void)connection;
-	for (size_t i = 0; i < len; i++)
-		if (!text[i])
-			text[i] = '\xff';
-	return len;
-}
-
-static void on_daemon_log(void *ctx, const char *fmt, va_list args)
-{
-	char line[512];
-
-	(void)ctx;
-	vsnprintf(line, sizeof(line), fmt, args);
-	line[strcspn(line, "\n")] = '\0';
-	log_debug("http: %s", line);
+	http_connection_waits(connection);
 }
 
 struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
@@ -704,32 +674,6 @@ struct http *http_new(struct loop *loop, const struct http_route *routes, const 
 	return http;
 }
 
-int http_serve(struct http *http, int listen_fd, const char *token, struct error *err)
-{
-	struct listener *listener = &http->listeners[http->n_listeners];
-	const union MHD_DaemonInfo *info;
-
-	assert(http->n_listeners < LISTENERS_MAX);
-	listener->http = http;
-	listener->token = token;
-	listener->daemon = MHD_start_daemon(
-		MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, listener, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd,
-		MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
-		(unsigned)IDLE_TIMEOUT_S, MHD_OPTION_END);
-	if (!listener->daemon) {
-		close_fd(listen_fd);
-		return error_set(err, EIO, "libmicrohttpd does not take the listening socket");
-	}
-	http->n_listeners++;
-	info = MHD_get_daemon_info(listener->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-	listener->events = loop_add_fd(http->loop, info->epoll_fd, EPOLLIN, on_daemon_events, listener);
-	listener->timer = loop_add_timer(http->loop, on_daemon_timer, listener);
-	if (!listener->events || !listener->timer)
-		return error_set_errno(err, errno, "cannot watch the HTTP server");
-	return 0;
-}
-
 void http_free(struct http *http)
 {
 	if (!http)
@@ -741,14 +685,8 @@ void http_free(struct http *http)
 			tell_gone(req);
 			resume(req);
 		}
-	for (size_t i = 0; i < http->n_listeners; i++) {
-		struct listener *listener = &http->listeners[i];
-
-		MHD_run(listener->daemon);
-		loop_remove(listener->events);
-		loop_remove(listener->timer);
-		MHD_stop_daemon(listener->daemon);
-	}
+	for (size_t i = 0; i < http->n_listeners; i++)
+		http_stop_listening(&http->listeners[i]);
 	free(http->counts);
 	free(http);
 }

@@ -142,7 +142,9 @@ extern const unsigned http_bucket_ms[HTTP_BUCKETS];
 /* `routes` (ended by a NULL method), `guard`, `keeper` and `ctx` are borrowed. NULL with `err` set. */
 struct http *http_new(struct loop *loop, const struct http_route *routes, const struct http_guard *guard,
 	const struct http_keeper *keeper, http_audit_fn audit, void *ctx, struct error *err);
-/* Serves a listening socket, which it owns from then on. `token` (borrowed; NULL: who can connect is the host's
+/* Before the first http_serve(): how long a client may take for the head of a request, and for each 64 KiB of its body. */
+void http_set_patience(struct http *http, unsigned seconds);
+/* Serves a listening socket (non-blocking), which it owns from then on. `token` (borrowed; NULL: who can connect is the host's
  * administrator) is for the guard. 0 or -errno with `err` set. */
 int http_serve(struct http *http, int listen_fd, const char *token, struct error *err);
 /* Ends connections, telling the keepers of unanswered requests. NULL is fine. */

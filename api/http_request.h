@@ -7,15 +7,33 @@
 #include "common/buf.h"
 
 #include <microhttpd.h>
+#include <sys/queue.h>
 
 #define LISTENERS_MAX	 2
 #define HTTP_QUERIES_MAX 16 /* of a route */
 
+TAILQ_HEAD(connections, connection);
+
+/* See http_listen.c. */
+struct connection {
+	struct listener *listener;
+	int fd; /* libmicrohttpd's */
+	uint64_t deadline_ns;
+	size_t received; /* of a body, since the deadline was set */
+	struct connections *list; /* that it is in; NULL: it is busy */
+	TAILQ_ENTRY(connection) link;
+};
+
 struct listener {
 	struct http *http;
+	int fd;
 	struct MHD_Daemon *daemon;
 	const char *token;
-	struct loop_source *events, *timer;
+	struct loop_source *events, *timer; /* of the daemon */
+	struct loop_source *accepting, *sweep;
+	bool sweeping; /* `sweep` is armed */
+	size_t n_connections;
+	struct connections waiting, receiving;
 };
 
 struct http {
@@ -30,6 +48,8 @@ struct http {
 	struct http_count *counts; /* by route (http_count.c) */
 	struct request *requests; /* all there are */
 	bool ending;		  /* none is taken any more */
+	unsigned patience_s;
+	size_t connections_max; /* of each listener */
 };
 
 struct request {
@@ -48,7 +68,6 @@ struct request {
 	int64_t begun_us; /* of the monotonic clock */
 	bool repeats;	  /* it came before */
 	struct buf body;
-	bool too_large;
 	bool handled;	/* the handler has been called */
 	bool suspended;
 	bool client_gone;
@@ -64,6 +83,23 @@ struct request {
 	struct loop_source *peer; /* watches the socket while suspended */
 	struct request *next, **prev;
 };
+
+/* http_listen.c. */
+
+/* `len` bytes of its body have come; 0: the body is awaited. */
+void http_connection_receives(struct request *req, size_t len);
+/* Its body is there, or is kept waiting by us. */
+void http_connection_is_busy(struct request *req);
+/* Its last request has been answered. */
+void http_connection_waits(struct MHD_Connection *connection);
+/* Is there one for it beside what its project has under way? */
+bool http_has_place(const struct request *req);
+void http_stop_listening(struct listener *listener);
+
+/* http.c: as libmicrohttpd calls them. */
+enum MHD_Result http_on_access(void *ctx, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
+	const char *data, size_t *len, void **req_slot);
+void http_on_completed(void *ctx, struct MHD_Connection *connection, void **req_slot, enum MHD_RequestTerminationCode code);
 
 /* A field of the head, or NULL. */
 const char *request_header(const struct request *req, const char *name);

@@ -16,6 +16,7 @@ struct options {
 	const char *listen;	 /* ADDRESS:PORT, or NULL */
 	char *token;		 /* owned; NULL without --listen */
 	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
+	unsigned patience_s; /* with clients: http_set_patience() */
 	unsigned start_timeout_s, dependency_timeout_s;
 	const char *audit_log; /* absolute; NULL: in `state` */
 	uint64_t audit_keep_bytes;

@@ -26,6 +26,7 @@ libhull_api_a_SOURCES = \
 	api/http.c api/http.h \
 	api/http_conditional.c \
 	api/http_count.c \
+	api/http_listen.c \
 	api/http_query.c \
 	api/http_request.h \
 	api/http_route.c \

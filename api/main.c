@@ -42,6 +42,7 @@
 #define LISTEN_WAIT_NS	    1000000000ull
 #define START_TIMEOUT_S	     60
 #define DEPENDENCY_TIMEOUT_S 300
+#define HTTP_PATIENCE_S	    60
 #define TIMEOUT_S_MAX	     3600
 #define AUDIT_KEEP_BYTES     (256ull << 20)
 #define AUDIT_KEEP_DAYS	     90
@@ -160,6 +161,8 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		r = read_timeout("HULL_START_TIMEOUT_S", START_TIMEOUT_S, &options->start_timeout_s, err);
 	if (r == 0)
 		r = read_timeout("HULL_DEPENDENCY_TIMEOUT_S", DEPENDENCY_TIMEOUT_S, &options->dependency_timeout_s, err);
+	if (r == 0)
+		r = read_timeout("HULL_HTTP_PATIENCE_S", HTTP_PATIENCE_S, &options->patience_s, err);
 	if (r == 0 && token_file)
 		r = read_token(token_file, &options->token, err);
 	return r;
@@ -275,6 +278,7 @@ static int serve(struct hulld *hulld, struct error *err)
 	char path[RUN_PATH_MAX + 16];
 	int fd, r;
 
+	http_set_patience(hulld->http, hulld->options.patience_s);
 	snprintf(path, sizeof(path), "%s/hulld.sock", hulld->options.run);
 	fd = listen_soon(listen_unix, path, err);
 	if (fd < 0)

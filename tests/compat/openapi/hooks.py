@@ -18,6 +18,9 @@ BEYOND_SCHEMAS = [
     (r"secrets\[\d+\]", r"is in env, too"),
     (r"url", r"is no URL|is no address that|must have no user|for addresses that"),
     (r"secret", r"cannot be taken away"),
+    (r"command", r"is required: image .* has none"),
+    (r"name", r"a machine keeps a name"),
+    (r"depends_on(\[\d+\]\.\w+)?", r"makes a circle|reaches more than|is named twice|has no health check"),
     (r"cursor", r"is none that a (page|list) has answered with"),
     (r"If-Match", r"must be \* or entity tags"),  # its coverage phase has 0 for a string of that pattern
 ]
