@@ -133,7 +133,7 @@ static bool is_plain(const char *name)
 }
 
 /* An API that does not answer has no names: nobody who presses a key wants to read why. */
-static void offer_names(const struct args *args, const char *path, const char *behind)
+static void offer_names(const struct args *args, const char *path, const char *key, const char *behind)
 {
 	struct failure unsaid = {0};
 	cleanup(client_free_p) struct client *client = client_new(args, &unsaid);
@@ -142,8 +142,8 @@ static void offer_names(const struct args *args, const char *path, const char *b
 
 	if (client && client_list(client, path, "", &items, &unsaid) == 0)
 		json_array_foreach(items, i, item)
-			if (is_plain(json_text(item, "name")))
-				printf("%s%s\n", json_text(item, "name"), behind);
+			if (is_plain(json_text(item, key)))
+				printf("%s%s\n", json_text(item, key), behind);
 	json_decref(items);
 }
 
@@ -162,14 +162,15 @@ static void offer_contexts(void)
 static void offer_values(const struct args *args, const char *operand)
 {
 	static const struct {
-		const char *operand, *path, *behind;
+		const char *operand, *path, *key, *behind;
 	} lists[] = {
-		{"MACHINE", "/v1/machines", ""},
-		{"IMAGE", "/v1/images", ""},
-		{"SOURCE", "/v1/machines", ":"},
-		{"TARGET", "/v1/machines", ":"},
-		{"PROJECT", "/v1/projects", ""},
-		{"SECRET", "/v1/secrets", ""},
+		{"MACHINE", "/v1/machines", "name", ""},
+		{"IMAGE", "/v1/images", "name", ""},
+		{"SOURCE", "/v1/machines", "name", ":"},
+		{"TARGET", "/v1/machines", "name", ":"},
+		{"PROJECT", "/v1/projects", "name", ""},
+		{"SECRET", "/v1/secrets", "name", ""},
+		{"WEBHOOK", "/v1/webhooks", "id", ""},
 	};
 	size_t len = strspn(operand, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 
@@ -177,7 +178,7 @@ static void offer_values(const struct args *args, const char *operand)
 		return; /* as IMAGE.json */
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		if (strlen(lists[i].operand) == len && strncmp(operand, lists[i].operand, len) == 0)
-			offer_names(args, lists[i].path, lists[i].behind);
+			offer_names(args, lists[i].path, lists[i].key, lists[i].behind);
 	if (len == 7 && strncmp(operand, "CONTEXT", 7) == 0)
 		offer_contexts();
 	for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]) && strncmp(operand, "SHELL", 5) == 0; i++)

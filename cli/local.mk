@@ -45,7 +45,8 @@ hull_SOURCES = \
 	cli/top.c \
 	cli/transfer.h \
 	cli/update.c \
-	cli/upgrade.c cli/upgrade.h
+	cli/upgrade.c cli/upgrade.h \
+	cli/webhook.c
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS) $(YAML_LIBS)
 
 # The script that ends both stages of an image build, as a string.

@@ -86,6 +86,15 @@ const struct command hull_commands[] = {
 	{"token create", NULL, "", 0, 0, false, token_create_options, "Make a token of the project, and show it this once", 0, token_create_run},
 	{"token list", NULL, "", 0, 0, false, list_options, "List the project's tokens", 0, token_list_run},
 	{"token rm", NULL, "ID...", 1, -1, false, NULL, "Revoke tokens", 0, token_remove_run},
+	{"webhook create", NULL, "URL", 1, 1, false, webhook_create_options, "Have events sent there, and print the id and the secret, this once", 0,
+		webhook_create_run},
+	{"webhook list", NULL, "", 0, 0, false, list_options, "List webhooks, and how they are", 0, webhook_list_run},
+	{"webhook inspect", NULL, "WEBHOOK", 1, 1, false, inspect_options, "Show everything about a webhook", 0, webhook_inspect_run},
+	{"webhook enable", NULL, "WEBHOOK...", 1, -1, false, NULL, "Send what has happened since they were disabled, and what happens", 0,
+		webhook_enable_run},
+	{"webhook disable", NULL, "WEBHOOK...", 1, -1, false, NULL, "Send nothing; what happens waits", 0, webhook_disable_run},
+	{"webhook ping", NULL, "WEBHOOK", 1, 1, false, made_options, "Send a test there, and tell what became of it", 0, webhook_ping_run},
+	{"webhook rm", NULL, "WEBHOOK...", 1, -1, false, NULL, "Delete webhooks", 0, webhook_remove_run},
 	{"context create", NULL, "NAME", 1, 1, false, context_create_options, "Remember where an API is, and what opens it, by a name", 0,
 		context_create_run},
 	{"context list", NULL, "", 0, 0, false, list_options, "List contexts, and which is in use", 0, context_list_run},
@@ -124,6 +133,7 @@ static int fail_with(const struct args *args, struct failure *fail)
 			: strncmp(args->command->name, "secret ", 7) == 0 ? "secret list"
 			: strncmp(args->command->name, "project ", 8) == 0 ? "project list"
 			: strncmp(args->command->name, "token ", 6) == 0 ? "token list"
+			: strncmp(args->command->name, "webhook ", 8) == 0 ? "webhook list"
 							  : "ps -a");
 	failure_print(fail);
 	if (fail->usage)

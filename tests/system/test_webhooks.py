@@ -419,6 +419,35 @@ def test_webhooks_are_a_project_s_own_and_its_administrator_s(hulld, receiver):
     assert hulld.delete("/v1/projects/a").status == 204 and len(receiver.got) == before
 
 
+def test_the_command_line_has_it_all(hulld, receiver, tmp_path):
+    hull = Cli(tmp_path, hulld.socket)
+    hook, secret = hull("webhook", "create", receiver.url, "--event", "secret", "--label", "a=b").stdout.split()
+    happen(hulld, "A")
+    receiver.wait(1)
+    verify(secret, *receiver.got[0][1:3])
+    wait_until(lambda: hulld.get(f"/v1/webhooks/{hook}").json["last_delivered_at"], "it has noted that")
+    header, row = hull("webhook", "list").stdout.splitlines()
+    assert header.split() == ["ID", "STATE", "URL", "DELIVERED", "FAILURES", "WHY"] and row.split()[:3] == [hook, "active", receiver.url]
+    shown_ = json.loads(hull("webhook", "inspect", hook).stdout)
+    assert (shown_["labels"], shown_["events"]) == ({"a": "b"}, ["secret"]) and "secret" not in shown_
+    assert hull("webhook", "disable", hook).stdout == hook + "\n"
+    happen(hulld, "B")
+    assert hull("webhook", "ping", hook).stdout.startswith("delivered: status 204, ") and len(receiver.wait(2)) == 2
+    receiver.answer(500)
+    assert hull.refused("webhook", "ping", hook)[0] == f"{hook}: not delivered: answered with status 500"
+    assert json.loads(hull("webhook", "ping", hook, "-o", "json").stdout)["delivered"] is True
+    hull("webhook", "enable", hook)
+    assert names(receiver.wait(5)) == ["A", "B"]
+    assert hull("webhook", "rm", hook).stdout == hook + "\n"
+    assert hull.refused("webhook", "inspect", hook) == (f'there is no webhook "{hook}"', "`hull webhook list` lists what there is")
+    (tmp_path / "secret").write_text("whsec_" + base64.b64encode(b"f" * 32).decode() + "\n")
+    made = json.loads(hull("webhook", "create", receiver.url, "--secret-file", tmp_path / "secret", "--disabled", "-o", "json").stdout)
+    assert made["secret"] == (tmp_path / "secret").read_text().strip() and made["state"] == "disabled"
+    assert "https" in hull.refused("webhook", "create", "ftp://x/")[0]
+    assert hull.refused("webhook", "create", receiver.url, "--event", "nonsense")[0].startswith("events[0]")
+    assert hull.refused("webhook", "create", receiver.url, "--secret-file", "/nowhere")[0].startswith("/nowhere")
+
+
 @pytest.mark.parametrize("options", [["--webhook-allow", "nowhere"], ["--webhook-allow", "10.0.0.0/33"], ["--webhook-timing", "0"],
                                      ["--webhook-timing", "1,2,3,4"], ["--webhook-timing", "x"]])
 def test_options_that_make_no_sense_are_refused(tmp_path, options):
