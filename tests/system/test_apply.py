@@ -141,7 +141,7 @@ def test_machines_become_as_a_file_says_and_stay(hull, hulld):
     shown = hull.here("apply", "-f", file, "--yes", "--no-start").stdout
     assert shown.splitlines() == [
         "+ machine web", '    + image: "hello"', "    + cpus: 2", '    + env.PORT: "80"', '    + env.GREETING: "good day"',
-        '    + ports: {"host":18082,"guest":80,"address":"127.0.0.1"}',
+        '    + ports: {"host":18082,"guest":80,"address":"127.0.0.1","protocol":"tcp"}',
         "+ machine db", '    + image: "hello"', '    + restart.policy: "always"', "    + restart.max_retries: 0", "web: created", "db: created"]
     assert hulld.machine("web")["env"] == {"PORT": "80", "GREETING": "good day"} and hulld.machine("db")["restart"]["policy"] == "always"
     before = [hulld.get(f"/v1/machines/{name}").headers["ETag"] for name in ("web", "db")]
@@ -160,7 +160,7 @@ def test_what_differs_is_shown_and_changed(hull, hulld):
           .replace("host: 18082", "host: 18083").replace("policy: always", "policy: on-failure\n    max_retries: 3"))
     expected = ['~ machine web', '    ~ cpus: 2 -> 1  (at its next start)', '    ~ env.PORT: "80" -> "81"  (at its next start)',
                 '    ~ env.GREETING: "good day" -> "good night"  (at its next start)', '    + env.NEW: "é"  (at its next start)',
-                '    - ports: {"host":18082,"guest":80,"address":"127.0.0.1"}', '    + ports: {"host":18083,"guest":80,"address":"127.0.0.1"}',
+                '    - ports: {"host":18082,"guest":80,"address":"127.0.0.1","protocol":"tcp"}', '    + ports: {"host":18083,"guest":80,"address":"127.0.0.1","protocol":"tcp"}',
                 '    + labels."a/b c": "x"', '~ machine db', '    ~ restart.policy: "always" -> "on-failure"', '    ~ restart.max_retries: 0 -> 3']
     assert sorted(hull.here("diff", "-f", file, status=1).stdout.splitlines()) == sorted(expected)
     assert hull.here("apply", "-f", file, "--dry-run").stdout.splitlines()[-1] == "0 to create, 2 to change, 0 to delete, 0 as they are"
