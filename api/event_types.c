@@ -12,6 +12,7 @@
 	"machine.created", "machine.starting", "machine.running", "machine.stopping", "machine.stopped",                \
 		"machine.failed", "machine.restart_scheduled", "machine.restart_cancelled", "machine.updated",          \
 		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",          \
+		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
 		"secret.set", "secret.deleted",                                                                         \
 		"token.created", "token.revoked",                                                                       \
@@ -21,7 +22,7 @@
 static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
 
-const char *const event_type_words[] = {"machine", "image", "secret", "token", "project", "webhook", TYPES, NULL};
+const char *const event_type_words[] = {"machine", "operation", "image", "secret", "token", "project", "webhook", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

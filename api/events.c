@@ -131,7 +131,7 @@ static bool fits(const struct filter *filter, int type, const char *subject, con
 {
 	if (type < 0 || !(filter->types & (UINT64_C(1) << type)))
 		return false;
-	return !filter->machine[0] || (event_type_is_of(type, "machine") &&
+	return !filter->machine[0] || ((event_type_is_of(type, "machine") || event_type_is_of(type, "operation")) &&
 					      (strcmp(filter->machine, subject) == 0 || strcmp(filter->machine, name) == 0));
 }
 
@@ -566,12 +566,13 @@ struct passage {
 static int look_for_passage(void *ctx, const struct event_record *event)
 {
 	const struct passage *passage = ctx;
-	const char *dot = strchr(event->type, '.');
+	static const char prefix[] = "machine.";
+	const char *what = event->type + sizeof(prefix) - 1;
 
-	if (!dot || strcmp(event->subject, passage->machine_id) != 0)
+	if (strncmp(event->type, prefix, sizeof(prefix) - 1) != 0 || strcmp(event->subject, passage->machine_id) != 0)
 		return 0;
 	for (int state = MACHINE_CREATED; state < N_STATE_WORDS; state++)
-		if (passage->states & (1u << state) && strcmp(machine_http_state_word(state), dot + 1) == 0)
+		if (passage->states & (1u << state) && strcmp(machine_http_state_word(state), what) == 0)
 			return 1;
 	return 0;
 }

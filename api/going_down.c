@@ -1,6 +1,7 @@
 /* The host's end, as hulld sees it: machines end in good order first, what serves them next, hulld last. */
 #include "api/ingress_client.h"
 #include "api/machine.h"
+#include "api/operation.h"
 #include "common/log.h"
 
 #define STOP_TIMEOUT_S 30 /* of each machine: kvmhost, and a system that shuts down, wait longer than that */
@@ -45,7 +46,7 @@ void machines_go_down(struct hulld *hulld)
 								 : m->spec.restart.policy == RESTART_ALWAYS;
 
 		/* One that is being deleted has been killed already. */
-		if (machine_is_active(m) && !m->deleting && machine_stop(m, STOP_TIMEOUT_S, again, &problem) < 0)
+		if (machine_is_active(m) && !m->deleting && machine_stop(m, STOP_TIMEOUT_S, again, REQUESTED_BY_HULLD, &problem) < 0)
 			log_error_object(&problem.error, m->record.name);
 	}
 	going_down_look(hulld);

@@ -9,6 +9,7 @@
 #include "api/events.h"
 #include "api/ingress_client.h"
 #include "api/machine.h"
+#include "api/operation.h"
 #include "api/order_call.h"
 #include "common/log.h"
 
@@ -39,6 +40,7 @@ static void enter(struct health *health, int state)
 	events_add(health->machine, state == HEALTH_HEALTHY ? "machine.healthy" : "machine.unhealthy", health->reason);
 	ingress_tell_gate(health->machine->hulld->ingress, health->machine);
 	machine_tell_waiters(health->machine);
+	operation_health_is_known(health->machine, state == HEALTH_HEALTHY, health->reason);
 }
 
 static void arm(struct health *health)
@@ -96,8 +98,10 @@ void health_start(struct machine *m)
 	struct health *health;
 
 	health_stop(m);
-	if (!m->spec.health)
+	if (!m->spec.health) {
+		operation_health_is_known(m, true, "");
 		return;
+	}
 	health = calloc(1, sizeof(*health));
 	if (!health)
 		abort();

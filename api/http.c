@@ -167,6 +167,12 @@ void request_reply(struct request *req, int status, json_t *body)
 	reply_json(req, status, "application/json", body, HTTP_ANSWER);
 }
 
+void request_add_header(struct request *req, const char *name, const char *value)
+{
+	if (MHD_add_response_header(req->response, name, value) != MHD_YES)
+		abort();
+}
+
 void request_reply_text(struct request *req, const char *type, char *text)
 {
 	reply_text(req, MHD_HTTP_OK, type, text);

@@ -25,6 +25,7 @@ struct request;
 #define HTTP_TEXT	 "text/plain; charset=utf-8"
 #define HTTP_EVENTS	 "text/event-stream"
 #define HTTP_TAR	 "application/x-tar"
+#define HTTP_OPERATION	 "Operation" /* of an answer: the id of the operation that it is about */
 #define HTTP_JSON_MAX ((1u << 20) - 1) /* bytes of a JSON body */
 
 enum http_body {
@@ -123,6 +124,7 @@ struct http_route {
 	/* REFUSES() of what its handler refuses with, but for what many do (openapi.c). */
 	uint64_t refuses;
 	bool once;				/* a POST that is not to be done again when its outcome is unknown */
+	bool begins_operation;			/* success has a HTTP_OPERATION field, where one is under way or was begun */
 	bool confidential;			/* what is sent and answered holds secrets: it is kept nowhere */
 	enum http_scope scope;
 	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */
@@ -204,6 +206,8 @@ void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);
 /* One of these ends each request. Loop thread. */
 void request_reply(struct request *req, int status, json_t *body); /* takes `body`; NULL: no body */
 void request_reply_text(struct request *req, const char *type, char *text); /* 200, with what is no JSON; takes `text` */
+/* To the answer that has just been given, by one of these. */
+void request_add_header(struct request *req, const char *name, const char *value);
 void request_refuse(struct request *req, const struct problem *problem);
 void request_refuse_error(struct request *req, const struct error *err); /* by problem_from_error() */
 void request_refuse_with(struct request *req, enum problem_code code, const char *field, const char *fmt, ...)

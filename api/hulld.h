@@ -51,6 +51,8 @@ struct hulld {
 	uint64_t n_begun;	   /* and how many requests it has begun */
 	struct loop_source *expiry; /* and of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
+	struct loop_source *operations_prune; /* the timer of operation.c, */
+	unsigned n_operations;		      /* and how many were begun since */
 	struct machine *machines, *last_machine; /* a list, all there are (machine.h) */
 	void *machine_keys;			 /* and machine_index.c's tree of them */
 	bool going_down;	  /* the host is: machines end, and none starts any more (going_down.c) */

@@ -49,6 +49,8 @@ libhull_api_a_SOURCES = \
 	api/openapi_parameters.c \
 	api/openapi_patch.c \
 	api/openapi_responses.c \
+	api/operation.c api/operation.h \
+	api/operation_http.c \
 	api/order_call.c api/order_call.h \
 	api/page.c api/page.h \
 	api/problem.c api/problem.h \
@@ -66,6 +68,7 @@ libhull_api_a_SOURCES = \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \
 	api/store_events.c \
+	api/store_operations.c \
 	api/store_projects.c \
 	api/store_secrets.c \
 	api/store_tokens.c \

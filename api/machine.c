@@ -6,6 +6,7 @@
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
+#include "api/operation.h"
 #include "api/project.h"
 #include "api/random.h"
 #include "api/start_order.h"
@@ -83,6 +84,7 @@ json_t *machine_dump(const struct machine *m)
 	cleanup_free char *stopped = format_time(record->stopped_at);
 	cleanup_free char *healthy_since = NULL;
 	char *pending[MACHINE_PENDING_MAX], *waiting_for[DEPENDS_ON_MAX];
+	const struct operation_record *operation = operation_current(m);
 	struct health_view health;
 	struct machine_view view = {
 		.spec = m->spec,
@@ -100,6 +102,7 @@ json_t *machine_dump(const struct machine *m)
 		.created_at = created,
 		.started_at = started,
 		.stopped_at = stopped,
+		.operation = operation ? (char *)operation->id : NULL,
 	};
 	json_t *dumped;
 
@@ -129,8 +132,9 @@ static int commit(struct machine *m, const struct machine_record *before, struct
 {
 	struct error err;
 
-	if (store_machine_update(m->hulld->store, &m->record, &err) < 0) {
+	if (operation_commit(m, &err) < 0) {
 		m->record = *before; /* the owned strings are the same */
+		operation_undo(m);
 		return problem_from_error(problem, &err);
 	}
 	tell(m);
@@ -141,7 +145,7 @@ void machine_commit(struct machine *m)
 {
 	struct error err;
 
-	if (store_machine_update(m->hulld->store, &m->record, &err) < 0)
+	if (operation_commit(m, &err) < 0)
 		log_error_object(&err, m->record.name);
 	tell(m);
 }
@@ -193,7 +197,7 @@ static void begin_run(struct machine_record *record)
 	record->stopped_at = 0;
 }
 
-int machine_start(struct machine *m, bool attached, struct problem *problem)
+int machine_start(struct machine *m, bool attached, const char *by, struct problem *problem)
 {
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
@@ -217,6 +221,8 @@ int machine_start(struct machine *m, bool attached, struct problem *problem)
 	begin_run(&m->record);
 	m->record.cause_code[0] = m->record.cause_message[0] = '\0';
 	m->record.failures = 0;
+	operation_begin(m, OPERATION_START, 0, by);
+	supervisor_enter_first_phase(m);
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
@@ -234,8 +240,11 @@ static void start_again(struct machine *m)
 
 	if (!m->record.restart_wanted)
 		m->record.restarts++;
+	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
+		operation_begin(m, OPERATION_RESTART, 0, REQUESTED_BY_HULLD);
 	begin_run(&m->record);
 	m->attached = false;
+	supervisor_enter_first_phase(m);
 	machine_commit(m);
 	if (supervisor_check(m, &problem) == 0) {
 		supervisor_start(m);
@@ -253,22 +262,29 @@ static void on_restart_due(void *ctx)
 		start_again(m);
 }
 
-int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem)
+static int stop(struct machine *m, enum operation_kind kind, int64_t timeout_s, const char *by, struct problem *problem)
 {
 	struct machine_record before = m->record;
-	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING;
+	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING, then_start = kind == OPERATION_RESTART;
+	int64_t left_ms = operation_time_left_ms(m, before.stop_timeout_s * 1000);
+	bool shortens = !again || timeout_s * 1000 < left_ms; /* a second stop may only do that */
 	int r = refuse_deleting(m, problem);
 
 	if (r < 0)
 		return r;
 	if (!active && then_start)
-		return machine_start(m, false, problem);
+		return machine_start(m, false, by, problem);
 	if (!active && !m->record.restart_at)
 		return 0;
 	if (active) {
 		m->record.state = MACHINE_STOPPING;
-		if (!again || timeout_s < before.stop_timeout_s)
+		if (shortens)
 			m->record.stop_timeout_s = timeout_s;
+		operation_begin_or_join(m, kind, shortens ? timeout_s * 1000 : left_ms, by);
+		if (!operation_current(m)->phase[0])
+			operation_enter(m, !m->up || !timeout_s ? PHASE_MONITOR_END : supervisor_drains(m) ? PHASE_CONNECTIONS : PHASE_WORKLOAD);
+	} else {
+		operation_cancel(m, by);
 	}
 	m->record.restart_wanted = then_start;
 	m->record.restart_at = 0;
@@ -277,19 +293,37 @@ int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct p
 		return r;
 	disarm_restart(m);
 	leave_alone(m); /* the agent thaws it */
-	/* A second stop may only shorten the first. */
-	if (active && (!again || timeout_s < before.stop_timeout_s))
-		supervisor_stop(m);
+	if (active && shortens)
+		supervisor_stop(m, (uint64_t)timeout_s * 1000);
 	return 0;
 }
 
-int machine_kill(struct machine *m, struct problem *problem)
+int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const char *by, struct problem *problem)
 {
-	int r = machine_stop(m, KILL_TIMEOUT_S, false, problem);
+	return stop(m, then_start ? OPERATION_RESTART : OPERATION_STOP, timeout_s, by, problem);
+}
+
+int machine_kill(struct machine *m, const char *by, struct problem *problem)
+{
+	int r = stop(m, OPERATION_KILL, KILL_TIMEOUT_S, by, problem);
 
 	if (r == 0 && machine_is_active(m))
 		supervisor_kill(m, "killed");
 	return r;
+}
+
+int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem)
+{
+	int r = stop(m, OPERATION_DELETE, KILL_TIMEOUT_S, by, problem);
+
+	if (r < 0)
+		return r;
+	m->deleting = true; /* from now on nobody else may stop it any more */
+	if (machine_is_active(m))
+		supervisor_kill(m, "killed");
+	else
+		machine_tell_waiters(m); /* it had not got far: its removal begins */
+	return 0;
 }
 
 void machine_is_up(struct machine *m)
@@ -297,6 +331,7 @@ void machine_is_up(struct machine *m)
 	if (m->record.state != MACHINE_STARTING)
 		return;
 	m->record.state = MACHINE_RUNNING;
+	operation_machine_is_up(m);
 	machine_commit(m);
 	health_start(m);
 }
@@ -348,8 +383,13 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 	forget_run_spec(m);
 	end_run(record);
 	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
-	snprintf(record->cause_code, sizeof(record->cause_code), "%s", end->code);
-	snprintf(record->cause_message, sizeof(record->cause_message), "%s", end->message);
+	if (operation_is_cancelled(m)) {
+		snprintf(record->cause_code, sizeof(record->cause_code), "cancelled");
+		snprintf(record->cause_message, sizeof(record->cause_message), "its start was cancelled");
+	} else {
+		snprintf(record->cause_code, sizeof(record->cause_code), "%s", end->code);
+		snprintf(record->cause_message, sizeof(record->cause_message), "%s", end->message);
+	}
 	for (char *c = record->cause_message; *c; c++)
 		if (*c < 0x20 || *c > 0x7e)
 			*c = '?';
@@ -358,6 +398,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 	record->stopped_at = now_ms();
 	record->restart_wanted = again;
 	record->restart_at = 0;
+	operation_machine_has_ended(m, end, again);
 	log_info("machine %s ended: %s%s%s", record->name, record->cause_code, record->cause_message[0] ? ": " : "",
 		record->cause_message);
 	if (again)
@@ -384,6 +425,7 @@ static void machine_free(struct machine *m)
 	loop_remove(m->restart);
 	json_done(&machine_spec_table, &m->spec);
 	forget_run_spec(m);
+	operations_free(m);
 	machine_record_done(&m->record);
 	free(m);
 }
@@ -551,7 +593,7 @@ int machine_remove(struct machine *m, struct problem *problem)
 	struct error err;
 
 	assert(!machine_is_active(m));
-	if (store_machine_delete(hulld->store, m->record.id, &err) < 0)
+	if (operation_commit_removal(m, &err) < 0)
 		return problem_from_error(problem, &err);
 	machine_index_remove(m);
 	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
@@ -621,15 +663,29 @@ static void remove_unknown_folders(struct hulld *hulld, const char *root)
 		closedir(folder);
 }
 
+/* One that does not run, and whose operation ended with a record that could not be written. */
+static bool is_left_behind(const struct machine *m)
+{
+	return operation_current(m) && !m->deleting && !machine_is_active(m) && !m->record.restart_wanted;
+}
+
 static void take_up(struct machine *m)
 {
+	struct machine_end end = {.code = "unknown", .message = "it ended unseen", .exit_status = -1};
 	struct problem problem;
 
+	m->deleting = operation_is(m, OPERATION_DELETE);
+	if (is_left_behind(m)) {
+		operation_machine_has_ended(m, &end, false);
+		machine_commit(m);
+	}
 	if (m->record.state == MACHINE_CREATING) {
 		if (machine_remove(m, &problem) < 0)
 			log_error_object(&problem.error, m->record.name);
 	} else if (machine_is_active(m)) {
 		supervisor_adopt(m);
+	} else if (m->deleting) {
+		machine_tell_waiters(m); /* of which there are none: it is removed */
 	} else {
 		arm_restart(m);
 	}
@@ -644,6 +700,9 @@ int machines_load(struct hulld *hulld, struct error *err)
 	r = store_machines_each(hulld->store, load_one, hulld, err);
 	if (r < 0)
 		return error_prefix(err, "cannot load the machines: ");
+	r = operations_load(hulld, err);
+	if (r < 0)
+		return error_prefix(err, "cannot load the operations: ");
 	remove_unknown_folders(hulld, hulld->options.state);
 	remove_unknown_folders(hulld, hulld->options.run);
 	for (m = hulld->machines; m; m = next) {

@@ -19,7 +19,8 @@
  * Crash safety. hulld may be killed at any instant; machines_load() then finds each row in one of the states above and
  * goes on: `starting`, `running` and `stopping` adopt the monitor when its recorded pid, start time and boot are alive
  * (process.h: no monitor runs unrecorded), and otherwise conclude from status.json what happened; `starting` without
- * a monitor begins again; `creating` is removed, as nobody was told of it. Ports are settled by ingress_client.c, folders
+ * a monitor begins again; `creating` is removed, as nobody was told of it; what was killed to be deleted, is. What was under way on
+ * them is an operation (operation.h), which goes on with them. Ports are settled by ingress_client.c, folders
  * of unknown machines are removed. A reply is sent only after the commit it speaks of. */
 #ifndef HULL_API_MACHINE_H
 #define HULL_API_MACHINE_H
@@ -32,6 +33,7 @@
 
 struct agent_call;
 struct health;
+struct operation;
 struct order_call;
 struct start_wait;
 struct waiter;
@@ -69,6 +71,9 @@ struct machine {
 	struct order_call *clock; /* clock.c; being set */
 	struct health *health;	  /* health.c; NULL: nothing is checked, or it does not run */
 	int gate;		  /* enum gate: what hull-ingress was told last */
+
+	struct operation *operations; /* operation.h; the one under way first */
+	char latest_operation[OPERATION_ID_BYTES + 1];
 
 	struct loop_source *restart; /* the restart policy's timer */
 	struct waiter *waiters;	     /* machine_http.c */
@@ -125,7 +130,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 #define MACHINE_PENDING_MAX 32
 size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
-/* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. */
+/* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. `by`: who asks (operation.h). */
 int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
 	struct problem *problem); /* takes `spec` */
 /* What that would make, its id made up; ports are not tried. */
@@ -134,9 +139,11 @@ int machine_plan(struct hulld *hulld, const struct machine_origin *origin, struc
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */
-int machine_start(struct machine *m, bool attached, struct problem *problem);
-int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem);
-int machine_kill(struct machine *m, struct problem *problem);
+int machine_start(struct machine *m, bool attached, const char *by, struct problem *problem);
+int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const char *by, struct problem *problem);
+int machine_kill(struct machine *m, const char *by, struct problem *problem);
+/* One that is active is killed, and then removed; also by the next hulld. */
+int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem);
 /* Removes row, folders and struct. Not while it is active. On failure it stays. */
 int machine_remove(struct machine *m, struct problem *problem);
 

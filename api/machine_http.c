@@ -15,6 +15,7 @@
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/machine.h"
+#include "api/operation.h"
 #include "api/start_order.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
@@ -39,6 +40,7 @@ struct waiter {
 	struct request *req;
 	enum waiter_kind kind;
 	unsigned states; /* as machine_http_read_states() has them */
+	char operation[OPERATION_ID_BYTES + 1]; /* that the answer names; "" */
 	struct loop_source *timer;
 	struct waiter *next;
 };
@@ -66,17 +68,37 @@ static void reply_machine(struct request *req, int status, const struct machine 
 	request_reply(req, status, machine_dump(m));
 }
 
+/* To the answer that was just given. */
+static void name_operation(struct request *req, const char *operation)
+{
+	if (operation[0])
+		request_add_header(req, HTTP_OPERATION, operation);
+}
+
+/* The one that is under way, or, should it have ended at once, was begun since `before` was the latest; or "". */
+static const char *operation_since(const struct machine *m, const char *before)
+{
+	return operation_current(m) || strcmp(before, operation_latest(m)) != 0 ? operation_latest(m) : "";
+}
+
+static const char *asker(const struct request *req)
+{
+	return operation_asker(request_client(req));
+}
+
 static void on_waiter_timer(void *ctx)
 {
 	struct waiter *waiter = ctx;
 	struct request *req = waiter->req;
 	const struct machine *m = waiter->machine;
 
-	if (waiter->kind == WAITER_ANYHOW)
+	if (waiter->kind == WAITER_ANYHOW) {
 		reply_machine(req, 200, m);
-	else
+		name_operation(req, waiter->operation);
+	} else {
 		request_refuse_with(req, PROBLEM_TIMEOUT, NULL, "machine %s is still %s", m->record.name,
 			machine_state_names[m->record.state]);
+	}
 	waiter_free(waiter);
 }
 
@@ -86,7 +108,8 @@ static struct waiter *wait_for(struct machine *m, struct request *req, enum wait
 
 	if (!waiter)
 		abort();
-	*waiter = (struct waiter){m, req, kind, states, loop_add_timer(m->hulld->loop, on_waiter_timer, waiter), NULL};
+	*waiter = (struct waiter){.machine = m, .req = req, .kind = kind, .states = states,
+		.timer = loop_add_timer(m->hulld->loop, on_waiter_timer, waiter)};
 	if (!waiter->timer)
 		abort();
 	loop_timer_arm(waiter->timer, timeout_s == UINT64_MAX ? UINT64_MAX : timeout_s * NS_PER_S);
@@ -107,6 +130,7 @@ static bool answer_waiter(struct waiter *waiter)
 		return false;
 	if (machine_http_is_in(m, waiter->states)) {
 		reply_machine(waiter->req, 200, m);
+		name_operation(waiter->req, waiter->operation);
 		return true;
 	}
 	/* Nothing will happen any more unless somebody asks for it: better said now than at the end of the wait. */
@@ -399,8 +423,7 @@ void machine_http_delete(struct request *req, void *ctx)
 		remove_without_ports(m, req);
 		return;
 	}
-	/* Killed first: once it is `deleting`, nobody else may stop it any more. */
-	if (!m->deleting && machine_is_active(m) && machine_kill(m, &problem) < 0) {
+	if (!m->deleting && machine_is_active(m) && machine_kill_to_delete(m, asker(req), &problem) < 0) {
 		request_refuse(req, &problem);
 		return;
 	}
@@ -437,21 +460,26 @@ static bool reply_started_before(struct request *req, const struct machine *m)
 void machine_http_start(struct request *req, void *ctx)
 {
 	struct machine *m = find_as_it_is(ctx, req);
+	char before[OPERATION_ID_BYTES + 1];
 	struct start_request request;
 	struct problem problem;
 
 	if (!m || reply_started_before(req, m) || check_match(req, m) < 0 ||
 		request_read(req, &start_request_table, &request) < 0)
 		return;
-	if (machine_start(m, request.attached, &problem) < 0)
+	snprintf(before, sizeof(before), "%s", operation_latest(m));
+	if (machine_start(m, request.attached, asker(req), &problem) < 0) {
 		request_refuse(req, &problem);
-	else
+	} else {
 		reply_machine(req, 200, m);
+		name_operation(req, operation_since(m, before));
+	}
 }
 
 static void stop(struct request *req, void *ctx, bool then_start)
 {
 	struct machine *m = find_as_it_is(ctx, req);
+	char before[OPERATION_ID_BYTES + 1];
 	struct stop_request request;
 	struct problem problem;
 
@@ -460,10 +488,13 @@ static void stop(struct request *req, void *ctx, bool then_start)
 		return;
 	if (request.timeout_s < 0)
 		request.timeout_s = machine_running_spec(m)->stop.timeout_s;
-	if (machine_stop(m, request.timeout_s, then_start, &problem) < 0)
+	snprintf(before, sizeof(before), "%s", operation_latest(m));
+	if (machine_stop(m, request.timeout_s, then_start, asker(req), &problem) < 0) {
 		request_refuse(req, &problem);
-	else
+	} else {
 		reply_machine(req, 200, m);
+		name_operation(req, operation_since(m, before));
+	}
 }
 
 void machine_http_stop(struct request *req, void *ctx)
@@ -479,16 +510,21 @@ void machine_http_restart(struct request *req, void *ctx)
 void machine_http_kill(struct request *req, void *ctx)
 {
 	struct machine *m = machine_http_find(ctx, req);
+	char before[OPERATION_ID_BYTES + 1];
 	struct problem problem;
+	struct waiter *waiter;
 
 	if (!m)
 		return;
-	if (machine_kill(m, &problem) < 0)
+	snprintf(before, sizeof(before), "%s", operation_latest(m));
+	if (machine_kill(m, asker(req), &problem) < 0) {
 		request_refuse(req, &problem);
-	else if (machine_is_active(m))
-		wait_for(m, req, WAITER_ANYHOW, 1u << MACHINE_STOPPED | 1u << MACHINE_FAILED, KILL_WAIT_S);
-	else
-		reply_machine(req, 200, m);
+		return;
+	}
+	waiter = wait_for(m, req, WAITER_ANYHOW, ~(1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_STOPPING), KILL_WAIT_S);
+	snprintf(waiter->operation, sizeof(waiter->operation), "%s", operation_since(m, before));
+	if (answer_waiter(waiter))
+		waiter_free(waiter);
 }
 
 void machine_http_wait(struct request *req, void *ctx)

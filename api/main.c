@@ -12,6 +12,7 @@
 #include "api/ingress_client.h"
 #include "api/logs.h"
 #include "api/machine.h"
+#include "api/operation.h"
 #include "api/metrics.h"
 #include "api/scratch.h"
 #include "api/secrets.h"
@@ -324,7 +325,8 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->ingress = ingress_client_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
-		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0)
+		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0 ||
+		operations_start(hulld, err) < 0)
 		return -err->errnum;
 	if (scratch_prepare(hulld, err) < 0)
 		return -err->errnum;

@@ -66,9 +66,14 @@ static void add_refusals(json_t *all, uint64_t refuses)
 	}
 }
 
+static json_t *header(const char *description)
+{
+	return json_pack("{s:s, s:{s:s}}", "description", description, "schema", "type", "string");
+}
+
 static json_t *success(const struct http_route *route, json_t *schemas)
 {
-	json_t *described = json_pack("{s:s}", "description", "done"), *content = json_object();
+	json_t *described = json_pack("{s:s}", "description", "done"), *content = json_object(), *headers = json_object();
 
 	if (route->gives)
 		json_object_set_new(content, HTTP_JSON,
@@ -79,8 +84,12 @@ static json_t *success(const struct http_route *route, json_t *schemas)
 		json_object_set(described, "content", content);
 	json_decref(content);
 	if (http_route_is_tagged(route))
-		json_object_set_new(described, "headers",
-			json_pack("{s:{s:s, s:{s:s}}}", "ETag", "description", "of what the answer shows", "schema", "type", "string"));
+		json_object_set_new(headers, "ETag", header("of what the answer shows"));
+	if (route->begins_operation)
+		json_object_set_new(headers, HTTP_OPERATION, header("id of the operation that is under way, or was begun, if any"));
+	if (json_object_size(headers))
+		json_object_set(described, "headers", headers);
+	json_decref(headers);
 	return described;
 }
 

@@ -9,6 +9,7 @@
 #include "api/image.h"
 #include "api/machine_http.h"
 #include "api/metrics.h"
+#include "api/operation.h"
 #include "api/project.h"
 #include "api/secrets.h"
 #include "api/spec.h"
@@ -83,6 +84,17 @@ static const struct http_query audit_queries[] = {
 	{"cursor", "next of the page before.", .min = 3, .max = 41, .pattern = "^[0-9]{1,20}-[0-9]{1,20}$"},
 	{NULL, NULL},
 };
+static const struct http_query operations_queries[] = {
+	{"machine", "Only on the machine of that id, or name when they began.", .min = 1, .max = NAME_MAX_BYTES},
+	{"kind", "Only of these kinds, separated by commas.", HTTP_QUERY_NAMES, .names = operation_kind_names},
+	{"state", "Only in one of these states, separated by commas.", HTTP_QUERY_NAMES, .names = operation_state_names},
+	{NULL, NULL},
+};
+static const struct http_query wait_operation_queries[] = {
+	/* nanoseconds of it are a number */
+	{"timeout_s", "Seconds until 408; when absent it waits as long as it takes.", HTTP_QUERY_INT, .max = 1000000000},
+	{NULL, NULL},
+};
 #define PATH_IN_MACHINE .required = true, .min = 1, .max = 4095, .pattern = EXEC_FOLDER_PATTERN
 static const struct http_query files_queries[] = {
 	{"path", "Absolute path in the machine.", PATH_IN_MACHINE},
@@ -98,6 +110,7 @@ const struct http_param hulld_params[] = {
 	{"digest", "Of the blob.", DIGEST_PATTERN},
 	{"image", "Its name.", NAME_PATTERN},
 	{"machine", "Its id or name.", NAME_PATTERN},
+	{"operation", "Its id.", OPERATION_ID_PATTERN},
 	{"project", "Its name.", NAME_PATTERN},
 	{"secret", "Its name.", SECRET_NAME_PATTERN},
 	{"token", "Its id.", TOKEN_ID_PATTERN},
@@ -156,19 +169,19 @@ const struct http_route hulld_routes[] = {
 		.status = 200,
 		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &start_request_table, .gives = &machine_table,
-		.handle = machine_http_start},
+		.begins_operation = true, .handle = machine_http_start},
 	{ROUTE("POST", "/v1/machines/{machine}/stop", "stopMachine", "Ask it to end; kill it when the time is over."),
 		.status = 200,
 		.refuses = REFUSES(WRONG_STATE),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
-		.handle = machine_http_stop},
+		.begins_operation = true, .handle = machine_http_stop},
 	{ROUTE("POST", "/v1/machines/{machine}/kill", "killMachine", "End its monitor at once."), .status = 200,
 		.refuses = REFUSES(WRONG_STATE),
-		.gives = &machine_table, .handle = machine_http_kill},
+		.gives = &machine_table, .begins_operation = true, .handle = machine_http_kill},
 	{ROUTE("POST", "/v1/machines/{machine}/restart", "restartMachine", "Stop it, then start it."), .status = 200,
 		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
-		.handle = machine_http_restart},
+		.begins_operation = true, .handle = machine_http_restart},
 	{ROUTE("POST", "/v1/machines/{machine}/freeze", "freezeMachine",
 		"Make its programs stand still; answered when they do. No effect on a frozen one."),
 		.status = 200,
@@ -205,6 +218,14 @@ const struct http_route hulld_routes[] = {
 		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(TIMEOUT),
 		.scope = SCOPE_EXEC, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
 		.upgrade = EXEC_PROTOCOL, .once = true, .handle = exec_http},
+
+	{ROUTE("GET", "/v1/operations", "listOperations",
+		"What is under way on the project's machines, and what was in the last days, the oldest first; 1000 on a page, when not fewer are asked for."),
+		.status = 200, .gives = &operation_table, .gives_list = true, .queries = operations_queries, .handle = operation_http_list},
+	{ROUTE("GET", "/v1/operations/{operation}", "getOperation", "One operation."), .status = 200, .gives = &operation_table,
+		.handle = operation_http_get},
+	{ROUTE("GET", "/v1/operations/{operation}/wait", "waitForOperation", "Answers once it has ended."), .status = 200,
+		.refuses = REFUSES(TIMEOUT), .gives = &operation_table, .queries = wait_operation_queries, .handle = operation_http_wait},
 
 	{ROUTE("GET", "/v1/events", "listEvents",
 		"What has happened in the project, the oldest first; with Accept: text/event-stream, as it happens."),

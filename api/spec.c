@@ -208,7 +208,7 @@ const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct ma
 static const struct json_field cause_fields[] = {
 	{"code", JSON_FIELD_STRING, offsetof(struct machine_cause, code), .required = true,
 		.help = "poweroff, reset, panic, signal, error (from the monitor); stopped, killed, start_timeout, start_failed, "
-			"monitor_died, host_restarted, dependency_failed, dependency_timeout (from hulld)."},
+			"monitor_died, host_restarted, dependency_failed, dependency_timeout, cancelled (from hulld)."},
 	{"message", JSON_FIELD_STRING, offsetof(struct machine_cause, message), .required = true},
 };
 static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_cause, cause_fields);
@@ -239,6 +239,8 @@ static const struct json_field machine_fields[] = {
 	{VIEW("created_at", JSON_FIELD_STRING, created_at), .read_only = true},
 	{VIEW("started_at", JSON_FIELD_STRING, started_at), .read_only = true, .nullable = true},
 	{VIEW("stopped_at", JSON_FIELD_STRING, stopped_at), .read_only = true, .nullable = true},
+	{VIEW("operation", JSON_FIELD_STRING, operation), .read_only = true, .nullable = true,
+		.help = "Id of the operation that is under way on it."},
 };
 const struct json_table machine_table = JSON_TABLE("Machine", struct machine_view, machine_fields);
 

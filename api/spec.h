@@ -14,6 +14,8 @@
 #define SECRET_VALUE_MAX 65536 /* bytes */
 #define SECRETS_MAX	 64    /* of one machine */
 #define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
+#define OPERATION_ID_BYTES 14 /* "op" and 12 base32 characters */
+#define OPERATION_PHASE_MAX 15
 
 enum network_kind { NETWORK_DEFAULT, NETWORK_NONE };
 enum restart_policy { RESTART_NEVER, RESTART_ON_FAILURE, RESTART_ALWAYS };
@@ -112,6 +114,7 @@ struct machine_view {
 	json_t *exit_status, *pid; /* integers, or NULL */
 	int64_t restarts;
 	char *created_at, *started_at, *stopped_at;
+	char *operation; /* its id; NULL: none is under way */
 };
 extern const struct json_table machine_table;
 
@@ -177,6 +180,7 @@ int secret_name_check(const char *name, struct error *err);
 #define SECRET_NAME_PATTERN "^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 #define TOKEN_ID_PATTERN    "^t[a-z2-7]{12}$"
 #define WEBHOOK_ID_PATTERN  "^w[a-z2-7]{12}$"
+#define OPERATION_ID_PATTERN "^op[a-z2-7]{12}$"
 
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);

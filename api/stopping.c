@@ -9,6 +9,7 @@
 #include "api/agent.h"
 #include "api/agent_ready.h"
 #include "api/ingress_client.h"
+#include "api/operation.h"
 #include "common/checked.h"
 #include "common/log.h"
 
@@ -36,6 +37,10 @@ static void tell_agent(struct machine *m)
 
 	supervisor_forget_drain(m);
 	m->told_to_end = true;
+	if (operation_is_in(m, PHASE_CONNECTIONS)) {
+		operation_enter(m, PHASE_WORKLOAD);
+		machine_commit(m); /* the next hulld does not wait for connections again, and nobody cancels it any more */
+	}
 	if (left_ms)
 		m->agent = agent_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_STOP,
 			(uint32_t)(left_ms / 5 * 4), (unsigned)left_ms, on_answer, m);
@@ -62,14 +67,26 @@ void supervisor_forget_drain(struct machine *m)
 	m->drain = NULL;
 }
 
-/* False: there is nothing to wait for. */
-static bool drain(struct machine *m)
+static int64_t drain_ms(const struct machine *m)
 {
 	int64_t wait_ms = machine_running_spec(m)->stop.drain_s * MS_PER_S, most_ms = m->record.stop_timeout_s * MS_PER_S / 2;
 
-	if (wait_ms > most_ms)
-		wait_ms = most_ms;
-	if (m->told_to_end || !m->spec.ports.len || wait_ms == 0)
+	if (m->told_to_end || !m->spec.ports.len)
+		return 0;
+	return wait_ms > most_ms ? most_ms : wait_ms;
+}
+
+bool supervisor_drains(const struct machine *m)
+{
+	return drain_ms(m) > 0;
+}
+
+/* False: there is nothing to wait for. */
+static bool drain(struct machine *m)
+{
+	int64_t wait_ms = drain_ms(m);
+
+	if (wait_ms == 0)
 		return false;
 	if (!m->drain)
 		m->drain = loop_add_timer(m->hulld->loop, on_drain_over, m);
@@ -82,9 +99,9 @@ static bool drain(struct machine *m)
 	return true;
 }
 
-void supervisor_stop(struct machine *m)
+void supervisor_stop(struct machine *m, uint64_t timeout_ms)
 {
-	uint64_t timeout_ns = (uint64_t)m->record.stop_timeout_s * MS_PER_S * NS_PER_MS;
+	uint64_t timeout_ns = timeout_ms * NS_PER_MS;
 
 	agent_cancel(m->agent);
 	agent_ready_free(m->ready);

@@ -90,7 +90,17 @@ static const char *const migrations[] = {
 	" failures INTEGER NOT NULL, failing_since INTEGER NOT NULL, next_attempt_at INTEGER NOT NULL,"
 	" last_attempt_at INTEGER NOT NULL, last_delivered_at INTEGER NOT NULL, last_status INTEGER NOT NULL,"
 	" last_error TEXT NOT NULL, disabled_reason TEXT NOT NULL) STRICT, WITHOUT ROWID;",
+
+	"CREATE TABLE operations (id TEXT PRIMARY KEY NOT NULL, project TEXT NOT NULL, machine TEXT NOT NULL, name TEXT NOT NULL,"
+	" kind TEXT NOT NULL, state TEXT NOT NULL, phase TEXT NOT NULL, phases TEXT NOT NULL, deadline INTEGER NOT NULL,"
+	" created_at INTEGER NOT NULL, ended_at INTEGER NOT NULL, error TEXT NOT NULL, requested_by TEXT NOT NULL,"
+	" cancelled_by TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+	"CREATE INDEX operations_age ON operations (project, created_at, id);"
+	"CREATE INDEX operations_running ON operations (created_at) WHERE state = 'running';",
 };
+
+#define OPERATION_COLUMNS \
+	"id, project, machine, name, kind, state, phase, phases, deadline, created_at, ended_at, error, requested_by, cancelled_by"
 
 static const char *const statements[N_STATEMENTS] = {
 	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
@@ -171,6 +181,19 @@ static const char *const statements[N_STATEMENTS] = {
 	[EVENTS_PRUNE] = "DELETE FROM events WHERE row IN (SELECT e.row FROM event_cursors c CROSS JOIN events e"
 			 " ON e.project = c.project AND e.id <= max(c.last - ?2, coalesce((SELECT id - 1 FROM events k"
 			 " WHERE k.project = c.project AND k.at >= ?1 ORDER BY id LIMIT 1), c.last)))",
+	/* The order of parameters and columns is that of store_operation_put() and read_operation(). */
+	[OPERATION_PUT] = "INSERT INTO operations (" OPERATION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
+			  " ?13, ?14) ON CONFLICT (id) DO UPDATE SET state = ?6, phase = ?7, phases = ?8, deadline = ?9, ended_at = ?11,"
+			  " error = ?12, cancelled_by = ?14",
+	[OPERATION_GET] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE id = ?2 AND project = ?1",
+	[OPERATIONS] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE project = ?1 AND (created_at, id) > (?2, ?3)"
+		       " ORDER BY created_at, id",
+	[OPERATIONS_RUNNING] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE state = 'running' ORDER BY created_at",
+	[OPERATIONS_END_ORPHANS] = "UPDATE operations SET state = 'failed', phase = '', ended_at = ?1, error = ?2"
+				   " WHERE state = 'running' AND machine NOT IN (SELECT id FROM machines)",
+	[OPERATIONS_PRUNE] = "DELETE FROM operations WHERE state <> 'running' AND (created_at < ?1 OR id IN (SELECT id FROM"
+			     " (SELECT id, row_number() OVER (PARTITION BY project ORDER BY created_at DESC, id DESC) AS n"
+			     " FROM operations) WHERE n > ?2))",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",
@@ -210,6 +233,22 @@ int store_fail(struct store *store, struct error *err)
 int store_run(struct store *store, const char *sql, struct error *err)
 {
 	return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : store_fail(store, err);
+}
+
+int store_transaction_begin(struct store *store, struct error *err)
+{
+	return store_run(store, "BEGIN IMMEDIATE", err);
+}
+
+int store_transaction_end(struct store *store, int r, struct error *err)
+{
+	struct error ignored;
+
+	if (r == 0)
+		r = store_run(store, "COMMIT", err);
+	if (r < 0)
+		store_run(store, "ROLLBACK", &ignored);
+	return r;
 }
 
 static int read_version(struct store *store, int *ret, struct error *err)

@@ -63,6 +63,11 @@ int store_machine_update(struct store *store, const struct machine_record *recor
 /* What a client specifies: name, rootfs, spec, image_config; the three run_* and restart_at. -EEXIST: the name is taken. */
 int store_machine_respecify(struct store *store, const struct machine_record *record, struct error *err);
 int store_machine_delete(struct store *store, const char *id, struct error *err);
+
+/* Several changes in one: between the two calls none is on disk. 0 or -errno with `err` set. */
+int store_transaction_begin(struct store *store, struct error *err);
+/* Commits when `r`, what came of the changes, is 0, and undoes them all otherwise. Returns `r`, or why it could not. */
+int store_transaction_end(struct store *store, int r, struct error *err);
 /* Every row; `fn` owns the record's memory. Stops at the first non-zero return and returns that. */
 int store_machines_each(struct store *store, int (*fn)(void *ctx, struct machine_record *record), void *ctx,
 	struct error *err);
@@ -139,6 +144,37 @@ int64_t store_events_since(struct store *store, const char *project, int64_t at,
 int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
 /* `fn` is called within the change that makes an event: what it sees of the database is not committed yet. */
 void store_on_event(struct store *store, void (*fn)(void *ctx, const char *project), void *ctx);
+
+/* A row of `operations` (operation.h). `phases`, an array as JSON, and `error`, a problem as JSON or "", are borrowed. */
+struct operation_record {
+	char id[OPERATION_ID_BYTES + 1];
+	char project[NAME_MAX_BYTES + 1];
+	char machine[MACHINE_ID_BYTES + 1], name[NAME_MAX_BYTES + 1]; /* what it is on; the name it had */
+	int kind, state;
+	char phase[OPERATION_PHASE_MAX + 1]; /* "": it is in none */
+	const char *phases, *error;
+	int64_t deadline, created_at, ended_at;
+	char requested_by[TOKEN_ID_BYTES + 1];
+	char cancelled_by[OPERATION_ID_BYTES + 1];
+};
+
+/* As it is now; inserted where there is none of its id. Within a transaction. */
+int store_operation_put(struct store *store, const struct operation_record *record, struct error *err);
+
+/* Each calls `fn` by age, the oldest first, stops at the first non-zero return and returns that. */
+/* Of one project: those that come after `after_at` and `after_id`. */
+int store_operations_each(struct store *store, const char *project, int64_t after_at, const char *after_id,
+	int (*fn)(void *ctx, const struct operation_record *record), void *ctx, struct error *err);
+/* All that are under way, of every project. */
+int store_operations_running(
+	struct store *store, int (*fn)(void *ctx, const struct operation_record *record), void *ctx, struct error *err);
+/* Calls `fn` with that one. -ENOENT: the project has none of that id. */
+int store_operation_get(struct store *store, const char *project, const char *id,
+	int (*fn)(void *ctx, const struct operation_record *record), void *ctx, struct error *err);
+/* Ends those that are under way and have no machine. */
+int store_operations_end_orphans(struct store *store, int64_t at, const char *error, struct error *err);
+/* Forgets those that began before, and of each project all but the `keep` newest; none that is under way. */
+int store_operations_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
 
 #define TOKEN_HASH_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 
@@ -225,7 +261,7 @@ int store_project_insert(struct store *store, const struct project_record *recor
 /* Its quotas. */
 int store_project_update(struct store *store, const struct project_record *record, struct error *err);
 int store_project_get(struct store *store, const char *name, struct project_record *ret, struct error *err);
-/* With its images, what it has of blobs, its tokens, secrets and kept requests, in one transaction. Its machines have
+/* With its images, what it has of blobs, its tokens, secrets, operations and kept requests, in one transaction. Its machines have
  * gone before. */
 int store_project_delete(struct store *store, const char *name, struct error *err);
 /* As store_machines_each(), by name. */

@@ -46,6 +46,17 @@
 #define IS_DISABLED "json_extract(old.spec, '$.enabled') AND NOT json_extract(new.spec, '$.enabled')"
 #define PROJECT_EVENT(type) EVENT("new.name", type, "new.name", "new.name", "json_object('quotas', json(new.quotas))", ALWAYS)
 
+#define OPERATION_EVENT(type, data, condition) EVENT("new.project", type, "new.machine", "new.name", data, condition)
+#define PHASE "CASE WHEN new.phase <> '' THEN new.phase END"
+#define OPERATION_BEGUN                                                                                                        \
+	"json_object('operation', new.id, 'kind', new.kind, 'phase', " PHASE ", 'deadline', " TIME("new.deadline")            \
+	", 'requested_by', new.requested_by)"
+#define OPERATION_MOVED "json_object('operation', new.id, 'kind', new.kind, 'phase', " PHASE ", 'deadline', " TIME("new.deadline") ")"
+#define OPERATION_ENDED                                                                                                        \
+	"json_object('operation', new.id, 'kind', new.kind, 'phases', json(new.phases),"                                       \
+	" 'error', json(CASE WHEN new.error <> '' THEN new.error ELSE 'null' END),"                                            \
+	" 'cancelled_by', CASE WHEN new.cancelled_by <> '' THEN new.cancelled_by END)"
+
 static const char triggers[] =
 	TRIGGER("machine_inserted", "INSERT ON main.machines WHEN new.state <> 'creating'",
 		MACHINE_EVENT("new", "'machine.created'", MADE, ALWAYS))
@@ -59,6 +70,11 @@ static const char triggers[] =
 		MACHINE_EVENT("new", "'machine.updated'", "json_object('previous_name', old.name)", ALWAYS))
 	TRIGGER("machine_deleted", "DELETE ON main.machines WHEN old.state <> 'creating'",
 		MACHINE_EVENT("old", "'machine.deleted'", "'{}'", ALWAYS))
+	TRIGGER("operation_inserted", "INSERT ON main.operations", OPERATION_EVENT("'operation.started'", OPERATION_BEGUN, ALWAYS)
+		OPERATION_EVENT("'operation.' || new.state", OPERATION_ENDED, "new.state <> 'running'"))
+	TRIGGER("operation_moved", "UPDATE OF state, phase ON main.operations",
+		OPERATION_EVENT("'operation.phase'", OPERATION_MOVED, "new.state = 'running' AND new.phase <> old.phase")
+		OPERATION_EVENT("'operation.' || new.state", OPERATION_ENDED, "new.state <> old.state"))
 	TRIGGER("image_inserted", "INSERT ON main.images", IMAGE_PUT_EVENT)
 	TRIGGER("image_moved", "UPDATE ON main.images", IMAGE_PUT_EVENT)
 	TRIGGER("image_deleted", "DELETE ON main.images", NAMED_EVENT("old", "'image.deleted'"))
@@ -132,17 +148,9 @@ static int insert(struct store *store, const struct event_record *event, struct 
 
 int store_event_insert(struct store *store, const struct event_record *event, struct error *err)
 {
-	struct error ignored;
-	int r = store_run(store, "BEGIN IMMEDIATE", err);
+	int r = store_transaction_begin(store, err);
 
-	if (r < 0)
-		return r;
-	r = insert(store, event, err);
-	if (r == 0)
-		r = store_run(store, "COMMIT", err);
-	if (r < 0)
-		store_run(store, "ROLLBACK", &ignored);
-	return r;
+	return r < 0 ? r : store_transaction_end(store, insert(store, event, err), err);
 }
 
 static void read_event(sqlite3_stmt *stmt, const char *project, struct event_record *ret)

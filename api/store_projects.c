@@ -117,7 +117,7 @@ int store_project_get(struct store *store, const char *name, struct project_reco
 
 /* All that is a project's own but its machines, in an order that a reader sees no half of. */
 static const char *const project_tables[] = {"images WHERE project", "blob_owners WHERE project", "requests WHERE project",
-	"tokens WHERE project", "secrets WHERE project", "webhooks WHERE project",
+	"tokens WHERE project", "secrets WHERE project", "webhooks WHERE project", "operations WHERE project",
 	/* the events of all this, too */
 	"events WHERE project", "event_cursors WHERE project", "projects WHERE name"};
 
@@ -136,17 +136,9 @@ static int delete_rows(struct store *store, const char *name, struct error *err)
 
 int store_project_delete(struct store *store, const char *name, struct error *err)
 {
-	struct error ignored;
-	int r = store_run(store, "BEGIN IMMEDIATE", err);
+	int r = store_transaction_begin(store, err);
 
-	if (r < 0)
-		return r;
-	r = delete_rows(store, name, err);
-	if (r == 0)
-		r = store_run(store, "COMMIT", err);
-	if (r < 0)
-		store_run(store, "ROLLBACK", &ignored);
-	return r;
+	return r < 0 ? r : store_transaction_end(store, delete_rows(store, name, err), err);
 }
 
 int store_projects_each(

@@ -11,6 +11,7 @@
 #include "api/agent_ready.h"
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/operation.h"
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
@@ -32,6 +33,7 @@
 #define NS_PER_MS	1000000ull
 #define PING_EVERY_MS	250 /* by itself, should the agent not be heard */
 #define PING_TIMEOUT_MS 5000
+#define ADOPTED_MS	5000
 #define LOG_LIMIT_MIB	"16" /* of each: what a guest, or a client that makes it fail, can have written to this disk */
 #define STATUS_MAX	65536 /* bytes of status.json, and of a log's end */
 
@@ -204,11 +206,13 @@ static void on_start_deadline(void *ctx)
 
 static void on_stop_deadline(void *ctx)
 {
+	operation_enter(ctx, PHASE_MONITOR_END);
 	supervisor_kill(ctx, "killed");
 }
 
 void supervisor_terminate(struct machine *m)
 {
+	operation_enter(m, PHASE_MONITOR_END);
 	end_monitor(m, "stopped", SIGTERM);
 }
 
@@ -249,6 +253,7 @@ static void on_agent_ready(void *ctx)
 
 	loop_timer_arm(m->retry, UINT64_MAX);
 	agent_cancel(m->agent);
+	operation_enter(m, PHASE_AGENT);
 	ping(m);
 }
 
@@ -293,7 +298,7 @@ static struct process *spawn_recorded(struct machine *m, const char *const *argv
 	if (!process)
 		return NULL;
 	snprintf(m->record.boot_id, sizeof(m->record.boot_id), "%s", m->hulld->boot_id);
-	if (store_machine_update(m->hulld->store, &m->record, err) < 0) {
+	if (operation_commit(m, err) < 0) {
 		close(gate); /* unrecorded, it must not run */
 		process_kill_and_free(process);
 		*id = (struct process_id){0};
@@ -335,6 +340,7 @@ static void start_monitor(struct machine *m, int net_fd)
 		return;
 	}
 	listen_for_agent(m);
+	operation_enter(m, PHASE_KERNEL); /* what is recorded runs at once */
 	m->monitor = spawn_recorded(m, argv, (int[]){null, console, log, workload, status, net_fd < 0 ? null : net_fd, archive},
 		archive >= 0 ? MONITOR_ARCHIVE_FD + 1 : net_fd >= 0 ? MONITOR_NET_FD + 1 : MONITOR_NET_FD, on_monitor_end,
 		&m->record.monitor, &err);
@@ -401,9 +407,11 @@ static void start_processes(struct machine *m)
 		}
 		monitor_fd = ends[0];
 		passt_fd = ends[1];
+		operation_enter(m, PHASE_NETWORK);
 		if (!start_passt(m, passt_fd))
 			return;
 	}
+	operation_enter(m, PHASE_MONITOR);
 	start_monitor(m, monitor_fd);
 }
 
@@ -455,6 +463,31 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 	return secrets_check(m->hulld, m->record.project, &m->spec, problem);
 }
 
+static bool has_scratch(const struct machine *m)
+{
+	char path[512];
+
+	return access(machine_state_path(m, "scratch.ext4", path, sizeof(path)), F_OK) == 0;
+}
+
+/* Of what begins once there is nothing to wait for. */
+static void enter_first_phase(struct machine *m)
+{
+	operation_enter(m, !has_scratch(m) ? PHASE_DISK
+			   : machine_running_spec(m)->network == NETWORK_DEFAULT ? PHASE_NETWORK : PHASE_MONITOR);
+	operation_set_timeout(m, (int64_t)m->hulld->options.start_timeout_s * 1000);
+}
+
+void supervisor_enter_first_phase(struct machine *m)
+{
+	if (!m->spec.depends_on.len) {
+		enter_first_phase(m);
+		return;
+	}
+	operation_enter(m, PHASE_DEPENDENCIES);
+	operation_set_timeout(m, (int64_t)m->hulld->options.dependency_timeout_s * 1000);
+}
+
 void supervisor_start(struct machine *m)
 {
 	m->ending_code[0] = '\0';
@@ -472,13 +505,13 @@ void supervisor_give_up(struct machine *m, const struct machine_end *end)
 
 void supervisor_begin(struct machine *m)
 {
-	char scratch[512];
 	struct error err;
 
+	enter_first_phase(m);
 	loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
 	if (launch_prepare(m, &err) < 0)
 		fail_start(m, "%s", err.message);
-	else if (access(machine_state_path(m, "scratch.ext4", scratch, sizeof(scratch)), F_OK) < 0)
+	else if (!has_scratch(m))
 		make_scratch(m);
 	else
 		start_processes(m);
@@ -494,6 +527,7 @@ static void start_over(struct machine *m)
 	process_kill_and_free(m->passt);
 	m->passt = NULL;
 	m->record.monitor = m->record.passt = (struct process_id){0};
+	supervisor_enter_first_phase(m);
 	if (supervisor_check(m, &problem) < 0)
 		fail_start(m, "%s", problem.error.message);
 	else
@@ -523,6 +557,18 @@ static void conclude_unseen(struct machine *m, bool same_boot)
 	finish(m, &end);
 }
 
+/* Of the deadline that the last hulld has set, in ms; what has come to its end while nobody looked gets a moment to be seen. */
+static uint64_t time_left(struct machine *m, unsigned timeout_s)
+{
+	int64_t max_ms = (int64_t)timeout_s * 1000, left_ms = operation_time_left_ms(m, max_ms);
+
+	if (left_ms >= ADOPTED_MS || left_ms == max_ms)
+		return (uint64_t)left_ms;
+	left_ms = max_ms < ADOPTED_MS ? max_ms : ADOPTED_MS;
+	operation_set_timeout(m, left_ms);
+	return (uint64_t)left_ms;
+}
+
 void supervisor_adopt(struct machine *m)
 {
 	bool same_boot = strcmp(m->record.boot_id, m->hulld->boot_id) == 0 || !m->record.monitor.pid;
@@ -543,14 +589,17 @@ void supervisor_adopt(struct machine *m)
 	}
 	log_info("machine %s: adopted its monitor, pid %d", m->record.name, (int)m->record.monitor.pid);
 	if (m->record.state == MACHINE_STARTING) {
-		loop_timer_arm(m->start_deadline, m->hulld->options.start_timeout_s * NS_PER_S);
+		operation_enter(m, PHASE_KERNEL);
+		loop_timer_arm(m->start_deadline, time_left(m, m->hulld->options.start_timeout_s) * NS_PER_MS);
 		listen_for_agent(m);
 		ping(m);
 		if (m->record.passt.pid && !m->passt)
 			lose_passt(m); /* it ended while hulld was down */
 	} else if (m->record.state == MACHINE_STOPPING) {
-		supervisor_stop(m);
+		m->told_to_end = operation_is_in(m, PHASE_WORKLOAD);
+		supervisor_stop(m, time_left(m, (unsigned)m->record.stop_timeout_s));
 	} else {
+		operation_machine_is_up(m);
 		health_start(m);
 		clock_step(m); /* nobody told it what happened meanwhile */
 	}

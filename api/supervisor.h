@@ -6,6 +6,8 @@
 
 /* What can be known before a start is promised: kernel, monitor, passt and blob are there. */
 int supervisor_check(const struct machine *m, struct problem *problem);
+/* The operation's, of the start that follows; with its deadline. */
+void supervisor_enter_first_phase(struct machine *m);
 /* Waits for what it depends on (start_order.h), prepares and starts; ends in machine_is_up() or machine_has_ended(), later. */
 void supervisor_start(struct machine *m);
 /* From start_order.c: what it waited for is there; or never will be, `end` says why. */
@@ -13,8 +15,10 @@ void supervisor_begin(struct machine *m);
 void supervisor_give_up(struct machine *m, const struct machine_end *end);
 /* After a restart of hulld, for an active machine: adopts what lives, or concludes what happened. */
 void supervisor_adopt(struct machine *m);
-/* stopping.c: asks the machine to end within record.stop_timeout_s; kills it then. */
-void supervisor_stop(struct machine *m);
+/* stopping.c: asks the machine to end within `timeout_ms`, of record.stop_timeout_s what is left; kills it then. */
+void supervisor_stop(struct machine *m, uint64_t timeout_ms);
+/* Will its connections be waited for, before it is told? */
+bool supervisor_drains(const struct machine *m);
 /* No connection to its ports is left, or nobody knows of any. */
 void supervisor_drained(struct machine *m);
 void supervisor_forget_drain(struct machine *m);

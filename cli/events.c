@@ -60,6 +60,7 @@ static void print_clean(const char *text, int width)
 static void print_event(const json_t *event)
 {
 	const json_t *data = json_object_get(event, "data"), *cause = json_object_get(data, "cause");
+	const json_t *error = json_object_get(data, "error");
 
 	print_clean(json_text(event, "at"), 26);
 	print_clean(json_text(event, "type"), 28);
@@ -69,6 +70,12 @@ static void print_event(const json_t *event)
 		print_clean(json_text(cause, "code"), 0);
 		printf(json_text(cause, "message")[0] ? ": " : "");
 		print_clean(json_text(cause, "message"), 0);
+	}
+	if (json_text(data, "kind")[0])
+		printf("  %s%s%s", json_text(data, "kind"), json_text(data, "phase")[0] ? ": " : "", json_text(data, "phase"));
+	if (json_text(error, "detail")[0]) {
+		printf("  ");
+		print_clean(json_text(error, "detail"), 0);
 	}
 	if (json_text(data, "reason")[0]) {
 		printf("  ");

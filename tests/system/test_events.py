@@ -113,11 +113,13 @@ def test_what_becomes_of_a_machine_is_told_in_its_order(hulld):
     wait_until(lambda: hulld.machine("life")["pid"], "there is a monitor")
     assert hulld.post("/v1/machines/life/kill").status == 200
     assert hulld.delete("/v1/machines/life").status == 204
-    events = page(hulld, f"?after={start}&machine={machine['id']}")["items"]
+    everything = page(hulld, f"?after={start}&machine={machine['id']}")["items"]
+    assert {event["type"].split(".")[0] for event in everything} == {"machine", "operation"}
+    assert [event["id"] for event in everything] == list(range(everything[0]["id"], everything[0]["id"] + len(everything)))
+    events = [event for event in everything if event["type"].startswith("machine.")]
     assert types(events) == ["machine.created", "machine.starting", "machine.updated", "machine.stopping", "machine.stopped",
                              "machine.deleted"]
-    assert [event["id"] for event in events] == list(range(events[0]["id"], events[0]["id"] + 6))
-    assert {(event["subject"], event["name"]) for event in events} == {(machine["id"], "life")}
+    assert {(event["subject"], event["name"]) for event in everything} == {(machine["id"], "life")}
     assert events[0]["data"] == {"image": "i"} and events[-1]["data"] == {}
     assert events[1]["data"] == {"state": "starting", "previous": "created", "restarts": 0, "exit_status": None, "cause": None}
     assert events[4]["data"]["cause"]["code"] == "killed" and events[4]["data"]["previous"] == "stopping"
@@ -135,7 +137,7 @@ def test_a_restart_that_waits_is_told_with_its_time_and_one_that_is_called_off(h
         assert failed["data"]["cause"]["code"] == "monitor_died" and scheduled["type"] == "machine.restart_scheduled"
         assert scheduled["data"]["failures"] == 1 and scheduled["data"]["restart_at"] > scheduled["at"]
         assert hulld.post("/v1/machines/back/stop").status == 200
-        events = page(hulld, f"?after={scheduled['id']}&machine=back")["items"]
+        events = page(hulld, f"?after={scheduled['id']}&machine=back&type=machine")["items"]
         # It was called off, unless it had come to it.
         assert types(events)[0] in ("machine.restart_cancelled", "machine.starting")
 
@@ -348,7 +350,8 @@ def test_hull_shows_events_and_follows_them(hulld):
     shown, errors = hull(hulld, "--machine", "shown", "--since", "1h").communicate(timeout=60)
     lines = [line.split() for line in shown.splitlines()]
     assert [line[1:3] for line in lines][:2] == [["machine.created", "shown"], ["machine.starting", "shown"]], errors
-    assert lines[-1][3] in ("killed:", "stopped:") and not errors
+    assert lines[-1][1:] == ["operation.succeeded", "shown", "kill"] and not errors
+    assert [line for line in lines if line[1].startswith("machine.")][-1][3] in ("killed:", "stopped:")
     listed, _ = hull(hulld, "--type", "machine.created", "-m", "shown", "-o", "json").communicate(timeout=60)
     assert [json.loads(line)["type"] for line in listed.splitlines()] == ["machine.created"]
     with hull(hulld, "-f", "--since", "1h", "--type", "machine.deleted,machine.created", "-m", "shown", "-o", "json") as following:

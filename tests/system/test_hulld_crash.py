@@ -82,10 +82,14 @@ def runs(hulld):
 
 
 def settled(hulld):
-    """Nothing moves any more, and a machine that starts has its one monitor: {name: state}."""
+    """Nothing moves any more, a machine that starts has its one monitor, and nothing else is under way: {name: state}."""
 
     def look():
-        for machine in hulld.get("/v1/machines").json["items"]:
+        machines = hulld.get("/v1/machines").json["items"]
+        under_way = {one["subject"]["id"]: one["id"] for one in hulld.get("/v1/operations?state=running").json["items"]}
+        if under_way != {machine["id"]: machine["operation"] for machine in machines if machine["state"] == "starting"}:
+            return None
+        for machine in machines:
             running = monitors(hulld, machine)
             if machine["state"] == "starting" and (not machine["pid"] or running != [machine["pid"]]):
                 return None
@@ -140,6 +144,8 @@ def crash_through(hulld, port, prepare, call, end, allowed):
             died += hulld.process.poll() is not None
         hulld.restart()
         found, status = settled(hulld), answer and answer.status
+        if answer and answer.headers["Operation"]:
+            assert hulld.get(f"/v1/operations/{answer.headers['Operation']}").status == 200, "what was said to be under way is known"
         assert allowed(status, found), f"killed at {name} {nth}, call {point} of {len(made)}: answered {status}, found {found}"
         if call[0] == "POST":
             before = runs(hulld)

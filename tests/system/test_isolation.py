@@ -170,7 +170,7 @@ def same(answer, side, names):
         for there, nowhere in ([map(str, pair.sides), (json.dumps(str(name))[1:-1] for name in pair.sides)] if side == 0 else []):
             for size in range(len(there), 20 if len(there) > 30 else len(there) - 1, -1):  # refusals cut what is long
                 text = text.replace(there[:size], nowhere[:size])
-    text = re.sub(r"whsec_[\w+/=]+|(?<=\"cursor\":)\d+|\b[mtw][a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text)
+    text = re.sub(r"whsec_[\w+/=]+|(?<=\"cursor\":)\d+|\b(?:[mtw]|op)[a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text)
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
 
 
@@ -238,16 +238,17 @@ def victim(hulld, content, port):
     hook = acting.post("/v1/webhooks", {"url": f"https://receiver.invalid/{CANARY}", "enabled": False, "labels": {"what": CANARY}})
     assert hook.status == 201, hook
     etag = acting.get("/v1/images/victim-image-1").headers.get("ETag", '"0"')
-    return acting, machine.json["id"], token(acting, "read", label=CANARY)[1], hook.json["id"], etag
+    operation, = acting.get("/v1/operations").json["items"]
+    return acting, machine.json["id"], operation["id"], token(acting, "read", label=CANARY)[1], hook.json["id"], etag
 
 
 def attack(hulld, contents, erofs, port):
     digests = ["sha256:" + hashlib.sha256(content).hexdigest() for content in contents]
-    theirs, machine_id, token_id, hook_id, etag = victim(hulld, contents[0], port.sides[0])
+    theirs, machine_id, operation_id, token_id, hook_id, etag = victim(hulld, contents[0], port.sides[0])
     own = project(hulld, "attacker", erofs)
     client, _ = token(own, "read", "write", "exec", "admin", expires_in_s=0)
     names = {"machine": [Pair("victim-machine-1", "victim-machine-2"), Pair(machine_id, twin(machine_id))],
-             "image": [Pair("victim-image-1", "victim-image-2")], "digest": [Pair(*digests)],
+             "operation": [Pair(operation_id, twin(operation_id))], "image": [Pair("victim-image-1", "victim-image-2")], "digest": [Pair(*digests)],
              "project": [Pair("victim-project-1", "victim-project-2")], "token": [Pair(token_id, twin(token_id))], "webhook": [Pair(hook_id, twin(hook_id))],
              "secret": [Pair("VICTIM_SECRET_1", "VICTIM_SECRET_2")], "port": [port], "etag": [Pair(etag, etag[:-2] + twin(etag[-2]) + '"')],
              "key": [Pair(f"victim-key-{n:02}-1", f"victim-key-{n:02}-2") for n in range(N_KEYS)]}

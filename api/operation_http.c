@@ -1,0 +1,274 @@
+/* Operations over HTTP. What is shown is what is in the database, and so what events have told. */
+#include "api/operation.h"
+
+#include "api/hulld.h"
+#include "api/page.h"
+#include "common/cleanup.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NS_PER_S 1000000000ull
+
+struct subject_view {
+	char *id, *name;
+};
+
+struct operation_view {
+	char *id, *project;
+	int kind, state;
+	struct subject_view subject;
+	char *phase;
+	json_t *phases, *error;
+	char *requested_by, *cancelled_by, *created_at, *deadline, *ended_at;
+};
+
+static const struct json_field subject_fields[] = {
+	{"id", JSON_FIELD_STRING, offsetof(struct subject_view, id), .read_only = true},
+	{"name", JSON_FIELD_STRING, offsetof(struct subject_view, name), .read_only = true, .help = "It had when this began."},
+};
+static const struct json_table subject_table = JSON_TABLE("OperationSubject", struct subject_view, subject_fields);
+
+static const struct json_field operation_fields[] = {
+	{"id", JSON_FIELD_STRING, offsetof(struct operation_view, id), .read_only = true, .help = "op and 12 base32 characters."},
+	{"project", JSON_FIELD_STRING, offsetof(struct operation_view, project), .read_only = true},
+	{"kind", JSON_FIELD_ENUM, offsetof(struct operation_view, kind), .names = operation_kind_names, .read_only = true},
+	{"state", JSON_FIELD_ENUM, offsetof(struct operation_view, state), .names = operation_state_names, .read_only = true},
+	{"subject", JSON_FIELD_OBJECT, offsetof(struct operation_view, subject), .table = &subject_table, .read_only = true,
+		.help = "The machine."},
+	{"phase", JSON_FIELD_STRING, offsetof(struct operation_view, phase), .read_only = true, .nullable = true,
+		.help = "The one it is in: workload, monitor_end, ports (of an end); disk, network, monitor, kernel, agent, health (of a "
+			"start)."},
+	{"phases", JSON_FIELD_ANY, offsetof(struct operation_view, phases), .read_only = true,
+		.schema = "{\"type\": \"array\", \"items\": {\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\"}, "
+			  "\"started_at\": {\"type\": \"string\"}, \"ended_at\": {\"type\": [\"string\", \"null\"]}}, "
+			  "\"required\": [\"name\", \"started_at\", \"ended_at\"], \"additionalProperties\": false}}",
+		.help = "Those it has come to: when each began, and ended."},
+	{"deadline", JSON_FIELD_STRING, offsetof(struct operation_view, deadline), .read_only = true,
+		.help = "When what it waits for is ended by force."},
+	{"error", JSON_FIELD_ANY, offsetof(struct operation_view, error), .read_only = true, .nullable = true,
+		.schema = "{\"$ref\": \"#/components/schemas/Problem\"}", .help = "Why it failed."},
+	{"requested_by", JSON_FIELD_STRING, offsetof(struct operation_view, requested_by), .read_only = true,
+		.help = "The id of a token; host: the host's administrator; hulld: by itself."},
+	{"cancelled_by", JSON_FIELD_STRING, offsetof(struct operation_view, cancelled_by), .read_only = true, .nullable = true,
+		.help = "The same, or the id of the operation that took its place."},
+	{"created_at", JSON_FIELD_STRING, offsetof(struct operation_view, created_at), .read_only = true},
+	{"ended_at", JSON_FIELD_STRING, offsetof(struct operation_view, ended_at), .read_only = true, .nullable = true},
+};
+const struct json_table operation_table = JSON_TABLE("Operation", struct operation_view, operation_fields);
+
+static json_t *parse_or(const char *text, json_t *otherwise)
+{
+	struct error err;
+	json_t *parsed = text[0] ? json_parse(text, strlen(text), &err) : NULL;
+
+	if (!parsed)
+		return otherwise;
+	json_decref(otherwise);
+	return parsed;
+}
+
+static json_t *dump(const struct operation_record *record)
+{
+	cleanup_free char *created = format_time(record->created_at), *deadline = format_time(record->deadline);
+	cleanup_free char *ended = format_time(record->ended_at);
+	struct operation_view view = {
+		.id = (char *)record->id,
+		.project = (char *)record->project,
+		.kind = record->kind,
+		.state = record->state,
+		.subject = {(char *)record->machine, (char *)record->name},
+		.phase = record->phase[0] ? (char *)record->phase : NULL,
+		.phases = parse_or(record->phases, json_array()),
+		.error = parse_or(record->error, NULL),
+		.requested_by = (char *)record->requested_by,
+		.cancelled_by = record->cancelled_by[0] ? (char *)record->cancelled_by : NULL,
+		.created_at = created,
+		.deadline = deadline,
+		.ended_at = ended,
+	};
+	json_t *dumped = json_dump(&operation_table, &view);
+
+	json_decref(view.phases);
+	json_decref(view.error);
+	return dumped;
+}
+
+/* Lists. */
+
+struct list {
+	struct page page;
+	const char *machine; /* id or name; NULL: any */
+	unsigned kinds, states;
+};
+
+/* Of those of `names` that the query has, bits; all, where it has none. It is known that there are such names. */
+static unsigned read_names(const struct request *req, const char *query, const char *const *names)
+{
+	const char *text = request_query(req, query);
+	unsigned bits = 0;
+
+	for (; text; text = *text ? text + 1 : NULL) {
+		size_t len = strcspn(text, ",");
+
+		for (unsigned i = 0; names[i]; i++)
+			if (strlen(names[i]) == len && strncmp(names[i], text, len) == 0)
+				bits |= 1u << i;
+		text += len;
+	}
+	return bits ? bits : ~0u;
+}
+
+static bool fits(const struct list *list, const struct operation_record *record)
+{
+	if (!(list->kinds & 1u << record->kind) || !(list->states & 1u << record->state))
+		return false;
+	return !list->machine || strcmp(list->machine, record->machine) == 0 || strcmp(list->machine, record->name) == 0;
+}
+
+static int list_one(void *ctx, const struct operation_record *record)
+{
+	char key[PAGE_KEY_MAX + 1];
+	struct list *list = ctx;
+
+	if (fits(list, record) && page_has(&list->page, page_time_key(record->created_at, record->id, key)))
+		page_add(&list->page, key, dump(record));
+	return page_is_full(&list->page);
+}
+
+/* Takes a key of page_time_key() apart. */
+static const char *read_key(const char *key, int64_t *ret_at)
+{
+	char at[17];
+
+	snprintf(at, sizeof(at), "%.16s", key);
+	*ret_at = (int64_t)strtoull(at, NULL, 16);
+	return key + strlen(at);
+}
+
+void operation_http_list(struct request *req, void *ctx)
+{
+	const struct hulld *hulld = ctx;
+	struct list list = {.machine = request_query(req, "machine"), .kinds = read_names(req, "kind", operation_kind_names),
+		.states = read_names(req, "state", operation_state_names)};
+	struct error err;
+	const char *after_id;
+	int64_t after_at;
+
+	if (page_begin(req, &list.page) < 0)
+		return;
+	if (!list.page.limit)
+		list.page.limit = PAGE_LIMIT_MAX; /* there may be many, and each is read */
+	after_id = read_key(list.page.after, &after_at);
+	if (store_operations_each(hulld->store, request_project(req), after_at, after_id, list_one, &list, &err) >= 0) {
+		page_reply(&list.page, req);
+	} else {
+		page_done(&list.page);
+		request_refuse_error(req, &err);
+	}
+}
+
+/* One. */
+
+static int take(void *ctx, const struct operation_record *record)
+{
+	json_t **ret = ctx;
+
+	*ret = dump(record);
+	return record->state != OPERATION_RUNNING;
+}
+
+/* 1: it has ended, 0: it is under way, both with `*ret` a new reference; -ECANCELED having refused. */
+static int find(struct request *req, const struct hulld *hulld, json_t **ret)
+{
+	struct error err;
+	int r = store_operation_get(hulld->store, request_project(req), request_param(req), take, ret, &err);
+
+	if (r >= 0)
+		return r;
+	if (r == -ENOENT)
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no operation \"%s\"", request_param(req));
+	else
+		request_refuse_error(req, &err);
+	return -ECANCELED;
+}
+
+void operation_http_get(struct request *req, void *ctx)
+{
+	json_t *dumped;
+
+	if (find(req, ctx, &dumped) >= 0)
+		request_reply(req, 200, dumped);
+}
+
+/* Waiting. */
+
+struct operation_waiter {
+	struct hulld *hulld;
+	struct request *req;
+	struct loop_source *timer;
+	struct operation_waiter *next, **prev;
+};
+
+static void waiter_free(struct operation_waiter *waiter)
+{
+	*waiter->prev = waiter->next;
+	if (waiter->next)
+		waiter->next->prev = waiter->prev;
+	loop_remove(waiter->timer);
+	free(waiter);
+}
+
+static void on_gone(void *ctx)
+{
+	waiter_free(ctx);
+}
+
+static void on_timer(void *ctx)
+{
+	struct operation_waiter *waiter = ctx;
+
+	request_refuse_with(waiter->req, PROBLEM_TIMEOUT, NULL, "operation %s is still under way", request_param(waiter->req));
+	waiter_free(waiter);
+}
+
+void operation_tell(struct operation_waiter **waiters)
+{
+	while (*waiters) {
+		struct operation_waiter *waiter = *waiters;
+
+		operation_http_get(waiter->req, waiter->hulld);
+		waiter_free(waiter);
+	}
+}
+
+void operation_http_wait(struct request *req, void *ctx)
+{
+	struct operation_waiter *waiter, **list;
+	struct hulld *hulld = ctx;
+	int64_t timeout_s = request_query_int(req, "timeout_s", -1);
+	json_t *dumped;
+	int r = find(req, hulld, &dumped);
+
+	if (r < 0)
+		return;
+	list = operation_waiters(hulld, request_param(req));
+	if (r > 0 || !list) {
+		request_reply(req, 200, dumped);
+		return;
+	}
+	json_decref(dumped);
+	waiter = calloc(1, sizeof(*waiter));
+	if (!waiter)
+		abort();
+	*waiter = (struct operation_waiter){hulld, req, loop_add_timer(hulld->loop, on_timer, waiter), *list, list};
+	if (!waiter->timer)
+		abort();
+	if (*list)
+		(*list)->prev = &waiter->next;
+	*list = waiter;
+	loop_timer_arm(waiter->timer, timeout_s < 0 ? UINT64_MAX : (uint64_t)timeout_s * NS_PER_S);
+	request_on_gone(req, on_gone, waiter);
+}

@@ -1,0 +1,243 @@
+"""What is under way on machines, as operations: their phases, their end, and what becomes of them when hulld is killed. No guest boots:
+a script, or the agent on this host, is in the monitor's place."""
+import os
+import socket
+import sqlite3
+import threading
+
+import pytest
+
+from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
+from test_exec import start_alone
+from test_tenants import project, token
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    """Whose machines start for ever."""
+    folder = tmp_path_factory.mktemp("stand-in")
+    daemon = Hulld(folder).with_stand_in().start()
+    daemon.erofs = make_erofs(folder)
+    daemon.image("any", daemon.erofs, command=["any"])
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Whose machines are this host."""
+    daemon = start_alone(tmp_path_factory.mktemp("alone"))
+    yield daemon
+    daemon.stop()
+
+
+def create(hulld, name, **spec):
+    answer = hulld.post("/v1/machines", {"name": name, "image": "any", "command": ["any"], "network": "none", "disk_mib": 16, **spec})
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def ask(hulld, name, verb, body=None):
+    """The operation that the answer names."""
+    answer = hulld.post(f"/v1/machines/{name}/{verb}", body)
+    assert answer.status == 200, answer
+    assert answer.json["operation"] in (answer.headers["Operation"], None)
+    return operation(hulld, answer.headers["Operation"])
+
+
+def operation(hulld, one):
+    answer = hulld.get(f"/v1/operations/{one if isinstance(one, str) else one['id']}")
+    assert answer.status == 200, answer
+    return answer.json
+
+
+def ended(hulld, one, state="succeeded"):
+    answer = hulld.get(f"/v1/operations/{one if isinstance(one, str) else one['id']}/wait?timeout_s={DEADLINE}", timeout=DEADLINE + 10)
+    assert answer.status == 200 and answer.json["state"] == state, answer.body
+    assert answer.json["phase"] is None and answer.json["ended_at"] >= answer.json["created_at"]
+    assert all(phase["ended_at"] >= phase["started_at"] for phase in answer.json["phases"])
+    return answer.json
+
+
+def phases(one):
+    return [phase["name"] for phase in one["phases"]]
+
+
+def listed(hulld, query=""):
+    return hulld.get("/v1/operations" + query).json["items"]
+
+
+def events(hulld, one):
+    return [(event["type"], event["data"].get("phase")) for event in hulld.get("/v1/events?type=operation&limit=1000").json["items"]
+            if event["data"]["operation"] == one["id"]]
+
+
+def started(hulld, name, **spec):
+    create(hulld, name, **spec)
+    one = ask(hulld, name, "start")
+    wait_until(lambda: hulld.machine(name)["pid"], "its monitor is there")
+    return operation(hulld, one)
+
+
+def remove(hulld, name):
+    assert hulld.delete(f"/v1/machines/{name}?force=1").status == 204
+
+
+def test_a_start_says_how_far_it_has_come(stand_in):
+    machine = create(stand_in, "far", network="default")
+    assert machine["operation"] is None
+    asked = stand_in.post("/v1/machines/far/start")
+    wait_until(lambda: stand_in.machine("far")["pid"], "its monitor is there")
+    one = operation(stand_in, asked.json["operation"])
+    assert one["kind"] == "start" and one["state"] == "running" and one["phase"] == "kernel", one
+    assert one["subject"] == {"id": machine["id"], "name": "far"} and one["project"] == "default" and one["requested_by"] == "host"
+    assert phases(one) == ["disk", "network", "monitor", "kernel"] and one["phases"][-1]["ended_at"] is None
+    assert one["deadline"] > one["created_at"] and one["ended_at"] is one["error"] is one["cancelled_by"] is None
+    assert events(stand_in, one) == [("operation.started", "disk"), ("operation.phase", "network"), ("operation.phase", "kernel")]
+    again = stand_in.post("/v1/machines/far/start")  # has no effect, and names what is under way
+    assert again.json["operation"] == again.headers["Operation"] == one["id"]
+    killed = ask(stand_in, "far", "kill")
+    assert killed["kind"] == "kill" and killed["state"] == "succeeded" and phases(killed) == ["monitor_end"], killed
+    cancelled = operation(stand_in, one)
+    assert cancelled["state"] == "cancelled" and cancelled["cancelled_by"] == killed["id"], cancelled
+    assert phases(started_again := ask(stand_in, "far", "start"))[0] == "network", "its disk is there"
+    remove(stand_in, "far")
+    last = listed(stand_in, "?machine=far")
+    assert [one["kind"] for one in last] == ["start", "kill", "start", "delete"], "what was with a machine stays known"
+    assert last[-1]["state"] == "succeeded" and phases(last[-1]) == ["monitor_end", "ports"]
+    assert last[2]["id"] == started_again["id"] and last[2]["cancelled_by"] == last[3]["id"]
+
+
+def test_lists_are_filtered_and_come_in_pages(stand_in):
+    for n in range(3):
+        started(stand_in, f"page{n}")
+        ask(stand_in, f"page{n}", "kill")
+    query = "?kind=kill&state=succeeded,failed"
+    everything = [one["id"] for one in listed(stand_in, query)]
+    assert [one["subject"]["name"] for one in listed(stand_in, query)][-3:] == ["page0", "page1", "page2"]
+    found, cursor = [], ""
+    while cursor is not None:
+        page = stand_in.get(f"/v1/operations{query}&limit=1{cursor}").json
+        found += [one["id"] for one in page["items"]]
+        cursor = f"&cursor={page['next']}" if "next" in page else None
+    assert found == everything
+    assert listed(stand_in, f"?machine={stand_in.machine('page1')['id']}") == listed(stand_in, "?machine=page1") != []
+    assert listed(stand_in, "?machine=nobody") == listed(stand_in, "?state=running&kind=kill") == []
+    for query, field in (("kind=fly", "kind"), ("state=", "state"), ("limit=0", "limit"), ("cursor=x", "cursor"), ("what=1", "what")):
+        answer = stand_in.get("/v1/operations?" + query)
+        assert answer.status == 400 and answer.json["field"] == field, answer
+    for path in ("/v1/operations/opaaaaaaaaaaaa", "/v1/operations/x/wait"):
+        assert stand_in.get(path).json["code"] == "not_found"
+    for n in range(3):
+        remove(stand_in, f"page{n}")
+
+
+def test_what_is_asked_for_later_takes_the_place_of_what_is_under_way(stand_in):
+    start = started(stand_in, "later")
+    waiting = []
+    waiter = threading.Thread(target=lambda: waiting.append(ended(stand_in, start, "cancelled")))
+    waiter.start()
+    restart = ask(stand_in, "later", "restart", {"timeout_s": 30})
+    waiter.join()
+    assert waiting[0]["cancelled_by"] == restart["id"] and restart["kind"] == "restart"
+    wait_until(lambda: operation(stand_in, restart)["phase"] == "kernel", "it starts again")
+    assert phases(operation(stand_in, restart)) == ["monitor_end", "monitor", "kernel"]
+    stop = ended(stand_in, ask(stand_in, "later", "stop"))
+    assert operation(stand_in, restart)["cancelled_by"] == stop["id"] and events(stand_in, restart)[-1] == ("operation.cancelled", None)
+    nothing = stand_in.post("/v1/machines/later/stop")
+    assert nothing.headers["Operation"] is None is nothing.json["operation"], "there was nothing to do"
+    remove(stand_in, "later")
+
+
+def test_an_operation_is_its_projects_own(stand_in):
+    theirs = project(stand_in, "ops-theirs", stand_in.erofs)
+    client, id_ = token(theirs, "read", "write")
+    assert client.post("/v1/machines", {"name": "own", "image": "hello", "network": "none", "disk_mib": 16}).status == 201
+    one = client.post("/v1/machines/own/start").json["operation"]
+    assert client.get(f"/v1/operations/{one}").json["requested_by"] == id_
+    for path in (f"/v1/operations/{one}", f"/v1/operations/{one}/wait"):
+        assert stand_in.get(path).json["code"] == "not_found"
+    assert one not in [other["id"] for other in listed(stand_in)]
+    assert client.delete("/v1/machines/own?force=1").status == 204
+    assert stand_in.delete("/v1/projects/ops-theirs").status == 204
+    with sqlite3.connect(f"file:{stand_in.state}/hull.db?mode=ro", uri=True) as rows:
+        assert rows.execute("SELECT count(*) FROM operations WHERE project = 'ops-theirs'").fetchone() == (0,)
+
+
+def test_an_operation_goes_on_when_hulld_is_killed(stand_in):
+    one = started(stand_in, "on")
+    stand_in.restart()
+    still = operation(stand_in, one)
+    assert (still["state"], still["phase"], still["deadline"]) == ("running", "kernel", one["deadline"])
+    assert stand_in.machine("on")["operation"] == one["id"]
+    before = stand_in.machine("on")["pid"]
+    stand_in.kill()
+    os.kill(before, 9)
+    stand_in.start()  # which begins the start anew
+    after = wait_until(lambda: stand_in.machine("on")["pid"], "its monitor is there")
+    assert after != before and (again := operation(stand_in, one))["state"] == "running" and phases(again)[-1] == "kernel"
+    assert again["deadline"] > one["deadline"] and len(phases(again)) == len(set(phases(again)))
+    os.kill(after, 9)
+    failed = ended(stand_in, one, "failed")
+    assert failed["error"]["code"] == "machine_failed" and "monitor_died" in failed["error"]["detail"], failed
+    assert events(stand_in, one)[-1][0] == "operation.failed"
+    remove(stand_in, "on")
+
+
+def test_a_start_that_fails_says_why_and_one_that_policy_makes_is_hullds(tmp_path):
+    hulld = Hulld(tmp_path, env={"HULL_START_TIMEOUT_S": "1"}).with_stand_in().start()
+    try:
+        hulld.image("any", make_erofs(tmp_path))
+        create(hulld, "late")
+        late = ended(hulld, ask(hulld, "late", "start"), "failed")
+        assert late["error"]["code"] == "timeout" and late["error"]["retryable"] is True and "within 1 s" in late["error"]["detail"], late
+        (tmp_path / "vmm").write_text("#!/bin/sh\nexit 3\n")
+        create(hulld, "again", restart={"policy": "on-failure", "max_retries": 1})
+        first = ended(hulld, ask(hulld, "again", "start"), "failed")
+        assert "monitor_died" in first["error"]["detail"]
+        second = wait_until(lambda: listed(hulld, "?machine=again&kind=restart&state=failed"), "it was started again")
+        assert [one["requested_by"] for one in second] == ["hulld"] and first["requested_by"] == "host"
+    finally:
+        hulld.stop()
+
+
+@root
+def test_a_run_from_its_start_to_its_removal(alone):
+    create(alone, "life")
+    start = ended(alone, ask(alone, "life", "start"))
+    assert phases(start)[:3] == ["disk", "monitor", "kernel"] and alone.machine("life")["operation"] is None
+    assert events(alone, start)[-1] == ("operation.succeeded", None)
+    restart = ended(alone, ask(alone, "life", "restart", {"timeout_s": 30}))
+    assert phases(restart)[:4] == ["workload", "monitor", "kernel", "agent"][:len(phases(restart))], restart
+    assert phases(restart)[0] == "workload" and restart["kind"] == "restart"
+    stop = ended(alone, ask(alone, "life", "stop"))
+    assert phases(stop) == ["workload"] and stop["error"] is None
+    ended(alone, ask(alone, "life", "start"))
+    remove(alone, "life")
+    assert [(one["kind"], one["state"]) for one in listed(alone, "?machine=life")] == [
+        ("start", "succeeded"), ("restart", "succeeded"), ("stop", "succeeded"), ("start", "succeeded"), ("delete", "succeeded")]
+
+
+@root
+def test_a_start_with_a_check_ends_when_that_has_succeeded(alone):
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    health = {"tcp": {"port": port}, "interval_s": 1, "retries": 600}
+    create(alone, "well", health=health)
+    one = ask(alone, "well", "start")
+    alone.wait("well", "running")
+    assert operation(alone, one)["phase"] == "health" and alone.machine("well")["operation"] == one["id"]
+    alone.restart()
+    assert operation(alone, one)["phase"] == "health"
+    listener = socket.create_server(("127.0.0.1", port))
+    assert phases(ended(alone, one))[-1] == "health"
+    listener.close()
+    remove(alone, "well")
+    create(alone, "ill", health={**health, "retries": 1})
+    failed = ended(alone, ask(alone, "ill", "start"), "failed")
+    assert failed["error"]["code"] == "machine_failed" and "Connection refused" in failed["error"]["detail"]
+    assert alone.machine("ill")["state"] == "running", "it is not healthy, but runs"
+    remove(alone, "ill")
