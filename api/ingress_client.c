@@ -1,7 +1,8 @@
 /* The client of hull-ingress. See ingress_client.h.
  *
  * States: no connection (fd -1); waiting for a hull-ingress that was started (retry timer armed); connected. Requests
- * queue up in any of them; each is answered, or fails with the connection or its deadline. */
+ * queue up in any of them; each is answered, or fails with the connection or its deadline. What a connection is asked first is what is
+ * published, and nothing else before what is no machine's any more has been given up: a port that is asked for could be among that. */
 #include "api/ingress_client.h"
 
 #include "api/health.h"
@@ -37,7 +38,7 @@ struct ingress_client {
 	struct hulld *hulld;
 	char socket_path[128];
 	int fd;
-	bool reconciled; /* on this connection */
+	bool reconciled; /* on this connection: requests are sent as they come */
 	uint64_t give_up_ns; /* 0: no hull-ingress has been started for this attempt */
 	struct loop_source *events, *retry, *deadline, *reconcile;
 	struct process *started; /* the hull-ingress we started, to be reaped */
@@ -219,7 +220,7 @@ static void on_events(void *ctx, uint32_t events)
 	}
 }
 
-static void enqueue(struct ingress_client *client, json_t *request, ingress_fn fn, void *ctx)
+static struct call *call_new(json_t *request, ingress_fn fn, void *ctx)
 {
 	struct call *call = calloc(1, sizeof(*call));
 	char *text = json_dumps(request, JSON_COMPACT);
@@ -230,11 +231,18 @@ static void enqueue(struct ingress_client *client, json_t *request, ingress_fn f
 	json_decref(request);
 	call->fn = fn;
 	call->ctx = ctx;
+	return call;
+}
+
+static void enqueue(struct ingress_client *client, json_t *request, ingress_fn fn, void *ctx)
+{
+	struct call *call = call_new(request, fn, ctx);
+
 	if (!client->first)
 		loop_timer_arm(client->deadline, ANSWER_NS);
 	*client->end = call;
 	client->end = &call->next;
-	if (client->fd >= 0)
+	if (client->reconciled)
 		buf_append(&client->out, call->line, strlen(call->line));
 	loop_timer_arm(client->retry, 0); /* sends, or connects, from the loop: `fn` is never called from here */
 }
@@ -274,6 +282,7 @@ static void look_at_port(struct ingress_client *client, const json_t *port)
 static void on_list(void *ctx, const json_t *reply, const struct error *err)
 {
 	struct ingress_client *client = ctx;
+	struct call *waiting, **end;
 	const json_t *port;
 	size_t i;
 
@@ -281,6 +290,10 @@ static void on_list(void *ctx, const json_t *reply, const struct error *err)
 		log_warn("hull-ingress: %s", err->message);
 		return;
 	}
+	waiting = client->first;
+	end = client->end;
+	client->first = NULL;
+	client->end = &client->first;
 	client->reconciled = true;
 	json_array_foreach(json_object_get(reply, "ports"), i, port)
 		look_at_port(client, port);
@@ -292,11 +305,20 @@ static void on_list(void *ctx, const json_t *reply, const struct error *err)
 		for (i = 0; i < m->spec.ports.len; i++)
 			ingress_publish(client, m, &((const struct port_spec *)m->spec.ports.items)[i], NULL, NULL);
 	}
+	if (!waiting)
+		return;
+	*client->end = waiting;
+	client->end = end;
+	for (; waiting; waiting = waiting->next)
+		buf_append(&client->out, waiting->line, strlen(waiting->line));
+	loop_timer_arm(client->deadline, ANSWER_NS);
+	loop_timer_arm(client->retry, 0);
 }
 
 static int try_connect(struct ingress_client *client, struct error *err)
 {
 	int fd = unix_connect(client->socket_path, 1, err);
+	struct call *list;
 
 	if (fd < 0)
 		return fd;
@@ -307,9 +329,13 @@ static int try_connect(struct ingress_client *client, struct error *err)
 	}
 	client->fd = fd;
 	client->give_up_ns = 0;
-	for (struct call *call = client->first; call; call = call->next)
-		buf_append(&client->out, call->line, strlen(call->line));
-	enqueue(client, json_pack("{s:s}", "op", "list"), on_list, client);
+	list = call_new(json_pack("{s:s}", "op", "list"), on_list, client);
+	list->next = client->first;
+	client->first = list;
+	if (!list->next)
+		client->end = &list->next;
+	buf_append(&client->out, list->line, strlen(list->line));
+	loop_timer_arm(client->deadline, ANSWER_NS);
 	return 0;
 }
 

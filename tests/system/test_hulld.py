@@ -9,6 +9,7 @@ import sqlite3
 import socket
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -716,6 +717,29 @@ def test_without_ingress_ports_are_refused_and_nothing_stays(tmp_path, erofs):
         assert hulld.get("/v1/machines").json["items"] == []
     finally:
         hulld.stop()
+
+
+def test_a_port_of_a_machine_that_is_no_more_is_free_at_once(with_image):
+    """As after a crash in the middle of its creation. hull-ingress stands still until it has been asked for the port."""
+    with_image.post("/v1/machines", publishes(free_port()))
+    spec, ingress = publishes(free_port()), ingress_pid(with_image)
+    with_image.kill()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(with_image.run / "ingress.sock"))
+        port = {"op": "publish", "machine": "maaaaaaaaaaaa", "address": "127.0.0.1", "host": spec["ports"][0]["host"], "guest": 80,
+                "vsock": str(with_image.run / "none")}
+        client.sendall(json.dumps(port).encode() + b"\n")
+        assert json.loads(client.makefile().readline())["ok"]
+    os.kill(ingress, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        try:
+            with_image.start()
+            asked = pool.submit(with_image.post, "/v1/machines", spec)
+            with contextlib.closing(sqlite3.connect(with_image.state / "hull.db")) as rows:
+                wait_until(lambda: rows.execute("SELECT 1 FROM machines WHERE state = 'creating'").fetchone(), "it waits for its port")
+        finally:
+            os.kill(ingress, signal.SIGCONT)
+        assert asked.result().status == 201, asked.result()
 
 
 def test_a_port_of_a_machine_being_deleted_is_not_published_again(with_image):
