@@ -9,6 +9,7 @@
 
 #include "api/access.h"
 #include "api/event_types.h"
+#include "api/hostnames.h"
 #include "api/http_request.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
@@ -249,6 +250,7 @@ static void on_new(void *ctx, const char *project)
 	events->since_prune++;
 	events->fresh = true;
 	loop_timer_arm(events->look, 0);
+	hostnames_changed(events->hulld);
 }
 
 static void on_keep_alive(void *ctx)

@@ -1,4 +1,5 @@
 /* The host's end, as hulld sees it: machines end in good order first, what serves them next, hulld last. */
+#include "api/hostnames.h"
 #include "api/ingress_client.h"
 #include "api/machine.h"
 #include "api/operation.h"
@@ -20,6 +21,7 @@ static void on_all_ended(void *ctx)
 {
 	struct hulld *hulld = ctx;
 
+	hostnames_end(hulld->hostnames);
 	if (!ingress_shut_down(hulld->ingress, on_ingress_answer, hulld))
 		loop_stop(hulld->loop);
 }

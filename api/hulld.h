@@ -18,6 +18,8 @@ struct options {
 	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
 	unsigned patience_s; /* with clients: http_set_patience() */
 	unsigned start_timeout_s, dependency_timeout_s;
+	const char *http;    /* ADDRESS:PORT, checked: digits, dots and a colon; NULL: nothing is served by host name */
+	const char *haproxy; /* NULL: the one in PATH */
 	const char *audit_log; /* absolute; NULL: in `state` */
 	uint64_t audit_keep_bytes;
 	int64_t audit_keep_days;
@@ -38,6 +40,7 @@ struct hulld {
 	struct audit *audit;
 	struct http *http;
 	struct ingress_client *ingress;
+	struct hostnames *hostnames;
 	struct host_reader *host_reader;
 	struct metrics *metrics;
 	struct logs *logs;

@@ -6,6 +6,7 @@
 #include "api/ingress_client.h"
 
 #include "api/health.h"
+#include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/ingress/words.h"
 #include "api/machine.h"
@@ -266,6 +267,7 @@ static void look_at_port(struct ingress_client *client, const json_t *port)
 		.protocol = protocol && strcmp(protocol, "udp") == 0 ? PROTOCOL_UDP : PROTOCOL_TCP};
 	const struct machine *m = id ? machine_by_id(client->hulld, id) : NULL;
 	const struct port_spec *ports = m ? m->spec.ports.items : NULL;
+	char place[PORT_PLACE_MAX];
 
 	if (id && !m)
 		ingress_unpublish(client, id, log_refusal, NULL);
@@ -273,7 +275,7 @@ static void look_at_port(struct ingress_client *client, const json_t *port)
 	if (!m || !listed.address || m->patching)
 		return;
 	for (size_t i = 0; i < m->spec.ports.len; i++)
-		if (ports_are_same(&ports[i], &listed))
+		if (listed.host ? ports_are_same(&ports[i], &listed) : strcmp(port_place(m, &ports[i], place), listed.address) == 0)
 			return;
 	ingress_unpublish_port(client, m, &listed);
 }
@@ -488,15 +490,24 @@ static void set_protocol(json_t *request, const struct port_spec *port)
 		json_object_set_new(request, "protocol", json_string("udp"));
 }
 
+char *port_place(const struct machine *m, const struct port_spec *port, char ret[PORT_PLACE_MAX])
+{
+	if (port->hostname)
+		hostnames_socket_path(m, port->guest, ret);
+	else
+		snprintf(ret, PORT_PLACE_MAX, "%s", port->address);
+	return ret;
+}
+
 void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,
 	void *ctx)
 {
-	char vsock[160];
+	char vsock[160], place[PORT_PLACE_MAX];
 	json_t *request;
 
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
-	request = json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address", port->address,
-		"host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock);
+	request = json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address",
+		port_place(machine, port, place), "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock);
 	if (gate_of(machine) != GATE_OPEN)
 		json_object_set_new(request, "gate", gate_text(gate_of(machine)));
 	set_protocol(request, port);
@@ -505,8 +516,9 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 
 void ingress_unpublish_port(struct ingress_client *client, const struct machine *machine, const struct port_spec *port)
 {
-	json_t *request = json_pack("{s:s, s:s, s:s, s:I}", "op", "unpublish", "machine", machine->record.id, "address", port->address, "host",
-		(json_int_t)port->host);
+	char place[PORT_PLACE_MAX];
+	json_t *request = json_pack("{s:s, s:s, s:s, s:I}", "op", "unpublish", "machine", machine->record.id, "address",
+		port_place(machine, port, place), "host", (json_int_t)port->host);
 
 	set_protocol(request, port);
 	enqueue(client, request, log_refusal, NULL);

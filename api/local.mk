@@ -20,9 +20,12 @@ libhull_api_a_SOURCES = \
 	api/files.c api/files.h \
 	api/going_down.c \
 	api/freeze.c api/freeze.h \
+	api/haproxy.c api/haproxy.h \
+	api/haproxy_call.c api/haproxy_call.h \
 	api/health.c api/health.h \
 	api/host_reader.c api/host_reader.h \
 	api/host_stats.c api/host_stats.h \
+	api/hostnames.c api/hostnames.h \
 	api/http.c api/http.h \
 	api/http_conditional.c \
 	api/http_count.c \

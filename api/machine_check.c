@@ -1,4 +1,5 @@
 /* What a machine is to be, looked at beside all others before it is made or changed. */
+#include "api/hostnames.h"
 #include "api/image.h"
 #include "api/machine.h"
 #include "api/project.h"
@@ -65,5 +66,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = check_ports(hulld, project, changed, spec, problem);
+	if (r == 0)
+		r = hostnames_check(hulld, project, changed, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);
 }

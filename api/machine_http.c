@@ -260,6 +260,8 @@ int machine_http_check_published(const struct port_spec *port, size_t index, con
 		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
 	if (json_is_true(json_object_get(answer, "ok")))
 		return 0;
+	if (port->hostname)
+		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", message ? message : "refused");
 	if (code && strcmp(code, "address_unavailable") == 0) {
 		snprintf(field, sizeof(field), "ports[%zu].address", index);
 		return problem_set(problem, PROBLEM_INVALID_FIELD, field, "%s is no address of this host", port->address);

@@ -5,6 +5,7 @@
 #include "api/events.h"
 #include "api/exec.h"
 #include "api/host_reader.h"
+#include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/idempotency.h"
 
@@ -55,6 +56,7 @@ static const char usage[] =
 	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
 	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--webhook-allow RANGE[,RANGE]...]\n"
 	"             [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
+	"             [--http ADDRESS:PORT] [--haproxy FILE]\n"
 	"       hulld --help | --version\n";
 
 /* Options. */
@@ -105,6 +107,21 @@ static int read_token(const char *path, char **ret, struct error *err)
 	return 0;
 }
 
+static int parse_address(const char *text, const char *option, struct sockaddr_in *ret, struct error *err)
+{
+	const char *colon = strrchr(text, ':');
+	char host[INET_ADDRSTRLEN], *end;
+	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+
+	if (!colon || (size_t)(colon - text) >= sizeof(host) || !isdigit((unsigned char)colon[1]) || *end || port > 65535)
+		return error_set_field(err, EINVAL, option, "must be an IPv4 address and a port, as 127.0.0.1:7070");
+	snprintf(host, sizeof(host), "%.*s", (int)(colon - text), text);
+	*ret = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	if (inet_pton(AF_INET, host, &ret->sin_addr) != 1)
+		return error_set_field(err, EINVAL, option, "%s is no IPv4 address", host);
+	return 0;
+}
+
 /* 0, 1 (answered: exit 0), or -errno with `err` set. */
 static int read_options(int argc, char **argv, struct options *options, struct error *err)
 {
@@ -115,13 +132,15 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
 		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
 		{"audit-keep", required_argument, NULL, 'A'}, {"webhook-allow", required_argument, NULL, 'w'},
-		{"webhook-timing", required_argument, NULL, 'W'}, {"help", no_argument, NULL, 'h'},
+		{"webhook-timing", required_argument, NULL, 'W'}, {"http", required_argument, NULL, 'p'},
+		{"haproxy", required_argument, NULL, 'x'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
 	};
 	const char **const places[] = {
 		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['k'] = &options->kernel,
 		['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
-		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log,
+		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['p'] = &options->http,
+		['x'] = &options->haproxy,
 	};
 	const char *token_file = NULL, *audit_keep = NULL, *webhook_allow = NULL, *webhook_timing = NULL;
 	int c, r;
@@ -158,6 +177,8 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		r = error_in_field(err, "--webhook-allow");
 	if (r == 0 && webhook_timing)
 		r = webhook_timing_parse(webhook_timing, &options->webhook_timing, err);
+	if (r == 0 && options->http)
+		r = parse_address(options->http, "--http", &(struct sockaddr_in){0}, err);
 	if (r == 0)
 		r = read_timeout("HULL_START_TIMEOUT_S", START_TIMEOUT_S, &options->start_timeout_s, err);
 	if (r == 0)
@@ -237,19 +258,12 @@ static int make_folders(const struct options *options, struct error *err)
 
 static int listen_tcp(const char *listen_on, struct error *err)
 {
-	const char *colon = strrchr(listen_on, ':');
-	struct sockaddr_in address = {.sin_family = AF_INET};
-	char host[INET_ADDRSTRLEN], *end;
+	struct sockaddr_in address;
 	cleanup_close int fd = -1;
-	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
 	int one = 1;
 
-	if (!colon || (size_t)(colon - listen_on) >= sizeof(host) || !isdigit((unsigned char)colon[1]) || *end || port > 65535)
-		return error_set_field(err, EINVAL, "--listen", "must be an IPv4 address and a port, as 127.0.0.1:7070");
-	snprintf(host, sizeof(host), "%.*s", (int)(colon - listen_on), listen_on);
-	address.sin_port = htons((uint16_t)port);
-	if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-		return error_set_field(err, EINVAL, "--listen", "%s is no IPv4 address", host);
+	if (parse_address(listen_on, "--listen", &address, err) < 0)
+		return -err->errnum;
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
 		bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
@@ -322,7 +336,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->events = events_new(hulld, err)) || !(hulld->webhooks = webhooks_new(hulld, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->start_order = start_order_new(hulld, err)) ||
-		!(hulld->ingress = ingress_client_new(hulld, err)) ||
+		!(hulld->ingress = ingress_client_new(hulld, err)) || !(hulld->hostnames = hostnames_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
 		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0 ||
@@ -331,7 +345,10 @@ static int set_up(struct hulld *hulld, struct error *err)
 	if (scratch_prepare(hulld, err) < 0)
 		return -err->errnum;
 	blobs_each_stale(hulld->blobs, BLOB_STALE_S, image_release_stale_blob, hulld);
-	return machines_load(hulld, err);
+	if (machines_load(hulld, err) < 0)
+		return -err->errnum;
+	hostnames_begin(hulld->hostnames);
+	return 0;
 }
 
 static void tear_down(struct hulld *hulld)
@@ -344,6 +361,7 @@ static void tear_down(struct hulld *hulld)
 	blobs_free(hulld->blobs);
 	machines_free(hulld);
 	scratch_wait(hulld);
+	hostnames_free(hulld->hostnames);
 	logs_free(hulld->logs);
 	events_free(hulld->events);
 	webhooks_free(hulld->webhooks);

@@ -6,7 +6,9 @@
 #include "api/metrics.h"
 
 #include "api/audit.h"
+#include "api/haproxy.h"
 #include "api/host_stats.h"
+#include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/metrics_machines.h"
 #include "api/webhook.h"
@@ -170,6 +172,18 @@ static void webhook_deliveries(FILE *out, const struct hulld *hulld)
 		fprintf(out, "hull_webhook_deliveries_total{outcome=\"%s\"} %" PRIu64 "\n", sent_names[i], counts[i]);
 }
 
+static void host_names(FILE *out, const struct hulld *hulld)
+{
+	const struct haproxy *haproxy = hostnames_haproxy(hulld->hostnames);
+
+	if (!haproxy)
+		return;
+	metrics_family(out, "hull_haproxy_up", "gauge", "1 when what serves machines by host name runs.");
+	fprintf(out, "hull_haproxy_up %d\n", haproxy_is_running(haproxy));
+	metrics_family(out, "hull_haproxy_restarts_total", "counter", "How often it had ended unasked, and was started again.");
+	fprintf(out, "hull_haproxy_restarts_total %" PRIu64 "\n", haproxy_restarts(haproxy));
+}
+
 /* ---- scrapes ---- */
 
 static void *write_machines(void *ctx);
@@ -203,6 +217,7 @@ static void begin(struct metrics *metrics)
 	each_route(metrics->out, hulld, durations_of);
 	audit_lines(metrics->out, hulld);
 	webhook_deliveries(metrics->out, hulld);
+	host_names(metrics->out, hulld);
 	metrics->machines = metrics_machines_new(hulld);
 	metrics->running = pthread_create(&metrics->thread, NULL, write_machines, metrics) == 0;
 	if (!metrics->running)

@@ -44,9 +44,14 @@ static json_t *dump(struct hulld *hulld, const struct project_record *record, st
 	cleanup_free char *created = format_time(record->created_at);
 	struct project_view view = {.spec.name = (char *)record->name, .created_at = created};
 
-	if (quotas_parse(record->quotas, &view.spec.quotas, err) < 0 || project_usage(hulld, record->name, &view.usage, err) < 0)
+	json_t *dumped = NULL;
+
+	if (quotas_parse(record->quotas, &view.spec.quotas, err) < 0)
 		return NULL;
-	return json_dump(&project_table, &view);
+	if (project_usage(hulld, record->name, &view.usage, err) == 0)
+		dumped = json_dump(&project_table, &view);
+	json_done(&quotas_table, &view.spec.quotas);
+	return dumped;
 }
 
 static void reply_project(struct request *req, int status, struct hulld *hulld, const struct project_record *record)
@@ -183,6 +188,7 @@ void project_http_set_quotas(struct request *req, void *ctx)
 	if (request_read(req, &quotas_table, &quotas) == 0) {
 		free(record.quotas);
 		record.quotas = quotas_text(&quotas);
+		json_done(&quotas_table, &quotas);
 		if (store_project_update(hulld->store, &record, &err) < 0)
 			request_refuse_error(req, &err);
 		else

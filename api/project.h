@@ -11,6 +11,7 @@ enum quota { QUOTA_MACHINES, QUOTA_VCPUS, QUOTA_MEMORY_MIB, QUOTA_DISK_MIB, QUOT
 
 struct quotas {
 	int64_t limits[N_QUOTAS]; /* -1: none */
+	struct json_strings hostnames;
 };
 extern const struct json_table quotas_table;
 
@@ -31,6 +32,7 @@ extern const struct json_table project_table;
 
 /* 0 or -errno with `err` set, as of the next. */
 int project_usage(struct hulld *hulld, const char *project, struct usage *ret, struct error *err);
+/* To be given back to json_done(). */
 int quotas_parse(const char *text, struct quotas *ret, struct error *err);
 
 /* May the project have a machine with that spec, too? 0, or -ECANCELED with `problem` set, as of the next two. */
@@ -38,6 +40,8 @@ int quota_check_machine(struct hulld *hulld, const char *project, const struct m
 	const struct machine_spec *spec, struct problem *problem);
 /* Does it keep to its quotas as it is? */
 int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem);
+/* May its machines be served by that host name? */
+int quota_check_hostname(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem);
 /* May it have a blob of so many bytes, too? */
 int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_bytes, struct problem *problem);
 

@@ -22,13 +22,18 @@ static_assert(ARRAY_SIZE(quotas) == N_QUOTAS, "every quota has its row");
 	{name_, JSON_FIELD_INT, offsetof(struct quotas, limits) + (quota_) * sizeof(int64_t), .def = -1, .min = -1,   \
 		.max = QUOTA_MAX, .help = help_ " -1, or absent: no limit."}
 #define QUOTA_MAX (1ll << 40)
+#define QUOTA_HOSTNAMES_MAX 64
 
 static const struct json_field quotas_fields[] = {
 	LIMIT("machines", QUOTA_MACHINES, "Machines, whether they run or not."),
 	LIMIT("vcpus", QUOTA_VCPUS, "Virtual processors of all of them."),
 	LIMIT("memory_mib", QUOTA_MEMORY_MIB, "Their memory."),
 	LIMIT("disk_mib", QUOTA_DISK_MIB, "Their disks, and what was uploaded for images."),
-	LIMIT("ports", QUOTA_PORTS, "Ports published on the host."),
+	LIMIT("ports", QUOTA_PORTS, "Ports published on the host, and host names."),
+	{"hostnames", JSON_FIELD_STRINGS, offsetof(struct quotas, hostnames), .max = QUOTA_HOSTNAMES_MAX, .check = dns_name_check,
+		.pattern = DNS_NAME_PATTERN, .sparse = true,
+		.help = "Domains: what its machines are served by is one of these, or below one. When absent, PROJECT.localhost; any, for the "
+			"project default."},
 };
 const struct json_table quotas_table = JSON_TABLE("Quotas", struct quotas, quotas_fields);
 
@@ -82,11 +87,11 @@ int quotas_parse(const char *text, struct quotas *ret, struct error *err)
 }
 
 /* Does what is used, and `more` of it, fit? Where nothing more is asked for, nothing is refused. */
-static int check(const struct quotas *limits, const struct usage *usage, const struct usage *more, const char *project,
+static int check(const int64_t *limits, const struct usage *usage, const struct usage *more, const char *project,
 	struct problem *problem)
 {
 	for (size_t i = 0; i < N_QUOTAS; i++) {
-		long long limit = limits->limits[i], used = usage->used[i], asked = more->used[i];
+		long long limit = limits[i], used = usage->used[i], asked = more->used[i];
 
 		if (limit < 0 || !asked || used + asked <= limit)
 			continue;
@@ -98,28 +103,40 @@ static int check(const struct quotas *limits, const struct usage *usage, const s
 	return 0;
 }
 
-static bool is_limited(const struct quotas *limits)
+static bool is_limited(const int64_t *limits)
 {
 	for (size_t i = 0; i < N_QUOTAS; i++)
-		if (limits->limits[i] >= 0)
+		if (limits[i] >= 0)
 			return true;
 	return false;
 }
 
-/* `usage` is left empty where there is no limit to it: adding it up takes a look at each machine of the host. */
-static int read_project(struct hulld *hulld, const char *project, struct quotas *limits, struct usage *usage, struct problem *problem)
+static int read_quotas(struct hulld *hulld, const char *project, struct quotas *ret, struct error *err)
 {
 	struct project_record record;
-	struct error err;
-	int r = store_project_get(hulld->store, project, &record, &err);
+	int r = store_project_get(hulld->store, project, &record, err);
 
 	if (r == 0) {
-		r = quotas_parse(record.quotas, limits, &err);
+		r = quotas_parse(record.quotas, ret, err);
 		project_record_done(&record);
 	}
-	*usage = (struct usage){0};
-	if (r == 0 && is_limited(limits))
-		r = project_usage(hulld, project, usage, &err);
+	return r;
+}
+
+/* `usage` is left empty where there is no limit to it: adding it up takes a look at each machine of the host. */
+static int read_project(struct hulld *hulld, const char *project, int64_t *limits, struct usage *usage, struct problem *problem)
+{
+	struct quotas quotas_of;
+	struct error err;
+	int r = read_quotas(hulld, project, &quotas_of, &err);
+
+	if (r == 0) {
+		memcpy(limits, quotas_of.limits, sizeof(quotas_of.limits));
+		json_done(&quotas_table, &quotas_of);
+		*usage = (struct usage){0};
+		if (is_limited(limits))
+			r = project_usage(hulld, project, usage, &err);
+	}
 	return r < 0 ? problem_from_error(problem, &err) : 0;
 }
 
@@ -127,32 +144,62 @@ int quota_check_machine(struct hulld *hulld, const char *project, const struct m
 	struct problem *problem)
 {
 	struct usage usage, more = {0}, less = {0};
-	struct quotas limits;
-	int r = read_project(hulld, project, &limits, &usage, problem);
+	int64_t limits[N_QUOTAS];
+	int r = read_project(hulld, project, limits, &usage, problem);
 
 	add_spec(&more, spec);
 	if (changed)
 		add_machine(&less, changed);
 	for (size_t i = 0; i < N_QUOTAS; i++)
 		more.used[i] = more.used[i] > less.used[i] ? more.used[i] - less.used[i] : 0;
-	return r < 0 ? r : check(&limits, &usage, &more, project, problem);
+	return r < 0 ? r : check(limits, &usage, &more, project, problem);
 }
 
 int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem)
 {
 	struct usage usage, none = {0};
-	struct quotas limits;
-	int r = read_project(hulld, project, &limits, &usage, problem);
+	int64_t limits[N_QUOTAS];
+	int r = read_project(hulld, project, limits, &usage, problem);
 
 	/* What it has is looked at as if it were asked for. */
-	return r < 0 ? r : check(&limits, &none, &usage, project, problem);
+	return r < 0 ? r : check(limits, &none, &usage, project, problem);
 }
 
 int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_bytes, struct problem *problem)
 {
 	struct usage usage, more = {.used[QUOTA_DISK_MIB] = to_mib(size_bytes)};
-	struct quotas limits;
-	int r = read_project(hulld, project, &limits, &usage, problem);
+	int64_t limits[N_QUOTAS];
+	int r = read_project(hulld, project, limits, &usage, problem);
 
-	return r < 0 ? r : check(&limits, &usage, &more, project, problem);
+	return r < 0 ? r : check(limits, &usage, &more, project, problem);
+}
+
+/* Nobody else's name is below a project's own, and nobody takes one that others might rely on, unless the host's administrator says so. */
+static bool may_have(const struct quotas *limits, const char *project, const char *hostname)
+{
+	char domain[NAME_MAX_BYTES + sizeof(".localhost")];
+
+	for (size_t i = 0; i < limits->hostnames.len; i++)
+		if (dns_name_is_within(hostname, limits->hostnames.items[i]))
+			return true;
+	snprintf(domain, sizeof(domain), "%s.localhost", project);
+	return !limits->hostnames.len && (strcmp(project, PROJECT_DEFAULT) == 0 || dns_name_is_within(hostname, domain));
+}
+
+int quota_check_hostname(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem)
+{
+	struct quotas limits;
+	struct error err;
+	bool may;
+
+	if (read_quotas(hulld, project, &limits, &err) < 0)
+		return problem_from_error(problem, &err);
+	may = may_have(&limits, project, hostname);
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, field, "quota hostnames of project %s does not have %.100s", project, hostname);
+	if (limits.hostnames.len)
+		problem_set_hint(problem, "choose one below %.100s", limits.hostnames.items[0]);
+	else
+		problem_set_hint(problem, "choose one below %s.localhost, or have the quota set", project);
+	json_done(&quotas_table, &limits);
+	return may ? 0 : -ECANCELED;
 }

@@ -69,6 +69,34 @@ int secret_name_check(const char *name, struct error *err)
 	return 0;
 }
 
+/* RFC 1123, section 2.1; the last label begins with a letter, so that it is no address. */
+int dns_name_check(const char *hostname, struct error *err)
+{
+	const char *label = hostname;
+	bool ok = strlen(hostname) <= HOSTNAME_MAX_BYTES;
+
+	for (size_t len; ok; label += len + 1) {
+		len = strspn(label, "abcdefghijklmnopqrstuvwxyz0123456789-");
+		ok = len >= 1 && len <= NAME_MAX_BYTES && label[0] != '-' && label[len - 1] != '-' && strchr(".", label[len]);
+		if (ok && !label[len]) {
+			ok = label[0] < '0' || label[0] > '9';
+			break;
+		}
+	}
+	if (!ok)
+		return error_set(err, EINVAL,
+			"must be a host name, as web.localhost: at most %d bytes, labels of a-z, 0-9 and - between dots, the last with a letter first", HOSTNAME_MAX_BYTES);
+	return 0;
+}
+
+bool dns_name_is_within(const char *hostname, const char *domain)
+{
+	size_t len = strlen(hostname), domain_len = strlen(domain);
+
+	return len >= domain_len && strcmp(hostname + len - domain_len, domain) == 0 &&
+	       (len == domain_len || hostname[len - domain_len - 1] == '.');
+}
+
 #define OCTET	     "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 #define IPV4_PATTERN "^" OCTET "(\\." OCTET "){3}$"
 
@@ -83,8 +111,12 @@ static int address_check(const char *address, struct error *err)
 
 static const char *const protocol_names[] = PROTOCOL_NAMES;
 static const struct json_field port_fields[] = {
-	{"host", JSON_FIELD_INT, offsetof(struct port_spec, host), .required = true, .min = 1, .max = 65535,
-		.help = "Port on the host."},
+	{"host", JSON_FIELD_INT, offsetof(struct port_spec, host), .min = 1, .max = 65535, .sparse = true,
+		.help = "Port on the host; required without a hostname."},
+	{"hostname", JSON_FIELD_STRING, offsetof(struct port_spec, hostname), .min = 1, .max = HOSTNAME_MAX_BYTES,
+		.check = dns_name_check, .pattern = DNS_NAME_PATTERN,
+		.help = "In the place of a port on the host: the name that requests over HTTP and HTTPS are for. Those of one name are "
+			"shared by all machines of the project that have it, run, and are healthy where that is looked at."},
 	{"guest", JSON_FIELD_INT, offsetof(struct port_spec, guest), .required = true, .min = 1, .max = 65535,
 		.help = "Port in the machine, on its loopback address or any other."},
 	{"address", JSON_FIELD_STRING, offsetof(struct port_spec, address), .def_string = "127.0.0.1", .max = 15,
@@ -188,7 +220,7 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 	{"workdir", JSON_FIELD_STRING, offsetof(struct machine_spec, workdir), .min = 1, .check = exec_check_folder,   \
 		.pattern = EXEC_FOLDER_PATTERN, .help = "Working directory; the image's when absent."},                \
 	{"ports", JSON_FIELD_ARRAY, offsetof(struct machine_spec, ports), .table = &port_table, .max = 64,             \
-		.help = "Ports published on the host."},                                                           \
+		.help = "Ports published on the host, or by host name."},                                                           \
 	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
 		.help = "default: outgoing connections by way of the host; none: loopback only."},                     \
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
@@ -332,13 +364,37 @@ int image_spec_check(const struct image_spec *spec, struct error *err)
 
 bool ports_are_same(const struct port_spec *a, const struct port_spec *b)
 {
+	if (a->hostname || b->hostname)
+		return a->hostname && b->hostname && a->guest == b->guest; /* one socket, for however many names */
 	return a->host == b->host && a->protocol == b->protocol && strcmp(a->address, b->address) == 0;
 }
 
 bool ports_collide(const struct port_spec *a, const struct port_spec *b)
 {
-	return a->host == b->host && a->protocol == b->protocol && (strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 ||
+	return !a->hostname && !b->hostname && a->host == b->host && a->protocol == b->protocol && (strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 ||
 					     strcmp(b->address, "0.0.0.0") == 0);
+}
+
+/* What one port says of itself, and of those before it. */
+static int port_check(const struct port_spec *ports, size_t i, struct error *err)
+{
+	const struct port_spec *port = &ports[i];
+
+	if (!port->hostname && !port->host)
+		return error_set_field(err, ENODATA, "host", "is required, or a hostname");
+	if (port->hostname && port->host)
+		return error_set_field(err, EINVAL, "host", "does not go with a hostname");
+	if (port->hostname && strcmp(port->address, "127.0.0.1") != 0)
+		return error_set_field(err, EINVAL, "address", "does not go with a hostname");
+	if (port->hostname && port->protocol != PROTOCOL_TCP)
+		return error_set_field(err, EINVAL, "protocol", "does not go with a hostname");
+	for (size_t j = 0; j < i; j++) {
+		if (ports_collide(port, &ports[j]))
+			return error_set_field(err, EINVAL, "host", "%lld is published twice", (long long)port->host);
+		if (port->hostname && ports[j].hostname && strcmp(port->hostname, ports[j].hostname) == 0)
+			return error_set_field(err, EINVAL, "hostname", "%.100s is there twice", port->hostname);
+	}
+	return 0;
 }
 
 int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err)
@@ -351,10 +407,7 @@ int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib
 	if (spec->health && health_check_check(&spec->health->check, err) < 0)
 		return error_in_field(err, "health");
 	for (size_t i = 0; i < spec->ports.len; i++)
-		for (size_t j = 0; j < i; j++)
-			if (ports_collide(&ports[i], &ports[j])) {
-				error_set_field(err, EINVAL, "host", "%lld is published twice", (long long)ports[i].host);
-				return error_in_field(err, "ports[%zu]", i);
-			}
+		if (port_check(ports, i, err) < 0)
+			return error_in_field(err, "ports[%zu]", i);
 	return 0;
 }

@@ -13,6 +13,7 @@
 #define SECRET_NAME_MAX	 63
 #define SECRET_VALUE_MAX 65536 /* bytes */
 #define SECRETS_MAX	 64    /* of one machine */
+#define HOSTNAME_MAX_BYTES 253
 #define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
 #define OPERATION_ID_BYTES 14 /* "op" and 12 base32 characters */
 #define OPERATION_PHASE_MAX 15
@@ -35,9 +36,10 @@ enum machine_state {
 extern const char *const machine_state_names[]; /* NULL-terminated, by enum machine_state */
 
 struct port_spec {
-	int64_t host, guest;
-	char *address; /* IPv4, dotted */
-	int protocol;  /* enum protocol */
+	int64_t host, guest; /* host: 0 with a hostname */
+	char *address;	     /* IPv4, dotted */
+	int protocol;	     /* enum protocol */
+	char *hostname;	     /* of requests over HTTP; NULL: a port of the host */
 };
 
 struct restart_spec {
@@ -174,20 +176,25 @@ extern const struct json_table status_record_table;
 /* The checks of single values: 0, or -EINVAL with `err` set. Each takes what its pattern says. */
 int digest_check(const char *digest, struct error *err);
 int name_check(const char *name, struct error *err);
+int dns_name_check(const char *hostname, struct error *err);
 int secret_name_check(const char *name, struct error *err);
 #define DIGEST_PATTERN	    "^sha256:[0-9a-f]{64}$"
 #define NAME_PATTERN	    "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 #define SECRET_NAME_PATTERN "^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+#define DNS_NAME_PATTERN    "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 #define TOKEN_ID_PATTERN    "^t[a-z2-7]{12}$"
 #define WEBHOOK_ID_PATTERN  "^w[a-z2-7]{12}$"
 #define OPERATION_ID_PATTERN "^op[a-z2-7]{12}$"
+
+/* Is the host name the domain, or below it? */
+bool dns_name_is_within(const char *hostname, const char *domain);
 
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);
 /* The same of a machine's spec: no port twice, no more memory than `host_memory_mib`. */
 /* True when both are the same place of the host. */
 bool ports_are_same(const struct port_spec *a, const struct port_spec *b);
-/* True when both cannot be bound at once. */
+/* True when both cannot be bound at once; host names never do. */
 bool ports_collide(const struct port_spec *a, const struct port_spec *b);
 int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err);
 

@@ -131,12 +131,13 @@ char *machine_ports_text(const json_t *machine)
 	size_t i;
 
 	json_array_foreach (json_object_get(machine, "ports"), i, port) {
-		char *longer;
-
+		const char *hostname = json_string_value(json_object_get(port, "hostname"));
+		char *longer, host[24];
 		bool udp = strcmp(json_text(port, "protocol"), "udp") == 0;
 
-		if (!text || asprintf(&longer, "%s%s%s:%lld->%lld%s", text, i ? ", " : "", json_text(port, "address"),
-				     (long long)json_number(port, "host"), (long long)json_number(port, "guest"), udp ? "/udp" : "") < 0)
+		snprintf(host, sizeof(host), ":%lld", (long long)json_number(port, "host"));
+		if (!text || asprintf(&longer, "%s%s%s%s->%lld%s", text, i ? ", " : "", hostname ? hostname : json_text(port, "address"),
+				     hostname ? "" : host, (long long)json_number(port, "guest"), udp ? "/udp" : "") < 0)
 			abort();
 		free(text);
 		text = longer;

@@ -95,6 +95,39 @@ static int add_port(json_t *ports, const char *text, struct failure *fail)
 	return r;
 }
 
+static size_t find_hostname(const json_t *ports, const char *hostname)
+{
+	size_t i = 0;
+
+	while (i < json_array_size(ports) && strcmp(json_text(json_array_get(ports, i), "hostname"), hostname) != 0)
+		i++;
+	return i;
+}
+
+static int remove_hostname(json_t *ports, const char *hostname, struct failure *fail)
+{
+	size_t i = find_hostname(ports, hostname);
+
+	if (i == json_array_size(ports))
+		return failure_usage(fail, "--hostname", "%s is not served", hostname);
+	json_array_remove(ports, i);
+	return 0;
+}
+
+static int add_hostname(json_t *ports, const char *text, struct failure *fail)
+{
+	json_t *parsed = json_array();
+	int r = spec_add_hostname(parsed, text, fail);
+	size_t i = r == 0 ? find_hostname(ports, json_text(json_array_get(parsed, 0), "hostname")) : 0;
+
+	if (r == 0 && i < json_array_size(ports))
+		json_array_remove(ports, i);
+	if (r == 0)
+		json_array_append(ports, json_array_get(parsed, 0));
+	json_decref(parsed);
+	return r;
+}
+
 static int change_ports(const struct args *args, const json_t *machine, json_t *patch, struct failure *fail)
 {
 	json_t *ports = json_deep_copy(json_object_get(machine, "ports"));
@@ -111,7 +144,12 @@ static int change_ports(const struct args *args, const json_t *machine, json_t *
 
 		r = removed ? remove_port(ports, removed, fail) : add_port(ports, value, fail);
 	}
-	if (args_value(args, "publish"))
+	for (i = 0; r == 0 && (value = args_next(args, "hostname", &i));) {
+		cleanup_free char *removed = removed_name(value);
+
+		r = removed ? remove_hostname(ports, removed, fail) : add_hostname(ports, value, fail);
+	}
+	if (args_value(args, "publish") || args_value(args, "hostname"))
 		json_object_set(patch, "ports", ports);
 	json_decref(ports);
 	return r;

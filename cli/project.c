@@ -19,6 +19,7 @@ const struct option_def project_create_options[] = {
 	{0, "memory-mib", "N", "how much memory (no limit)"},
 	{0, "disk-mib", "N", "how much disk, images included (no limit)"},
 	{0, "ports", "N", "how many ports of the host they may publish (no limit)"},
+	{0, "hostname", "DOMAIN", "their host names are below this domain (NAME.localhost); may be repeated"},
 	OUTPUT_OPTION,
 	{0},
 };
@@ -28,6 +29,7 @@ const struct option_def project_set_options[] = {
 	{0, "memory-mib", "N", "how much memory"},
 	{0, "disk-mib", "N", "how much disk, images included"},
 	{0, "ports", "N", "how many ports of the host they may publish"},
+	{0, "hostname", "DOMAIN", "their host names are below this domain, or another; may be repeated; none: as at first"},
 	OUTPUT_OPTION,
 	{0},
 };
@@ -38,6 +40,22 @@ const struct option_def token_create_options[] = {
 	OUTPUT_OPTION,
 	{0},
 };
+
+static int read_domains(const struct args *args, bool may_be_none, json_t *ret, struct failure *fail)
+{
+	const char *domain;
+	json_t *domains;
+	size_t i = 0;
+
+	if (!args_value(args, "hostname"))
+		return 0;
+	domains = json_array();
+	json_object_set_new(ret, "hostnames", domains);
+	while ((domain = args_next(args, "hostname", &i)))
+		if (!(may_be_none && strcmp(domain, "none") == 0) && json_array_append_new(domains, json_string(domain)) < 0)
+			return failure_usage(fail, "--hostname", "is not UTF-8");
+	return 0;
+}
 
 /* The limits that options give into `ret`; where `may_be_none`, "none" takes one away. 0 or a usage failure. */
 static int read_quotas(const struct args *args, bool may_be_none, json_t *ret, struct failure *fail)
@@ -56,7 +74,7 @@ static int read_quotas(const struct args *args, bool may_be_none, json_t *ret, s
 		if (r == 0)
 			json_object_set_new(ret, quotas[i].key, json_integer(limit));
 	}
-	return r;
+	return r == 0 ? read_domains(args, may_be_none, ret, fail) : r;
 }
 
 /* Sends `body`, which it owns, and prints the answer, or its `key`. */

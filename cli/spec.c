@@ -149,6 +149,22 @@ int spec_add_port(json_t *ports, const char *text, struct failure *fail)
 	return 0;
 }
 
+int spec_add_hostname(json_t *ports, const char *text, struct failure *fail)
+{
+	const char *colon = strchr(text, ':');
+	cleanup_free char *name = colon ? strndup(text, (size_t)(colon - text)) : NULL;
+	json_int_t guest;
+	json_t *port;
+
+	if (!name || !*name || port_number(colon + 1, strlen(colon + 1), &guest) < 0) {
+		failure_usage(fail, "--hostname", "\"%s\" is not NAME:GUEST with a port from 1 to 65535", text);
+		return failure_hint(fail, "for example --hostname web.localhost:80");
+	}
+	port = json_pack("{s:I}", "guest", guest);
+	json_array_append_new(ports, port);
+	return set_text(port, "hostname", "--hostname", name, fail);
+}
+
 static int add_ports(const struct args *args, json_t *spec, struct failure *fail)
 {
 	json_t *ports = json_array();
@@ -159,6 +175,8 @@ static int add_ports(const struct args *args, json_t *spec, struct failure *fail
 	json_object_set_new(spec, "ports", ports);
 	while (r == 0 && (value = args_next(args, "publish", &i)))
 		r = spec_add_port(ports, value, fail);
+	for (i = 0; r == 0 && (value = args_next(args, "hostname", &i));)
+		r = spec_add_hostname(ports, value, fail);
 	return r;
 }
 

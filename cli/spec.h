@@ -21,6 +21,7 @@ int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail);
 int spec_add_env_files(const struct args *args, json_t *spec, struct failure *fail); /* `env` is there afterwards */
 int spec_add_env(json_t *env, const char *value, struct failure *fail);
 int spec_add_port(json_t *ports, const char *text, struct failure *fail);
+int spec_add_hostname(json_t *ports, const char *text, struct failure *fail); /* "NAME:GUEST" */
 
 /* health.c: adds what --health-… say, when they do. 0 or -errno with `fail` set. */
 int spec_add_health(const struct args *args, json_t *spec, struct failure *fail);

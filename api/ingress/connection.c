@@ -129,6 +129,12 @@ static void drop_vsock(struct connection *c)
 	c->answer_len = 0;
 }
 
+/* Is there nothing to wait for? */
+static bool is_in_vain(const struct connection *c)
+{
+	return port_is_unix(c->port) && access(c->port->spec.vsock, F_OK) < 0;
+}
+
 /* This try has failed; there will be another, once the gate is open. The caller arms the timer. */
 static void pause_tries(struct connection *c)
 {
@@ -279,8 +285,13 @@ void connection_retry(void *ctx)
 			connection_end(c);
 			continue;
 		}
-		if (now >= c->due_ns && (c->step != STEP_PAUSE || !try_machine(c)))
+		if (now >= c->due_ns && (c->step != STEP_PAUSE || !try_machine(c))) {
+			if (is_in_vain(c)) {
+				connection_end(c);
+				continue;
+			}
 			pause_tries(c);
+		}
 		arm_retry(c);
 	}
 }
@@ -327,8 +338,13 @@ void connection_begin(struct port *port, int fd)
 		connection_end(c);
 		return;
 	}
-	if (port->spec.gate == GATE_WAIT || !try_machine(c))
+	if (port->spec.gate == GATE_WAIT || !try_machine(c)) {
+		if (is_in_vain(c)) {
+			connection_end(c);
+			return;
+		}
 		pause_tries(c);
+	}
 	arm_retry(c);
 }
 

@@ -40,6 +40,11 @@ static bool is_udp(const struct port_spec *spec)
 	return spec->protocol == PROTOCOL_UDP;
 }
 
+bool port_is_unix(const struct port *port)
+{
+	return is_unix(&port->spec);
+}
+
 static void port_free(struct port *port)
 {
 	struct ingress *ingress = port->ingress;
@@ -149,7 +154,7 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 	port->ingress = ingress;
 	port->listen_fd = -1;
 	port->spec = (struct port_spec){strdup(spec->machine), strdup(spec->address), strdup(spec->vsock),
-		spec->host, spec->guest, spec->gate, spec->protocol};
+		spec->host, spec->guest, is_unix(spec) ? GATE_OPEN : spec->gate, spec->protocol};
 	port->request = calloc(1, sizeof *port->request);
 	port->of_machine = machine_ports_of(ingress, spec->machine);
 	if (!port->request || !port->of_machine || !port->spec.machine || !port->spec.address || !port->spec.vsock) {
@@ -235,9 +240,10 @@ static int check_new(const struct ingress *ingress, const struct port_spec *spec
 	return 0;
 }
 
+/* Whoever comes by a Unix socket has been told by hulld which machines to take. */
 static void set_gate(struct port *port, enum gate gate)
 {
-	if ((enum gate)port->spec.gate == gate)
+	if ((enum gate)port->spec.gate == gate || port_is_unix(port))
 		return;
 	port->spec.gate = gate;
 	connection_gate_changed(port);

@@ -56,7 +56,10 @@ void port_unpublish_all(struct ingress *ingress);
 /* How many connections have reached the machine. */
 size_t port_count_served(const struct ingress *ingress, const char *machine);
 
-/* Sets the gate of all ports of the machine; of none, there is nothing to do. */
+/* Is it a Unix socket? Those who come there have others to go to, and are kept waiting for a program, but not for a machine. */
+bool port_is_unix(const struct port *port);
+
+/* Sets the gate of all TCP ports of the machine; of none, there is nothing to do. */
 void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate);
 
 /* What is published, as the answer to "list" has it: a new JSON array. */

@@ -117,7 +117,15 @@ class Hulld:
                 ingress.recv(100)
         except OSError:
             pass
+        if (haproxy := self.haproxy()):
+            os.kill(haproxy, signal.SIGKILL)
         shutil.rmtree(self.run, ignore_errors=True)
+
+    def haproxy(self):
+        """The process id of the one that serves host names, while it runs."""
+        record = self.run / "http" / "haproxy.pid"
+        pid = int(record.read_text().split()[0]) if record.exists() else 0
+        return pid if pid and (Path("/proc") / str(pid) / "exe").is_symlink() and Path(f"/proc/{pid}/comm").read_text() == "haproxy\n" else 0
 
     def request(self, method, path, body=None, headers=None, timeout=DEADLINE):
         connection = Connection(self.socket, timeout)

@@ -25,12 +25,12 @@ WINDOW = 65536
 TOP = Path(__file__).resolve().parents[2]
 
 
-def start_alone(folder, **env):
+def start_alone(folder, *options, **env):
     """A hulld whose machines are this host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = "%s:%d" % probe.getsockname()
-    daemon = Hulld(folder, "--listen", listen, "--token-file", folder / "token",
+    daemon = Hulld(folder, *options, "--listen", listen, "--token-file", folder / "token",
                    env={"HULL_START_TIMEOUT_S": str(BOOT), **env})
     (folder / "token").write_text("0123456789abcdef\n")
     alone = folder / "agent-alone"

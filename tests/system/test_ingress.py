@@ -187,6 +187,22 @@ def test_a_port_may_be_a_unix_socket(ingress, tmp_path):
     assert not path.exists()
 
 
+def test_who_comes_by_a_unix_socket_waits_for_a_program_but_not_for_a_machine(ingress, tmp_path):
+    """Nor does a gate concern it: hulld has said whom to take."""
+    place = {**publication(tmp_path, 0), "address": str(tmp_path / "p.sock"), "gate": "closed"}
+    assert ingress.ask("publish", **place) == {"ok": True}
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(place["address"])
+        assert client.recv(1) == b""
+    Machine(tmp_path / "v.sock", echo, refusals=2)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(place["address"])
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+
+
 def test_half_close_is_passed_on_and_nothing_is_lost(ingress, tmp_path):
     Machine(tmp_path / "v.sock", answer_after_end)
     with connect(publish(ingress, tmp_path)) as client:

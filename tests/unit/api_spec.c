@@ -25,6 +25,28 @@ static void names_are_short_and_plain(void **state)
 	assert_int_equal(name_check(long_name, &err), 0);
 }
 
+static void host_names_are_labels_between_dots(void **state)
+{
+	static const char *const good[] = {"a", "web.localhost", "a-b.1.c2", "1.2.3.a4"};
+	static const char *const bad[] = {"", ".", "a.", ".a", "a..b", "-a.b", "a-.b", "A.b", "a_b", "127.0.0.1", "1", "a.1b", "a b", "a\n", "*.a", "ä.b"};
+	char long_name[HOSTNAME_MAX_BYTES + 2];
+	struct error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		assert_int_equal(dns_name_check(good[i], &err), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(dns_name_check(bad[i], &err), -EINVAL);
+	for (size_t i = 0; i < sizeof(long_name); i++)
+		long_name[i] = i % 64 == 63 ? '.' : 'a';
+	long_name[HOSTNAME_MAX_BYTES + 1] = '\0';
+	assert_int_equal(dns_name_check(long_name, &err), -EINVAL);
+	long_name[HOSTNAME_MAX_BYTES] = '\0';
+	assert_int_equal(dns_name_check(long_name, &err), 0);
+	assert_true(dns_name_is_within("a.b", "b") && dns_name_is_within("b", "b"));
+	assert_false(dns_name_is_within("ab", "b") || dns_name_is_within("b", "a.b") || dns_name_is_within("a.bc", "b"));
+}
+
 static void a_digest_cannot_be_a_path(void **state)
 {
 	struct error err;
@@ -77,6 +99,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_are_short_and_plain),
+		cmocka_unit_test(host_names_are_labels_between_dots),
 		cmocka_unit_test(a_digest_cannot_be_a_path),
 		cmocka_unit_test(ports_collide_on_one_address_or_all),
 		cmocka_unit_test(a_problem_is_always_json),

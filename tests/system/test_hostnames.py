@@ -1,0 +1,397 @@
+"""Machines that are served by host name: HAProxy is real, and so is the agent; a machine is this host (test_exec.py), so that what serves in it
+is a server of this file's. test_hulld_kvm.py has one that boots."""
+import base64
+import contextlib
+import hashlib
+import http.client
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from hulld_fixtures import BUILD, DEADLINE, make_erofs, wait_until
+from test_exec import finished, hull, start_alone
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """What runs in a machine: says its name and what it was asked. A path /hold waits until it may go on."""
+
+    def __init__(self, name):
+        self.name, self.held, self.go_on = name, threading.Event(), threading.Event()
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                if self.headers.get("Upgrade") == "websocket":
+                    return outer.web_socket(self)
+                if self.path == "/hold":
+                    outer.held.set()
+                    outer.go_on.wait(DEADLINE)
+                body = (outer.name + "\n" + str(self.headers)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.port = self.http.server_address[1]
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def web_socket(self, handler):
+        """RFC 6455, section 4.2.2; then what comes goes back."""
+        key = handler.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        handler.send_response(101)
+        for name, value in (("Upgrade", "websocket"), ("Connection", "Upgrade"),
+                            ("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())):
+            handler.send_header(name, value)
+        handler.end_headers()
+        while (data := handler.connection.recv(1000)):
+            handler.connection.sendall(data)
+        handler.close_connection = True
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+def answers(hulld):
+    """HAProxy is a process of its own, and may come up after hulld."""
+    def connects():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", hulld.http)):
+            return True
+    wait_until(connects, "HAProxy listens")
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    port = free_port()
+    daemon = start_alone(tmp_path_factory.mktemp("hulld"), "--http", f"127.0.0.1:{port}")
+    daemon.http = port
+    answers(daemon)
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def servers():
+    with contextlib.ExitStack() as stack:
+        yield lambda name: stack.enter_context(contextlib.closing(Server(name)))
+
+
+def create(hulld, name, *ports, headers=None, **spec):
+    return hulld.post("/v1/machines", {"name": name, "image": "any", "command": ["any"], "network": "none", "disk_mib": 16,
+                                       "ports": list(ports), **spec}, headers=headers)
+
+
+@pytest.fixture
+def run(hulld):
+    """Starts machines, and takes them away."""
+    names = []
+
+    def start(name, hostname, port, **spec):
+        answer = create(hulld, name, {"hostname": hostname, "guest": port}, **spec)
+        assert answer.status == 201, answer
+        names.append(name)
+        hulld.post(f"/v1/machines/{name}/start")
+        assert hulld.wait(name, "running,failed")["state"] == "running", hulld.machine(name)
+
+    yield start
+    for name in names:
+        hulld.delete(f"/v1/machines/{name}?force=1")
+
+
+def fetch(hulld, host, path="/", headers=None, connection=None):
+    """Status, head and body."""
+    client = connection or http.client.HTTPConnection("127.0.0.1", hulld.http, timeout=DEADLINE)
+    client.request("GET", path, headers={"Host": host, **(headers or {})})
+    answer = client.getresponse()
+    body = answer.read().decode()
+    if not connection:
+        client.close()
+    return answer.status, answer.headers, body
+
+
+def who(hulld, host):
+    status, _, body = fetch(hulld, host)
+    return body.splitlines()[0] if status == 200 else status
+
+
+def served(hulld, host, *names, tries=20):
+    """Once those and no others answer."""
+    return wait_until(lambda: {who(hulld, host) for _ in range(tries)} == set(names), f"{names} serve {host}")
+
+
+def test_a_machine_is_served_by_its_name(hulld, run, servers):
+    assert who(hulld, "web.localhost") == 404
+    run("web", "web.localhost", servers("one").port)
+    served(hulld, "web.localhost", "one", tries=1)
+    for same in ("WEB.localhost", "web.localhost.", f"web.localhost:{hulld.http}"):
+        assert who(hulld, same) == "one", same
+    for other in ("localhost", "xweb.localhost", "web.localhost.evil", "127.0.0.1", "", "b0", "../web.localhost"):
+        assert who(hulld, other) == 404, other
+    assert hulld.machine("web")["ports"][0]["hostname"] == "web.localhost" and "host" not in hulld.machine("web")["ports"][0]
+    assert b"web.localhost->" in finished(hull(hulld, "ps"))[0]
+
+
+def test_several_machines_share_a_name(hulld, run, servers):
+    run("first", "pair.localhost", servers("one").port)
+    run("second", "pair.localhost", servers("two").port)
+    served(hulld, "pair.localhost", "one", "two")
+    hulld.post("/v1/machines/first/stop")
+    served(hulld, "pair.localhost", "two")
+    hulld.post("/v1/machines/first/start")
+    served(hulld, "pair.localhost", "one", "two")
+    hulld.delete("/v1/machines/second?force=1")
+    served(hulld, "pair.localhost", "one")
+
+
+def test_only_healthy_machines_are_served(hulld, run, servers):
+    good, bad, check = servers("good"), servers("bad"), servers("check")
+    run("good", "ill.localhost", good.port)
+    served(hulld, "ill.localhost", "good")
+    run("bad", "ill.localhost", bad.port, health={"tcp": {"port": check.port}, "interval_s": 1, "retries": 1})
+    served(hulld, "ill.localhost", "good", "bad")
+    check.close()
+    served(hulld, "ill.localhost", "good")
+    hulld.post("/v1/machines/good/stop")
+    status, head, body = wait_until(lambda: (seen := fetch(hulld, "ill.localhost"))[0] == 503 and seen, "nobody serves it")
+    assert head["Retry-After"] == "5" and body == "No machine serves this at the moment.\n"
+    assert status == 503 and head["Content-Type"] == "text/plain"
+    hulld.post("/v1/machines/good/freeze")
+    hulld.delete("/v1/machines/good?force=1")
+    hulld.delete("/v1/machines/bad?force=1")
+    wait_until(lambda: who(hulld, "ill.localhost") == 404, "nobody has the name")
+
+
+def test_a_frozen_machine_is_not_served(hulld, run, servers):
+    run("still", "still.localhost", servers("still").port)
+    served(hulld, "still.localhost", "still")
+    assert hulld.post("/v1/machines/still/freeze").status == 200
+    served(hulld, "still.localhost", 503)
+    assert hulld.post("/v1/machines/still/thaw").status == 200
+    served(hulld, "still.localhost", "still")
+
+
+def websocket(hulld, host):
+    """A connection that has become one (RFC 6455, section 4.1)."""
+    client = socket.create_connection(("127.0.0.1", hulld.http), DEADLINE)
+    key = base64.b64encode(b"0123456789abcdef").decode()
+    client.sendall(f"GET /chat HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                   f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(1)
+    expected = base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest())
+    assert b" 101 " in head.split(b"\r\n")[0] and expected in head, head
+    return client
+
+
+def echoes(client):
+    client.sendall(b"\x81\x02hi")
+    return client.recv(100) == b"\x81\x02hi"
+
+
+def test_what_is_under_way_goes_on_while_a_machine_is_taken_out(hulld, run, servers):
+    """A request and a WebSocket; the next request goes to another machine."""
+    busy, check = servers("busy"), servers("check")
+    run("busy", "busy.localhost", busy.port, health={"tcp": {"port": check.port}, "interval_s": 1, "retries": 1})
+    served(hulld, "busy.localhost", "busy")
+    answer = []
+    holder = threading.Thread(target=lambda: answer.append(fetch(hulld, "busy.localhost", "/hold")))
+    holder.start()
+    assert busy.held.wait(DEADLINE)
+    with websocket(hulld, "busy.localhost") as chat:
+        assert echoes(chat)
+        run("idle", "busy.localhost", servers("idle").port)
+        check.close()
+        served(hulld, "busy.localhost", "idle")
+        busy.go_on.set()
+        holder.join(DEADLINE)
+        assert answer[0][0] == 200 and answer[0][2].startswith("busy\n")
+        assert echoes(chat)
+
+
+def test_a_restart_of_hulld_drops_nothing(hulld, run, servers):
+    """By SIGKILL; what a machine's health was is not forgotten over it."""
+    steady = servers("steady")
+    run("steady", "steady.localhost", steady.port, health={"tcp": {"port": steady.port}, "interval_s": 1, "retries": 1})
+    served(hulld, "steady.localhost", "steady")
+    haproxy, seen, stop = hulld.haproxy(), set(), threading.Event()
+
+    def ask():
+        connection = http.client.HTTPConnection("127.0.0.1", hulld.http, timeout=DEADLINE)
+        while not stop.is_set():
+            seen.add(fetch(hulld, "steady.localhost", connection=connection)[0])
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    with websocket(hulld, "steady.localhost") as chat:
+        hulld.restart()
+        wait_until(lambda: hulld.machine("steady")["health"]["state"] == "healthy", "it is healthy for the new hulld, too")
+        assert echoes(chat)
+    stop.set()
+    asker.join(DEADLINE)
+    assert seen == {200} and hulld.haproxy() == haproxy
+    hulld.post("/v1/machines/steady/stop")
+    served(hulld, "steady.localhost", 503)
+
+
+def test_all_comes_right_after_a_crash_of_everything(hulld, run, servers):
+    run("phoenix", "phoenix.localhost", servers("phoenix").port)
+    served(hulld, "phoenix.localhost", "phoenix")
+    for victims in (["haproxy"], ["haproxy", "hulld"], ["hulld"]):
+        before = hulld.haproxy()
+        if "hulld" in victims:
+            hulld.kill()
+        if "haproxy" in victims:
+            os.kill(before, signal.SIGKILL)
+        if "hulld" in victims:
+            hulld.start()
+        if "haproxy" in victims:
+            wait_until(lambda: hulld.haproxy() not in (0, before), "another is started")
+        answers(hulld)
+        served(hulld, "phoenix.localhost", "phoenix", tries=1)
+        assert (hulld.haproxy() != before) == ("haproxy" in victims)
+    assert "it is started again" in hulld.log.read_text()
+    assert "hull_haproxy_up 1\n" in hulld.get("/metrics").body.decode()
+
+
+def test_a_hundred_changes_start_no_process_and_cut_nobody(hulld, run, servers):
+    run("calm", "calm.localhost", servers("calm").port)
+    served(hulld, "calm.localhost", "calm")
+    haproxy = hulld.haproxy()
+    with websocket(hulld, "calm.localhost") as chat:
+        for i in range(50):
+            assert create(hulld, f"storm{i}", {"hostname": f"storm{i}.localhost", "guest": 80}).status == 201
+            hulld.delete(f"/v1/machines/storm{i - 1}?force=1")
+        served(hulld, "storm49.localhost", 503)
+        hulld.delete("/v1/machines/storm49")
+        for i in range(50):
+            wait_until(lambda i=i: who(hulld, f"storm{i}.localhost") == 404, "none is left")
+        assert echoes(chat) and who(hulld, "calm.localhost") == "calm" and hulld.haproxy() == haproxy
+    assert not list((hulld.run / "http" / "machines").glob("*-80"))
+
+
+def test_what_a_client_says_of_where_it_comes_from_is_not_passed_on(hulld, run, servers):
+    run("head", "head.localhost", servers("head").port)
+    served(hulld, "head.localhost", "head")
+    spoofed = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X_Forwarded_For", "X-Real-IP", "X_REAL_IP", "Forwarded", "Proxy")
+    head = fetch(hulld, "head.localhost", headers={name: "192.0.2.66" for name in spoofed})[2].lower()
+    assert "192.0.2.66" not in head
+    assert "x-forwarded-for: 127.0.0.1\n" in head and "x-forwarded-proto: http\n" in head and "host: head.localhost\n" in head
+
+
+@pytest.mark.parametrize("request_", [
+    b"GET / HTTP/1.1\r\nHost: head.localhost\r\nHost: other.localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: head.localhost\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n",
+    b"GET http://a.localhost/ HTTP/1.1\r\nHost: b.localhost b1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\x00b\r\n\r\n", b"\xff\xfe\r\n\r\n"])
+def test_a_hostile_request_is_refused(hulld, request_):
+    with socket.create_connection(("127.0.0.1", hulld.http), DEADLINE) as client:
+        client.sendall(request_)
+        assert client.recv(1000).split(b" ")[1] in (b"400", b"404")
+
+
+@pytest.mark.parametrize("port, field, words", [
+    ({"hostname": "Web.localhost"}, "hostname", "must be a host name"), ({"hostname": "a b"}, "hostname", "must be a host name"),
+    ({"hostname": "-a.b"}, "hostname", "must be a host name"), ({"hostname": "a..b"}, "hostname", "must be a host name"),
+    ({"hostname": "a."}, "hostname", "must be a host name"), ({"hostname": "x\nbackend b1"}, "hostname", "must be a host name"),
+    ({"hostname": "127.0.0.1"}, "hostname", "must be a host name"), ({"hostname": "a" * 64}, "hostname", "must be a host name"),
+    ({"hostname": "a_b"}, "hostname", "must be a host name"), ({"hostname": "b\u00fccher"}, "hostname", "must be a host name"),
+    ({"hostname": ".".join(["a" * 63] * 4)}, "hostname", ""), ({"hostname": ""}, "hostname", ""),
+    ({"hostname": "a.localhost", "host": 80}, "host", "does not go with a hostname"),
+    ({"hostname": "a.localhost", "address": "0.0.0.0"}, "address", "does not go with a hostname"),
+    ({"hostname": "a.localhost", "protocol": "udp"}, "protocol", "does not go with a hostname"),
+    ({}, "host", "is required, or a hostname")])
+def test_what_is_no_host_name_is_refused(hulld, port, field, words):
+    answer = create(hulld, "bad", {"guest": 80, **port})
+    assert answer.status == 400 and answer.json["field"] == f"ports[0].{field}" and words in answer.json["detail"], answer
+
+
+def test_a_machine_has_a_name_once(hulld):
+    answer = create(hulld, "twice", *2 * [{"guest": 80, "hostname": "twice.localhost"}])
+    assert answer.status == 400 and answer.json["field"] == "ports[1].hostname", answer
+
+
+def test_names_may_be_changed_while_it_runs(hulld, run, servers):
+    run("move", "old.localhost", servers("move").port)
+    served(hulld, "old.localhost", "move")
+    guest = hulld.machine("move")["ports"][0]["guest"]
+    with websocket(hulld, "old.localhost") as chat:
+        assert finished(hull(hulld, "update", "move", "--hostname", f"new.localhost:{guest}", "--hostname", "old.localhost-"))[2] == 0
+        served(hulld, "new.localhost", "move")
+        served(hulld, "old.localhost", 404)
+        assert echoes(chat)
+
+
+def test_a_name_belongs_to_one_project(hulld, tmp_path):
+    """Which of others' names are taken is told; whose they are is not."""
+    mine, other = {"Hull-Project": "default"}, {"Hull-Project": "red"}
+    assert hulld.post("/v1/projects", {"name": "red"}).status == 201
+    content = make_erofs(tmp_path)
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    assert hulld.request("PUT", f"/v1/blobs/{digest}", content, headers=other).status == 201
+    assert hulld.request("POST", "/v1/images", {"name": "any", "rootfs": digest}, headers=other).status == 201
+    answer = create(hulld, "a", {"hostname": "shop.example", "guest": 80}, headers=other)
+    assert (answer.status, answer.json["code"], answer.json["field"]) == (409, "quota_exceeded", "ports[0].hostname"), answer
+    assert create(hulld, "a", {"hostname": "xred.localhost", "guest": 80}, headers=other).status == 409
+    assert create(hulld, "a", {"hostname": "web.red.localhost", "guest": 80}, headers=other).status == 201
+    answer = create(hulld, "b", {"hostname": "web.red.localhost", "guest": 80}, headers=mine)
+    assert (answer.status, answer.json["code"]) == (409, "name_taken") and "red" not in answer.json["detail"].replace("web.red.localhost", ""), answer
+    assert create(hulld, "b", {"hostname": "shop.example", "guest": 80}, headers=mine).status == 201
+    assert hulld.request("PUT", "/v1/projects/red/quotas", {"hostnames": ["example"]}).json["quotas"]["hostnames"] == ["example"]
+    answer = create(hulld, "c", {"hostname": "shop.example", "guest": 80}, headers=other)
+    assert (answer.status, answer.json["code"]) == (409, "name_taken") and answer.json["detail"].endswith("it is already in use"), answer
+    assert create(hulld, "c", {"hostname": "www.example", "guest": 80}, headers=other).status == 201
+    assert create(hulld, "d", {"hostname": "web.red.localhost", "guest": 80}, headers=other).status == 409
+    for name, headers in (("a", other), ("c", other), ("b", mine)):
+        assert hulld.request("DELETE", f"/v1/machines/{name}", headers=headers).status == 204
+    assert hulld.request("PUT", "/v1/projects/red/quotas", {"hostnames": ["a b"]}).json["field"] == "hostnames[0]"
+    hulld.delete("/v1/projects/red")
+
+
+def test_haproxy_has_no_rights(hulld):
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{hulld.haproxy()}/status").read_text().splitlines())
+    assert status["Uid"].split()[1] != "0" and int(status["CapEff"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
+    assert os.readlink(f"/proc/{hulld.haproxy()}/root") == str(hulld.run / "http" / "machines")
+    assert (hulld.run / "http").stat().st_mode & 0o777 == 0o700
+
+
+def test_without_the_option_nothing_is_served(tmp_path):
+    daemon = start_alone(tmp_path)
+    try:
+        answer = create(daemon, "web", {"hostname": "web.localhost", "guest": 80})
+        assert answer.status == 400 and answer.json["detail"] == "this host serves nothing by host name", answer
+        assert not daemon.haproxy()
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.parametrize("address, message", [
+    ("localhost:80", "--http: localhost is no IPv4 address"), ("80", "--http: must be an IPv4 address and a port"),
+    ("127.0.0.1:80\nbind *:1", "--http: must be"), ("127.0.0.1:1", "--run: may have letters")])
+def test_an_option_that_is_wrong_is_refused(tmp_path, address, message):
+    """A space in a path would be the end of it in HAProxy's configuration."""
+    with tempfile.TemporaryDirectory(prefix="hull ") as run:
+        result = subprocess.run([BUILD / "hulld", "--state", tmp_path, "--run", run, "--http", address], capture_output=True, text=True)
+    assert result.returncode != 0 and message in result.stderr, result
