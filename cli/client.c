@@ -6,16 +6,19 @@
 #include "common/json.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
 
 #define ANSWER_MAX	   (64u << 20)
 #define CONNECT_TIMEOUT_S  5L
-/* No answer of the API takes longer: waits are asked for in slices below this. */
+/* No answer of the API takes longer, but of those that wait for something. */
 #define REQUEST_TIMEOUT_MS 300000L
 #define TIMEOUT_MAX_S	   (30 * 86400)
 #define MS_PER_S	   1000
+#define KEEPALIVE_S	   20L
+#define RETRY_FOR_MS	   60000
 #define POLL_MS		   1000
 #define PAGE_LIMIT	   "500"
 
@@ -141,6 +144,9 @@ static size_t on_data(char *data, size_t size, size_t n, void *ctx)
 	long status = 0;
 
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	t->heard_ms = monotonic_ms();
+	if (t->sink && status >= 200 && status <= 299)
+		return t->sink(t->sink_ctx, data, size * n) < 0 ? 0 : size * n;
 	if (t->out < 0 || status < 200 || status > 299)
 		return buf_append(&t->answer, data, size * n) < 0 ? 0 : size * n;
 	t->out_error = write_full(t->out, data, size * n);
@@ -197,7 +203,7 @@ static int on_progress(void *ctx, curl_off_t dl_total, curl_off_t dl, curl_off_t
 	return 0;
 }
 
-static void add_header(struct transfer *t, const char *line)
+void transfer_add_header(struct transfer *t, const char *line)
 {
 	struct curl_slist *longer = curl_slist_append(t->headers, line);
 
@@ -229,6 +235,10 @@ static CURL *new_easy(struct client *client, const char *method, const char *pat
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
+	/* Who waits for long hears of a host that is gone. */
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_S);
+	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_S);
 	if (client->context.token) {
 		curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
 		curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, client->context.token);
@@ -252,7 +262,7 @@ void transfer_init(struct transfer *t, struct client *client, const char *method
 
 		if (asprintf(&line, "Hull-Project: %s", project) < 0)
 			abort();
-		add_header(t, line);
+		transfer_add_header(t, line);
 	}
 }
 
@@ -296,10 +306,15 @@ static int transfer_run(struct transfer *t)
 		curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
 	if (curl_multi_add_handle(client->multi, t->easy) != CURLM_OK)
 		abort();
+	t->heard_ms = monotonic_ms();
 	while (!t->done && r == 0) {
 		if (curl_multi_perform(client->multi, &running) != CURLM_OK)
 			abort();
 		collect_results(t);
+		if (!t->done && t->quiet_max_ms && monotonic_ms() - t->heard_ms > t->quiet_max_ms) {
+			t->done = true;
+			t->result = CURLE_RECV_ERROR;
+		}
 		if (t->done)
 			break;
 		curl_multi_poll(client->multi, &extra, client->signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
@@ -312,6 +327,34 @@ static int transfer_run(struct transfer *t)
 	return r;
 }
 
+static bool pause_for(struct client *client, int pause_ms)
+{
+	struct pollfd fd = {.fd = client->interruptible ? client->signal_fd : -1, .events = POLLIN};
+	int64_t end_ms = monotonic_ms() + client_time_left_ms(client, pause_ms), left_ms;
+
+	while ((left_ms = end_ms - monotonic_ms()) > 0) {
+		if (poll(&fd, 1, (int)left_ms) > 0 && next_signal(client))
+			return false;
+	}
+	return true;
+}
+
+bool client_retries(struct client *client, struct retry *retry, int pause_ms, struct failure *fail)
+{
+	int64_t now_ms = monotonic_ms();
+
+	if (!fail->lost) /* an answer, though a refusal */
+		return false;
+	if (!retry->since_ms)
+		retry->since_ms = now_ms;
+	if (!retry->worked || now_ms - retry->since_ms > RETRY_FOR_MS)
+		return false;
+	if (pause_for(client, pause_ms))
+		return true;
+	error_set(&fail->error, EINTR, "interrupted");
+	return false;
+}
+
 /* ---- what went wrong ---- */
 
 int transfer_refuse_connection(struct transfer *t, struct failure *fail)
@@ -321,7 +364,9 @@ int transfer_refuse_connection(struct transfer *t, struct failure *fail)
 
 	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &number);
 	curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
+	fail->lost = true;
 	if (t->client->timeout_s && monotonic_ms() >= t->client->deadline_ms) {
+		fail->lost = false;
 		error_set(&fail->error, ETIMEDOUT, "the API at %s (%s) was not done within %lld s", context->url, context->source,
 			t->client->timeout_s);
 		return failure_hint(fail, "what was asked for may happen still; `hull ps -a` shows it, a longer --timeout waits for it");
@@ -363,6 +408,8 @@ int transfer_refuse_status(struct transfer *t, long status, struct failure *fail
 			t->client->context.url);
 	else if (json_is_string(hint))
 		failure_hint(fail, "%s", json_string_value(hint));
+	/* A proxy's word, before an API that has gone. */
+	fail->lost = !json_is_string(code) && (status == 502 || status == 503 || status == 504);
 	snprintf(fail->code, sizeof(fail->code), "%s", json_is_string(code) ? json_string_value(code) : "");
 	json_decref(problem);
 	return -errnum;
@@ -381,8 +428,7 @@ static int transfer_outcome(struct transfer *t, struct failure *fail)
 	return status >= 200 && status <= 299 ? 0 : transfer_refuse_status(t, status, fail);
 }
 
-/* Runs it to its end, and frees nothing. 0 or -errno with `fail` set. */
-static int transfer_finish(struct transfer *t, struct failure *fail)
+int transfer_finish(struct transfer *t, struct failure *fail)
 {
 	return transfer_run(t) < 0 ? error_set(&fail->error, EINTR, "interrupted") : transfer_outcome(t, fail);
 }
@@ -395,6 +441,7 @@ struct call {
 	const json_t *body;
 	const char *if_match; /* NULL: whatever it is */
 	char **ret_etag;      /* NULL: nobody asks */
+	bool waits;	      /* its answer takes as long as it takes */
 };
 
 static char *read_etag(const struct transfer *t)
@@ -413,7 +460,7 @@ static void add_if_match(struct transfer *t, const char *etag)
 
 	if (asprintf(&line, "If-Match: %s", etag) < 0)
 		abort();
-	add_header(t, line);
+	transfer_add_header(t, line);
 }
 
 static int call(struct client *client, const struct call *call, json_t **ret, struct failure *fail)
@@ -425,9 +472,10 @@ static int call(struct client *client, const struct call *call, json_t **ret, st
 	if (call->body && !text)
 		return error_set(&fail->error, EINVAL, "the request is not UTF-8");
 	transfer_init(&t, client, call->method, call->path);
-	curl_easy_setopt(t.easy, CURLOPT_TIMEOUT_MS, client_time_left_ms(client, REQUEST_TIMEOUT_MS));
+	if (!call->waits)
+		curl_easy_setopt(t.easy, CURLOPT_TIMEOUT_MS, client_time_left_ms(client, REQUEST_TIMEOUT_MS));
 	if (text || strcmp(call->method, "POST") == 0) {
-		add_header(&t, text ? call->type : "Content-Type:");
+		transfer_add_header(&t, text ? call->type : "Content-Type:");
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
 	}
@@ -450,6 +498,11 @@ int client_call(struct client *client, const char *method, const char *path, con
 {
 	return call(client, &(struct call){.method = method, .path = path, .type = "Content-Type: application/json", .body = body}, ret,
 		fail);
+}
+
+int client_wait(struct client *client, const char *path, json_t **ret, struct failure *fail)
+{
+	return call(client, &(struct call){.method = "GET", .path = path, .waits = true}, ret, fail);
 }
 
 int client_list(struct client *client, const char *path, const char *query, json_t **ret, struct failure *fail)
@@ -532,7 +585,7 @@ static void upload_init(struct transfer *t, struct client *client, const char *p
 	curl_easy_setopt(t->easy, CURLOPT_NOPROGRESS, 0L);
 	curl_easy_setopt(t->easy, CURLOPT_XFERINFOFUNCTION, progress);
 	curl_easy_setopt(t->easy, CURLOPT_XFERINFODATA, t);
-	add_header(t, type);
+	transfer_add_header(t, type);
 }
 
 int client_upload_stream(struct client *client, const char *path, int fd, const char *label, struct failure *fail)

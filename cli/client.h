@@ -29,6 +29,16 @@ long client_time_left_ms(const struct client *client, long most_ms);
 /* --timeout counts no more: what it was for is done, or has to be undone. */
 void client_drop_timeout(struct client *client);
 
+/* Trying again what got no answer. All 0 at first. */
+struct retry {
+	bool worked;	  /* there was an answer before */
+	int64_t since_ms; /* of the monotonic clock: the first that failed since; 0: none has */
+};
+
+/* After a failure: is it to be tried again? Where the API has answered before, for a minute, by `pause_ms` after each try. When it is not,
+ * `fail` says why. */
+bool client_retries(struct client *client, struct retry *retry, int pause_ms, struct failure *fail);
+
 /* "/v1/machines/NAME" with NAME escaped, and `suffix` as it is. Owned by the caller; allocation failure aborts. */
 char *client_path(const char *collection, const char *name, const char *suffix);
 
@@ -39,6 +49,9 @@ char *client_escape(const char *text);
  * 0 when the status is 2xx, else -errno with `fail` set (fail->code when it is the API that refused). */
 int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
 	struct failure *fail);
+
+/* A GET that is answered when something has happened, however long that takes. */
+int client_wait(struct client *client, const char *path, json_t **ret, struct failure *fail);
 
 /* All items of a list, page by page: a new array in `ret`. `query`: "name=x&…", escaped, or "". */
 int client_list(struct client *client, const char *path, const char *query, json_t **ret, struct failure *fail);

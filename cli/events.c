@@ -1,6 +1,7 @@
-/* hull events: what has happened, and what happens, page by page from one cursor to the next. */
+/* hull events: what has happened, page by page, and what happens, as a stream. */
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/follow.h"
 #include "cli/machine.h"
 #include "cli/output.h"
 
@@ -11,7 +12,6 @@
 #include <string.h>
 #include <time.h>
 
-#define LOOK_MS	    500 /* from one look to the next, of who follows */
 #define SINCE_MAX_S 31536000
 
 const struct option_def events_options[] = {
@@ -133,30 +133,56 @@ static char *filter_text(const struct args *args)
 	return text;
 }
 
+struct printing {
+	enum output_format format;
+	struct failure *fail;
+};
+
+static int print_followed(void *ctx, const json_t *event)
+{
+	const struct printing *printing = ctx;
+
+	if (printing->format == OUTPUT_TABLE)
+		print_event(event);
+	else
+		print_next(event, printing->format);
+	fflush(stdout);
+	return ferror(stdout) ? error_set(&printing->fail->error, EPIPE, "cannot write the output") : 0;
+}
+
+static int follow(struct client *client, const char *filter, long long since_s, enum output_format format, struct failure *fail)
+{
+	struct printing printing = {format, fail};
+	cleanup_free char *query = NULL;
+
+	if ((since_s >= 0 ? asprintf(&query, "since_s=%lld%s", since_s, filter) : asprintf(&query, "%s", filter + (filter[0] == '&'))) < 0)
+		abort();
+	return follow_events(client, query, print_followed, &printing, fail);
+}
+
 int events_run(const struct args *args, struct failure *fail)
 {
-	const struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
 	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *filter = filter_text(args);
-	bool follow = args_flag(args, "follow"), more = false;
+	bool more = false;
 	enum output_format format;
 	long long since_s = -1;
 	json_int_t cursor = -1;
 	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
 	if (r == 0)
-		r = read_since(args, follow ? 0 : -1, &since_s, fail);
+		r = read_since(args, -1, &since_s, fail);
 	if (r < 0)
 		return r;
 	client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
+	if (args_flag(args, "follow"))
+		return follow(client, filter, since_s, format, fail);
 	do {
 		cleanup_free char *query = NULL;
 		char begin[64] = "";
 
-		if (cursor >= 0 && !more)
-			nanosleep(&pause, NULL);
 		if (cursor >= 0)
 			snprintf(begin, sizeof(begin), "&after=%lld", (long long)cursor);
 		else if (since_s >= 0)
@@ -164,6 +190,6 @@ int events_run(const struct args *args, struct failure *fail)
 		if (asprintf(&query, "/v1/events?limit=1000%s%s", begin, filter) < 0)
 			abort();
 		r = look(client, query, format, &cursor, &more, fail);
-	} while (r == 0 && (follow || more) && !ferror(stdout));
+	} while (r == 0 && more && !ferror(stdout));
 	return r;
 }

@@ -15,6 +15,7 @@ struct failure {
 	char hint[320]; /* one line; "" when there is nothing to say */
 	char code[40];	/* of the API's problem; "" when the failure is not the API's */
 	bool usage;	/* the command line was wrong */
+	bool lost;	/* there was no answer: the API was not reached, or went away */
 };
 
 /* Adds a hint to a failure whose error is set already. Returns -errnum. */

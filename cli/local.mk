@@ -13,6 +13,7 @@ libhull_cli_a_SOURCES = \
 	cli/patch.c \
 	cli/recipe.c cli/recipe.h \
 	cli/spec.c cli/spec.h \
+	cli/sse.c cli/sse.h \
 	cli/subprocess.c cli/subprocess.h \
 	cli/top_rows.c cli/top_rows.h \
 	cli/yaml.c cli/yaml.h \
@@ -32,6 +33,7 @@ hull_SOURCES = \
 	cli/cp.c \
 	cli/events.c \
 	cli/exec.c \
+	cli/follow.c cli/follow.h \
 	cli/image.c \
 	cli/image_build.c cli/image_build.h \
 	cli/image_stages.c \

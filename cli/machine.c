@@ -53,21 +53,48 @@ const struct option_def remove_options[] = {
 
 #define QUERY_MAX (1u << 20)
 
-/* What one wait asks the API for; longer waits are several. */
-#define WAIT_SLICE_S 30
+#define RETRY_MS 250
 
-int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail)
+/* The last event there is. */
+static int find_cursor(struct client *client, json_int_t *ret, struct failure *fail)
 {
-	char suffix[128];
+	json_t *page = NULL;
+	int r = client_call(client, "GET", "/v1/events?since_s=0&limit=1", NULL, &page, fail);
+
+	*ret = json_number(page, "cursor");
+	json_decref(page);
+	return r;
+}
+
+/* Asked again from the same event on, nothing is missed while hulld was away. */
+static int wait_after(struct client *client, const char *machine, const char *states, json_int_t cursor, json_t **ret, struct failure *fail)
+{
+	struct retry retry = {.worked = true};
 	cleanup_free char *path = NULL;
+	char suffix[160];
 	int r;
 
-	snprintf(suffix, sizeof(suffix), "/wait?state=%s&timeout_s=%d", states, WAIT_SLICE_S);
+	snprintf(suffix, sizeof(suffix), "/wait?state=%s&after=%" JSON_INTEGER_FORMAT, states, cursor);
 	path = client_path("machines", machine, suffix);
 	do {
 		memset(fail, 0, sizeof(*fail));
-		r = client_call(client, "GET", path, NULL, ret, fail);
-	} while (r < 0 && strcmp(fail->code, "timeout") == 0);
+		r = client_wait(client, path, ret, fail);
+	} while (r < 0 && client_retries(client, &retry, RETRY_MS, fail));
+	return r;
+}
+
+int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail)
+{
+	json_int_t cursor;
+	int r;
+
+	do {
+		memset(fail, 0, sizeof(*fail));
+		r = find_cursor(client, &cursor, fail);
+		if (r == 0)
+			r = wait_after(client, machine, states, cursor, ret, fail);
+		/* Of a wait of days hulld may have forgotten where it began. */
+	} while (r < 0 && strcmp(fail->code, "cursor_expired") == 0);
 	return r;
 }
 

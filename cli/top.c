@@ -31,6 +31,14 @@ const struct option_def top_options[] = {
 	{0},
 };
 
+/* By the name, and with the option, that Docker's has. */
+const struct option_def stats_options[] = {
+	OUTPUT_OPTION,
+	{0, "no-stream", NULL, "print it once, as where the output is no terminal"},
+	{'i', "interval", "S", "seconds from one look to the next (2)"},
+	{0},
+};
+
 struct top {
 	struct client *client;
 	const struct args *args;
@@ -268,7 +276,7 @@ int machine_top_run(const struct args *args, struct failure *fail)
 		return -fail->error.errnum;
 	if (format != OUTPUT_TABLE)
 		r = print_values(&top, format, fail);
-	else if (args_flag(args, "once") || !isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO))
+	else if (args_flag(args, "once") || args_flag(args, "no-stream") || !isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO))
 		r = print_once(&top, fail);
 	else
 		r = show_on_terminal(&top, interval_s, fail);

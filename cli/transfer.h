@@ -14,6 +14,10 @@ struct transfer {
 	struct buf answer;
 	int out; /* -1: everything into `answer` */
 	int out_error;
+	int (*sink)(void *ctx, const char *data, size_t len); /* takes the body; what is negative ends the transfer. NULL: nobody does */
+	void *sink_ctx;
+	int64_t quiet_max_ms; /* without a byte for longer, it is lost; 0: it may be */
+	int64_t heard_ms;     /* of the monotonic clock */
 	int in;
 	uint64_t in_offset;
 	const char *label;
@@ -27,6 +31,11 @@ struct transfer {
 /* transfer_done() frees what is in it. Allocation failure aborts. */
 void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path);
 void transfer_done(struct transfer *t);
+
+/* Before it runs. */
+void transfer_add_header(struct transfer *t, const char *line);
+/* Runs it to its end, and frees nothing. 0 or -errno with `fail` set. */
+int transfer_finish(struct transfer *t, struct failure *fail);
 
 /* Why there is no answer, by t->result, or why it is not what was wanted: an RFC 9457 problem in t->answer,
  * or something else that answered. Return -errno with `fail` set. */

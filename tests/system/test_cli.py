@@ -92,7 +92,7 @@ def test_without_a_command_it_shows_them_all_and_fails(alone):
 
 def test_every_command_explains_itself(alone):
     names = [line[2:20].strip() for line in alone("--help").stdout.splitlines() if line[:2] == "  " and line[2:3].isalpha()]
-    assert len(names) >= 51
+    assert len(names) >= 52
     for name in names:
         assert alone(*name.split(), "--help").stdout.startswith(f"Usage: hull {name} [OPTION]...")
 
@@ -107,7 +107,7 @@ def complete(cli, *words):
 
 
 @pytest.mark.parametrize("words, offers", [
-    (["mach"], ["machine"]), (["machine", "l"], ["list", "logs"]), (["st"], ["start", "stop"]), (["run", "--mem"], ["--memory"]),
+    (["mach"], ["machine"]), (["machine", "l"], ["list", "logs"]), (["st"], ["start", "stats", "stop"]), (["run", "--mem"], ["--memory"]),
     (["run", "--ho"], ["--host"]), (["run", "-e", ""], []), (["--host", "unix:///x", "p"], ["project", "ps"]), (["machine", "--host", "x", "rm", "--f"], ["--force"]),
     (["exec", "x", "l"], []), (["run", "x", "--", "l"], []), (["nonsense", ""], []), (["completion", "b"], ["bash"]), (["logs", ""], []),
     (["machine", "nonsense", ""], []), (["--context", ""], ["default"]), (["context", "use", "d"], ["default"]), (["image", "build", "--file", ""], []), (["rm", "-"], ["--context", "--force", "--help", "--host", "--project", "--timeout", "--token"])])
@@ -243,7 +243,7 @@ def test_top_gives_the_terminal_back_as_it_was(hull, key):
 
 
 def test_top_prints_once_where_nobody_watches(hull):
-    assert hull("top").stdout.split()[:4] == ["NAME", "CPU", "%", "MEMORY"] and json.loads(hull("top", "-o", "json").stdout) == []
+    assert hull("top").stdout.split()[:4] == ["NAME", "CPU", "%", "MEMORY"] and json.loads(hull("stats", "--no-stream", "-o", "json").stdout) == []
 
 
 def test_what_does_not_exist_is_said_with_where_to_look(hull):

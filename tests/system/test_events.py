@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import random
 import re
 import resource
@@ -361,6 +362,41 @@ def test_hull_shows_events_and_follows_them(hulld):
             assert json.loads(following.stdout.readline())["type"] == "machine.deleted"
         finally:
             following.kill()
+
+
+def test_hull_follows_and_waits_over_a_crash(hulld):
+    """Each event once, and an end that is not missed, though it was there before the waiter was back."""
+    assert hulld.post("/v1/machines", {"name": "waited", "image": "i", "network": "none"}).status == 201
+    hulld.post("/v1/machines/waited/start")
+    with hull(hulld, "-f", "--since", "0", "--type", "secret", "-o", "json") as following, \
+            subprocess.Popen([BUILD / "hull", "wait", "waited"], env={**os.environ, "HULL_HOST": f"unix://{hulld.socket}"}, stdout=subprocess.PIPE, text=True) as waiting:
+        try:
+            seen = []
+            while not seen:  # until it is there to follow
+                hulld.request("PUT", "/v1/secrets/BEGIN", {"value": "x"})
+                if select.select([following.stdout], [], [], 0.1)[0]:
+                    seen.append(json.loads(following.stdout.readline())["id"])
+            for n in range(3):
+                assert hulld.request("PUT", f"/v1/secrets/S{n}", {"value": "x"}).status == 201
+                hulld.restart()
+            hulld.post("/v1/machines/waited/kill")
+            assert hulld.delete("/v1/secrets/S0").status == 204
+            names = []
+            while "secret.deleted" not in names:
+                event = json.loads(following.stdout.readline())
+                seen.append(event["id"])
+                names.append(event["type"])
+            assert seen == sorted(set(seen)) and names.count("secret.set") >= 3
+            assert waiting.wait(60) == 0 and waiting.stdout.read() == "137\n"
+        finally:
+            following.kill()
+            waiting.kill()
+
+
+def test_hull_does_not_wait_for_what_was_never_there(tmp_path):
+    for words in (["events", "-f"], ["wait", "x"]):
+        done = subprocess.run([BUILD / "hull", *words], env={**os.environ, "HULL_HOST": f"unix://{tmp_path}/none"}, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "cannot reach the API" in done.stderr
 
 
 @pytest.mark.parametrize("words, said", [

@@ -39,6 +39,8 @@ def any_value(rng, depth=0):
 @contextlib.contextmanager
 def api_that_says(answers):
     """An API that has an answer for each (method, path without query), whatever is asked beside."""
+    answers.setdefault(("GET", "/v1/events"), {"items": [], "cursor": 0, "more": False})
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -4,6 +4,7 @@
 #include "cli/args.h"
 #include "cli/output.h"
 #include "cli/spec.h"
+#include "cli/sse.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -207,6 +208,59 @@ static void ages_and_sizes_are_rounded_down_to_one_unit(void **state)
 	assert_string_equal(size_text(256 << 20, size), "256 MiB");
 }
 
+struct heard {
+	char text[256];
+	int refuse;
+};
+
+static int on_event(void *ctx, const char *data, size_t len)
+{
+	struct heard *heard = ctx;
+
+	snprintf(heard->text + strlen(heard->text), sizeof(heard->text) - strlen(heard->text), "[%.*s]", (int)len, data);
+	return heard->refuse;
+}
+
+static void events_are_the_same_however_they_are_cut(void **state)
+{
+	static const char stream[] = "retry: 250\nid: 7\n\n: a comment\n\ndata: one\nid: 8\n\ndata:two\r\ndata: and more\r\n\r\nid: 1x\ndata\n\n"
+				     "event: x\nother: y\nid: 9\n\ndata: not ended\nid: 10\n";
+
+	(void)state;
+	for (size_t step = 1; step < sizeof(stream); step++) {
+		struct heard heard = {0};
+		struct sse sse;
+
+		sse_init(&sse, on_event, &heard);
+		for (size_t i = 0; i < sizeof(stream) - 1; i += step)
+			assert_int_equal(sse_feed(&sse, stream + i, i + step < sizeof(stream) - 1 ? step : sizeof(stream) - 1 - i), 0);
+		assert_string_equal(heard.text, "[one][two\nand more][]");
+		assert_true(sse.id == 9 && sse.retry_ms == 250);
+		sse_restart(&sse);
+		assert_int_equal(sse_feed(&sse, "\n\ndata: new\n\n", 13), 0);
+		assert_string_equal(heard.text, "[one][two\nand more][][new]");
+		assert_true(sse.id == 9);
+		sse_done(&sse);
+	}
+}
+
+static void a_reader_that_refuses_an_event_ends_the_stream(void **state)
+{
+	struct heard heard = {.refuse = -EPIPE};
+	struct sse sse;
+	char *line = calloc(1, SSE_TEXT_MAX + 1);
+
+	(void)state;
+	sse_init(&sse, on_event, &heard);
+	assert_int_equal(sse_feed(&sse, "data: x\n\ndata: y\n\n", 18), -EPIPE);
+	assert_string_equal(heard.text, "[x]");
+	sse_restart(&sse);
+	memset(line, 'x', SSE_TEXT_MAX + 1);
+	assert_int_equal(sse_feed(&sse, line, SSE_TEXT_MAX + 1), -EMSGSIZE);
+	sse_done(&sse);
+	free(line);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -216,6 +270,8 @@ int main(void)
 		cmocka_unit_test(dependencies_are_added_replaced_and_taken_away),
 		cmocka_unit_test(a_check_is_made_of_options),
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
+		cmocka_unit_test(events_are_the_same_however_they_are_cut),
+		cmocka_unit_test(a_reader_that_refuses_an_event_ends_the_stream),
 		cmocka_unit_test(ages_and_sizes_are_rounded_down_to_one_unit),
 	};
 
