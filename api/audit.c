@@ -21,7 +21,7 @@
 #define KEEP_MIB_MAX (1 << 20)
 #define KEEP_DAYS_MAX 3650
 #define PAGE	    100
-#define SCAN_MAX    10000 /* lines that one page looks at */
+#define SCAN_MAX    (2u << 20) /* bytes that one page looks at */
 
 struct audit {
 	struct audit_file *file;

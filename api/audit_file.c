@@ -230,8 +230,8 @@ struct audit_place audit_file_end(const struct audit_file *file)
 	return (struct audit_place){file->number, file->fd < 0 ? 0 : file->size};
 }
 
-/* Those of one file. False: `fn` or `max` has ended it. */
-static bool read_file_back(int fd, uint64_t *offset, size_t *max, bool (*fn)(void *ctx, const char *line, size_t len), void *ctx)
+/* Those of one file. False: `fn` or the limit has ended it. */
+static bool read_file_back(int fd, uint64_t *offset, size_t *left, bool (*fn)(void *ctx, const char *line, size_t len), void *ctx)
 {
 	cleanup_free char *block = malloc(BLOCK);
 
@@ -249,9 +249,9 @@ static bool read_file_back(int fd, uint64_t *offset, size_t *max, bool (*fn)(voi
 
 			if (!before && begin && *offset != begin + BLOCK)
 				break; /* its beginning is in the block before */
-			if (*max == 0)
+			if (*left == 0)
 				return false;
-			--*max;
+			*left -= *left < (size_t)(end - start) ? *left : (size_t)(end - start);
 			*offset = begin + (uint64_t)start;
 			if (!fn(ctx, block + start, (size_t)(end - start - (block[end - 1] == '\n'))))
 				return false;
@@ -267,7 +267,7 @@ static bool has_older(const struct audit_file *file, uint64_t number)
 	return file->n_olds && file->olds[0].number < number;
 }
 
-bool audit_file_read_back(struct audit_file *file, struct audit_place *place, size_t max, bool (*fn)(void *ctx, const char *line, size_t len),
+bool audit_file_read_back(struct audit_file *file, struct audit_place *place, size_t max_bytes, bool (*fn)(void *ctx, const char *line, size_t len),
 	void *ctx)
 {
 	char path[PATH_MAX];
@@ -281,7 +281,7 @@ bool audit_file_read_back(struct audit_file *file, struct audit_place *place, si
 		if (place->number <= file->number && place->offset)
 			fd = open(place->number == file->number ? file->path : path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		if (fd >= 0)
-			goes_on = read_file_back(fd, &place->offset, &max, fn, ctx);
+			goes_on = read_file_back(fd, &place->offset, &max_bytes, fn, ctx);
 		if (!goes_on)
 			return place->offset || has_older(file, place->number);
 		/* The newest that is older. */

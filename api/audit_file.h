@@ -36,9 +36,9 @@ struct audit_place {
 };
 
 struct audit_place audit_file_end(const struct audit_file *file);
-/* Every line before `place`, the newest first, without its newline, until `fn` returns false or `max` lines were seen; `place` is then
- * before the last that it was called with. True: there are more before that. */
-bool audit_file_read_back(struct audit_file *file, struct audit_place *place, size_t max, bool (*fn)(void *ctx, const char *line, size_t len),
+/* Every line before `place`, the newest first, without its newline, until `fn` returns false or `max_bytes` and the end of a line were
+ * seen; `place` is then before the last that it was called with. True: there are more before that. */
+bool audit_file_read_back(struct audit_file *file, struct audit_place *place, size_t max_bytes, bool (*fn)(void *ctx, const char *line, size_t len),
 	void *ctx);
 
 #endif

@@ -79,9 +79,9 @@ static void arm_retry(struct webhooks *webhooks)
 	uint64_t now = monotonic_ns(), earliest = UINT64_MAX;
 
 	for (const struct webhook *hook = webhooks->first; hook; hook = hook->next)
-		if (hook->retry_ns > now && hook->spec.enabled && hook->retry_ns < earliest)
+		if (hook->retry_ns && hook->retry_ns < earliest)
 			earliest = hook->retry_ns;
-	loop_timer_arm(webhooks->retry, earliest == UINT64_MAX ? UINT64_MAX : earliest - now);
+	loop_timer_arm(webhooks->retry, earliest == UINT64_MAX ? UINT64_MAX : earliest > now ? earliest - now : 0);
 }
 
 static void on_retry(void *ctx)
