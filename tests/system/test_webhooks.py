@@ -228,6 +228,33 @@ def test_a_receiver_that_does_not_answer_is_not_waited_for_and_holds_nobody_up(h
         other.close()
 
 
+def test_a_name_that_nobody_knows_holds_nobody_up(tmp_path):
+    """Its server is silent: a look-up takes far longer than a delivery may."""
+    hulld = Hulld(tmp_path, "--webhook-timing", FAST)
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.253\n")
+    command = hulld.command
+    hulld.command = lambda: ["unshare", "-m", "sh", "-c", f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec \"$@\"", "sh", *command()]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.253", 53))
+        silent.settimeout(60)
+        hulld.start()
+        try:
+            hook = create(hulld, "https://receiver.example/")
+            assert b"receiver" in silent.recv(512)
+            slowest, late = 0, {"failures": 0}
+            while late["failures"] < 2:
+                begun = time.monotonic()
+                late = shown(hulld, hook)
+                slowest = max(slowest, time.monotonic() - begun)
+            assert "timed out" in late["last_error"] and slowest < 4, (late, slowest)
+            assert hulld.delete(f"/v1/webhooks/{hook['id']}").status == 204
+            begun = time.monotonic()
+            hulld.kill(15)
+            assert hulld.process.returncode == 0 and time.monotonic() - begun < 4
+        finally:
+            hulld.stop()
+
+
 def test_answers_without_end_are_cut_off(hulld, receiver):
     hook = create(hulld, receiver.url, events=["secret"])
     receiver.answer(200, body=b"x" * (4 << 20))
