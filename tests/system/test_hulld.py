@@ -743,28 +743,25 @@ def test_a_port_of_a_machine_that_is_no_more_is_free_at_once(with_image):
 
 
 def test_a_port_of_a_machine_being_deleted_is_not_published_again(with_image):
-    """hull-ingress answers `list` only once it was asked to unpublish."""
+    """hull-ingress answers `list` only once the deletion has begun."""
     path = with_image.run / "ingress.sock"
     spec = publishes(free_port())
     machine = with_image.post("/v1/machines", spec).json["id"]
     with_image.kill()
     os.kill(ingress_pid(with_image), signal.SIGKILL)
     path.unlink()
-    ops = []
+    ops, begun = [], threading.Event()
 
     def serve(listener):
         client = listener.accept()[0]
-        lines, lists = client.makefile(), 0
-        for line in lines:
+        for line in client.makefile():
             request = json.loads(line)
             ops.append((request["op"], request.get("machine")))
             if request["op"] == "list":
-                lists += 1
-                continue
-            if request["op"] == "unpublish":
-                client.sendall(b'{"ok":true,"ports":[]}\n' * lists)
-                lists = 0
-            client.sendall(b'{"ok":true}\n')
+                begun.wait(DEADLINE)
+                client.sendall(b'{"ok":true,"ports":[]}\n')
+            else:
+                client.sendall(b'{"ok":true}\n')
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -772,8 +769,13 @@ def test_a_port_of_a_machine_being_deleted_is_not_published_again(with_image):
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         with_image.start()
         wait_until(lambda: ("list", None) in ops, "hulld asks what is published")
-        assert with_image.delete(f"/v1/machines/{machine}").status == 204
-        assert with_image.post("/v1/machines", spec).status == 201, "all before it has been sent"
+        connection = Connection(with_image.socket)
+        connection.request("DELETE", f"/v1/machines/{machine}")
+        for _ in range(2):  # it has been read before the second is
+            assert with_image.get(f"/v1/machines/{machine}").status == 200
+        begun.set()
+        assert connection.getresponse().status == 204
+        assert with_image.post("/v1/machines", spec).status == 201
         assert ops.count(("unpublish", machine)) == 1 and ("publish", machine) not in ops
         with_image.kill()
     path.unlink()
