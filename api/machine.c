@@ -262,6 +262,14 @@ static void on_restart_due(void *ctx)
 		start_again(m);
 }
 
+/* The operation's, of the stop that follows. */
+static void enter_end_phase(struct machine *m)
+{
+	operation_enter(m, !m->up || !m->record.stop_timeout_s ? PHASE_MONITOR_END
+			   : supervisor_drains(m)	       ? PHASE_CONNECTIONS
+							       : PHASE_WORKLOAD);
+}
+
 static int stop(struct machine *m, enum operation_kind kind, int64_t timeout_s, const char *by, struct problem *problem)
 {
 	struct machine_record before = m->record;
@@ -280,9 +288,12 @@ static int stop(struct machine *m, enum operation_kind kind, int64_t timeout_s, 
 		m->record.state = MACHINE_STOPPING;
 		if (shortens)
 			m->record.stop_timeout_s = timeout_s;
-		operation_begin_or_join(m, kind, shortens ? timeout_s * 1000 : left_ms, by);
+		if (again)
+			operation_begin_or_join(m, kind, shortens ? timeout_s * 1000 : left_ms, by);
+		else
+			operation_begin(m, kind, timeout_s * 1000, by);
 		if (!operation_current(m)->phase[0])
-			operation_enter(m, !m->up || !timeout_s ? PHASE_MONITOR_END : supervisor_drains(m) ? PHASE_CONNECTIONS : PHASE_WORKLOAD);
+			enter_end_phase(m);
 	} else {
 		operation_cancel(m, by);
 	}
@@ -324,6 +335,78 @@ int machine_kill_to_delete(struct machine *m, const char *by, struct problem *pr
 	else
 		machine_tell_waiters(m); /* it had not got far: its removal begins */
 	return 0;
+}
+
+/* Its start comes to nothing: it is stopped. */
+static int undo_start(struct machine *m, const char *by, struct problem *problem)
+{
+	struct machine_record before = m->record;
+	int r;
+
+	m->record.state = MACHINE_STOPPING;
+	m->record.stop_timeout_s = machine_running_spec(m)->stop.timeout_s;
+	operation_ask_for_end(m, by, m->record.stop_timeout_s * 1000);
+	enter_end_phase(m);
+	r = commit(m, &before, problem);
+	if (r < 0)
+		return r;
+	leave_alone(m);
+	supervisor_stop(m, (uint64_t)m->record.stop_timeout_s * 1000);
+	return 0;
+}
+
+/* Its workload has not heard of its stop: it runs on. */
+static int undo_stop(struct machine *m, const char *by, struct problem *problem)
+{
+	struct machine_record before = m->record;
+	int r;
+
+	m->record.state = MACHINE_RUNNING;
+	m->record.restart_wanted = false;
+	operation_cancel(m, by);
+	r = commit(m, &before, problem);
+	if (r < 0)
+		return r;
+	supervisor_run_on(m);
+	health_start(m);
+	clock_step(m); /* its answer says whether it is frozen, too */
+	return 0;
+}
+
+/* Of a machine that was to be back once the host is: it stays down. */
+static int undo_return(struct machine *m, const char *by, struct problem *problem)
+{
+	struct machine_record before = m->record;
+
+	m->record.restart_wanted = false;
+	m->record.restart_at = 0;
+	operation_cancel(m, by);
+	return commit(m, &before, problem);
+}
+
+static int refuse_cancel(const struct machine *m, struct problem *problem)
+{
+	problem_set(problem, PROBLEM_WRONG_STATE, NULL,
+		operation_is(m, OPERATION_KILL) || operation_is(m, OPERATION_DELETE) ? "machine %s is killed already"
+		: m->up								     ? "the workload of machine %s has been told to end"
+										     : "machine %s, which was not up yet, is ended",
+		m->record.name);
+	return problem_set_hint(problem, "wait for its end, and start it again");
+}
+
+int machine_cancel(struct machine *m, const char *by, struct problem *problem)
+{
+	bool starts = operation_is(m, OPERATION_START) || operation_is(m, OPERATION_RESTART);
+
+	if (operation_is_cancelled(m))
+		return 0;
+	if (starts && (m->record.state == MACHINE_STARTING || m->record.state == MACHINE_RUNNING))
+		return undo_start(m, by, problem);
+	if (starts && !machine_is_active(m))
+		return undo_return(m, by, problem);
+	if ((starts || operation_is(m, OPERATION_STOP)) && m->draining && !m->hulld->going_down)
+		return undo_stop(m, by, problem);
+	return refuse_cancel(m, problem);
 }
 
 void machine_is_up(struct machine *m)

@@ -15,6 +15,7 @@
  *	up:      starting → running                                       machine_is_up()
  *	stop:    starting, running → stopping                             machine_stop(), machine_kill()
  *	end:     starting, running, stopping → stopped, failed, starting  machine_has_ended()
+ *	cancel:  starting → stopping; stopping → running, while its connections may end, and it has not been told    machine_cancel()
  *
  * Crash safety. hulld may be killed at any instant; machines_load() then finds each row in one of the states above and
  * goes on: `starting`, `running` and `stopping` adopt the monitor when its recorded pid, start time and boot are alive
@@ -144,6 +145,9 @@ int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const ch
 int machine_kill(struct machine *m, const char *by, struct problem *problem);
 /* One that is active is killed, and then removed; also by the next hulld. */
 int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem);
+/* Undoes what is under way on it: a start, which then ends as any stop does; a stop of which its workload has not heard. No effect where
+ * that was asked for before. */
+int machine_cancel(struct machine *m, const char *by, struct problem *problem);
 /* Removes row, folders and struct. Not while it is active. On failure it stays. */
 int machine_remove(struct machine *m, struct problem *problem);
 

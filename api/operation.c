@@ -270,6 +270,16 @@ void operation_cancel(struct machine *m, const char *by)
 		end_for(op, by);
 }
 
+void operation_ask_for_end(struct machine *m, const char *by, int64_t timeout_ms)
+{
+	struct operation *op = current(m);
+
+	if (!op)
+		return;
+	snprintf(op->record.cancelled_by, sizeof(op->record.cancelled_by), "%s", by);
+	operation_set_timeout(m, timeout_ms);
+}
+
 /* Writing. */
 
 static int put(struct store *store, const struct operation *op, struct error *err)

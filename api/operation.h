@@ -77,6 +77,8 @@ int64_t operation_time_left_ms(const struct machine *m, int64_t max_ms);
 void operation_succeed(struct machine *m);
 void operation_fail(struct machine *m, enum problem_code code, const char *detail);
 void operation_cancel(struct machine *m, const char *by);
+/* It ends, cancelled, as soon as its machine does, within `timeout_ms`. */
+void operation_ask_for_end(struct machine *m, const char *by, int64_t timeout_ms);
 /* What it was begun for comes to nothing: the changes since the last commit did not happen. */
 void operation_undo(struct machine *m);
 
@@ -104,5 +106,6 @@ extern const struct json_table operation_table;
 void operation_http_list(struct request *req, void *ctx);
 void operation_http_get(struct request *req, void *ctx);
 void operation_http_wait(struct request *req, void *ctx);
+void operation_http_cancel(struct request *req, void *ctx);
 
 #endif

@@ -172,35 +172,100 @@ void operation_http_list(struct request *req, void *ctx)
 
 /* One. */
 
+struct found {
+	json_t *dumped; /* owned */
+	int state;
+	char machine[MACHINE_ID_BYTES + 1];
+};
+
 static int take(void *ctx, const struct operation_record *record)
 {
-	json_t **ret = ctx;
+	struct found *found = ctx;
 
-	*ret = dump(record);
-	return record->state != OPERATION_RUNNING;
+	*found = (struct found){.dumped = dump(record), .state = record->state};
+	snprintf(found->machine, sizeof(found->machine), "%s", record->machine);
+	return 0;
 }
 
-/* 1: it has ended, 0: it is under way, both with `*ret` a new reference; -ECANCELED having refused. */
-static int find(struct request *req, const struct hulld *hulld, json_t **ret)
+/* Before it is known whether the request has been done already. False: refused. */
+static bool find_as_it_is(struct request *req, const struct hulld *hulld, struct found *ret)
 {
 	struct error err;
 	int r = store_operation_get(hulld->store, request_project(req), request_param(req), take, ret, &err);
 
-	if (r >= 0)
-		return r;
 	if (r == -ENOENT)
 		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "there is no operation \"%s\"", request_param(req));
-	else
+	else if (r < 0)
 		request_refuse_error(req, &err);
-	return -ECANCELED;
+	return r == 0;
+}
+
+static int check_match(struct request *req, const struct found *found)
+{
+	return request_condition(req) ? request_check_match(req, json_incref(found->dumped)) : 0;
+}
+
+/* False: refused. */
+static bool find(struct request *req, const struct hulld *hulld, struct found *ret)
+{
+	if (!find_as_it_is(req, hulld, ret))
+		return false;
+	if (check_match(req, ret) == 0)
+		return true;
+	json_decref(ret->dumped);
+	return false;
 }
 
 void operation_http_get(struct request *req, void *ctx)
 {
-	json_t *dumped;
+	struct found found;
 
-	if (find(req, ctx, &dumped) >= 0)
-		request_reply(req, 200, dumped);
+	if (find(req, ctx, &found))
+		request_reply(req, 200, found.dumped);
+}
+
+/* As it is by now. */
+static void reply(struct request *req, const struct hulld *hulld)
+{
+	struct found found;
+
+	if (find_as_it_is(req, hulld, &found))
+		request_reply(req, 200, found.dumped);
+}
+
+/* Also one that has ended so: whoever asks again gets what they asked for. */
+static bool is_cancelled(const struct found *found)
+{
+	return found->state == OPERATION_CANCELLED;
+}
+
+static void cancel_and_reply(struct request *req, struct hulld *hulld, const struct found *found)
+{
+	struct machine *m = machine_by_id(hulld, found->machine);
+	const struct operation_record *current = m ? operation_current(m) : NULL;
+	struct problem problem;
+
+	if (!current || strcmp(current->id, request_param(req)) != 0)
+		request_refuse_with(req, PROBLEM_WRONG_STATE, NULL, "operation %s has %s", request_param(req),
+			operation_state_names[found->state]);
+	else if (machine_cancel(m, operation_asker(request_client(req)), &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		reply(req, hulld);
+}
+
+void operation_http_cancel(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct found found;
+
+	if (!find_as_it_is(req, hulld, &found))
+		return;
+	if (is_cancelled(&found))
+		reply(req, hulld);
+	else if (check_match(req, &found) == 0)
+		cancel_and_reply(req, hulld, &found);
+	json_decref(found.dumped);
 }
 
 /* Waiting. */
@@ -239,7 +304,7 @@ void operation_tell(struct operation_waiter **waiters)
 	while (*waiters) {
 		struct operation_waiter *waiter = *waiters;
 
-		operation_http_get(waiter->req, waiter->hulld);
+		reply(waiter->req, waiter->hulld);
 		waiter_free(waiter);
 	}
 }
@@ -249,17 +314,16 @@ void operation_http_wait(struct request *req, void *ctx)
 	struct operation_waiter *waiter, **list;
 	struct hulld *hulld = ctx;
 	int64_t timeout_s = request_query_int(req, "timeout_s", -1);
-	json_t *dumped;
-	int r = find(req, hulld, &dumped);
+	struct found found;
 
-	if (r < 0)
+	if (!find(req, hulld, &found))
 		return;
 	list = operation_waiters(hulld, request_param(req));
-	if (r > 0 || !list) {
-		request_reply(req, 200, dumped);
+	if (found.state != OPERATION_RUNNING || !list) {
+		request_reply(req, 200, found.dumped);
 		return;
 	}
-	json_decref(dumped);
+	json_decref(found.dumped);
 	waiter = calloc(1, sizeof(*waiter));
 	if (!waiter)
 		abort();

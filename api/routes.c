@@ -227,6 +227,10 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/v1/operations/{operation}/wait", "waitForOperation", "Answers once it has ended."), .status = 200,
 		.refuses = REFUSES(TIMEOUT), .gives = &operation_table, .queries = wait_operation_queries, .handle = operation_http_wait},
 
+	{ROUTE("POST", "/v1/operations/{operation}/cancel", "cancelOperation",
+		"Undo a start, or a stop that the workload has not been told of; no effect where that was asked for before."),
+		.status = 200, .refuses = REFUSES(WRONG_STATE), .gives = &operation_table, .handle = operation_http_cancel},
+
 	{ROUTE("GET", "/v1/events", "listEvents",
 		"What has happened in the project, the oldest first; with Accept: text/event-stream, as it happens."),
 		.status = 200,

@@ -99,6 +99,12 @@ static bool drain(struct machine *m)
 	return true;
 }
 
+void supervisor_run_on(struct machine *m)
+{
+	supervisor_forget_drain(m);
+	loop_timer_arm(m->stop_deadline, UINT64_MAX);
+}
+
 void supervisor_stop(struct machine *m, uint64_t timeout_ms)
 {
 	uint64_t timeout_ns = timeout_ms * NS_PER_MS;

@@ -19,6 +19,8 @@ void supervisor_adopt(struct machine *m);
 void supervisor_stop(struct machine *m, uint64_t timeout_ms);
 /* Will its connections be waited for, before it is told? */
 bool supervisor_drains(const struct machine *m);
+/* It is not to end after all: it has not been told, as its connections were waited for. */
+void supervisor_run_on(struct machine *m);
 /* No connection to its ports is left, or nobody knows of any. */
 void supervisor_drained(struct machine *m);
 void supervisor_forget_drain(struct machine *m);

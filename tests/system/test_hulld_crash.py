@@ -257,6 +257,17 @@ def test_a_restart(hulld, crash):
     crash(prepare, ("POST", "/v1/machines/a/restart", {"timeout_s": 30}), end, lambda status, found: found == {"a": "starting"})
 
 
+def test_a_start_that_is_undone(hulld, crash):
+    call = ["POST", None]
+
+    def prepare():
+        start(hulld)
+        call[1] = f"/v1/operations/{hulld.machine('a')['operation']}/cancel"
+
+    crash(prepare, call, no_monitor(hulld),
+          lambda status, found: found == {"a": "stopped"} or (found == {"a": "starting"} and status is None))
+
+
 def test_a_forced_delete(hulld, crash):
     crash(lambda: start(hulld), ("DELETE", "/v1/machines/a?force=1"), lambda: not os.listdir(hulld.run / "machines"),
           lambda status, found: found == {} or (found in ({"a": "starting"}, {"a": "stopped"}) and status is None))

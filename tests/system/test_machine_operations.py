@@ -9,6 +9,7 @@ import pytest
 
 from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
 from test_exec import start_alone
+from test_hulld import free_port
 from test_tenants import project, token
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
@@ -58,6 +59,12 @@ def ended(hulld, one, state="succeeded"):
     assert answer.status == 200 and answer.json["state"] == state, answer.body
     assert answer.json["phase"] is None and answer.json["ended_at"] >= answer.json["created_at"]
     assert all(phase["ended_at"] >= phase["started_at"] for phase in answer.json["phases"])
+    return answer.json
+
+
+def cancel(hulld, one, status=200):
+    answer = hulld.post(f"/v1/operations/{one['id']}/cancel")
+    assert answer.status == status, answer
     return answer.json
 
 
@@ -201,6 +208,90 @@ def test_a_start_that_fails_says_why_and_one_that_policy_makes_is_hullds(tmp_pat
         assert [one["requested_by"] for one in second] == ["hulld"] and first["requested_by"] == "host"
     finally:
         hulld.stop()
+
+
+def test_a_start_is_undone(stand_in):
+    one = started(stand_in, "undone", restart={"policy": "always"})
+    asked = cancel(stand_in, one)
+    assert asked["cancelled_by"] == "host" and asked["state"] in ("running", "cancelled") and asked["error"] is None
+    ended(stand_in, one, "cancelled")
+    machine = stand_in.machine("undone")
+    assert (machine["state"], machine["cause"]["code"], machine["operation"]) == ("stopped", "cancelled", None), machine
+    assert machine["exit_status"] is None and machine["restarts"] == 0
+    again = cancel(stand_in, one)
+    assert again["state"] == "cancelled" and again == operation(stand_in, one), "who asks again is answered"
+    killed = ask(stand_in, "undone", "kill") if ask(stand_in, "undone", "start") else None
+    refused = cancel(stand_in, killed, 409)
+    assert refused["code"] == "wrong_state" and f"{killed['id']} has succeeded" in refused["detail"]
+    assert stand_in.post("/v1/operations/opaaaaaaaaaaaa/cancel").json["code"] == "not_found"
+    remove(stand_in, "undone")
+
+
+def test_a_start_is_undone_though_hulld_is_killed_meanwhile(tmp_path):
+    """By a machine that does not end by itself."""
+    hulld = Hulld(tmp_path).with_stand_in("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n").start()
+    try:
+        hulld.image("any", make_erofs(tmp_path))
+        one = started(hulld, "stays", stop={"timeout_s": 2})
+        assert cancel(hulld, one)["phase"] == "monitor_end" and hulld.machine("stays")["state"] == "stopping"
+        assert hulld.post("/v1/machines/stays/start").status == 409
+        hulld.restart()
+        ended(hulld, one, "cancelled")
+        assert hulld.machine("stays")["cause"]["code"] == "cancelled"
+        other = ask(hulld, "stays", "start")
+        wait_until(lambda: hulld.machine("stays")["pid"], "its monitor is there")
+        cancel(hulld, other)
+        stop = ended(hulld, ask(hulld, "stays", "stop", {"timeout_s": 0}))
+        assert operation(hulld, other)["cancelled_by"] == "host" and stop["kind"] == "stop"
+    finally:
+        hulld.stop()
+
+
+@root
+def test_a_stop_is_undone_until_the_workload_has_been_told(alone):
+    with socket.create_server(("127.0.0.1", 0)) as program:
+        program.settimeout(DEADLINE)
+        host = free_port()
+        create(alone, "told", ports=[{"host": host, "guest": program.getsockname()[1]}], stop={"timeout_s": 60, "drain_s": 30})
+        ended(alone, ask(alone, "told", "start"))
+        pid = alone.machine("told")["pid"]
+        with socket.create_connection(("127.0.0.1", host), timeout=DEADLINE) as client, program.accept()[0] as inside:
+            for verb in ("stop", "restart"):
+                one = ask(alone, "told", verb)
+                assert one["phase"] == "connections" and one["state"] == "running", one
+                alone.restart()  # which waits for them, too
+                assert operation(alone, one)["phase"] == "connections"
+                assert cancel(alone, one)["state"] == "cancelled"
+                machine = alone.machine("told")
+                assert (machine["state"], machine["pid"], machine["operation"], machine["cause"]) == ("running", pid, None, None), machine
+            inside.sendall(b"on")
+            assert client.recv(2) == b"on"
+            with socket.create_connection(("127.0.0.1", host), timeout=DEADLINE) as late, program.accept()[0] as served:
+                served.sendall(b"x")
+                assert late.recv(1) == b"x"
+            stop = ask(alone, "told", "stop")
+        assert phases(ended(alone, stop)) == ["connections", "workload"]
+        assert cancel(alone, stop, 409)["code"] == "wrong_state"
+        remove(alone, "told")
+
+
+@root
+def test_a_stop_that_the_workload_knows_of_is_not_undone(alone):
+    """The agent's listener is held: it neither ends nor answers."""
+    create(alone, "knows")
+    ended(alone, ask(alone, "knows", "start"))
+    path = alone.run / "machines" / alone.machine("knows")["id"] / "vsock.sock"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(path))
+        agent.listen()
+        one = ask(alone, "knows", "stop", {"timeout_s": 60})
+        refused = cancel(alone, one, 409)
+        assert refused["code"] == "wrong_state" and "has been told to end" in refused["detail"] and refused["hint"], refused
+        alone.restart()
+        assert operation(alone, one)["phase"] == "workload" and cancel(alone, one, 409)["code"] == "wrong_state"
+        assert ask(alone, "knows", "kill")["state"] == "succeeded"
+    remove(alone, "knows")
 
 
 @root
