@@ -12,6 +12,7 @@ import pytest
 
 from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
 from test_cli import Cli
+from test_exec import Stream, execute, start_alone
 from test_hulld import free_port, refused
 from test_tenants import By, In, project, token
 
@@ -120,6 +121,24 @@ def test_programs_and_files_in_machines_are_noted_without_what_is_in_them(hulld)
     assert [(entry["operation"], entry.get("file", "")[:20]) for entry in entries] == [
         ("execInMachine", ""), ("getMachineFiles", "/etc/shadow"), ("putMachineFiles", "/" + "x" * 19)]
     assert len(entries[2]["file"]) == 1027 and CANARY not in json.dumps(entries)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
+def test_a_program_is_noted_when_it_has_ended_and_a_stream_when_it_begins(tmp_path):
+    hulld = start_alone(tmp_path)
+    try:
+        assert hulld.post("/v1/machines", {"name": "box", "image": "any", "command": ["any"], "network": "none", "disk_mib": 16}).status == 201
+        assert hulld.post("/v1/machines/box/start").status == 200 and hulld.wait("box", "running,failed")["state"] == "running"
+        with noted(hulld) as entries:
+            assert execute(hulld, "box", "echo", CANARY).json["stdout"] == CANARY + "\n"
+            program = Stream(hulld, "box", "cat").switch()
+            assert hulld.get(f"/v1/machines/box/files?path={tmp_path}/token").status == 200
+        program.sock.close()
+        assert [(entry["operation"], entry["resource"], entry["status"], entry.get("file")) for entry in entries] == [
+            ("execInMachine", "box", 200, None), ("execInMachine", "box", 101, None), ("getMachineFiles", "box", 200, f"{tmp_path}/token")]
+        assert CANARY not in json.dumps(entries)
+    finally:
+        hulld.stop()
 
 
 def test_what_a_client_makes_up_stays_in_its_place(hulld):
