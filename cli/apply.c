@@ -293,6 +293,8 @@ static int make(const struct args *args, struct client **ret_client, struct mani
 	*ret_client = r == 0 ? client_new(args, fail) : NULL;
 	if (r == 0 && !*ret_client)
 		return -fail->error.errnum;
+	if (r == 0)
+		r = manifest_strip(manifest, *ret_client, fail);
 	return r < 0 ? r : plan_make(*ret_client, manifest, args_value(args, "label"), args_flag(args, "prune"), plan, fail);
 }
 

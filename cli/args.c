@@ -1,6 +1,7 @@
 /* Reading a command line by the table of commands. */
 #include "cli/args.h"
 
+#include "common/checked.h"
 #include "common/json.h"
 
 #include <errno.h>
@@ -51,6 +52,32 @@ const struct command *command_find(const struct command *commands, const char *n
 
 #define NAMES_MAX 128
 
+/* What other programs call it. */
+static const struct {
+	const char *word, *command;
+} words_of_others[] = {
+	{"list", "ps"}, {"ls", "ps"}, {"get", "ps"}, {"status", "ps"}, {"delete", "rm"}, {"remove", "rm"}, {"destroy", "rm"}, {"create", "run -d"},
+	{"launch", "run"}, {"build", "image build"}, {"pull", "image build"}, {"import", "image build"}, {"up", "apply"}, {"deploy", "apply"},
+	{"down", "stop"}, {"plan", "diff"}, {"login", "context create"}, {"config", "context"}, {"shell", "exec -it MACHINE sh"},
+	{"ssh", "exec -it MACHINE sh"}, {"attach", "logs -f"}, {"pause", "freeze"}, {"unpause", "thaw"}, {"describe", "inspect"},
+	{"show", "inspect"}, {"edit", "update"}, {"set", "update"}, {"copy", "cp"}, {"info", "version"},
+}, verbs_of_others[] = {
+	{"ls", "list"}, {"ps", "list"}, {"get", "inspect"}, {"show", "inspect"}, {"describe", "inspect"}, {"delete", "rm"}, {"remove", "rm"},
+	{"add", "create"}, {"new", "create"}, {"make", "create"}, {"put", "set"}, {"edit", "update"},
+};
+
+/* A command, without `hull`, or NULL. */
+static const char *translate(const struct command *commands, const char *noun, const char *word)
+{
+	for (size_t i = 0; !noun && i < ARRAY_SIZE(words_of_others); i++)
+		if (strcmp(words_of_others[i].word, word) == 0)
+			return words_of_others[i].command;
+	for (size_t i = 0; noun && i < ARRAY_SIZE(verbs_of_others); i++)
+		if (strcmp(verbs_of_others[i].word, word) == 0 && command_find(commands, noun, verbs_of_others[i].command))
+			return verbs_of_others[i].command;
+	return NULL;
+}
+
 /* Refuses a word that is no command, naming the nearest that is one. */
 static int refuse_word(const struct command *commands, const char *noun, const char *word, struct failure *fail)
 {
@@ -74,7 +101,12 @@ static int refuse_word(const struct command *commands, const char *noun, const c
 		}
 	}
 	names[n] = NULL;
-	near = nearest_name(word, names);
+	near = translate(commands, noun, word);
+	if (!near)
+		near = nearest_name(word, names);
+	/* Two letters of a short word make any word of it. */
+	if (near && strlen(word) < 5 && near[0] != word[0] && !translate(commands, noun, word))
+		near = NULL;
 	failure_usage(fail, word, "there is no such command");
 	if (near)
 		failure_hint(fail, "did you mean `hull %s%s%s`?", noun ? noun : "", noun ? " " : "", near);
@@ -189,6 +221,10 @@ static int read_word(struct args *args, const struct command *commands, char *wo
 		return failure_usage(fail, "\"\"", "an argument is empty");
 	if (args->command) {
 		args->operands[args->n_operands++] = word;
+		return 0;
+	}
+	if (!args->noun && strcmp(word, "help") == 0) { /* `hull help run` */
+		args->help = true;
 		return 0;
 	}
 	if (!args->noun && command_is_noun(commands, word)) {

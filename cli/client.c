@@ -379,13 +379,21 @@ int transfer_refuse_connection(struct transfer *t, struct failure *fail)
 		t->result == CURLE_COULDNT_RESOLVE_HOST) {
 		error_set(&fail->error, ECONNREFUSED, "cannot reach the API at %s (%s): %s", context->url, context->source,
 			number ? strerror((int)number) : curl_easy_strerror(t->result));
+		if (t->result == CURLE_COULDNT_RESOLVE_HOST)
+			return failure_hint(fail, "is the name right? `hull context show` says where it is from");
 		if (number == EACCES)
 			return failure_hint(fail, "this user may not open the socket; ask for its group, or use sudo");
 		return failure_hint(fail, "start one with ./quickstart or hulld, or name another with --host, --context "
 					  "or `hull context set URL`");
 	}
-	return error_set(
-		&fail->error, EIO, "%s (%s): %s", context->url, context->source, curl_easy_strerror(t->result));
+	error_set(&fail->error, EIO, "%s (%s): %s", context->url, context->source, curl_easy_strerror(t->result));
+	if (t->result == CURLE_SSL_CONNECT_ERROR)
+		return failure_hint(fail, "does it speak TLS there? If not, write http://");
+	if (t->result == CURLE_PEER_FAILED_VERIFICATION)
+		return failure_hint(fail, "its certificate is signed by nobody that this machine trusts, or is for another name");
+	if (t->result == CURLE_UNSUPPORTED_PROTOCOL || t->result == CURLE_WEIRD_SERVER_REPLY)
+		return failure_hint(fail, "who answers there is no API of Hull");
+	return -EIO;
 }
 
 int transfer_refuse_status(struct transfer *t, long status, struct failure *fail)
@@ -403,7 +411,9 @@ int transfer_refuse_status(struct transfer *t, long status, struct failure *fail
 			json_string_value(detail));
 	else
 		error_set(&fail->error, errnum, "the API answered with status %ld", status);
-	if (status == 401)
+	if (status == 401 && strncmp(t->client->context.source, "context ", 8) == 0)
+		failure_hint(fail, "`hull context rm %s`, and create it with --token-file FILE", t->client->context.source + 8);
+	else if (status == 401)
 		failure_hint(fail, "give the token with $HULL_TOKEN, or `hull context set %s --token TOKEN`",
 			t->client->context.url);
 	else if (json_is_string(hint))

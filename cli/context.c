@@ -130,6 +130,10 @@ int context_check_url(const char *url, struct failure *fail)
 		(strncmp(url, "https://", 8) == 0 && url[8]))
 		return 0;
 	failure_usage(fail, url, "is no URL of an API");
+	if (!strstr(url, "://") && url[0] == '/')
+		return failure_hint(fail, "did you mean unix://%s?", url);
+	if (!strstr(url, "://") && url[0])
+		return failure_hint(fail, "did you mean http://%s?", url);
 	return failure_hint(fail, "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH");
 }
 

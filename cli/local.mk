@@ -39,11 +39,13 @@ hull_SOURCES = \
 	cli/image_stages.c \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
+	cli/manifest_strip.c \
 	cli/plan.c cli/plan.h \
 	cli/project.c \
 	cli/run.c \
 	cli/secret.c \
 	cli/session.c cli/session.h \
+	cli/suggest.c cli/suggest.h \
 	cli/top.c \
 	cli/transfer.h \
 	cli/update.c \

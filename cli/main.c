@@ -2,6 +2,7 @@
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/suggest.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -66,8 +67,8 @@ const struct command hull_commands[] = {
 		machine_wait_run},
 	{"machine inspect", "inspect", "MACHINE", 1, 1, false, inspect_options, "Show everything about a machine", 0,
 		machine_inspect_run},
-	{"apply", NULL, "", 0, 0, false, apply_options, "Make machines be as files say they are", 0, apply_run},
-	{"diff", NULL, "", 0, 0, false, diff_options, "Show what `apply` would change; the exit status is 1 when there is something", 2, diff_run},
+	{"apply", NULL, "-f FILE...", 0, 0, false, apply_options, "Make machines be as files say they are", 0, apply_run},
+	{"diff", NULL, "-f FILE...", 0, 0, false, diff_options, "Show what `apply` would change; the exit status is 1 when there is something", 2, diff_run},
 	{"image build", NULL, "[NAME]", 0, 1, false, image_build_options,
 		"Make an image of Debian packages and files, and upload it", 0, image_build_run},
 	{"image list", "images", "", 0, 0, false, list_options, "List images", 0, image_list_run},
@@ -127,15 +128,7 @@ static int show_help(const struct args *args)
 
 static int fail_with(const struct args *args, struct failure *fail)
 {
-	/* Of a path in a machine it says nothing. */
-	if (strcmp(fail->code, "not_found") == 0 && !fail->hint[0] && args->command && strcmp(fail->error.field, "path") != 0)
-		failure_hint(fail, "`hull %s` lists what there is",
-			strncmp(args->command->name, "image ", 6) == 0 ? "images"
-			: strncmp(args->command->name, "secret ", 7) == 0 ? "secret list"
-			: strncmp(args->command->name, "project ", 8) == 0 ? "project list"
-			: strncmp(args->command->name, "token ", 6) == 0 ? "token list"
-			: strncmp(args->command->name, "webhook ", 8) == 0 ? "webhook list"
-							  : "ps -a");
+	suggest(args, fail);
 	failure_print(fail);
 	if (fail->usage)
 		return EXIT_USAGE;

@@ -15,11 +15,6 @@
 
 #define FILE_MAX (16u << 20)
 
-/* What a machine shows and nobody sets: `hull inspect -o yaml` makes a file that can be applied. */
-static const char *const shown_only[] = {"id", "project", "state", "rootfs", "frozen", "cause", "exit_status", "pid", "pending", "waiting_for", "restarts",
-	"created_at", "started_at", "stopped_at"};
-static const char *const health_shown_only[] = {"state", "reason", "since"};
-
 /* Of a file, while it is read. */
 struct source {
 	const char *name;
@@ -68,16 +63,6 @@ static int check_texts(const struct source *source, const char *path, const char
 	return 0;
 }
 
-static void strip(json_t *spec)
-{
-	json_t *health = json_object_get(spec, "health");
-
-	for (size_t i = 0; i < ARRAY_SIZE(shown_only); i++)
-		json_object_del(spec, shown_only[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(health_shown_only); i++)
-		json_object_del(health, health_shown_only[i]);
-}
-
 const struct manifest_machine *manifest_find(const struct manifest *manifest, const char *name)
 {
 	for (size_t i = 0; i < manifest->n; i++)
@@ -124,7 +109,6 @@ static int add_machine(struct manifest *manifest, const struct source *source, c
 	if (!machine->spec || !machine->path || !machine->file)
 		abort();
 	machine->name = json_text(machine->spec, "name");
-	strip(machine->spec);
 	return 0;
 }
 

@@ -6,10 +6,12 @@
 
 #include <jansson.h>
 
+struct client;
+
 /* One machine of a file. */
 struct manifest_machine {
 	const char *name; /* borrowed from `spec` */
-	json_t *spec;	  /* owned: as the file has it, without what the API only shows */
+	json_t *spec;	  /* owned: as the file has it */
 	char *file;	  /* owned */
 	int document;	  /* of the file, from 1; 0: it has one only */
 	char *path;	  /* owned: where it is in the document: "", "machines[2]" */
@@ -25,6 +27,10 @@ struct manifest {
  * no other has; those that others depend on come before them, else they are in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
 int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail);
 void manifest_done(struct manifest *manifest);
+
+/* What the API shows of a machine, and nobody sets, is taken out of those that were shown (which have an `id`): so what `hull inspect`
+ * prints can be applied. The API's own description says what that is. 0 or -errno with `fail` set. */
+int manifest_strip(struct manifest *manifest, struct client *client, struct failure *fail);
 
 const struct manifest_machine *manifest_find(const struct manifest *manifest, const char *name);
 

@@ -114,7 +114,13 @@ int token_create_run(const struct args *args, struct failure *fail)
 	const char *scope, *label = args_value(args, "name");
 	long long expires;
 	size_t i = 0;
-	int r = args_integer(args, "expires", 0, INT32_MAX, 30 * 86400, &expires, fail);
+	int r = args_value(args, "scope") ? 0 : failure_usage(fail, "--scope", "is missing: what does it let do?");
+
+	if (r < 0) {
+		json_decref(scopes);
+		return failure_hint(fail, "for example --scope read --scope write");
+	}
+	r = args_integer(args, "expires", 0, INT32_MAX, 30 * 86400, &expires, fail);
 
 	while (r == 0 && (scope = args_next(args, "scope", &i)))
 		json_array_append_new(scopes, json_string(scope));

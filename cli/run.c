@@ -225,11 +225,8 @@ int machine_run_run(const struct args *args, struct failure *fail)
 	client = client_new(args, fail);
 	r = client ? create(client, spec, &machine, fail) : -fail->error.errnum;
 	json_decref(spec);
-	if (r < 0) {
-		if (strcmp(fail->code, "not_found") == 0)
-			failure_hint(fail, "`hull images` lists what there is, `hull image build` makes one");
+	if (r < 0)
 		return r;
-	}
 	run.client = client;
 	run.id = json_text(machine, "id");
 	run.name = json_text(machine, "name");

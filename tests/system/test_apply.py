@@ -244,7 +244,7 @@ def test_texts_come_through_a_file_as_they_are(hull, hulld, seed):
 @pytest.mark.parametrize("text, line, hint", [
     ("machines:\n- name: web\n  image: hello\n  cpsu: 1\n", "m.yaml:4: web: cpsu: unknown field", 'did you mean "cpus"?'),
     ("name: a\nimage: hello\n---\nname: web\nimage: hello\nports:\n- host: 1\n  guest: 80\n- host: 0\n  guest: 1\n", "m.yaml:9 (document 2): web: ports[1].host: ", ""),
-    ("name: web\nimage: nothing\n", "m.yaml:2: web: image: ", "create it with POST /v1/images"),
+    ("name: web\nimage: nothing\n", "m.yaml:2: web: image: ", "`hull images` lists what there is, `hull image build` makes one"),
     ("name: web\nimage: hello\nhealth:\n  http:\n    prot: 1\n", "m.yaml:5: web: health.http.prot: unknown field", 'did you mean "port"?'),
     ("image: hello\n", "m.yaml:1: name: is missing: by it a machine is known", ""),
     ("name: 5\nimage: hello\n", "m.yaml:1: name: must be a text", ""),

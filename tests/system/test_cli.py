@@ -108,7 +108,7 @@ def complete(cli, *words):
 
 @pytest.mark.parametrize("words, offers", [
     (["mach"], ["machine"]), (["machine", "l"], ["list", "logs"]), (["st"], ["start", "stats", "stop"]), (["run", "--mem"], ["--memory"]),
-    (["run", "--ho"], ["--host"]), (["run", "-e", ""], []), (["--host", "unix:///x", "p"], ["project", "ps"]), (["machine", "--host", "x", "rm", "--f"], ["--force"]),
+    (["run", "--ho"], ["--host", "--hostname"]), (["run", "-e", ""], []), (["--host", "unix:///x", "p"], ["project", "ps"]), (["machine", "--host", "x", "rm", "--f"], ["--force"]),
     (["exec", "x", "l"], []), (["run", "x", "--", "l"], []), (["nonsense", ""], []), (["completion", "b"], ["bash"]), (["logs", ""], []),
     (["machine", "nonsense", ""], []), (["--context", ""], ["default"]), (["context", "use", "d"], ["default"]), (["image", "build", "--file", ""], []), (["rm", "-"], ["--context", "--force", "--help", "--host", "--project", "--timeout", "--token"])])
 def test_a_shell_completes_commands_and_options(alone, words, offers):
@@ -126,6 +126,14 @@ def test_a_shell_completes_names(hull, hulld):
     (["rnu"], "rnu: there is no such command", "did you mean `hull run`?"),
     (["machine", "lsit"], "lsit: there is no such command", "did you mean `hull machine list`?"),
     (["run", "x", "--memroy", "1g"], "--memroy: there is no such option", "did you mean --memory?"),
+    (["ls"], "ls: there is no such command", "did you mean `hull ps`?"),
+    (["up"], "up: there is no such command", "did you mean `hull apply`?"),
+    (["image", "delete", "x"], "delete: there is no such command", "did you mean `hull image rm`?"),
+    (["xy"], "xy: there is no such command", "`hull --help` lists the commands"),
+    (["apply", "m.yaml"], "m.yaml: one argument too many", "usage: hull apply -f FILE..."),
+    (["token", "create"], "--scope: is missing: what does it let do?", "for example --scope read --scope write"),
+    (["ps", "--host", "127.0.0.1:7070"], "127.0.0.1:7070: is no URL of an API", "did you mean http://127.0.0.1:7070?"),
+    (["ps", "--host", "/run/x"], "/run/x: is no URL of an API", "did you mean unix:///run/x?"),
     (["image"], "image: what about it?", "`hull image --help` lists the commands"),
     (["run"], "machine run: an argument is missing", "usage: hull run IMAGE [COMMAND...]"),
     (["exec", "x", "--tyt", "sh"], "--tyt: there is no such option", "did you mean --tty?"),
@@ -142,7 +150,7 @@ def test_a_shell_completes_names(hull, hulld):
     (["ps", "-o", "xml"], '--output: "xml" is none of table, json, yaml', ""),
     (["top", "-o", "xml"], '--output: "xml" is none of table, json, yaml', ""),
     (["context", "set", "example.org"], "example.org: is no URL of an API",
-     "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH"),
+     "did you mean http://example.org?"),
     (["image", "build", "x"], "image build: of what?", "give a recipe with --file, or name packages with --package"),
     (["image", "build", "-f", "x", "-u", "app"], "--file: not together with --user: that stands in the recipe", ""),
 ])
@@ -256,6 +264,20 @@ def test_what_does_not_exist_is_said_with_where_to_look(hull):
     assert "nothing" in line and hint == "`hull images` lists what there is, `hull image build` makes one"
     shown = hull("rm", "nobody", "..", status=1).stderr
     assert shown.count("hull: ") == 2 and "nobody: " in shown and "..: " in shown
+
+
+def test_a_refusal_says_what_to_do_next(hull, hulld, alone):
+    assert hulld.post("/v1/machines", {"name": "made", "image": "busybox", "command": ["true"], "network": "none"}).status == 201
+    for words, status, said, hint in (
+            (["run", "bsybox"], 125, 'image: there is no image "bsybox"', "did you mean busybox? `hull images` lists what there is"),
+            (["logs", "mdae"], 1, 'there is no machine "mdae"', "did you mean made? `hull ps -a` lists what there is"),
+            (["exec", "made", "ls"], 125, "machine made is created", "`hull start made` first"),
+            (["run", "busybox", "--name", "made", "true"], 125, 'name: a machine "made" exists already', "choose another name, or take that one away first"),
+            (["run", "busybox", "--secret", "NONE", "true"], 125, 'secrets[0]: there is no secret "NONE"', "`hull secret list` lists what there is, `hull secret set` makes one"),
+            (["update", "made", "--image", "none"], 1, 'image: there is no image "none"', "`hull images` lists what there is, `hull image build` makes one"),
+            (["--project", "none", "ps"], 1, 'Hull-Project: there is no project "none"', "`hull project list` lists what there is")):
+        assert hull.refused(*words, status=status) == (said, hint)
+    assert machines(hulld) == ["made"] and alone("help", "run").stdout == alone("run", "--help").stdout and alone("help").stdout == alone("--help").stdout
 
 
 def test_a_refused_machine_leaves_none(hull, hulld):

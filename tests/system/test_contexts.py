@@ -89,7 +89,7 @@ def test_what_says_where_comes_in_an_order(alone):
     (["context", "rm", "nothing"], 1, 'CONTEXT: there is no context "nothing"', "`hull context list` lists what there is, `hull context create` makes one"),
     (["ps", "--context", "lab", "--host", "unix:///x"], 2, "--context: not together with --host: either says where the API is", ""),
     (["context", "create", "x"], 2, "--url: is missing", "for example --url http://127.0.0.1:7070, or --url unix:///run/hull/hulld.sock"),
-    (["context", "create", "x", "--url", "10.0.0.1"], 2, "10.0.0.1: is no URL of an API", "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH"),
+    (["context", "create", "x", "--url", "10.0.0.1"], 2, "10.0.0.1: is no URL of an API", "did you mean http://10.0.0.1?"),
     (["context", "create", "../x", "--url", "unix:///x"], 2, 'CONTEXT: "../x" is no name of a context: 1 to 63 letters, digits, ., _ and -', ""),
     (["context", "create", "default", "--url", "unix:///x"], 2, "CONTEXT: default is where the host is that was started last", "`hull context set URL` sets it"),
     (["context", "create", "lab", "--url", "unix:///x"], 1, 'CONTEXT: there is a context "lab" already', "`hull context rm lab` takes it away"),
