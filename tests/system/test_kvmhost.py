@@ -364,15 +364,29 @@ def free_port():
 
 def test_a_port_published_inside_is_reached_outside(host):
     port = free_port()
-    server = f"import socket; s = socket.create_server(('0.0.0.0', {port})); print('up', flush=True); s.accept()[0].send(b'hello')"
+    server = f"""import socket
+s = socket.create_server(('0.0.0.0', {port}))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind(('0.0.0.0', {port}))
+print('up', flush=True)
+s.accept()[0].send(b'hello')
+data, client = u.recvfrom(100)
+u.sendto(data, client)"""
     inside = subprocess.Popen([KVMHOST, "shell", "--state", host.state, "--", "python3", "-c", server], env=host.env, cwd=host.folder,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert inside.stdout.readline() == b"up\n"
-    assert ask_forwarder(host, f"add 127.0.0.1 {port}", f"add 127.0.0.1 {port}") == ["ok", "ok"]
+    assert ask_forwarder(host, *[f"add 127.0.0.1 {port}"] * 2, f"add 127.0.0.1 {port} udp") == ["ok"] * 3
     with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
         assert s.recv(5) == b"hello"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(60)
+        s.connect(("127.0.0.1", port))
+        s.send(b"asked")
+        assert s.recv(100) == b"asked"
     assert inside.wait(timeout=60) == 0
-    assert ask_forwarder(host, f"remove 127.0.0.1 {port}") == ["ok"]
+    assert ask_forwarder(host, f"remove 127.0.0.1 {port}", f"remove 127.0.0.1 {port} udp") == ["ok"] * 2
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", port))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
