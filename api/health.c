@@ -1,9 +1,9 @@
 /* Whether a machine that runs does what it is for.
  *
  * Theory of operation. One timer, one call: the next check begins `interval_s` after the end of the one before; until the first
- * success a second after it, so that who waits for a machine that comes up does not wait for the timer. Failures count as often as
- * they would then: a machine has `retries` times `interval_s` to come up. What a machine says of itself is one order's answer (HEALTH), or why there was none, which counts as not healthy; but a frozen machine is
- * neither. It is memory only: a new hulld begins with `starting`. */
+ * success a second after it, so that who waits for a machine that comes up does not wait for the timer. Of the failures then one in
+ * `interval_s` counts, so that it has no less time to come up. What a machine says of itself is one order's answer (HEALTH), or why there
+ * was none, which counts as not healthy; but a frozen machine is neither. It is memory only: a new hulld begins with `starting`. */
 #include "api/health.h"
 
 #include "api/events.h"

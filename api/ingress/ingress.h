@@ -2,12 +2,14 @@
 #ifndef HULL_API_INGRESS_INGRESS_H
 #define HULL_API_INGRESS_INGRESS_H
 
+#include "api/ingress/udp_port.h"
 #include "common/loop.h"
 
 #include <stddef.h>
 
 #define INGRESS_CONNECTIONS_MAX	     16384 /* in all; fewer when the limit of open files is low */
 #define INGRESS_PORTS_MAX	     4096
+#define INGRESS_SESSIONS_MAX	     65536 /* of UDP, in all */
 #define INGRESS_WAITING_PER_PORT_MAX 1024 /* connections of one port whose machine is not up */
 #define INGRESS_CLIENTS_MAX	     64	  /* of the control socket */
 #define INGRESS_REQUEST_BYTES_MAX    (64 * 1024)
@@ -27,6 +29,7 @@ struct ingress {
 	struct port *ports;
 	size_t n_ports;
 	size_t n_connections, connections_max;
+	struct udp_sessions sessions;
 	struct connection *pending;  /* without a stream yet: between two tries or in one */
 	struct loop_source *retries; /* timer of `pending` */
 	uint64_t retries_ns;	     /* when that fires; UINT64_MAX: never */

@@ -211,6 +211,7 @@ static int server_begin(struct server *server, const struct options *options, st
 		return error_set_errno(err, errno, "event loop");
 	ingress->idle_ns = options->idle_s * NS_PER_S;
 	ingress->connections_max = connections_by_rlimit();
+	ingress->sessions.max = INGRESS_SESSIONS_MAX;
 	ingress->idle = loop_add_timer(ingress->loop, on_idle, server);
 	ingress->retries_ns = UINT64_MAX;
 	ingress->retries = loop_add_timer(ingress->loop, connection_retry, ingress);

@@ -4,8 +4,8 @@
 #include "api/ingress/connection.h"
 #include "api/ingress/forwarder.h"
 #include "api/ingress/listen.h"
-#include "api/ingress/udp_port.h"
 #include "common/log.h"
+#include "guest-kernel/hull_guest.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,7 +19,8 @@ const char *const protocol_names[] = PROTOCOL_NAMES;
 
 /* What a machine's ports have in common; goes with the last of them. */
 struct machine_ports {
-	size_t n_ports, n_sessions;
+	size_t n_ports;
+	struct udp_sessions sessions;
 };
 
 /* Between asking the forwarder and its answer. Belongs to the port; the asker may leave before. */
@@ -131,7 +132,7 @@ static struct port *find(const struct ingress *ingress, const struct port_spec *
 }
 
 /* NULL without memory. */
-static struct machine_ports *machine_ports_of(const struct ingress *ingress, const char *machine)
+static struct machine_ports *machine_ports_of(struct ingress *ingress, const char *machine)
 {
 	struct port *port = ingress->ports;
 	struct machine_ports *ports;
@@ -139,8 +140,11 @@ static struct machine_ports *machine_ports_of(const struct ingress *ingress, con
 	while (port && strcmp(port->spec.machine, machine) != 0)
 		port = port->next;
 	ports = port ? port->of_machine : calloc(1, sizeof *ports);
-	if (ports)
-		ports->n_ports++;
+	if (!ports)
+		return NULL;
+	ports->n_ports++;
+	ports->sessions.max = HULL_DATAGRAM_SESSIONS_ALL;
+	ports->sessions.whole = &ingress->sessions;
 	return ports;
 }
 
@@ -179,7 +183,7 @@ static int port_open(struct port *port, struct error *err)
 	port->listen_fd = fd;
 	if (is_udp(&port->spec)) {
 		port->udp = udp_port_new(loop, fd, port->spec.machine, port->spec.vsock, (uint16_t)port->spec.guest,
-			&port->of_machine->n_sessions);
+			&port->of_machine->sessions);
 		if (!port->udp)
 			return error_set_errno(err, errno, "serve port %d", (int)number);
 		udp_port_set_gate(port->udp, (enum gate)port->spec.gate);

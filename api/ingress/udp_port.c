@@ -74,7 +74,8 @@ struct udp_port {
 	struct frame_reader in;
 	struct buf out;
 	struct session *sessions[SESSIONS], *buckets[BUCKETS], *oldest, *youngest;
-	size_t n, *n_in_machine;
+	size_t n;
+	struct udp_sessions *counted;
 	uint32_t turn; /* of the numbers of sessions: no two in a row are the same */
 	size_t next_place;
 	struct loop_source *expiry;
@@ -119,7 +120,8 @@ static void session_end(struct udp_port *port, struct session *session)
 	leave_order(port, session);
 	port->sessions[session->id % SESSIONS] = NULL;
 	port->n--;
-	--*port->n_in_machine;
+	for (struct udp_sessions *count = port->counted; count; count = count->whole)
+		count->n--;
 	free(session);
 }
 
@@ -138,6 +140,15 @@ static uint32_t take_number(struct udp_port *port)
 	return (uint32_t)(port->next_place + SESSIONS * (size_t)port->turn++);
 }
 
+static bool has_room(const struct udp_port *port)
+{
+	const struct udp_sessions *count = port->counted;
+
+	while (count && count->n < count->max)
+		count = count->whole;
+	return !count && port->n < SESSIONS;
+}
+
 static struct session *session_of(struct udp_port *port, const union peer *peer)
 {
 	struct session *session, **bucket = bucket_of(port, peer);
@@ -150,9 +161,9 @@ static struct session *session_of(struct udp_port *port, const union peer *peer)
 		}
 	if (port->gate == GATE_CLOSED || (port->gate == GATE_WAIT && port->state == STATE_UP))
 		return NULL;
-	if ((port->n == SESSIONS || *port->n_in_machine >= HULL_DATAGRAM_SESSIONS_ALL) && port->oldest)
+	if (port->oldest && !has_room(port))
 		session_close(port, port->oldest);
-	session = *port->n_in_machine < HULL_DATAGRAM_SESSIONS_ALL ? calloc(1, sizeof(*session)) : NULL;
+	session = has_room(port) ? calloc(1, sizeof(*session)) : NULL;
 	if (!session)
 		return NULL;
 	session->id = take_number(port);
@@ -163,7 +174,8 @@ static struct session *session_of(struct udp_port *port, const union peer *peer)
 	port->sessions[session->id % SESSIONS] = session;
 	if (port->n++ == 0)
 		loop_timer_arm(port->expiry, SESSION_NS);
-	++*port->n_in_machine;
+	for (struct udp_sessions *count = port->counted; count; count = count->whole)
+		count->n++;
 	enter_order(port, session);
 	return session;
 }
@@ -448,14 +460,15 @@ size_t udp_port_count(const struct udp_port *port)
 	return port->n;
 }
 
-struct udp_port *udp_port_new(struct loop *loop, int fd, const char *machine, const char *vsock, uint16_t guest, size_t *n_sessions)
+struct udp_port *udp_port_new(
+	struct loop *loop, int fd, const char *machine, const char *vsock, uint16_t guest, struct udp_sessions *sessions)
 {
 	struct udp_port *port = calloc(1, sizeof(*port));
 
 	if (!port)
 		return NULL;
 	*port = (struct udp_port){.loop = loop, .fd = fd, .machine = machine, .vsock = vsock, .guest = guest, .stream_fd = -1,
-		.n_in_machine = n_sessions};
+		.counted = sessions};
 	frame_reader_init(&port->in, sizeof(uint32_t) + HULL_DATAGRAM_MAX);
 	buf_init(&port->out, OUT_MAX);
 	port->retry = loop_add_timer(loop, on_retry, port);

@@ -10,9 +10,16 @@
 
 struct udp_port;
 
-/* Serves `fd` (borrowed), a bound, non-blocking UDP socket. `machine` and `vsock` are borrowed, and stay. `n_sessions` (borrowed) counts
- * those of all ports of the machine. NULL with errno set. Loop thread, as everything here. */
-struct udp_port *udp_port_new(struct loop *loop, int fd, const char *machine, const char *vsock, uint16_t guest, size_t *n_sessions);
+/* Sessions of several ports, and how many there may be; `whole` (or NULL) counts them, too. */
+struct udp_sessions {
+	size_t n, max;
+	struct udp_sessions *whole;
+};
+
+/* Serves `fd` (borrowed), a bound, non-blocking UDP socket. `machine`, `vsock` and `sessions`, which counts those of the machine, are borrowed, and
+ * stay. NULL with errno set. Loop thread, as everything here. */
+struct udp_port *udp_port_new(
+	struct loop *loop, int fd, const char *machine, const char *vsock, uint16_t guest, struct udp_sessions *sessions);
 /* Its sessions end; NULL is fine. */
 void udp_port_free(struct udp_port *port);
 

@@ -18,7 +18,7 @@
 static struct loop *loop;
 static int host, asker, bystander;
 static struct udp_port *port;
-static size_t n_sessions;
+static struct udp_sessions all = {.max = 2}, sessions = {.max = 1, .whole = &all};
 static agent_open_fn opened; /* NULL: nobody asks for the agent */
 static void *opened_ctx;
 
@@ -66,7 +66,7 @@ static void prepare(void)
 	asker = udp_socket(&address, true);
 	bystander = udp_socket(&address, true);
 	CHECK(setsockopt(host, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one)) == 0);
-	port = udp_port_new(loop, host, "m1", "/v", 53, &n_sessions);
+	port = udp_port_new(loop, host, "m1", "/v", 53, &sessions);
 	CHECK(loop && port);
 }
 
@@ -94,7 +94,7 @@ static unsigned converse(const uint8_t *data, size_t len, size_t piece)
 
 	CHECK(send(asker, "question", 8, 0) == 8);
 	udp_port_receive(port);
-	CHECK(opened && n_sessions == 1 && udp_port_count(port) == 1);
+	CHECK(opened && sessions.n == 1 && all.n == 1 && udp_port_count(port) == 1);
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0);
 	fn = opened;
 	opened = NULL;
@@ -110,10 +110,25 @@ static unsigned converse(const uint8_t *data, size_t len, size_t piece)
 		heard += hear();
 	}
 	close(ends[0]);
-	for (int i = 0; n_sessions && i < 1024; i++) /* what the socket still has is read first */
+	for (int i = 0; sessions.n && i < 1024; i++) /* what the socket still has is read first */
 		fuzz_run_loop(loop);
-	CHECK(n_sessions == 0 && !opened);
+	CHECK(sessions.n == 0 && all.n == 0 && !opened);
 	return heard + hear();
+}
+
+/* The machine has all the sessions it may have: another of its ports, which has none to end for it, gets none. */
+static void crowd(void)
+{
+	struct sockaddr_in address;
+	int other = udp_socket(&address, false), client = udp_socket(&address, true);
+	struct udp_port *full = udp_port_new(loop, other, "m1", "/v", 53, &sessions);
+
+	CHECK(full && sessions.n == 1 && send(client, "question", 8, 0) == 8);
+	udp_port_receive(full);
+	CHECK(udp_port_count(full) == 0 && sessions.n == 1);
+	udp_port_free(full);
+	close(other);
+	close(client);
 }
 
 /* Whose number has the session? Its first stream says so: that of the one who asked. */
@@ -139,10 +154,11 @@ static void honest_machine(void)
 	CHECK(send(ends[0], frame.data, 12, 0) == 12);
 	fuzz_run_loop(loop);
 	CHECK(recv(asker, said, sizeof(said), 0) == 8 && memcmp(said, "question", 8) == 0);
+	crowd();
 	frame_reader_done(&reader);
 	close(ends[0]);
 	fuzz_run_loop(loop);
-	CHECK(n_sessions == 0);
+	CHECK(sessions.n == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
