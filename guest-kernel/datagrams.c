@@ -5,11 +5,10 @@
 #include "guest-kernel/datagrams.h"
 
 #include "common/frame.h"
+#include "guest-kernel/dial.h"
 
-#include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -115,16 +114,6 @@ static void on_answer(void *ctx, uint32_t events)
 		want(d);
 }
 
-static int connect_udp(int fd, uint16_t port, bool ipv6)
-{
-	struct sockaddr_in in4 = {
-		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_in6 in6 = {
-		.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-
-	return ipv6 ? connect(fd, (struct sockaddr *)&in6, sizeof(in6)) : connect(fd, (struct sockaddr *)&in4, sizeof(in4));
-}
-
 /* False: there is no socket to be had now. */
 static bool is_connected(struct session *session)
 {
@@ -133,7 +122,7 @@ static bool is_connected(struct session *session)
 	if (session->fd >= 0)
 		return true;
 	session->fd = socket(session->ipv6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (session->fd >= 0 && connect_udp(session->fd, d->port, session->ipv6) == 0)
+	if (session->fd >= 0 && dial_loopback(session->fd, d->port, session->ipv6) == 0)
 		session->source = loop_add_fd(d->loop, session->fd, EPOLLIN, on_answer, session);
 	if (session->source)
 		return true;

@@ -81,7 +81,7 @@ static void on_connected(void *ctx, uint32_t events)
 	finish(dial, 0);
 }
 
-static int connect_tcp(int fd, uint16_t port, bool ipv6)
+int dial_loopback(int fd, uint16_t port, bool ipv6)
 {
 	struct sockaddr_in in4 = {
 		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -97,7 +97,7 @@ static void connect_next(struct dial *dial)
 	int family = dial->tried_ipv6 ? AF_INET6 : AF_INET;
 
 	dial->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (dial->fd < 0 || (connect_tcp(dial->fd, dial->port, dial->tried_ipv6) < 0 && errno != EINPROGRESS)) {
+	if (dial->fd < 0 || (dial_loopback(dial->fd, dial->port, dial->tried_ipv6) < 0 && errno != EINPROGRESS)) {
 		/* An IPv6 that the kernel lacks says nothing of the program: "refused" does. */
 		connect_failed(dial, dial->tried_ipv6 && dial->fd < 0 ? ECONNREFUSED : errno);
 		return;

@@ -41,8 +41,9 @@ struct port {
 typedef void (*port_done_fn)(void *ctx, const struct error *err);
 
 /* Binds and, on an emulated host, asks the forwarder; `done` is called once, at once or later, unless the returned
- * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds, with
- * the gate that the second one says, and one to another port in the same machine is turned there: connections of before stay where they are. */
+ * request is cancelled before. NULL when `done` was called already. The same publication twice succeeds, with the gate
+ * that the second one says, and one to another port in the same machine is turned there: connections of before stay
+ * where they are, sessions of UDP end. */
 struct port_request *port_publish(
 	struct ingress *ingress, const struct port_spec *spec, port_done_fn done, void *ctx);
 

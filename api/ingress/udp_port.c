@@ -1,9 +1,9 @@
 /* A published UDP port: its clients, each a session, and their one stream to the machine.
  *
- * Theory of operation. The first datagram of a client makes a session, which ends when the client has sent nothing for a minute, or when its
- * place is needed and nobody has been silent for longer. What the machine sends to a session goes to its client, and what it
- * sends to any other number nowhere: a machine reaches who has sent to it within the last minute, and nobody else. Nothing is sent that
- * the machine, or a client, has not sent: what cannot go on at once is dropped.
+ * Theory of operation. The first datagram of a client makes a session, which ends when the client has sent nothing for a minute, or
+ * when its place is needed and nobody has been silent for longer. What the machine sends to a session goes to its client, and what it
+ * sends to any other number nowhere: a machine reaches who has sent to it within the last minute, and nobody else. Nothing is sent
+ * that the machine, or a client, has not sent: what cannot go on at once is dropped.
  *
  *	IDLE ──a datagram──▶ REACHING ──the agent agrees──▶ UP ──the stream, or the last session, ends──▶ IDLE
  *	                        └──30 s──▶ IDLE

@@ -16,8 +16,8 @@ struct udp_sessions {
 	struct udp_sessions *whole;
 };
 
-/* Serves `fd` (borrowed), a bound, non-blocking UDP socket. `machine`, `vsock` and `sessions`, which counts those of the machine, are borrowed, and
- * stay. NULL with errno set. Loop thread, as everything here. */
+/* Serves `fd` (borrowed), a bound, non-blocking UDP socket. `machine`, `vsock` and `sessions`, which counts those of the machine, are
+ * borrowed, and stay. NULL with errno set. Loop thread, as everything here. */
 struct udp_port *udp_port_new(
 	struct loop *loop, int fd, const char *machine, const char *vsock, uint16_t guest, struct udp_sessions *sessions);
 /* Its sessions end; NULL is fine. */

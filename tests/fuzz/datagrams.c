@@ -1,5 +1,5 @@
-/* A hostile host, or what has got hold of a host's end: whatever it says of datagrams, in whatever pieces, the agent keeps its bounds, says only
- * what a program has said, ends all sessions with the stream, and serves an honest host afterwards. The program answers all it hears.
+/* A hostile client of the agent: whatever it says of datagrams, in whatever pieces, the agent keeps its bounds, answers with datagrams
+ * only, ends all sessions with the stream, and serves an honest client afterwards. The program that is asked answers all it hears.
  *
  *	byte 0: bytes a piece  then the host's stream, after the agent's reply */
 #include "tests/fuzz/fuzz.h"
