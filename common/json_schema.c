@@ -18,7 +18,11 @@ static json_t *typed(const char *type)
 	return schema;
 }
 
-#define NO_NUL	 "^[^\\u0000]*$"
+/* A pattern of all strings but those, with a length of thousands, is more than what reads schemas can take. */
+static void forbid_nul(json_t *schema)
+{
+	set(schema, "not", json_pack("{s:s}", "pattern", "\\u0000"));
+}
 
 /* What is read has bounds where a field names none: `usual`. What is only written has not. */
 static void set_range(json_t *schema, const struct json_field *field, const char *min_key, int64_t min, const char *max_key, int64_t max,
@@ -36,7 +40,10 @@ static json_t *string_of(const struct json_field *field, int64_t min, int64_t ma
 	json_t *schema = typed("string");
 
 	set_range(schema, field, "minLength", min, "maxLength", max, JSON_STRING_MAX);
-	set(schema, "pattern", json_string(field->pattern ? field->pattern : NO_NUL));
+	if (field->pattern)
+		set(schema, "pattern", json_string(field->pattern));
+	else
+		forbid_nul(schema);
 	return schema;
 }
 
@@ -129,8 +136,13 @@ static json_t *schema_of_type(const struct json_field *field, json_t *schemas)
 		return schema;
 	case JSON_FIELD_MAP:
 		schema = typed("object");
-		set(schema, "propertyNames", json_pack("{s:s}", "pattern", field->pattern ? field->pattern : NO_NUL));
-		set(schema, "additionalProperties", json_pack("{s:s, s:s}", "type", "string", "pattern", NO_NUL));
+		set(schema, "propertyNames", json_object());
+		if (field->pattern)
+			set(json_object_get(schema, "propertyNames"), "pattern", json_string(field->pattern));
+		else
+			forbid_nul(json_object_get(schema, "propertyNames"));
+		set(schema, "additionalProperties", typed("string"));
+		forbid_nul(json_object_get(schema, "additionalProperties"));
 		set_range(schema, field, "minProperties", 0, "maxProperties", field->max, JSON_ITEMS_MAX);
 		return schema;
 	case JSON_FIELD_ANY:

@@ -1,7 +1,7 @@
 """The OpenAPI document that hulld serves says what hulld does: schemathesis makes requests of it, those that it allows and those that it
 does not, and compares what is answered. A third party's validator finds the document itself in order.
 
-HULL_SCHEMA_EXAMPLES  how many requests to make for each operation (default: 6), for a long run
+HULL_SCHEMA_EXAMPLES  how many requests to make for each operation (default: 8), for a long run
 HULL_SCHEMA_SEED      what they are made of (default: 1)"""
 import json
 import os
@@ -16,7 +16,7 @@ from hulld_fixtures import Hulld, make_erofs
 TOOLS = BUILD / "compat" / "openapi" / "bin"
 CONFIGURATION = TOP / "tests" / "compat" / "openapi"
 TOKEN = "a-token-for-schemathesis"
-EXAMPLES = os.environ.get("HULL_SCHEMA_EXAMPLES", "6")
+EXAMPLES = os.environ.get("HULL_SCHEMA_EXAMPLES", "8")
 SEED = os.environ.get("HULL_SCHEMA_SEED", "1")
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance",
           "response_schema_conformance", "negative_data_rejection", "positive_data_acceptance", "unsupported_method",
