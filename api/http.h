@@ -125,6 +125,7 @@ struct http_route {
 	uint64_t refuses;
 	bool once;				/* a POST that is not to be done again when its outcome is unknown */
 	bool begins_operation;			/* success has a HTTP_OPERATION field, where one is under way or was begun */
+	bool unconditional;			/* its handler looks at no If-Match: one is refused */
 	bool confidential;			/* what is sent and answered holds secrets: it is kept nowhere */
 	enum http_scope scope;
 	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */

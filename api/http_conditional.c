@@ -13,7 +13,7 @@ bool http_route_is_tagged(const struct http_route *route)
 
 bool http_route_has_preconditions(const struct http_route *route)
 {
-	return strchr(route->path, '{') && route->body != HTTP_BODY_UPLOAD && strcmp(route->method, "HEAD") != 0;
+	return strchr(route->path, '{') && !route->unconditional;
 }
 
 struct condition {

@@ -1,8 +1,8 @@
 /* Connections: who is let in, and how long one may take to ask.
  *
  * Theory of operation. libmicrohttpd stops to accept when it has as many connections as it may: whoever opens that many and says
- * nothing would keep everybody out. So we accept ourselves, and where every place is taken, the one that has been without a request
- * for longest makes room. A connection is in one of three states:
+ * nothing would keep everybody out. So we accept ourselves, and where every place is taken, the one whose client has been awaited for
+ * longest makes room. A connection is in one of three states:
  *
  *	waiting    without a request whose head is whole: new, or since its last answer. It has `patience_s` for the next head.
  *	receiving  a body is coming: each BODY_STEP_BYTES of it have `patience_s`; not counted is while we have no room for it.
@@ -54,6 +54,8 @@ static void enter(struct connection *conn, struct connections *list)
 	uint64_t patience_ns = listener->http->patience_s * NS_PER_S;
 
 	leave(conn);
+	if (listener->http->ending)
+		return;
 	conn->deadline_ns = monotonic_ns() + patience_ns;
 	conn->list = list;
 	TAILQ_INSERT_TAIL(list, conn, link);
@@ -154,7 +156,8 @@ bool http_has_place(const struct request *req)
 	size_t own = 0, all = 0, max = req->http->connections_max;
 
 	for (const struct request *other = req->http->requests; other; other = other->next) {
-		if (other == req || other->listener != req->listener)
+		/* What has been refused has no place to keep, however long its body still is. */
+		if (other == req || other->listener != req->listener || other->status >= 400)
 			continue;
 		all++;
 		own += strcmp(other->client.project, req->client.project) == 0 && !other->client.is_host;
@@ -174,10 +177,11 @@ static void run_daemon(struct listener *listener)
 						: UINT64_MAX);
 }
 
-/* False: nobody is without a request. */
+/* False: every place has a request that is served. */
 static bool make_room(struct listener *listener)
 {
-	struct connection *longest = TAILQ_FIRST(&listener->waiting);
+	bool body = first_deadline(&listener->receiving) < first_deadline(&listener->waiting);
+	struct connection *longest = TAILQ_FIRST(body ? &listener->receiving : &listener->waiting);
 
 	if (longest)
 		cut_off(longest);

@@ -100,7 +100,7 @@ static void check_condition(struct request *req)
 {
 	const char *field = request_condition(req);
 
-	if (field && !strchr(req->route->path, '{'))
+	if (field && !http_route_has_preconditions(req->route))
 		request_refuse_with(req, PROBLEM_INVALID_FIELD, field, "what is asked for has no entity tag");
 }
 

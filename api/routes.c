@@ -129,9 +129,9 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/metrics", "getMetrics", "The host and its machines in numbers, as Prometheus reads them."), .status = 200,
 		.scope = SCOPE_HOST, .type = METRICS_TYPE, .handle = metrics_http_get},
 
-	{ROUTE("HEAD", "/v1/blobs/{digest}", "headBlob", "Is the blob there?"), .status = 200, .handle = blob_http_head},
+	{ROUTE("HEAD", "/v1/blobs/{digest}", "headBlob", "Is the blob there?"), .status = 200, .unconditional = true, .handle = blob_http_head},
 	{ROUTE("PUT", "/v1/blobs/{digest}", "putBlob", "Upload a blob; 200 when it was there already."), .status = 201,
-		.other_status = 200, .gives = &blob_table, .refuses = REFUSES(DIGEST_MISMATCH) | REFUSES(QUOTA_EXCEEDED),
+		.other_status = 200, .unconditional = true, .gives = &blob_table, .refuses = REFUSES(DIGEST_MISMATCH) | REFUSES(QUOTA_EXCEEDED),
 		.body = HTTP_BODY_UPLOAD, .upload = &blob_upload},
 
 	{ROUTE("POST", "/v1/images", "createImage", "Name an uploaded root file system, or move the name to another."),

@@ -64,7 +64,7 @@ class Hulld:
         self.log = self.folder / "hulld.log"
         self.options = {"--vmm": BUILD / "hull-vmm", "--ingress": BUILD / "hull-ingress",
                         "--kernel": GUEST / "vmlinux", "--initrd": GUEST / "initramfs.cpio"}
-        self.extra = list(options)
+        self.extra, self.wrapper = list(options), []
         self.env = dict(os.environ, **(env or {}))
         self.process = None
 
@@ -77,7 +77,7 @@ class Hulld:
         return self
 
     def command(self):
-        command = [BUILD / "hulld", "--state", self.state, "--run", self.run, *self.extra]
+        command = [*self.wrapper, BUILD / "hulld", "--state", self.state, "--run", self.run, *self.extra]
         for name, value in self.options.items():
             command += [name, value]
         return list(map(str, command))

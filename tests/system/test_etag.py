@@ -120,7 +120,8 @@ def test_images_projects_secrets_and_tokens_have_tags_too(hulld):
         assert hulld.request("DELETE", path, headers={"If-Match": tag(hulld.get(path))}).status == 204
 
 
-@pytest.mark.parametrize("method, path", [("POST", "/v1/machines"), ("POST", "/v1/images"), ("GET", "/v1/machines")])
+@pytest.mark.parametrize("method, path", [("POST", "/v1/machines"), ("POST", "/v1/images"), ("GET", "/v1/machines"),
+                                          ("PUT", f"/v1/blobs/sha256:{'0' * 64}")])
 def test_a_condition_that_means_nothing_is_not_passed_over(hulld, method, path):
     refused(hulld.request(method, path, headers={"If-Match": ANY}), 400, "invalid_field", "If-Match")
 
