@@ -39,7 +39,7 @@ struct haproxy {
 
 bool haproxy_is_wanted(const struct haproxy *haproxy)
 {
-	return haproxy->hulld->options.http;
+	return haproxy->hulld->options.http || haproxy->hulld->options.https;
 }
 
 bool haproxy_is_running(const struct haproxy *haproxy)
@@ -50,6 +50,11 @@ bool haproxy_is_running(const struct haproxy *haproxy)
 uint64_t haproxy_restarts(const struct haproxy *haproxy)
 {
 	return haproxy->restarts;
+}
+
+const char *haproxy_folder(const struct haproxy *haproxy)
+{
+	return haproxy->folder;
 }
 
 const char *haproxy_socket_path(const struct haproxy *haproxy)
@@ -104,7 +109,8 @@ static int print_head(const struct haproxy *haproxy, struct buf *config)
 {
 	const struct options *options = &haproxy->hulld->options;
 	int r = buf_printf(config, "# Made by hulld, anew for each start.\nglobal\n	maxconn %u\n"
-		"	stats socket %s mode 600 level admin\n", connections_max(), haproxy->socket_path);
+		"	stats socket %s mode 600 level admin\n	ssl-load-extra-files none\n"
+		"	ssl-default-bind-options ssl-min-ver TLSv1.2\n", connections_max(), haproxy->socket_path);
 
 	if (r == 0 && haproxy->user)
 		r = buf_printf(config, "	chroot %s\n	user %s\n	group %s\n", haproxy->jail, haproxy->user, haproxy->user);
@@ -125,6 +131,13 @@ static int print_head(const struct haproxy *haproxy, struct buf *config)
 		if (r == 0)
 			r = buf_printf(config, rules, haproxy->map_path, "http");
 	}
+	/* Nothing is shown to who asks for a name that has no certificate. */
+	if (r == 0 && options->https) {
+		r = buf_printf(config, "frontend https\n	bind %s ssl strict-sni alpn h2,http/1.1 crt-list %s/certificates.list\n", options->https,
+			haproxy->folder);
+		if (r == 0)
+			r = buf_printf(config, rules, haproxy->map_path, "https");
+	}
 	return r;
 }
 
@@ -140,37 +153,43 @@ static int print_config(const struct haproxy *haproxy, struct buf *config)
 	return r;
 }
 
-static const char *in_folder(const struct haproxy *haproxy, const char *name, char ret[PATH_BYTES + 16])
+static const char *in_folder(const struct haproxy *haproxy, const char *name, char ret[PATH_BYTES + 32])
 {
-	snprintf(ret, PATH_BYTES + 16, "%s/%s", haproxy->folder, name);
+	snprintf(ret, PATH_BYTES + 32, "%s/%s", haproxy->folder, name);
 	return ret;
 }
 
 static int write_files(const struct haproxy *haproxy, struct error *err)
 {
-	char path[PATH_BYTES + 16];
-	struct buf config, map;
+	char path[PATH_BYTES + 32];
+	struct buf config, map, list;
 	int r;
 
 	buf_init(&config, CONFIG_MAX);
 	buf_init(&map, CONFIG_MAX);
+	buf_init(&list, CONFIG_MAX);
 	haproxy->state.write_map(haproxy->state.ctx, &map);
 	r = print_config(haproxy, &config);
 	if (r < 0)
 		error_set_errno(err, -r, "cannot make HAProxy's configuration");
 	else
 		r = write_file_atomic(haproxy->map_path, map.data ? map.data : "", map.len, 0600, err);
+	if (r == 0 && haproxy->hulld->options.https) {
+		haproxy->state.write_certificates(haproxy->state.ctx, &list);
+		r = write_file_atomic(in_folder(haproxy, "certificates.list", path), list.data ? list.data : "", list.len, 0600, err);
+	}
 	if (r == 0)
 		r = write_file_atomic(in_folder(haproxy, "haproxy.cfg", path), config.data, config.len, 0600, err);
 	buf_done(&config);
 	buf_done(&map);
+	buf_done(&list);
 	return r;
 }
 
 /* Does the configuration that is there begin as one that is made now? */
 static bool is_configured_alike(const struct haproxy *haproxy)
 {
-	char path[PATH_BYTES + 16];
+	char path[PATH_BYTES + 32];
 	struct buf head, there;
 	bool alike;
 
@@ -216,7 +235,7 @@ static void on_end(void *ctx, int status)
 
 static int record(const struct haproxy *haproxy, const struct process_id *id, struct error *err)
 {
-	char path[PATH_BYTES + 16], text[128];
+	char path[PATH_BYTES + 32], text[128];
 	int len = snprintf(text, sizeof(text), "%d %llu %s\n", (int)id->pid, (unsigned long long)id->start_time, haproxy->hulld->boot_id);
 
 	return write_file_atomic(in_folder(haproxy, "haproxy.pid", path), text, (size_t)len, 0600, err);
@@ -224,7 +243,7 @@ static int record(const struct haproxy *haproxy, const struct process_id *id, st
 
 static int spawn(struct haproxy *haproxy, struct error *err)
 {
-	char path[PATH_BYTES + 16];
+	char path[PATH_BYTES + 32];
 	/* -db: in the foreground; -q: silent once it has begun. */
 	const char *argv[] = {haproxy->program, "-db", "-q", "-f", in_folder(haproxy, "haproxy.cfg", path), NULL};
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -267,7 +286,7 @@ static void on_retry(void *ctx)
 /* The one that haproxy.pid names, when it lives. */
 static struct process *find_process(struct haproxy *haproxy)
 {
-	char path[PATH_BYTES + 16], boot_id[BOOT_ID_BYTES] = "";
+	char path[PATH_BYTES + 32], boot_id[BOOT_ID_BYTES] = "";
 	unsigned long long start_time;
 	struct buf text;
 	int pid, n = 0;
@@ -311,7 +330,7 @@ void haproxy_end(struct haproxy *haproxy)
 static int check_path(const char *run, struct error *err)
 {
 	if (run[strspn(run, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-")])
-		return error_set_field(err, EINVAL, "--run", "may have letters, digits, / . _ and - only, with --http");
+		return error_set_field(err, EINVAL, "--run", "may have letters, digits, / . _ and - only, with --http and --https");
 	return 0;
 }
 
@@ -326,7 +345,7 @@ static int give_to_user(struct haproxy *haproxy, struct error *err)
 	haproxy->prefix = "";
 	user = getpwnam(haproxy->user);
 	if (!user || !getgrnam(haproxy->user))
-		return error_set_field(err, ENOENT, "--http", "there is no user and group haproxy");
+		return error_set_field(err, ENOENT, haproxy->hulld->options.http ? "--http" : "--https", "there is no user and group haproxy");
 	/* What is made in it is the group's, too. */
 	if (chown(haproxy->jail, 0, user->pw_gid) < 0 || chmod(haproxy->jail, 02710) < 0)
 		return error_set_errno(err, errno, "cannot give %s to haproxy", haproxy->jail);
@@ -345,7 +364,7 @@ static int set_up(struct haproxy *haproxy, struct error *err)
 	if (options->haproxy)
 		snprintf(haproxy->program, sizeof(haproxy->program), "%s", options->haproxy);
 	else if (find_program("haproxy", haproxy->program, sizeof(haproxy->program)) < 0)
-		return error_set_field(err, ENOENT, "--http", "haproxy is not installed");
+		return error_set_field(err, ENOENT, options->http ? "--http" : "--https", "haproxy is not installed");
 	r = check_path(options->run, err);
 	return r < 0 ? r : give_to_user(haproxy, err);
 }

@@ -24,15 +24,16 @@ struct haproxy;
 struct haproxy_state {
 	void (*write_servers)(void *ctx, unsigned slot, struct buf *config);
 	void (*write_map)(void *ctx, struct buf *map);
+	void (*write_certificates)(void *ctx, struct buf *list); /* with --https */
 	void (*started)(void *ctx); /* or adopted */
 	void *ctx;
 };
 
-/* Makes the folders; with --http, finds the program. NULL with `err` set. */
+/* Makes the folders; with --http or --https, finds the program. NULL with `err` set. */
 struct haproxy *haproxy_new(struct hulld *hulld, const struct haproxy_state *state, struct error *err);
 void haproxy_free(struct haproxy *haproxy); /* the process goes on; NULL is fine */
 
-/* Adopts or starts it; without --http, ends one of before. */
+/* Adopts or starts it; without --http and --https, ends one of before. */
 void haproxy_begin(struct haproxy *haproxy);
 /* The host goes down. */
 void haproxy_end(struct haproxy *haproxy);
@@ -41,6 +42,7 @@ bool haproxy_is_wanted(const struct haproxy *haproxy);
 bool haproxy_is_running(const struct haproxy *haproxy);
 uint64_t haproxy_restarts(const struct haproxy *haproxy); /* of this hulld, after it had ended unasked */
 
+const char *haproxy_folder(const struct haproxy *haproxy);
 /* Paths in its folder, as it is told them. `map` is its name in commands, too. */
 const char *haproxy_socket_path(const struct haproxy *haproxy);
 const char *haproxy_map_path(const struct haproxy *haproxy);

@@ -28,6 +28,8 @@ void haproxy_call_cancel(struct haproxy_call *call)
 	loop_remove(call->events);
 	loop_remove(call->timer);
 	close_fd(call->fd);
+	if (call->out.data)
+		explicit_bzero(call->out.data, call->out.size); /* it may have been a key */
 	buf_done(&call->in);
 	buf_done(&call->out);
 	free(call);

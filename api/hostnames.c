@@ -5,6 +5,9 @@
 #include "api/ingress_client.h"
 #include "api/machine.h"
 #include "api/project.h"
+#include "api/tls.h"
+#include "api/x509.h"
+#include "common/cleanup.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -15,6 +18,7 @@
 #define ROUND_NS  100000000ull	/* from the end of one to the next */
 #define RETRY_NS  1000000000ull /* after one that failed, or could not remove all there was to be removed */
 #define QUIET_NS  5000000000ull /* HAProxy may take so long until it answers */
+#define RENEW_NS  (6 * 3600000000000ull) /* certificates are looked at */
 #define NAME_SIZE 24		/* of a server: machine's id, "-", port */
 
 enum service { SERVICE_NO, SERVICE_AS_IT_IS, SERVICE_YES };
@@ -43,7 +47,8 @@ struct slot {
 struct hostnames {
 	struct hulld *hulld;
 	struct haproxy *haproxy;
-	struct loop_source *timer;
+	struct tls *tls; /* NULL without --https */
+	struct loop_source *timer, *renew;
 	bool armed;
 	uint64_t began_ns;
 	/* A round. */
@@ -112,6 +117,24 @@ static void collect_wanted(struct hostnames *h)
 	qsort(h->wanted, h->n_wanted, sizeof(*h->wanted), compare_wanted);
 }
 
+static bool is_first_of_name(const struct hostnames *h, size_t i)
+{
+	return i == 0 || strcmp(h->wanted[i - 1].hostname, h->wanted[i].hostname) != 0;
+}
+
+/* Behind collect_wanted(). */
+static void prepare_certificates(struct hostnames *h)
+{
+	if (!h->tls)
+		return;
+	tls_begin(h->tls);
+	for (size_t i = 0; i < h->n_wanted; i++)
+		if (is_first_of_name(h, i))
+			tls_want(h->tls, h->wanted[i].hostname);
+	if (tls_prepare(h->tls))
+		h->dirty = true; /* the others in the next round */
+}
+
 /* What HAProxy has. */
 
 static void forget_seen(struct hostnames *h)
@@ -163,7 +186,8 @@ static void read_seen(struct hostnames *h, const char *text)
 		abort();
 	for (const char *line = text; line; line = strchr(line, '\n')) {
 		line += *line == '\n';
-		read_line(h, line);
+		if (!h->tls || !tls_read_line(h->tls, line))
+			read_line(h, line);
 	}
 	qsort(h->servers, h->n_servers, sizeof(*h->servers), compare_servers);
 }
@@ -277,6 +301,11 @@ static void serve(struct hostnames *h, const struct wanted *wanted)
 		stop_serving(h, server);
 }
 
+static void say(void *ctx, const char *text)
+{
+	command(ctx, "%s", text);
+}
+
 /* What is to serve less comes first; a name is told when who serves it has been. */
 static void compose_commands(struct hostnames *h)
 {
@@ -286,9 +315,11 @@ static void compose_commands(struct hostnames *h)
 	for (size_t i = 0; i < h->n_wanted; i++)
 		if (h->wanted[i].slot < HAPROXY_SLOTS && h->wanted[i].service != SERVICE_NO)
 			serve(h, &h->wanted[i]);
+	if (h->tls)
+		tls_compose(h->tls, say, h);
 	for (size_t i = 0; i < h->n_wanted; i++)
 		if (h->wanted[i].slot < HAPROXY_SLOTS && !h->slots[h->wanted[i].slot].hostname &&
-			(i == 0 || strcmp(h->wanted[i - 1].hostname, h->wanted[i].hostname) != 0))
+			is_first_of_name(h, i))
 			command(h, "add map %s %s b%u", haproxy_map_path(h->haproxy), h->wanted[i].hostname, h->wanted[i].slot);
 	for (unsigned i = 0; i < HAPROXY_SLOTS; i++)
 		if (h->slots[i].hostname && !h->slots[i].wanted)
@@ -311,7 +342,7 @@ static void arm(struct hostnames *h, uint64_t delay_ns)
 static void end_round(struct hostnames *h)
 {
 	for (size_t i = 0; i < h->n_commands; i++)
-		free(h->commands[i]);
+		x509_wipe(h->commands[i]); /* which may have a key */
 	free(h->commands);
 	h->commands = NULL;
 	h->n_commands = h->next = 0;
@@ -337,11 +368,38 @@ static void fail_round(struct hostnames *h, const struct error *err)
 /* What an answer is when all went well; what else there is to it is left to the next round. */
 static bool is_done(const char *said, const char *answer)
 {
-	if (strncmp(said, "del server", 10) == 0)
-		return strncmp(answer, "Server deleted.", 15) == 0;
-	if (strncmp(said, "add server", 10) == 0)
-		return strncmp(answer, "New server registered.", 22) == 0;
+	static const struct {
+		const char *command, *answer, *or;
+	} known[] = {
+		{"del server ", "Server deleted.", NULL},
+		{"add server ", "New server registered.", NULL},
+		{"new ssl cert ", "New empty certificate store", "already exists"},
+		{"set ssl cert ", "Transaction created", NULL},
+		{"commit ssl cert ", "Success!", NULL},
+		{"abort ssl cert ", "Transaction aborted", NULL},
+		{"add ssl crt-list ", "Success!", NULL},
+		{"del ssl crt-list ", "deleted", NULL},
+		{"del ssl cert ", "deleted", NULL},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strncmp(said, known[i].command, strlen(known[i].command)) == 0)
+			return strstr(answer, known[i].answer) || (known[i].or && strstr(answer, known[i].or));
 	return answer[strspn(answer, "\n")] == '\0';
+}
+
+/* A hulld that was killed has left a certificate half told, which what we say is taken for: nothing more of this round. */
+static void abort_transaction(struct hostnames *h, const char *answer)
+{
+	static const char about[] = "Transaction updated for certificate ";
+	const char *path = strstr(answer, about);
+
+	if (!path)
+		return;
+	path += sizeof(about) - 1;
+	while (h->n_commands > h->next + 1)
+		x509_wipe(h->commands[--h->n_commands]);
+	command(h, "abort ssl cert %.*s", (int)strcspn(path, "!\n"), path);
 }
 
 static void tell_next(struct hostnames *h);
@@ -356,10 +414,14 @@ static void on_told(void *ctx, const char *answer, const struct error *err)
 		fail_round(h, err);
 		return;
 	}
-	if (!is_done(said, answer)) {
+	if (is_done(said, answer)) {
+		if (h->tls)
+			tls_told(h->tls, said);
+	} else {
 		h->again = true;
 		if (strncmp(said, "del server", 10) != 0) /* one that is still busy */
-			log_warn("haproxy: %s: %.*s", said, (int)strcspn(answer, "\n"), answer);
+			log_warn("haproxy: %.*s: %.*s", (int)strcspn(said, "\n"), said, (int)strcspn(answer, "\n"), answer);
+		abort_transaction(h, answer);
 	}
 	h->next++;
 	tell_next(h);
@@ -383,8 +445,9 @@ static void on_seen(void *ctx, const char *answer, const struct error *err)
 		return;
 	}
 	h->dirty = false; /* what changed until now is looked at */
-	read_seen(h, answer);
 	collect_wanted(h);
+	prepare_certificates(h);
+	read_seen(h, answer);
 	assign_slots(h);
 	compose_commands(h);
 	tell_next(h);
@@ -393,13 +456,14 @@ static void on_seen(void *ctx, const char *answer, const struct error *err)
 static void on_timer(void *ctx)
 {
 	struct hostnames *h = ctx;
-	char question[256];
+	char question[512];
 
 	h->armed = false;
 	if (!haproxy_is_running(h->haproxy))
 		return; /* it begins with what is then, and says so */
 	h->dirty = h->again = false;
-	snprintf(question, sizeof(question), "show map %s; show servers state", haproxy_map_path(h->haproxy));
+	snprintf(question, sizeof(question), "show map %s; show servers state%s%s", haproxy_map_path(h->haproxy),
+		h->tls ? "; show ssl crt-list -n " : "", h->tls ? tls_list_path(h->tls) : "");
 	h->call = haproxy_call(h->hulld->loop, haproxy_socket_path(h->haproxy), question, on_seen, h);
 }
 
@@ -444,8 +508,25 @@ static void write_map(void *ctx, struct buf *map)
 	collect_wanted(h);
 	assign_slots(h);
 	for (size_t i = 0; i < h->n_wanted; i++)
-		if (h->wanted[i].slot < HAPROXY_SLOTS && (i == 0 || strcmp(h->wanted[i - 1].hostname, h->wanted[i].hostname) != 0))
+		if (h->wanted[i].slot < HAPROXY_SLOTS && is_first_of_name(h, i))
 			buf_printf(map, "%s b%u\n", h->wanted[i].hostname, h->wanted[i].slot);
+}
+
+/* Behind write_map(). */
+static void write_certificates(void *ctx, struct buf *list)
+{
+	struct hostnames *h = ctx;
+
+	prepare_certificates(h);
+	tls_write(h->tls, list);
+}
+
+static void on_renew(void *ctx)
+{
+	struct hostnames *h = ctx;
+
+	hostnames_changed(h->hulld);
+	loop_timer_arm(h->renew, RENEW_NS);
 }
 
 static void on_started(void *ctx)
@@ -459,16 +540,20 @@ static void on_started(void *ctx)
 struct hostnames *hostnames_new(struct hulld *hulld, struct error *err)
 {
 	struct hostnames *h = calloc(1, sizeof(*h));
-	struct haproxy_state state = {.write_servers = write_servers, .write_map = write_map, .started = on_started, .ctx = h};
+	struct haproxy_state state = {.write_servers = write_servers, .write_map = write_map,
+		.write_certificates = write_certificates, .started = on_started, .ctx = h};
 
 	if (!h)
 		abort();
 	h->hulld = hulld;
 	h->timer = loop_add_timer(hulld->loop, on_timer, h);
-	if (!h->timer)
+	h->renew = loop_add_timer(hulld->loop, on_renew, h);
+	if (!h->timer || !h->renew)
 		abort();
 	h->haproxy = haproxy_new(hulld, &state, err);
-	if (h->haproxy)
+	if (h->haproxy && hulld->options.https)
+		h->tls = tls_new(hulld, haproxy_folder(h->haproxy), err);
+	if (h->haproxy && !hulld->options.https == !h->tls)
 		return h;
 	hostnames_free(h);
 	return NULL;
@@ -482,6 +567,8 @@ void hostnames_free(struct hostnames *h)
 	end_round(h);
 	free(h->wanted);
 	loop_remove(h->timer);
+	loop_remove(h->renew);
+	tls_free(h->tls);
 	haproxy_free(h->haproxy);
 	free(h);
 }
@@ -489,11 +576,37 @@ void hostnames_free(struct hostnames *h)
 void hostnames_begin(struct hostnames *h)
 {
 	haproxy_begin(h->haproxy);
+	if (h->tls)
+		loop_timer_arm(h->renew, RENEW_NS);
 }
 
 void hostnames_end(struct hostnames *h)
 {
 	haproxy_end(h->haproxy);
+}
+
+/* The host's own certificate authority. */
+
+static const struct json_field ca_fields[] = {
+	{"certificate", JSON_FIELD_STRING, offsetof(struct ca_view, certificate), .read_only = true, .help = "PEM."},
+	{"expires_at", JSON_FIELD_STRING, offsetof(struct ca_view, expires_at), .read_only = true},
+};
+const struct json_table ca_table = JSON_TABLE("CertificateAuthority", struct ca_view, ca_fields);
+
+void hostnames_http_ca(struct request *req, void *ctx)
+{
+	const struct tls *tls = ((struct hulld *)ctx)->hostnames->tls;
+	cleanup_free char *expires_at = NULL;
+	int64_t expires_ms;
+	struct ca_view view;
+
+	if (!tls) {
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "this host serves nothing over HTTPS: hulld was started without --https");
+		return;
+	}
+	view.certificate = (char *)tls_authority(tls, &expires_ms);
+	view.expires_at = expires_at = format_time(expires_ms);
+	request_reply(req, 200, json_dump(&ca_table, &view));
 }
 
 /* Whose a name is. */
@@ -512,7 +625,7 @@ static int check_name(struct hulld *hulld, const char *project, const char *host
 {
 	if (!haproxy_is_wanted(hulld->hostnames->haproxy)) {
 		problem_set(problem, PROBLEM_INVALID_FIELD, field, "this host serves nothing by host name");
-		return problem_set_hint(problem, "start hulld with --http");
+		return problem_set_hint(problem, "start hulld with --http or --https");
 	}
 	for (const struct machine *m = hulld->machines; m; m = m->next)
 		if (strcmp(m->record.project, project) != 0 && has_name(&m->spec, hostname)) {
@@ -537,7 +650,7 @@ static int check_number(struct hulld *hulld, size_t more, struct problem *proble
 
 	collect_wanted(h);
 	for (size_t i = 0; i < h->n_wanted; i++)
-		more += i == 0 || strcmp(h->wanted[i - 1].hostname, h->wanted[i].hostname) != 0;
+		more += is_first_of_name(h, i);
 	if (more <= HAPROXY_SLOTS)
 		return 0;
 	return problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, and no more", HAPROXY_SLOTS);

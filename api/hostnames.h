@@ -36,6 +36,13 @@ int hostnames_check(struct hulld *hulld, const char *project, const struct machi
 /* Where hull-ingress listens for what is to go to that port of the machine; `ret` has PORT_PLACE_MAX bytes (ingress_client.h). */
 void hostnames_socket_path(const struct machine *m, int64_t guest, char *ret);
 
+/* GET /v1/ca. */
+struct ca_view {
+	char *certificate, *expires_at;
+};
+extern const struct json_table ca_table;
+void hostnames_http_ca(struct request *req, void *ctx);
+
 /* For metrics; NULL when nothing is served by name. */
 const struct haproxy *hostnames_haproxy(const struct hostnames *hostnames);
 

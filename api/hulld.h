@@ -19,6 +19,7 @@ struct options {
 	unsigned patience_s; /* with clients: http_set_patience() */
 	unsigned start_timeout_s, dependency_timeout_s;
 	const char *http;    /* ADDRESS:PORT, checked: digits, dots and a colon; NULL: nothing is served by host name */
+	const char *https;   /* the same */
 	const char *haproxy; /* NULL: the one in PATH */
 	const char *audit_log; /* absolute; NULL: in `state` */
 	uint64_t audit_keep_bytes;

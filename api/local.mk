@@ -78,13 +78,15 @@ libhull_api_a_SOURCES = \
 	api/store_webhooks.c \
 	api/supervisor.c api/supervisor.h \
 	api/time.c \
+	api/tls.c api/tls.h \
 	api/token.c api/token.h \
 	api/webhook.c api/webhook.h \
 	api/webhook_http.c \
 	api/webhook_send.c api/webhook_send.h \
-	api/webhook_sign.c api/webhook_sign.h
+	api/webhook_sign.c api/webhook_sign.h \
+	api/x509.c api/x509.h
 
-HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(LIBCURL_LIBS) $(JANSSON_LIBS) -lpthread
+HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(GNUTLS_LIBS) $(LIBCURL_LIBS) $(JANSSON_LIBS) -lpthread
 
 sbin_PROGRAMS += hulld
 hulld_SOURCES = api/main.c

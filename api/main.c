@@ -56,7 +56,7 @@ static const char usage[] =
 	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
 	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--webhook-allow RANGE[,RANGE]...]\n"
 	"             [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
-	"             [--http ADDRESS:PORT] [--haproxy FILE]\n"
+	"             [--http ADDRESS:PORT] [--https ADDRESS:PORT] [--haproxy FILE]\n"
 	"       hulld --help | --version\n";
 
 /* Options. */
@@ -132,14 +132,14 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
 		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
 		{"audit-keep", required_argument, NULL, 'A'}, {"webhook-allow", required_argument, NULL, 'w'},
-		{"webhook-timing", required_argument, NULL, 'W'}, {"http", required_argument, NULL, 'p'},
+		{"webhook-timing", required_argument, NULL, 'W'}, {"http", required_argument, NULL, 'p'}, {"https", required_argument, NULL, 'S'},
 		{"haproxy", required_argument, NULL, 'x'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
 	};
 	const char **const places[] = {
 		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['k'] = &options->kernel,
 		['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
-		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['p'] = &options->http,
+		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['p'] = &options->http, ['S'] = &options->https,
 		['x'] = &options->haproxy,
 	};
 	const char *token_file = NULL, *audit_keep = NULL, *webhook_allow = NULL, *webhook_timing = NULL;
@@ -179,6 +179,8 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		r = webhook_timing_parse(webhook_timing, &options->webhook_timing, err);
 	if (r == 0 && options->http)
 		r = parse_address(options->http, "--http", &(struct sockaddr_in){0}, err);
+	if (r == 0 && options->https)
+		r = parse_address(options->https, "--https", &(struct sockaddr_in){0}, err);
 	if (r == 0)
 		r = read_timeout("HULL_START_TIMEOUT_S", START_TIMEOUT_S, &options->start_timeout_s, err);
 	if (r == 0)

@@ -5,6 +5,7 @@
 #include "api/exec.h"
 #include "api/files.h"
 #include "api/freeze.h"
+#include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/image.h"
 #include "api/machine_http.h"
@@ -124,6 +125,8 @@ const struct http_param hulld_params[] = {
 const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/v1/version", "getVersion", "The service's version."), .status = 200, .scope = SCOPE_ANY,
 		.gives = &version_table, .handle = get_version},
+	{ROUTE("GET", "/v1/ca", "getCertificateAuthority", "The certificate of the authority that signs what --https serves; 404 without it."),
+		.status = 200, .scope = SCOPE_ANY, .refuses = REFUSES(NOT_FOUND), .gives = &ca_table, .handle = hostnames_http_ca},
 	{ROUTE("GET", "/v1/openapi.json", "getOpenapi", "This document."), .status = 200, .scope = SCOPE_ANY, .type = HTTP_JSON,
 		.handle = get_openapi},
 	{ROUTE("GET", "/metrics", "getMetrics", "The host and its machines in numbers, as Prometheus reads them."), .status = 200,

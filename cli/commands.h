@@ -59,6 +59,9 @@ int token_create_run(const struct args *args, struct failure *fail);
 int token_list_run(const struct args *args, struct failure *fail);
 int token_remove_run(const struct args *args, struct failure *fail);
 
+/* certificate.c */
+int ca_run(const struct args *args, struct failure *fail);
+
 /* secret.c */
 int secret_set_run(const struct args *args, struct failure *fail);
 int secret_list_run(const struct args *args, struct failure *fail);

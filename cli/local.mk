@@ -30,6 +30,7 @@ hull_SOURCES = \
 	cli/context.c cli/context.h \
 	cli/context_commands.c \
 	cli/context_file.c cli/context_file.h \
+	cli/certificate.c \
 	cli/cp.c \
 	cli/events.c \
 	cli/exec.c \

@@ -108,6 +108,7 @@ const struct command hull_commands[] = {
 		context_show_run},
 	{"context set", NULL, "URL", 1, 1, false, NULL,
 		"Set the context `default`, as a host does that is started here", 0, context_set_run},
+	{"ca", NULL, "", 0, 0, false, NULL, "Print the certificate of the authority that signs what is served by host name", 0, ca_run},
 	{"completion", NULL, "SHELL", 1, 1, true, NULL, "Print what makes bash, zsh or fish complete hull's command lines", 0, completion_run},
 	{"version", NULL, "", 0, 0, false, made_options, "Show the versions of this program and of the API", 0, version_run},
 	{0},

@@ -6,8 +6,10 @@ import hashlib
 import http.client
 import http.server
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -25,6 +27,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def ran_hull(hulld, *words):
+    """The output of a command that succeeds."""
+    output, error, status = finished(hull(hulld, *words))
+    assert status == 0, (output, error)
+    return output
 
 
 class Server:
@@ -84,9 +93,10 @@ def answers(hulld):
 
 @pytest.fixture(scope="module")
 def hulld(tmp_path_factory):
-    port = free_port()
-    daemon = start_alone(tmp_path_factory.mktemp("hulld"), "--http", f"127.0.0.1:{port}")
-    daemon.http = port
+    http_port, https_port = free_port(), free_port()
+    daemon = start_alone(tmp_path_factory.mktemp("hulld"), "--http", f"127.0.0.1:{http_port}", "--https", f"127.0.0.1:{https_port}")
+    daemon.http, daemon.https = http_port, https_port
+    (daemon.folder / "ca.pem").write_bytes(ran_hull(daemon, "ca"))
     answers(daemon)
     yield daemon
     daemon.stop()
@@ -377,9 +387,107 @@ def test_haproxy_has_no_rights(hulld):
     assert (hulld.run / "http").stat().st_mode & 0o777 == 0o700
 
 
+def curl(hulld, host, *options):
+    """By the host's own authority alone: status, version of HTTP, body; or curl's exit status."""
+    done = subprocess.run(["curl", "-sS", "--cacert", hulld.folder / "ca.pem", "--resolve", f"{host}:{hulld.https}:127.0.0.1", "-w", "%{http_code} %{http_version}\n",
+                           "--max-time", str(DEADLINE), *options, f"https://{host}:{hulld.https}/"], capture_output=True, text=True)
+    return done.returncode or (*done.stdout.splitlines()[-1].split(), done.stdout)
+
+
+def secured(hulld, host, *options):
+    return wait_until(lambda: (seen := curl(hulld, host, *options)) and isinstance(seen, tuple) and seen[0] == "200" and seen, f"{host} over TLS")
+
+
+def served_certificate(hulld, host):
+    """As text."""
+    shown = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{hulld.https}", "-servername", host], input=b"", capture_output=True).stdout
+    return subprocess.run(["openssl", "x509", "-noout", "-text"], input=shown, capture_output=True, check=True).stdout.decode()
+
+
+def test_https_has_a_certificate_for_each_name(hulld, run, servers):
+    """Signed by the host's own authority; HTTP/2 where a client can, and WebSocket."""
+    long_name = ".".join(["a" * 63] * 3 + ["b" * 51, "localhost"])
+    run("safe", "safe.localhost", servers("safe").port)
+    run("long", long_name, servers("long").port)
+    assert secured(hulld, "safe.localhost", "--http2")[1] == "2" and secured(hulld, "safe.localhost", "--http1.1")[1] == "1.1"
+    assert "x-forwarded-proto: https\n" in secured(hulld, "safe.localhost")[2].lower()
+    assert secured(hulld, long_name)[2].startswith("long\n")
+    shown = served_certificate(hulld, "safe.localhost")
+    assert "DNS:safe.localhost\n" in shown and "CA:FALSE" in shown and "TLS Web Server Authentication" in shown and "prime256v1" in shown
+    assert curl(hulld, "unknown.localhost") == 35  # no handshake
+    assert curl(hulld, "safe.localhost", "--tls-max", "1.1") != 0
+    context = ssl.create_default_context(cafile=hulld.folder / "ca.pem")
+    context.set_alpn_protocols(["http/1.1"])
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", hulld.https), DEADLINE), server_hostname="safe.localhost") as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: safe.localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                       b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(1)
+        assert b" 101 " in head.split(b"\r\n")[0] and echoes(client)
+    hulld.delete("/v1/machines/safe?force=1")
+    wait_until(lambda: curl(hulld, "safe.localhost") == 35, "its certificate is gone")
+    assert not (hulld.run / "http" / "certificates" / "safe.localhost").exists()
+
+
+def test_keys_are_the_hosts_own(hulld, run, servers):
+    run("key", "key.localhost", servers("key").port)
+    secured(hulld, "key.localhost")
+    for path in hulld.state / "ca" / "ca.pem", hulld.run / "http" / "certificates" / "key.localhost":
+        assert path.stat().st_mode & 0o777 == 0o600 and path.stat().st_uid == 0 and "PRIVATE KEY" in path.read_text()
+    answer = hulld.get("/v1/ca").json
+    assert answer["certificate"] == (hulld.folder / "ca.pem").read_text() and "PRIVATE" not in answer["certificate"]
+    assert "PRIVATE KEY" not in hulld.log.read_text()
+
+
+def test_certificates_outlive_a_crash_and_are_made_anew_in_time(hulld, run, servers):
+    """One that ends soon, one that is another's, and one that is none; then the loss of all of /run."""
+    names = [f"{name}.localhost" for name in ("soon", "other", "none", "kept")]
+    for name in names:
+        run(name.split(".")[0], name, servers(name).port)
+        secured(hulld, name)
+    folder = hulld.run / "http" / "certificates"
+    kept = (folder / "kept.localhost").read_text()
+    hulld.kill()
+    os.kill(hulld.haproxy(), signal.SIGKILL)
+    authority = hulld.state / "ca" / "ca.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "-", "-days", "1"]
+    for name, by in (("soon", ["-CA", authority, "-CAkey", authority]), ("other", [])):
+        made = subprocess.run([*make, *by, "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}.localhost"], capture_output=True, check=True)
+        (folder / f"{name}.localhost").write_bytes(made.stdout)
+    (folder / "none.localhost").write_text("nothing")
+    hulld.start()
+    for name in names:
+        secured(hulld, name)
+    assert (folder / "kept.localhost").read_text() == kept
+    for name in names:
+        assert "Hull development CA" in served_certificate(hulld, name)
+        subprocess.run(["openssl", "x509", "-noout", "-checkend", str(60 * 86400), "-in", folder / name], check=True, capture_output=True)
+    hulld.kill()
+    os.kill(hulld.haproxy(), signal.SIGKILL)
+    shutil.rmtree(folder)
+    hulld.start()
+    for name in names:
+        secured(hulld, name)
+
+
+def test_a_certificate_half_told_is_not_taken_for_another(hulld, run, servers):
+    """A hulld that was killed between two commands leaves HAProxy a transaction, which takes what comes next for its own."""
+    run("first", "first.localhost", servers("first").port)
+    secured(hulld, "first.localhost")
+    path = hulld.run / "http" / "certificates" / "first.localhost"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(hulld.run / "http" / "haproxy.sock"))
+        client.sendall(f"set ssl cert {path} <<\n{path.read_text()}\n".encode())
+        assert b"Transaction created" in client.recv(1000)
+    run("second", "second.localhost", servers("second").port)
+    assert secured(hulld, "second.localhost")[2].startswith("second\n") and secured(hulld, "first.localhost")
+
+
 def test_without_the_option_nothing_is_served(tmp_path):
     daemon = start_alone(tmp_path)
     try:
+        assert daemon.get("/v1/ca").status == 404
         answer = create(daemon, "web", {"hostname": "web.localhost", "guest": 80})
         assert answer.status == 400 and answer.json["detail"] == "this host serves nothing by host name", answer
         assert not daemon.haproxy()
