@@ -165,6 +165,14 @@ def test_a_second_stop_and_the_end_of_hull_ingress_end_the_waiting(hulld, web):
         gate_is(hulld, "open")
 
 
+def test_a_stop_takes_what_the_machine_says_unless_it_says_otherwise(hulld):
+    for body, cause in ((None, "killed"), ({"timeout_s": 60}, "poweroff")):
+        run(hulld, "brief", stop={"timeout_s": 0})
+        assert hulld.post("/v1/machines/brief/stop", body).status == 200
+        assert hulld.wait("brief", "stopped")["cause"]["code"] == cause
+        hulld.delete("/v1/machines/brief")
+
+
 def test_who_comes_during_a_restart_waits_for_it(hulld, web):
     there = web()
     stop(hulld, "restart")
@@ -245,6 +253,29 @@ def test_datagrams_reach_the_program_and_their_answers_who_asked(hulld):
     udp_program(host).close()  # anybody may have it now
     hulld.delete("/v1/machines/dns?force=1")
     program.close()
+
+
+def test_a_program_may_listen_at_the_other_loopback_address(hulld):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as program:
+        try:
+            program.bind(("::1", 0))
+        except OSError:
+            pytest.skip("there is no IPv6 here")
+        host = free_port()
+        run(hulld, "six", ports=[{"host": host, "guest": program.getsockname()[1], "protocol": "udp"}])
+        program.setblocking(False)
+        client = Datagrams(host)
+
+        def heard():
+            client.end.send(b"six")
+            try:
+                return program.recvfrom(100)
+            except BlockingIOError:
+                return None
+        seen, source = wait_until(heard, "it is found")
+        program.sendto(seen, source)
+        assert client.end.recv(100) == b"six"
+    hulld.delete("/v1/machines/six?force=1")
 
 
 @pytest.mark.parametrize("port,field", [
