@@ -179,6 +179,12 @@ static int do_step(const struct apply *apply, struct plan_step *step, struct fai
 		: step->action == PLAN_NOTHING ? 0
 					       : change(apply->client, step, fail);
 
+	/* Somebody else has taken it away. */
+	if (r < 0 && step->action == PLAN_DELETE && strcmp(fail->code, "not_found") == 0) {
+		memset(fail, 0, sizeof(*fail));
+		r = 0;
+	}
+	step->done = r == 0;
 	if (r < 0 && (fail->code[0] || fail->error.errnum == EBUSY))
 		return step->wanted ? manifest_refuse(step->wanted, fail) : error_prefix(&fail->error, "%s: ", step->name);
 	if (r == 0 && step->action != PLAN_DELETE) {
@@ -202,7 +208,7 @@ static void tell_undone(const struct plan *plan, size_t failed)
 	bool any = false;
 
 	for (size_t i = failed; i < plan->n; i++)
-		if (plan->steps[i].action != PLAN_NOTHING) {
+		if (plan->steps[i].action != PLAN_NOTHING && !plan->steps[i].done) {
 			fprintf(stderr, "%s%s", any ? ", " : "hull: not done: ", plan->steps[i].name);
 			any = true;
 		}
@@ -298,7 +304,8 @@ static int make(const struct args *args, struct client **ret_client, struct mani
 	return r < 0 ? r : plan_make(*ret_client, manifest, args_value(args, "label"), args_flag(args, "prune"), plan, fail);
 }
 
-static int apply_plan(const struct apply *apply, struct plan *plan, struct failure *fail)
+/* `ret_tried`: something may have been done. */
+static int apply_plan(const struct apply *apply, struct plan *plan, bool *ret_tried, struct failure *fail)
 {
 	const struct args *args = apply->args;
 	bool changes = plan->counts[PLAN_NOTHING] < plan->n;
@@ -315,6 +322,7 @@ static int apply_plan(const struct apply *apply, struct plan *plan, struct failu
 	if (!changes && !has_to_start(args, plan) && apply->told && !args_flag(args, "quiet"))
 		printf("nothing to change: %zu as they are\n", plan->counts[PLAN_NOTHING]);
 	r = changes ? ask(args, plan, fail) : 1;
+	*ret_tried = r > 0;
 	if (r > 0)
 		return do_all(apply, plan, fail);
 	if (r == 0) {
@@ -331,6 +339,7 @@ int apply_run(const struct args *args, struct failure *fail)
 	struct plan plan = {0};
 	enum output_format format;
 	struct apply apply = {.args = args};
+	bool tried = false;
 	json_t *described;
 	int r = check_args(args, &format, fail);
 
@@ -339,10 +348,11 @@ int apply_run(const struct args *args, struct failure *fail)
 	if (r == 0) {
 		apply.client = client;
 		apply.told = format == OUTPUT_TABLE;
-		r = apply_plan(&apply, &plan, fail);
+		r = apply_plan(&apply, &plan, &tried, fail);
 	}
-	if (r == 0 && format != OUTPUT_TABLE) {
-		described = plan_describe(&plan);
+	/* Also of what has failed on the way. */
+	if ((r == 0 || tried) && format != OUTPUT_TABLE) {
+		described = plan_describe(&plan, tried);
 		print_value(described, format);
 		json_decref(described);
 	}
@@ -365,7 +375,7 @@ int diff_run(const struct args *args, struct failure *fail)
 	if (r == 0 && format == OUTPUT_TABLE) {
 		plan_print(&plan, stdout);
 	} else if (r == 0) {
-		described = plan_describe(&plan);
+		described = plan_describe(&plan, false);
 		print_value(described, format);
 		json_decref(described);
 	}

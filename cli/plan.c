@@ -357,7 +357,7 @@ void plan_print(const struct plan *plan, FILE *out)
 			print_step(&plan->steps[i], out, colour);
 }
 
-json_t *plan_describe(const struct plan *plan)
+json_t *plan_describe(const struct plan *plan, bool tried)
 {
 	json_t *steps = json_array();
 
@@ -367,6 +367,8 @@ json_t *plan_describe(const struct plan *plan)
 
 		if (!described)
 			abort();
+		if (tried)
+			json_object_set_new(described, "done", json_boolean(step->done || step->action == PLAN_NOTHING));
 		if (step->after)
 			json_object_set(described, "pending", json_object_get(step->after, "pending"));
 		json_array_append_new(steps, described);

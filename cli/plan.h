@@ -21,6 +21,7 @@ struct plan_step {
 	json_t *body;				/* of the POST or PATCH */
 	char *etag;				/* of `before` */
 	json_t *changes;			/* diff.h */
+	bool done;				/* it is as `after` now */
 };
 
 struct plan {
@@ -39,8 +40,8 @@ bool plan_still_holds(const struct plan_step *step, const json_t *now);
 
 /* As people read it: a machine and its differences; nothing of those that stay. */
 void plan_print(const struct plan *plan, FILE *out);
-/* As programs do: a new array of {"name", "action", "changes", "pending"}. */
-json_t *plan_describe(const struct plan *plan);
+/* As programs do: a new array of {"name", "action", "changes", "pending"}, and when it was `tried`, "done". */
+json_t *plan_describe(const struct plan *plan, bool tried);
 /* "1 to create, 2 to change, 0 to delete, 5 as they are" */
 void plan_print_counts(const struct plan *plan, FILE *out);
 

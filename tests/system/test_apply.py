@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from hulld_fixtures import Hulld, make_erofs
+from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_cli import HULL, Cli
 from test_output import PLACES, api_that_says
 
@@ -76,6 +76,7 @@ def test_a_plan_is_refused_as_the_thing_is(hulld, spec, status, code, field):
 def test_a_change_is_planned_and_not_made(hulld):
     machine = hulld.post("/v1/machines", {"name": "web", "image": "hello", "env": {"A": "1"}})
     assert hulld.post("/v1/machines/web/start").status == 200
+    wait_until(lambda: hulld.machine("web")["pid"], "the monitor's stand-in runs")
     before = hulld.get("/v1/machines/web")
     change = {"env": {"B": "2"}, "cpus": 2, "labels": {"a": "b"}}
     planned = patch(hulld, "web", change, "?dry_run=1", **{"If-Match": before.headers["ETag"]})
@@ -310,10 +311,26 @@ def test_a_failure_in_the_middle_says_what_was_done(hull, hulld):
         port = taken.getsockname()[1]
         text = f"- {{name: a, image: hello}}\n- name: b\n  image: hello\n  ports:\n  - {{host: {port}, guest: 80}}\n- {{name: c, image: hello}}\n- {{name: d, image: hello}}\n"
         process = hull.here("apply", "-f", write(hull, text), "-y", "--no-start", status=1)
+        described = json.loads(hull.here("apply", "-f", "machines.yaml", "-y", "--no-start", "-o", "json", status=1).stdout)
+    assert [(step["name"], step["action"], step["done"]) for step in described] == \
+        [("a", "nothing", True), ("b", "create", False), ("c", "create", False), ("d", "create", False)]
     assert process.stdout.endswith("a: created\n") and names(hulld) == ["a"]
     assert process.stderr.splitlines()[0] == "hull: not done: b, c, d"
     assert process.stderr.splitlines()[1].startswith(f"hull: machines.yaml:5: b: ports[0].host: 127.0.0.1:{port} cannot be published")
     assert hull.here("apply", "-f", "machines.yaml", "-yq", "--no-start").stdout.split() == ["b", "c", "d"]
+
+
+def test_what_was_made_and_does_not_start_is_told_apart(hull):
+    machine = {"id": "m1", "name": "a", "image": "hello", "state": "created", "pending": []}
+    missing = (404, {"code": "not_found", "detail": "there is none"})
+    answers = {("GET", "/v1/machines/a"): missing, ("GET", "/v1/machines/b"): missing, ("POST", "/v1/machines"): machine,
+               ("POST", "/v1/machines/m1/start"): (409, {"code": "quota_exceeded", "detail": "too many run"})}
+    file = write(hull, "- {name: a, image: hello}\n- {name: b, image: hello}\n")
+    with api_that_says(answers) as url:
+        process = hull.here("--host", url, "apply", "-f", file, "-y", status=1)
+        assert process.stderr.splitlines() == ["hull: not done: b", "hull: a was created, and cannot be started: too many run"]
+        described = json.loads(hull.here("--host", url, "apply", "-f", file, "-y", "-o", "json", status=1).stdout)
+    assert [step["done"] for step in described] == [True, False]
 
 
 def test_what_others_depend_on_comes_before_them(hull, hulld):

@@ -38,14 +38,16 @@ def any_value(rng, depth=0):
 
 @contextlib.contextmanager
 def api_that_says(answers):
-    """An API that has an answer for each (method, path without query), whatever is asked beside."""
+    """An API that has an answer for each (method, path without query), or (status, answer), whatever is asked beside."""
     answers.setdefault(("GET", "/v1/events"), {"items": [], "cursor": 0, "more": False})
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def answer(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.dumps(answers[self.command, self.path.split("?")[0]]).encode()
-            self.send_response(200)
+            answer = answers[self.command, self.path.split("?")[0]]
+            status, answer = answer if isinstance(answer, tuple) else (200, answer)
+            body = json.dumps(answer).encode()
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
