@@ -17,12 +17,13 @@
 		"secret.set", "secret.deleted",                                                                         \
 		"token.created", "token.revoked",                                                                       \
 		"project.created", "project.updated",                                                                   \
-		"webhook.created", "webhook.updated", "webhook.disabled", "webhook.deleted"
+		"webhook.created", "webhook.updated", "webhook.disabled", "webhook.deleted",                           \
+		"host.draining", "host.drained", "host.serving"
 
 static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
 
-const char *const event_type_words[] = {"machine", "operation", "image", "secret", "token", "project", "webhook", TYPES, NULL};
+const char *const event_type_words[] = {"machine", "operation", "image", "secret", "token", "project", "webhook", "host", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

@@ -144,9 +144,11 @@ static void read_filter(const struct request *req, struct filter *ret)
 	*ret = (struct filter){.types = UINT64_MAX};
 	if (types)
 		event_types_parse(types, &ret->types);
-	/* Who may not see tokens and webhooks does not see them come and go. */
+	/* Who may not see tokens and webhooks, or the host, does not see them come and go. */
 	if (!client->is_host && !(client->scopes & SCOPE_BIT(SCOPE_ADMIN)))
 		ret->types &= ~(event_types_of("token") | event_types_of("webhook"));
+	if (!client->is_host)
+		ret->types &= ~event_types_of("host");
 	snprintf(ret->machine, sizeof(ret->machine), "%s", machine ? machine : "");
 }
 

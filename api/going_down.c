@@ -1,11 +1,11 @@
 /* The host's end, as hulld sees it: machines end in good order first, what serves them next, hulld last. */
+#include "api/host_drain.h"
 #include "api/hostnames.h"
 #include "api/ingress_client.h"
 #include "api/machine.h"
-#include "api/operation.h"
 #include "common/log.h"
 
-#define STOP_TIMEOUT_S 30 /* of each machine: kvmhost, and a system that shuts down, wait longer than that */
+#define STOP_TIMEOUT_S 30 /* of all: kvmhost, and a system that shuts down, wait longer than that */
 
 static void on_ingress_answer(void *ctx, const json_t *answer, const struct error *err)
 {
@@ -26,30 +26,10 @@ static void on_all_ended(void *ctx)
 		loop_stop(hulld->loop);
 }
 
-void going_down_look(struct hulld *hulld)
-{
-	if (!hulld->going_down)
-		return;
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (machine_is_active(m))
-			return;
-	loop_post(hulld->loop, on_all_ended, hulld); /* whoever calls still works on the last of them */
-}
-
 void machines_go_down(struct hulld *hulld)
 {
-	struct problem problem;
-
 	if (hulld->going_down)
 		return;
 	hulld->going_down = true;
-	for (struct machine *m = hulld->machines; m; m = m->next) {
-		bool again = m->record.state == MACHINE_STOPPING ? m->record.restart_wanted
-								 : m->spec.restart.policy == RESTART_ALWAYS;
-
-		/* One that is being deleted has been killed already. */
-		if (machine_is_active(m) && !m->deleting && machine_stop(m, STOP_TIMEOUT_S, again, REQUESTED_BY_HULLD, &problem) < 0)
-			log_error_object(&problem.error, m->record.name);
-	}
-	going_down_look(hulld);
+	host_drain_for_good(hulld, STOP_TIMEOUT_S, on_all_ended, hulld);
 }

@@ -49,6 +49,7 @@ struct hulld {
 	struct webhooks *webhooks;
 	struct clock_watch *clock;
 	struct start_order *start_order;
+	struct host_drain *host_drain;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct scratch *scratches; /* a list (scratch.c) */
 	struct loop_source *prune; /* the timer of idempotency.c, */
@@ -59,7 +60,7 @@ struct hulld {
 	unsigned n_operations;		      /* and how many were begun since */
 	struct machine *machines, *last_machine; /* a list, all there are (machine.h) */
 	void *machine_keys;			 /* and machine_index.c's tree of them */
-	bool going_down;	  /* the host is: machines end, and none starts any more (going_down.c) */
+	bool going_down;	  /* the host is: going_down.c */
 };
 
 /* The routing table (routes.c). */

@@ -23,6 +23,8 @@ libhull_api_a_SOURCES = \
 	api/haproxy.c api/haproxy.h \
 	api/haproxy_call.c api/haproxy_call.h \
 	api/health.c api/health.h \
+	api/host.c api/host.h \
+	api/host_drain.c api/host_drain.h \
 	api/host_reader.c api/host_reader.h \
 	api/host_stats.c api/host_stats.h \
 	api/hostnames.c api/hostnames.h \
@@ -71,6 +73,7 @@ libhull_api_a_SOURCES = \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \
 	api/store_events.c \
+	api/store_host.c \
 	api/store_operations.c \
 	api/store_projects.c \
 	api/store_secrets.c \

@@ -3,6 +3,7 @@
 
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/host_drain.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
@@ -202,8 +203,6 @@ int machine_start(struct machine *m, bool attached, const char *by, struct probl
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
 
-	if (r == 0 && m->hulld->going_down)
-		return problem_set(problem, PROBLEM_WRONG_STATE, NULL, "the host is going down");
 	if (r == 0 && m->record.state == MACHINE_STOPPING) {
 		problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is stopping", m->record.name);
 		return problem_set_hint(problem, "wait for stopped, or use restart");
@@ -213,7 +212,9 @@ int machine_start(struct machine *m, bool attached, const char *by, struct probl
 			m->record.name, machine_state_names[m->record.state]);
 	if (r < 0 || machine_is_active(m))
 		return r;
-	r = supervisor_check(m, problem);
+	r = host_check_starts(m->hulld, problem);
+	if (r == 0)
+		r = supervisor_check(m, problem);
 	if (r == 0)
 		r = quota_check_start(m->hulld, m->record.project, problem);
 	if (r < 0)
@@ -258,7 +259,7 @@ static void on_restart_due(void *ctx)
 {
 	struct machine *m = ctx;
 
-	if (m->record.restart_at && !machine_is_active(m) && !m->deleting && !m->hulld->going_down)
+	if (m->record.restart_at && !machine_is_active(m) && !m->deleting && host_starts(m->hulld))
 		start_again(m);
 }
 
@@ -270,10 +271,10 @@ static void enter_end_phase(struct machine *m)
 							       : PHASE_WORKLOAD);
 }
 
-static int stop(struct machine *m, enum operation_kind kind, int64_t timeout_s, const char *by, struct problem *problem)
+static int stop(struct machine *m, enum operation_kind kind, bool then_start, int64_t timeout_s, const char *by, struct problem *problem)
 {
 	struct machine_record before = m->record;
-	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING, then_start = kind == OPERATION_RESTART;
+	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING;
 	int64_t left_ms = operation_time_left_ms(m, before.stop_timeout_s * 1000);
 	bool shortens = !again || timeout_s * 1000 < left_ms; /* a second stop may only do that */
 	int r = refuse_deleting(m, problem);
@@ -311,12 +312,17 @@ static int stop(struct machine *m, enum operation_kind kind, int64_t timeout_s, 
 
 int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const char *by, struct problem *problem)
 {
-	return stop(m, then_start ? OPERATION_RESTART : OPERATION_STOP, timeout_s, by, problem);
+	return stop(m, then_start ? OPERATION_RESTART : OPERATION_STOP, then_start, timeout_s, by, problem);
+}
+
+int machine_stop_for_now(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem)
+{
+	return stop(m, OPERATION_STOP, then_start, timeout_s, REQUESTED_BY_HULLD, problem);
 }
 
 int machine_kill(struct machine *m, const char *by, struct problem *problem)
 {
-	int r = stop(m, OPERATION_KILL, KILL_TIMEOUT_S, by, problem);
+	int r = stop(m, OPERATION_KILL, false, KILL_TIMEOUT_S, by, problem);
 
 	if (r == 0 && machine_is_active(m))
 		supervisor_kill(m, "killed");
@@ -325,7 +331,7 @@ int machine_kill(struct machine *m, const char *by, struct problem *problem)
 
 int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem)
 {
-	int r = stop(m, OPERATION_DELETE, KILL_TIMEOUT_S, by, problem);
+	int r = stop(m, OPERATION_DELETE, false, KILL_TIMEOUT_S, by, problem);
 
 	if (r < 0)
 		return r;
@@ -404,8 +410,8 @@ int machine_cancel(struct machine *m, const char *by, struct problem *problem)
 		return undo_start(m, by, problem);
 	if (starts && !machine_is_active(m))
 		return undo_return(m, by, problem);
-	if ((starts || operation_is(m, OPERATION_STOP)) && m->draining && !m->hulld->going_down)
-		return undo_stop(m, by, problem);
+	if ((starts || operation_is(m, OPERATION_STOP)) && m->draining)
+		return host_check_starts(m->hulld, problem) < 0 ? -ECANCELED : undo_stop(m, by, problem);
 	return refuse_cancel(m, problem);
 }
 
@@ -455,11 +461,17 @@ static void arm_restart(struct machine *m)
 	loop_timer_arm(m->restart, (uint64_t)wait_ms * 1000000);
 }
 
+void machine_rearm_restart(struct machine *m, unsigned wait_ms)
+{
+	loop_timer_arm(m->restart, (uint64_t)wait_ms * 1000000);
+}
+
 void machine_has_ended(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
 	bool asked = record->state == MACHINE_STOPPING, again = asked && record->restart_wanted && !m->deleting;
 	char rootfs[sizeof(record->run_rootfs)];
+	struct problem problem;
 
 	snprintf(rootfs, sizeof(rootfs), "%s", record->run_rootfs);
 	leave_alone(m);
@@ -488,12 +500,14 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 		record->restart_at = now_ms();
 	else if (!asked && !m->deleting)
 		schedule_restart(m, end);
-	if (record->restart_at && record->restart_at <= now_ms() && !m->hulld->going_down) {
+	if (record->restart_at && record->restart_at <= now_ms() && host_starts(m->hulld)) {
 		start_again(m); /* nobody sees it stopped in between */
 	} else {
+		if (again && host_check_stays(m->hulld, &problem) < 0) /* what a client waits for comes to nothing; it starts later all the same */
+			operation_fail(m, problem.code, problem.error.message);
 		arm_restart(m);
 		machine_commit(m);
-		going_down_look(m->hulld);
+		host_drain_look(m->hulld);
 	}
 	if (rootfs[0])
 		image_release_blob(m->hulld, record->project, rootfs);
@@ -793,6 +807,7 @@ int machines_load(struct hulld *hulld, struct error *err)
 		take_up(m);
 	}
 	ingress_reconcile(hulld->ingress);
+	host_drain_take_up(hulld);
 	return 0;
 }
 

@@ -77,6 +77,7 @@ struct machine {
 	char latest_operation[OPERATION_ID_BYTES + 1];
 
 	struct loop_source *restart; /* the restart policy's timer */
+	bool needed, host_kills;     /* host_drain.c: others that run depend on it; its time was over */
 	struct waiter *waiters;	     /* machine_http.c */
 	struct machine *previous, *next; /* in the order in which they were made */
 	struct machine_key by_id, by_name;
@@ -141,6 +142,8 @@ int machine_created(struct machine *m, struct problem *problem); /* creating →
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */
 int machine_start(struct machine *m, bool attached, const char *by, struct problem *problem);
+/* For the host's sake (host_drain.c): no restart, but `then_start` says that it is to start once the host lets it. Of an active one. */
+int machine_stop_for_now(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem);
 int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const char *by, struct problem *problem);
 int machine_kill(struct machine *m, const char *by, struct problem *problem);
 /* One that is active is killed, and then removed; also by the next hulld. */
@@ -154,8 +157,8 @@ int machine_remove(struct machine *m, struct problem *problem);
 /* going_down.c: the host goes down. Every machine that runs is asked to end, and killed when its time is over; those that their
  * policy starts always, the next hulld starts. Then hull-ingress ends, and the loop. */
 void machines_go_down(struct hulld *hulld);
-/* To be told whenever one has ended. */
-void going_down_look(struct hulld *hulld);
+/* Its restart is due, by its row: at once, but after `wait_ms`. */
+void machine_rearm_restart(struct machine *m, unsigned wait_ms);
 
 /* From supervisor.c. */
 void machine_is_up(struct machine *m);

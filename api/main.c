@@ -4,6 +4,7 @@
 #include "api/clock.h"
 #include "api/events.h"
 #include "api/exec.h"
+#include "api/host_drain.h"
 #include "api/host_reader.h"
 #include "api/hostnames.h"
 #include "api/hulld.h"
@@ -337,7 +338,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->events = events_new(hulld, err)) || !(hulld->webhooks = webhooks_new(hulld, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
-		!(hulld->start_order = start_order_new(hulld, err)) ||
+		!(hulld->start_order = start_order_new(hulld, err)) || !(hulld->host_drain = host_drain_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) || !(hulld->hostnames = hostnames_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
@@ -369,6 +370,7 @@ static void tear_down(struct hulld *hulld)
 	webhooks_free(hulld->webhooks);
 	clock_watch_free(hulld->clock);
 	start_order_free(hulld->start_order);
+	host_drain_free(hulld->host_drain);
 	ingress_client_free(hulld->ingress);
 	secrets_free(hulld->secrets);
 	store_close(hulld->store);

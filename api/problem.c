@@ -34,6 +34,7 @@ static const struct {
 	[PROBLEM_PRECONDITION_FAILED] = {"precondition_failed", 412, "Precondition Failed", false},
 	[PROBLEM_WRONG_STATE] = {"wrong_state", 409, "Conflict", false},
 	[PROBLEM_MACHINE_FAILED] = {"machine_failed", 409, "Conflict", false},
+	[PROBLEM_HOST_DRAINING] = {"host_draining", 409, "Conflict", true},
 	[PROBLEM_BUSY] = {"busy", 503, "Service Unavailable", true},
 	[PROBLEM_REQUEST_IN_PROGRESS] = {"request_in_progress", 409, "Conflict", true},
 	[PROBLEM_OUTCOME_UNKNOWN] = {"outcome_unknown", 409, "Conflict", false},
@@ -108,7 +109,8 @@ int problem_from_error(struct problem *ret, const struct error *err)
 
 bool problem_is_momentary(enum problem_code code)
 {
-	return code == PROBLEM_PRECONDITION_FAILED || code == PROBLEM_WRONG_STATE || code == PROBLEM_BUSY;
+	return code == PROBLEM_PRECONDITION_FAILED || code == PROBLEM_WRONG_STATE || code == PROBLEM_HOST_DRAINING ||
+	       code == PROBLEM_BUSY;
 }
 
 bool problem_is_retryable(enum problem_code code)

@@ -28,7 +28,7 @@ static const struct json_field usage_fields[] = {
 	USED("machines", QUOTA_MACHINES), USED("vcpus", QUOTA_VCPUS), USED("memory_mib", QUOTA_MEMORY_MIB),
 	USED("disk_mib", QUOTA_DISK_MIB), USED("ports", QUOTA_PORTS),
 };
-static const struct json_table usage_table = JSON_TABLE("Usage", struct usage, usage_fields);
+const struct json_table usage_table = JSON_TABLE("Usage", struct usage, usage_fields);
 
 static const struct json_field project_fields[] = {
 	PROJECT_SPEC_FIELDS,

@@ -28,10 +28,12 @@ struct project_view {
 	} usage;
 	char *created_at;
 };
-extern const struct json_table project_table;
+extern const struct json_table project_table, usage_table;
 
 /* 0 or -errno with `err` set, as of the next. */
 int project_usage(struct hulld *hulld, const char *project, struct usage *ret, struct error *err);
+/* What all machines of all projects have, and those of them that run, start or stop; blobs are not counted. */
+void machines_usage(const struct hulld *hulld, struct usage *ret_all, struct usage *ret_active);
 /* To be given back to json_done(). */
 int quotas_parse(const char *text, struct quotas *ret, struct error *err);
 

@@ -75,6 +75,16 @@ int project_usage(struct hulld *hulld, const char *project, struct usage *ret, s
 	return 0;
 }
 
+void machines_usage(const struct hulld *hulld, struct usage *ret_all, struct usage *ret_active)
+{
+	*ret_all = *ret_active = (struct usage){0};
+	for (const struct machine *m = hulld->machines; m; m = m->next) {
+		add_machine(ret_all, m);
+		if (machine_is_active(m))
+			add_machine(ret_active, m);
+	}
+}
+
 int quotas_parse(const char *text, struct quotas *ret, struct error *err)
 {
 	json_t *parsed = json_parse(text, strlen(text), err);

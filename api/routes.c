@@ -5,6 +5,7 @@
 #include "api/exec.h"
 #include "api/files.h"
 #include "api/freeze.h"
+#include "api/host.h"
 #include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/image.h"
@@ -132,6 +133,14 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("GET", "/metrics", "getMetrics", "The host and its machines in numbers, as Prometheus reads them."), .status = 200,
 		.scope = SCOPE_HOST, .type = METRICS_TYPE, .handle = metrics_http_get},
 
+	{ROUTE("GET", "/v1/host", "getHost", "The host: what it has, what of that its machines have, and whether it runs any."), .status = 200,
+		.scope = SCOPE_HOST, .gives = &host_table, .handle = host_http_get},
+	{ROUTE("POST", "/v1/host/drain", "drainHost", "Start no machine any more, and end those that run, each before what it depends on."),
+		.status = 200, .refuses = REFUSES(HOST_DRAINING), .scope = SCOPE_HOST, .body = HTTP_BODY_JSON_OPTIONAL, .takes = &drain_request_table, .gives = &host_table,
+		.handle = host_http_drain},
+	{ROUTE("POST", "/v1/host/undrain", "undrainHost", "Serve again, and start what was ended."), .status = 200, .refuses = REFUSES(HOST_DRAINING), .scope = SCOPE_HOST,
+		.gives = &host_table, .handle = host_http_undrain},
+
 	{ROUTE("HEAD", "/v1/blobs/{digest}", "headBlob", "Is the blob there?"), .status = 200, .unconditional = true, .handle = blob_http_head},
 	{ROUTE("PUT", "/v1/blobs/{digest}", "putBlob", "Upload a blob; 200 when it was there already."), .status = 201,
 		.other_status = 200, .unconditional = true, .gives = &blob_table, .refuses = REFUSES(DIGEST_MISMATCH) | REFUSES(QUOTA_EXCEEDED),
@@ -161,16 +170,16 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("PATCH", "/v1/machines/{machine}", "updateMachine",
 		"Change what it is to be; what its present run cannot have takes effect at the next start, and is in pending."),
 		.status = 200,
-		.refuses = REFUSES(NAME_TAKEN) | REFUSES(PORT_TAKEN) | REFUSES(QUOTA_EXCEEDED) | REFUSES(WRONG_STATE) | REFUSES(REQUEST_IN_PROGRESS),
+		.refuses = REFUSES(NAME_TAKEN) | REFUSES(MACHINE_IN_USE) | REFUSES(PORT_TAKEN) | REFUSES(QUOTA_EXCEEDED) | REFUSES(WRONG_STATE) | REFUSES(REQUEST_IN_PROGRESS),
 		.body = HTTP_BODY_MERGE_PATCH, .takes = &machine_spec_table, .gives = &machine_table,
 		.queries = dry_run, .handle = machine_http_patch},
 	{ROUTE("DELETE", "/v1/machines/{machine}", "deleteMachine", "Remove a machine and all that is its own."),
 		.status = 204,
-		.refuses = REFUSES(WRONG_STATE) | REFUSES(TIMEOUT),
+		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_IN_USE) | REFUSES(TIMEOUT),
 		.queries = force, .handle = machine_http_delete},
 	{ROUTE("POST", "/v1/machines/{machine}/start", "startMachine", "Start it; no effect while it runs."),
 		.status = 200,
-		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED),
+		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &start_request_table, .gives = &machine_table,
 		.begins_operation = true, .handle = machine_http_start},
 	{ROUTE("POST", "/v1/machines/{machine}/stop", "stopMachine", "Ask it to end; kill it when the time is over."),
@@ -182,7 +191,7 @@ const struct http_route hulld_routes[] = {
 		.refuses = REFUSES(WRONG_STATE),
 		.gives = &machine_table, .begins_operation = true, .handle = machine_http_kill},
 	{ROUTE("POST", "/v1/machines/{machine}/restart", "restartMachine", "Stop it, then start it."), .status = 200,
-		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED),
+		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
 		.begins_operation = true, .handle = machine_http_restart},
 	{ROUTE("POST", "/v1/machines/{machine}/freeze", "freezeMachine",
@@ -232,7 +241,7 @@ const struct http_route hulld_routes[] = {
 
 	{ROUTE("POST", "/v1/operations/{operation}/cancel", "cancelOperation",
 		"Undo a start, or a stop that the workload has not been told of; no effect where that was asked for before."),
-		.status = 200, .refuses = REFUSES(WRONG_STATE), .gives = &operation_table, .handle = operation_http_cancel},
+		.status = 200, .refuses = REFUSES(WRONG_STATE) | REFUSES(HOST_DRAINING), .gives = &operation_table, .handle = operation_http_cancel},
 
 	{ROUTE("GET", "/v1/events", "listEvents",
 		"What has happened in the project, the oldest first; with Accept: text/event-stream, as it happens."),

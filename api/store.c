@@ -97,6 +97,10 @@ static const char *const migrations[] = {
 	" cancelled_by TEXT NOT NULL) STRICT, WITHOUT ROWID;"
 	"CREATE INDEX operations_age ON operations (project, created_at, id);"
 	"CREATE INDEX operations_running ON operations (created_at) WHERE state = 'running';",
+
+	"CREATE TABLE host (one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL, drain_since INTEGER NOT NULL,"
+	" drain_until INTEGER NOT NULL) STRICT;"
+	"INSERT INTO host VALUES (1, 'serving', 0, 0);",
 };
 
 #define OPERATION_COLUMNS \
@@ -194,6 +198,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[OPERATIONS_PRUNE] = "DELETE FROM operations WHERE state <> 'running' AND (created_at < ?1 OR id IN (SELECT id FROM"
 			     " (SELECT id, row_number() OVER (PARTITION BY project ORDER BY created_at DESC, id DESC) AS n"
 			     " FROM operations) WHERE n > ?2))",
+	[HOST_GET] = "SELECT state, drain_since, drain_until FROM host",
+	[HOST_SET] = "UPDATE host SET state = ?1, drain_since = ?2, drain_until = ?3",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",

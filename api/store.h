@@ -268,4 +268,17 @@ int store_project_delete(struct store *store, const char *name, struct error *er
 int store_projects_each(
 	struct store *store, int (*fn)(void *ctx, struct project_record *record), void *ctx, struct error *err);
 
+/* The host's row, one. */
+enum host_state { HOST_SERVING, HOST_DRAINING, HOST_DRAINED };
+extern const char *const host_state_names[]; /* NULL-terminated, by enum host_state */
+
+struct host_record {
+	int state;	     /* enum host_state */
+	int64_t drain_since; /* 0: it serves */
+	int64_t drain_until; /* when machines that still run are killed; 0: none does */
+};
+
+int store_host_get(struct store *store, struct host_record *ret, struct error *err);
+int store_host_set(struct store *store, const struct host_record *record, struct error *err);
+
 #endif

@@ -89,7 +89,9 @@ static const char triggers[] =
 		"json_object('reason', new.disabled_reason)"))
 	TRIGGER("webhook_deleted", "DELETE ON main.webhooks", WEBHOOK_EVENT("old", "'webhook.deleted'", "'{}'"))
 	TRIGGER("project_inserted", "INSERT ON main.projects", PROJECT_EVENT("'project.created'"))
-	TRIGGER("project_updated", "UPDATE OF quotas ON main.projects", PROJECT_EVENT("'project.updated'"));
+	TRIGGER("project_updated", "UPDATE OF quotas ON main.projects", PROJECT_EVENT("'project.updated'"))
+	TRIGGER("host_moved", "UPDATE OF state ON main.host WHEN new.state <> old.state",
+		EVENT("'default'", "'host.' || new.state", "'host'", "'host'", "'{}'", ALWAYS));
 
 /* When a row is made, and that it is. From within a statement: whoever is told reads later, and finds nothing should the statement fail. */
 static void event_time(sqlite3_context *ctx, int n, sqlite3_value **values)

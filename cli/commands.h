@@ -8,7 +8,7 @@
 extern const struct command hull_commands[];
 
 extern const struct option_def apply_options[], diff_options[], context_create_options[], context_remove_options[], list_options[], inspect_options[], made_options[], verb_options[], machines_options[], logs_options[], stop_options[], stats_options[], wait_options[], remove_options[],
-	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], webhook_create_options[], image_build_options[];
+	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], host_drain_options[], webhook_create_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -28,6 +28,11 @@ int machine_top_run(const struct args *args, struct failure *fail);
 
 /* events.c */
 int events_run(const struct args *args, struct failure *fail);
+
+/* host.c */
+int host_inspect_run(const struct args *args, struct failure *fail);
+int host_drain_run(const struct args *args, struct failure *fail);
+int host_undrain_run(const struct args *args, struct failure *fail);
 
 /* audit.c */
 int audit_run(const struct args *args, struct failure *fail);

@@ -35,6 +35,7 @@ hull_SOURCES = \
 	cli/events.c \
 	cli/exec.c \
 	cli/follow.c cli/follow.h \
+	cli/host.c \
 	cli/image.c \
 	cli/image_build.c cli/image_build.h \
 	cli/image_stages.c \

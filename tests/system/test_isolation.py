@@ -114,6 +114,8 @@ class Attack:
                     and self.chance.random() < (0.97 if name in needed else 0.5 if name == "ports" else 0.12)}
         if kind == "object":
             return {"KEY": self.name(key)} if self.chance.random() < 0.5 else {}
+        if key == "depends_on" and self.chance.random() < 0.7:
+            return []  # as with images
         if kind == "array":
             return [self.value(schema.get("items", {}), key) for _ in range(self.chance.randint(0, 2))]
         if kind in ("integer", "number"):

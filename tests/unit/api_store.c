@@ -454,6 +454,29 @@ static void a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event(void **state
 	store_close(store);
 }
 
+static void the_host_stays_as_it_was_put(void **state)
+{
+	struct host_record host = {.state = HOST_DRAINED}, draining = {HOST_DRAINING, 7, 8};
+	struct error err;
+	struct store *store = store_open(path, &err);
+	int64_t before = 0, last = 0;
+	char expected[64];
+
+	(void)state;
+	assert_non_null(store);
+	assert_int_equal(store_host_get(store, &host, &err), 0);
+	assert_int_equal(host.state, HOST_SERVING);
+	assert_int_equal(store_events_range(store, "default", &before, &last, &err), 0);
+	assert_int_equal(store_host_set(store, &draining, &err), 0);
+	store_close(store);
+	store = store_open(path, &err);
+	assert_int_equal(store_host_get(store, &host, &err), 0);
+	assert_memory_equal(&host, &draining, sizeof(host));
+	snprintf(expected, sizeof(expected), "%d host.draining host;", (int)last + 1);
+	assert_events(store, "default", last, expected);
+	store_close(store);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -479,6 +502,7 @@ int main(void)
 		cmocka_unit_test(what_changes_is_an_event_once_and_what_fails_none),
 		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
 		cmocka_unit_test(a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event),
+		cmocka_unit_test(the_host_stays_as_it_was_put),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 

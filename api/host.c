@@ -1,0 +1,132 @@
+#include "api/host.h"
+
+#include "api/host_drain.h"
+#include "api/machine.h"
+#include "api/process.h"
+#include "api/project.h"
+#include "common/cleanup.h"
+
+#include <sys/statvfs.h>
+
+#define DRAIN_TIMEOUT_S 60
+
+struct capabilities {
+	bool kvm, network;
+};
+
+struct host_view {
+	char *version;
+	int state; /* enum host_state */
+	char *drain_since, *drain_until;
+	int64_t cpus, memory_mib, disk_mib, disk_free_mib;
+	struct usage allocated, running;
+	int64_t held;
+	struct capabilities capabilities;
+};
+
+static const struct json_field capabilities_fields[] = {
+	{"kvm", JSON_FIELD_BOOL, offsetof(struct capabilities, kvm), .read_only = true, .help = "hulld may use /dev/kvm."},
+	{"network", JSON_FIELD_BOOL, offsetof(struct capabilities, network), .read_only = true,
+		.help = "Machines may have the network default: passt is installed."},
+};
+static const struct json_table capabilities_table = JSON_TABLE("Capabilities", struct capabilities, capabilities_fields);
+
+#define NUMBER(name_, help_) \
+	{#name_, JSON_FIELD_INT, offsetof(struct host_view, name_), .read_only = true, .max = INT64_MAX, .help = (help_)}
+static const struct json_field host_fields[] = {
+	{"version", JSON_FIELD_STRING, offsetof(struct host_view, version), .read_only = true},
+	{"state", JSON_FIELD_ENUM, offsetof(struct host_view, state), .names = host_state_names, .read_only = true,
+		.help = "serving; draining: machines end, and none starts; drained: none runs."},
+	{"drain_since", JSON_FIELD_STRING, offsetof(struct host_view, drain_since), .read_only = true, .nullable = true},
+	{"drain_until", JSON_FIELD_STRING, offsetof(struct host_view, drain_until), .read_only = true, .nullable = true,
+		.help = "When machines that still run are killed."},
+	NUMBER(cpus, "Processors."),
+	NUMBER(memory_mib, "Memory."),
+	NUMBER(disk_mib, "Size of the file system that holds images and machines' disks."),
+	NUMBER(disk_free_mib, "What of that is free."),
+	{"allocated", JSON_FIELD_OBJECT, offsetof(struct host_view, allocated), .table = &usage_table, .read_only = true,
+		.help = "What all machines, of all projects, were made with, whether they run or not."},
+	{"running", JSON_FIELD_OBJECT, offsetof(struct host_view, running), .table = &usage_table, .read_only = true,
+		.help = "Of these, those that run, start or stop."},
+	NUMBER(held, "Machines that do not run, and start by themselves once they may."),
+	{"capabilities", JSON_FIELD_OBJECT, offsetof(struct host_view, capabilities), .table = &capabilities_table, .read_only = true},
+};
+const struct json_table host_table = JSON_TABLE("Host", struct host_view, host_fields);
+
+struct drain_request {
+	int64_t timeout_s;
+};
+
+static const struct json_field drain_request_fields[] = {
+	{"timeout_s", JSON_FIELD_INT, offsetof(struct drain_request, timeout_s), .def = DRAIN_TIMEOUT_S, .max = 86400,
+		.help = "Seconds until machines that still run are killed."},
+};
+const struct json_table drain_request_table = JSON_TABLE("DrainRequest", struct drain_request, drain_request_fields);
+
+static int64_t count_held(const struct hulld *hulld)
+{
+	int64_t n = 0;
+
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		n += machine_restarts(m) && !machine_is_active(m);
+	return n;
+}
+
+static void look_at_disk(const char *folder, struct host_view *ret)
+{
+	struct statvfs fs;
+
+	if (statvfs(folder, &fs) < 0)
+		return;
+	ret->disk_mib = (int64_t)((uint64_t)fs.f_blocks * fs.f_frsize >> 20);
+	ret->disk_free_mib = (int64_t)((uint64_t)fs.f_bavail * fs.f_frsize >> 20);
+}
+
+static void reply_host(struct request *req, const struct hulld *hulld)
+{
+	const struct host_record *record = host_drain_record(hulld);
+	cleanup_free char *since = format_time(record->drain_since), *until = format_time(record->drain_until);
+	char program[256];
+	struct host_view view = {
+		.version = (char *)HULL_VERSION,
+		.state = record->state,
+		.drain_since = since,
+		.drain_until = until,
+		.cpus = sysconf(_SC_NPROCESSORS_ONLN),
+		.memory_mib = (int64_t)hulld->host_memory_mib,
+		.held = count_held(hulld),
+		.capabilities = {access("/dev/kvm", R_OK | W_OK) == 0, find_program("passt", program, sizeof(program)) == 0},
+	};
+
+	look_at_disk(hulld->options.state, &view);
+	machines_usage(hulld, &view.allocated, &view.running);
+	request_reply(req, 200, json_dump(&host_table, &view));
+}
+
+void host_http_get(struct request *req, void *ctx)
+{
+	reply_host(req, ctx);
+}
+
+void host_http_drain(struct request *req, void *ctx)
+{
+	struct drain_request request;
+	struct problem problem;
+
+	if (request_read(req, &drain_request_table, &request) < 0)
+		return;
+	if (host_drain_begin(ctx, request.timeout_s, &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		reply_host(req, ctx);
+}
+
+void host_http_undrain(struct request *req, void *ctx)
+{
+	struct problem problem;
+
+	if (host_drain_undo(ctx, &problem) < 0)
+		request_refuse(req, &problem);
+	else
+		reply_host(req, ctx);
+}

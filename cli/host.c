@@ -1,0 +1,94 @@
+/* hull host inspect, drain, undrain. */
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#define LOOK_EVERY_NS 200000000l
+#define TIMEOUT_MAX   86400
+
+const struct option_def host_drain_options[] = {
+	{'t', "deadline", "S", "seconds until what still runs is killed (60)"},
+	{0, "no-wait", NULL, "return at once, while machines end"},
+	OUTPUT_OPTION,
+	{0},
+};
+
+static void print_host(const json_t *host, enum output_format format)
+{
+	if (format == OUTPUT_TABLE)
+		printf("%s\n", json_text(host, "state"));
+	else
+		print_value(host, format);
+}
+
+/* One request, and what it is answered with printed. */
+static int ask(const struct args *args, const char *method, const char *path, enum output_format def, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
+	json_t *host = NULL;
+	int r = output_format(args, def, &format, fail);
+
+	if (r < 0)
+		return r;
+	client = client_new(args, fail);
+	r = client ? client_call(client, method, path, NULL, &host, fail) : -fail->error.errnum;
+	if (r == 0)
+		print_host(host, format);
+	json_decref(host);
+	return r;
+}
+
+int host_inspect_run(const struct args *args, struct failure *fail)
+{
+	return ask(args, "GET", "/v1/host", OUTPUT_JSON, fail);
+}
+
+int host_undrain_run(const struct args *args, struct failure *fail)
+{
+	return ask(args, "POST", "/v1/host/undrain", OUTPUT_TABLE, fail);
+}
+
+/* Until `*host`, as it is seen last, is not being drained any more. */
+static int wait_for_end(struct client *client, json_t **host, struct failure *fail)
+{
+	int r = 0;
+
+	while (r == 0 && strcmp(json_text(*host, "state"), "draining") == 0) {
+		nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_NS}, NULL);
+		json_decref(*host);
+		*host = NULL;
+		r = client_call(client, "GET", "/v1/host", NULL, host, fail);
+	}
+	if (r == 0 && strcmp(json_text(*host, "state"), "drained") != 0)
+		return error_set(&fail->error, ECANCELED, "the host serves again: somebody has undrained it");
+	return r;
+}
+
+int host_drain_run(const struct args *args, struct failure *fail)
+{
+	cleanup(client_free_p) struct client *client = NULL;
+	json_t *body = json_object(), *host = NULL;
+	enum output_format format;
+	long long timeout_s;
+	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+
+	if (r == 0)
+		r = args_integer(args, "deadline", 0, TIMEOUT_MAX, -1, &timeout_s, fail);
+	if (r == 0 && timeout_s >= 0)
+		json_object_set_new(body, "timeout_s", json_integer(timeout_s));
+	client = r == 0 ? client_new(args, fail) : NULL;
+	if (r == 0)
+		r = client ? client_call(client, "POST", "/v1/host/drain", body, &host, fail) : -fail->error.errnum;
+	if (r == 0 && !args_flag(args, "no-wait"))
+		r = wait_for_end(client, &host, fail);
+	if (r == 0)
+		print_host(host, format);
+	json_decref(host);
+	json_decref(body);
+	return r;
+}
