@@ -517,11 +517,17 @@ def test_the_life_of_a_detached_machine(hull):
     assert out.startswith("line 4\n") and (err, status) == ("", 0)
     assert rest(waiter) == ("143\n", "", 0)
     assert hull("ps").stdout.count("\n") == 1 and "stopped (143)" in hull("ps", "-a").stdout
+    (hull.home / "web.yaml").write_text("name: web\nimage: busybox\nenv: {A: d}\n")
+    assert hull("apply", "-f", hull.home / "web.yaml", "-y").stdout.endswith("web: changed, stopped, as it was: `hull start web`\n")
     assert hull("restart", "web").stdout == "web\n"
     assert hull("ps", "-q").stdout.strip() == machine["id"]
     assert hull("update", "web", "-e", "A=c", "--restart-now", "--", "sh", "-c", "echo A is $A; exec sleep 1000").stdout == "web\n"
     wait_until(lambda: "A is c\n" in hull("logs", "web").stdout, "the program runs with what it was given")
     assert json.loads(hull("inspect", "web").stdout)["pending"] == []
+    (hull.home / "web.yaml").write_text("name: web\nimage: busybox\nenv: {A: e}\nhealth: {exec: {command: [test, -e, /srv/count]}}\n")
+    applied = hull("apply", "-f", hull.home / "web.yaml", "-y", "--restart", "--wait").stdout
+    assert applied.splitlines()[0] == "~ machine web" and applied.endswith("web: changed, started again\nweb: healthy\n")
+    assert json.loads(hull("inspect", "web").stdout)["pending"] == [] and hull("exec", "web", "sh", "-c", "echo $A").stdout == "e\n"
     assert hull("kill", "web").stdout == "web\n"
     assert hull("wait", "web").stdout == "137\n"
     assert len(hull("logs", "-n", "2", "web").stdout.splitlines()) == 2
