@@ -8,7 +8,7 @@
 extern const struct command hull_commands[];
 
 extern const struct option_def apply_options[], diff_options[], context_create_options[], context_remove_options[], list_options[], inspect_options[], made_options[], verb_options[], machines_options[], logs_options[], stop_options[], stats_options[], wait_options[], remove_options[],
-	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], host_drain_options[], webhook_create_options[], image_build_options[];
+	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], host_drain_options[], webhook_create_options[], operation_list_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -80,6 +80,12 @@ int webhook_enable_run(const struct args *args, struct failure *fail);
 int webhook_disable_run(const struct args *args, struct failure *fail);
 int webhook_ping_run(const struct args *args, struct failure *fail);
 int webhook_remove_run(const struct args *args, struct failure *fail);
+
+/* operation.c */
+int operation_list_run(const struct args *args, struct failure *fail);
+int operation_inspect_run(const struct args *args, struct failure *fail);
+int operation_wait_run(const struct args *args, struct failure *fail);
+int operation_cancel_run(const struct args *args, struct failure *fail);
 
 /* image_build.c */
 int image_build_run(const struct args *args, struct failure *fail);

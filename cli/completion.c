@@ -171,6 +171,7 @@ static void offer_values(const struct args *args, const char *operand)
 		{"PROJECT", "/v1/projects", "name", ""},
 		{"SECRET", "/v1/secrets", "name", ""},
 		{"WEBHOOK", "/v1/webhooks", "id", ""},
+		{"OPERATION", "/v1/operations", "id", ""},
 	};
 	size_t len = strspn(operand, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 

@@ -3,6 +3,7 @@
 
 #include "cli/collection.h"
 #include "cli/commands.h"
+#include "cli/operation.h"
 #include "cli/output.h"
 #include "common/buf.h"
 #include "common/checked.h"
@@ -321,7 +322,7 @@ static int for_each(const struct args *args, struct failure *fail, act_fn act)
 	for (size_t i = 0; i < args->n_operands && status >= 0; i++) {
 		int r = act_on(client, args->operands[i], args, act, done, fail);
 
-		if (r < 0 && args->n_operands == 1) {
+		if (r < 0 && (args->n_operands == 1 || r == -EINTR)) {
 			status = r;
 		} else if (r < 0) {
 			error_prefix(&fail->error, "%s: ", args->operands[i]);
@@ -336,10 +337,35 @@ static int for_each(const struct args *args, struct failure *fail, act_fn act)
 	return status;
 }
 
+static int wait_for_end(struct client *client, const char *machine, json_t **ret, struct failure *fail);
+
+/* POSTs `verb`, and waits for what `wait` waits for. Who does not wait any more is told that it goes on. */
+static int do_and_wait(struct client *client, const char *machine, const char *verb, const json_t *body,
+	int (*wait)(struct client *client, const char *machine, json_t **ret, struct failure *fail), json_t **ret, struct failure *fail)
+{
+	cleanup_free char *suffix = NULL, *path = NULL;
+	json_t *answer = NULL;
+	int r = client_catch_signals(client, fail);
+
+	if (asprintf(&suffix, "/%s", verb) < 0)
+		abort();
+	path = client_path("machines", machine, suffix);
+	if (r == 0)
+		r = client_call(client, "POST", path, body, &answer, fail);
+	if (r == 0)
+		r = operation_show(client, answer, fail);
+	if (r == 0)
+		r = wait(client, machine, ret, fail);
+	if (r == -EINTR && answer)
+		r = operation_goes_on(answer, verb, fail);
+	json_decref(answer);
+	return r;
+}
+
 static int start_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	(void)args;
-	return machine_start(client, machine, false, ret, fail);
+	return do_and_wait(client, machine, "start", NULL, wait_until_it_runs, ret, fail);
 }
 
 int machine_start_run(const struct args *args, struct failure *fail)
@@ -355,27 +381,26 @@ static int wait_for_end(struct client *client, const char *machine, json_t **ret
 	return r < 0 && strcmp(fail->code, "not_found") == 0 ? 0 : r;
 }
 
-/* "/stop" or "/restart", within what --timeout says. */
-static int ask_to_end(struct client *client, const char *machine, const char *verb, const struct args *args, struct failure *fail)
+/* "stop" or "restart", within what --timeout says. */
+static int end_one(struct client *client, const char *machine, const char *verb, const struct args *args,
+	int (*wait)(struct client *client, const char *machine, json_t **ret, struct failure *fail), json_t **ret, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", machine, verb);
 	long long timeout_s;
 	json_t *body = NULL;
 	int r = args_integer(args, "timeout", 0, 3600, -1, &timeout_s, fail);
 
-	if (r == 0 && timeout_s >= 0)
+	if (r < 0)
+		return r;
+	if (timeout_s >= 0)
 		body = json_pack("{s:I}", "timeout_s", (json_int_t)timeout_s);
-	if (r == 0)
-		r = client_call(client, "POST", path, body, NULL, fail);
+	r = do_and_wait(client, machine, verb, body, wait, ret, fail);
 	json_decref(body);
 	return r;
 }
 
 static int stop_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
-	int r = ask_to_end(client, machine, "/stop", args, fail);
-
-	return r < 0 ? r : wait_for_end(client, machine, ret, fail);
+	return end_one(client, machine, "stop", args, wait_for_end, ret, fail);
 }
 
 int machine_stop_run(const struct args *args, struct failure *fail)
@@ -385,9 +410,7 @@ int machine_stop_run(const struct args *args, struct failure *fail)
 
 static int restart_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
-	int r = ask_to_end(client, machine, "/restart", args, fail);
-
-	return r < 0 ? r : wait_until_it_runs(client, machine, ret, fail);
+	return end_one(client, machine, "restart", args, wait_until_it_runs, ret, fail);
 }
 
 int machine_restart_run(const struct args *args, struct failure *fail)

@@ -81,6 +81,13 @@ const struct command hull_commands[] = {
 	{"host drain", NULL, "", 0, 0, false, host_drain_options,
 		"End all machines, each before what it depends on, and start none any more", 0, host_drain_run},
 	{"host undrain", NULL, "", 0, 0, false, made_options, "Start machines again, those that were ended first", 0, host_undrain_run},
+	{"operation list", NULL, "", 0, 0, false, operation_list_options, "List what is under way on machines, and how far it is", 0,
+		operation_list_run},
+	{"operation inspect", NULL, "OPERATION", 1, 1, false, inspect_options, "Show everything about an operation", 0, operation_inspect_run},
+	{"operation wait", NULL, "OPERATION", 1, 1, false, made_options, "Wait for its end; a failure where it does not succeed", 0,
+		operation_wait_run},
+	{"operation cancel", NULL, "OPERATION...", 1, -1, false, NULL, "Undo a start, or a stop that the workload does not know of yet", 0,
+		operation_cancel_run},
 	{"secret set", NULL, "NAME", 1, 1, false, secret_set_options, "Set a secret to what the input, or a file, has", 0, secret_set_run},
 	{"secret list", NULL, "", 0, 0, false, list_options, "List secrets, by name", 0, secret_list_run},
 	{"secret rm", NULL, "SECRET...", 1, -1, false, NULL, "Forget secrets", 0, secret_remove_run},
@@ -137,6 +144,8 @@ static int fail_with(const struct args *args, struct failure *fail)
 	failure_print(fail);
 	if (fail->usage)
 		return EXIT_USAGE;
+	if (fail->error.errnum == EINTR)
+		return EXIT_INTERRUPTED;
 	return args->command && args->command->failure_status ? args->command->failure_status : 1;
 }
 

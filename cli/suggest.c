@@ -28,6 +28,7 @@ static const struct kind kinds[] = {
 	{"project", "Hull-Project", "projects", "name", "project list", ""},
 	{"token", "", "tokens", "id", "token list", ""},
 	{"webhook", "", "webhooks", "id", "webhook list", ""},
+	{"operation", "", "operations", "id", "operation list -a", ""},
 	{"machine", "", "machines", "name", "ps -a", ""},
 };
 

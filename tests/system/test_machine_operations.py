@@ -1,12 +1,17 @@
 """What is under way on machines, as operations: their phases, their end, and what becomes of them when hulld is killed. No guest boots:
 a script, or the agent on this host, is in the monitor's place."""
+import json
 import os
+import pty
+import signal
 import socket
 import sqlite3
+import subprocess
 import threading
 
 import pytest
 
+from conftest import BUILD
 from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
 from test_exec import start_alone
 from test_hulld import free_port
@@ -245,6 +250,62 @@ def test_a_start_is_undone_though_hulld_is_killed_meanwhile(tmp_path):
         assert operation(hulld, other)["cancelled_by"] == "host" and stop["kind"] == "stop"
     finally:
         hulld.stop()
+
+
+def hull(hulld, *words, **more):
+    env = dict(os.environ, HULL_HOST=f"unix://{hulld.socket}")
+    return subprocess.Popen([BUILD / "hull", *words], stdout=subprocess.PIPE, text=True, env=env, **{"stderr": subprocess.PIPE, **more})
+
+
+def said(hulld, *words, status=0):
+    with hull(hulld, *words) as process:
+        out, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == status, (words, out, err)
+        return out if status == 0 else err
+
+
+def test_hull_shows_how_far_it_is_on_a_terminal_only_and_may_leave(stand_in):
+    for name in ("shown", "quiet"):
+        create(stand_in, name)
+    control, terminal = pty.openpty()
+    with hull(stand_in, "start", "shown", stderr=terminal) as process, open(control, "rb", buffering=0) as screen:
+        os.close(terminal)
+        seen = b""
+        while b"shown: start: kernel, 1 s" not in seen:
+            seen += screen.read(4096)
+        process.send_signal(signal.SIGINT)
+        while b"waits for its end" not in seen:
+            seen += screen.read(4096)
+        assert process.wait(DEADLINE) == 130 and process.stdout.read() == ""
+    one = stand_in.machine("shown")["operation"]
+    assert b"\r\x1b[Khull: shown: its start goes on" in seen and f"`hull operation cancel {one}`".encode() in seen, seen
+    with hull(stand_in, "start", "quiet", "shown") as process:
+        wait_until(lambda: stand_in.machine("quiet")["pid"], "its monitor is there")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 130 and out == "" and "\r" not in err and err.count("goes on") == 1, err
+    assert operation(stand_in, one)["state"] == "running"
+    for name in ("shown", "quiet"):
+        remove(stand_in, name)
+
+
+def test_hull_lists_waits_for_and_cancels_operations(stand_in):
+    one = started(stand_in, "by-hand")["id"]
+    row, = [line for line in said(stand_in, "operation", "list").splitlines() if line.startswith(one)]
+    assert row.split()[1:6] == ["start", "by-hand", "running:", "kernel", "host"], row
+    assert said(stand_in, "operation", "list", "-q", "-m", "by-hand") == one + "\n"
+    assert json.loads(said(stand_in, "operation", "inspect", one)) == operation(stand_in, one)
+    assert one in said(stand_in, "completion", "words", "--", "operation", "cancel", "")
+    waiting = hull(stand_in, "operation", "wait", one)
+    assert said(stand_in, "operation", "cancel", one) == one + "\n"
+    with waiting:
+        out, err = waiting.communicate(timeout=DEADLINE)
+        assert (waiting.returncode, out) == (1, "cancelled\n") and f"hull: {one}: cancelled" in err, err
+    assert one not in said(stand_in, "operation", "list") and one in said(stand_in, "operation", "list", "-a", "-o", "json")
+    assert said(stand_in, "operation", "wait", ask(stand_in, "by-hand", "start") and ask(stand_in, "by-hand", "kill")["id"]) == "succeeded\n"
+    assert "hull operation list -a" in said(stand_in, "operation", "cancel", "opaaaaaaaaaaaa", status=1)
+    assert "has succeeded" in said(stand_in, "operation", "cancel", listed(stand_in, "?machine=by-hand")[-1]["id"], status=1)
+    remove(stand_in, "by-hand")
 
 
 @root
