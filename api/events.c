@@ -305,13 +305,26 @@ void events_free(struct events *events)
 	free(events);
 }
 
+/* What it has is forgotten; its followers end by themselves: what they were given is not what follows. */
+static void feed_restart(struct feed *feed, int64_t last)
+{
+	for (size_t i = 0; i < RECENT; i++) {
+		free(feed->recent[i].text);
+		feed->recent[i] = (struct entry){0};
+	}
+	feed->last = last;
+}
+
 static struct feed *feed_get(struct events *events, const char *project, int64_t last)
 {
 	struct feed *feed;
 
 	for (feed = events->feeds; feed; feed = feed->next)
-		if (strcmp(feed->project, project) == 0)
+		if (strcmp(feed->project, project) == 0) {
+			if (feed->last > last) /* a project of that name was deleted: its events are nobody's */
+				feed_restart(feed, last);
 			return feed;
+		}
 	feed = calloc(1, sizeof(*feed));
 	if (!feed)
 		abort();
@@ -562,39 +575,24 @@ static int find_start(struct request *req, struct hulld *hulld, bool stream, int
 	return 0;
 }
 
-struct passage {
-	const char *machine_id;
-	unsigned states;
-};
-
-static int look_for_passage(void *ctx, const struct event_record *event)
-{
-	const struct passage *passage = ctx;
-	static const char prefix[] = "machine.";
-	const char *what = event->type + sizeof(prefix) - 1;
-
-	if (strncmp(event->type, prefix, sizeof(prefix) - 1) != 0 || strcmp(event->subject, passage->machine_id) != 0)
-		return 0;
-	for (int state = MACHINE_CREATED; state < N_STATE_WORDS; state++)
-		if (passage->states & (1u << state) && strcmp(machine_http_state_word(state), what) == 0)
-			return 1;
-	return 0;
-}
-
 int events_passed(struct request *req, const struct machine *m, int64_t after, unsigned states)
 {
-	/* Of one without a check nothing else is told. */
-	unsigned running = states & 1u << STATE_HEALTHY && !m->spec.health ? 1u << MACHINE_RUNNING : 0;
-	struct passage passage = {m->record.id, states | running};
 	struct store *store = m->hulld->store;
 	int64_t before = 0, last = 0;
 	struct error err;
+	char type[64];
 	int r = store_events_range(store, m->record.project, &before, &last, &err);
 
 	if (r == 0 && (after < before || after > last))
 		return refuse_cursor(req, after, before, last);
-	if (r == 0)
-		r = store_events_each(store, m->record.project, after, KEPT, look_for_passage, &passage, &err);
+	/* Of one without a check nothing else is told. */
+	if (states & 1u << STATE_HEALTHY && !m->spec.health)
+		states |= 1u << MACHINE_RUNNING;
+	for (int state = MACHINE_CREATED; r == 0 && state < N_STATE_WORDS; state++) {
+		snprintf(type, sizeof(type), "machine.%s", machine_http_state_word(state));
+		if (states & (1u << state))
+			r = store_events_has(store, m->record.project, m->record.id, type, after, &err);
+	}
 	if (r >= 0)
 		return r;
 	request_refuse_error(req, &err);

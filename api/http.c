@@ -72,8 +72,9 @@ void http_end_requests(struct http *http, bool (*fits)(const struct client *clie
 
 	for (req = http->requests; req; req = next) {
 		next = req->next;
-		/* One that has its whole answer gets it. */
-		if (req->client_gone || (req->response && !req->stream && !req->upgraded) || !fits(&req->client, ctx))
+		/* One that has its whole answer gets it, though not all of it may be sent yet. */
+		if (req->client_gone || (req->status && req->status != MHD_HTTP_SWITCHING_PROTOCOLS && !req->stream) ||
+			!fits(&req->client, ctx))
 			continue;
 		/* A stream or another protocol sees its end by that; the rest is told. */
 		shutdown(MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, SHUT_RDWR);

@@ -247,7 +247,8 @@ static void start_again(struct machine *m)
 	m->attached = false;
 	supervisor_enter_first_phase(m);
 	machine_commit(m);
-	if (supervisor_check(m, &problem) == 0) {
+	/* Quotas may have been lowered since. */
+	if (supervisor_check(m, &problem) == 0 && quota_check_start(m->hulld, m->record.project, &problem) == 0) {
 		supervisor_start(m);
 		return;
 	}

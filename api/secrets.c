@@ -38,11 +38,12 @@ void secrets_harden(void)
 {
 	struct rlimit none = {0};
 
-	/* What it starts leaves none either: a monitor's would hold its guest's memory. */
+	/* What it starts leaves none either: a monitor's would hold its guest's memory. Of a byte nothing is written to a file, and of that
+	 * limit alone nothing goes to a program (core(5); Linux, fs/coredump.c). Where nothing may be, 0 has to do. */
 	getrlimit(RLIMIT_CORE, &none);
-	none.rlim_cur = 0;
+	none.rlim_cur = none.rlim_max < 1 ? 0 : 1;
 	setrlimit(RLIMIT_CORE, &none);
-	prctl(PR_SET_DUMPABLE, 0); /* nor where cores go to a program, which that limit is nothing to (core(5)) */
+	prctl(PR_SET_DUMPABLE, 0);
 	json_set_alloc_funcs(malloc, wipe_and_free);
 }
 

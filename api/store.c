@@ -101,6 +101,8 @@ static const char *const migrations[] = {
 	"CREATE TABLE host (one INTEGER PRIMARY KEY CHECK (one = 1), state TEXT NOT NULL, drain_since INTEGER NOT NULL,"
 	" drain_until INTEGER NOT NULL) STRICT;"
 	"INSERT INTO host VALUES (1, 'serving', 0, 0);",
+
+	"CREATE INDEX events_subject ON events (project, subject, type, id);",
 };
 
 #define OPERATION_COLUMNS \
@@ -180,6 +182,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[EVENTS] = "SELECT id, at, type, subject, name, data FROM events WHERE project = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
 	[EVENTS_RANGE] = "SELECT coalesce((SELECT min(id) - 1 FROM events WHERE project = ?1), last, 0), coalesce(last, 0)"
 			 " FROM (SELECT ?1) LEFT JOIN event_cursors ON project = ?1",
+	[EVENTS_HAS] = "SELECT EXISTS (SELECT 1 FROM events INDEXED BY events_subject WHERE project = ?1 AND subject = ?2"
+		       " AND type = ?3 AND id > ?4)",
 	[EVENTS_SINCE] = "SELECT coalesce((SELECT id FROM events WHERE project = ?1 AND at < ?2 ORDER BY id DESC LIMIT 1), 0)",
 	/* The oldest of each project, never one in the middle, whatever the clock has done. */
 	[EVENTS_PRUNE] = "DELETE FROM events WHERE row IN (SELECT e.row FROM event_cursors c CROSS JOIN events e"

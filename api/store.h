@@ -140,6 +140,9 @@ int store_events_each(struct store *store, const char *project, int64_t after, i
 int store_events_range(struct store *store, const char *project, int64_t *ret_before, int64_t *ret_last, struct error *err);
 /* The last that is older than `at`, or 0; -errno. */
 int64_t store_events_since(struct store *store, const char *project, int64_t at, struct error *err);
+/* Has there been one of that type, of that subject, after that one? 1 or 0; -errno. */
+int store_events_has(struct store *store, const char *project, const char *subject, const char *type, int64_t after,
+	struct error *err);
 /* Forgets those of before, and of each project all but the last `keep`. */
 int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
 /* `fn` is called within the change that makes an event: what it sees of the database is not committed yet. */

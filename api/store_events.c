@@ -210,6 +210,18 @@ int64_t store_events_since(struct store *store, const char *project, int64_t at,
 	return store_number(store, stmt, err);
 }
 
+int store_events_has(struct store *store, const char *project, const char *subject, const char *type, int64_t after,
+	struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, EVENTS_HAS);
+
+	store_bind_text(stmt, 1, project);
+	store_bind_text(stmt, 2, subject);
+	store_bind_text(stmt, 3, type);
+	sqlite3_bind_int64(stmt, 4, after);
+	return (int)store_number(store, stmt, err);
+}
+
 int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, EVENTS_PRUNE);

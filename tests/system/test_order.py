@@ -194,6 +194,18 @@ def test_a_host_that_comes_up_starts_them_in_their_order(hulld, make, tmp_path):
     assert happened(hulld, after, "running") == [("running", "db"), ("running", "app"), ("running", "web")]
 
 
+def test_a_restart_by_policy_keeps_to_quotas(hulld, make):
+    make("web", restart={"policy": "always"})
+    start(hulld, "web")
+    pid = hulld.wait("web", "running")["pid"]
+    assert hulld.request("PUT", "/v1/projects/default/quotas", {"machines": 0}).status == 200
+    os.kill(pid, signal.SIGKILL)
+    web = wait_until(lambda: (m := hulld.machine("web"))["cause"] and m["cause"]["code"] == "start_failed" and m, "it is not started")
+    assert "quota machines of project default" in web["cause"]["message"]
+    assert hulld.request("PUT", "/v1/projects/default/quotas", {}).status == 200
+    assert hulld.wait("web", "running")["state"] == "running", "it is tried again"
+
+
 def test_many_may_wait_for_one(hulld, make):
     make("db")
     names = [f"web-{i}" for i in range(20)]
