@@ -506,8 +506,6 @@ static void request_free(struct request *req)
 	loop_remove(req->peer);
 	if (req->response)
 		MHD_destroy_response(req->response);
-	if (req->body.data && req->route && req->route->confidential)
-		explicit_bzero(req->body.data, req->body.len);
 	buf_done(&req->body);
 	free(req->key);
 	free(req);
@@ -543,6 +541,7 @@ static enum MHD_Result on_headers(struct request *req, const char *url, const ch
 		http_check_request(req);
 	if (!req->response && !http_has_place(req))
 		refuse_without_place(req);
+	req->body.secret = req->route && req->route->confidential;
 	if (!req->response && req->route->body == HTTP_BODY_UPLOAD)
 		req->upload = req->route->upload->begin(req, req->http->ctx);
 	/* A long body is not read only to be dropped: the reply ends the connection. */

@@ -199,14 +199,13 @@ int launch_archive_fd(const struct machine *m, struct error *err)
 	if (fd < 0)
 		return error_set_errno(err, errno, "cannot make the guest's configuration");
 	buf_init(&archive, ARCHIVE_MAX);
+	archive.secret = true;
 	r = guest_archive(m, &archive, err);
 	if (r == 0) {
 		r = write_full(fd, archive.data, archive.len);
 		if (r < 0)
 			error_set_errno(err, -r, "cannot make the guest's configuration");
 	}
-	if (archive.data)
-		explicit_bzero(archive.data, archive.len);
 	buf_done(&archive);
 	return r < 0 ? r : steal_fd(&fd);
 }

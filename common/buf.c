@@ -16,9 +16,32 @@ void buf_init(struct buf *buf, size_t max)
 	*buf = (struct buf){.max = max};
 }
 
+static void give_back(struct buf *buf)
+{
+	if (buf->secret && buf->data)
+		explicit_bzero(buf->data, buf->size);
+	free(buf->data);
+}
+
+/* As realloc(), which would leave behind what it moves. */
+static char *resize(struct buf *buf, size_t size)
+{
+	char *data;
+
+	if (!buf->secret)
+		return realloc(buf->data, size);
+	data = malloc(size);
+	if (!data)
+		return NULL;
+	if (buf->data)
+		memcpy(data, buf->data, buf->size);
+	give_back(buf);
+	return data;
+}
+
 void buf_done(struct buf *buf)
 {
-	free(buf->data);
+	give_back(buf);
 	*buf = (struct buf){.max = buf->max};
 }
 
@@ -37,7 +60,7 @@ int buf_reserve(struct buf *buf, size_t len)
 		size = size > SIZE_MAX / 2 ? need : size * 2;
 	if (size > buf->max && buf->max < SIZE_MAX)
 		size = buf->max + 1;
-	data = realloc(buf->data, size);
+	data = resize(buf, size);
 	if (!data)
 		return -ENOMEM;
 	buf->data = data;

@@ -4,6 +4,7 @@
 
 #include "common/cleanup.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -12,6 +13,7 @@ struct buf {
 	size_t len;
 	size_t size;
 	size_t max; /* bytes; set by buf_init */
+	bool secret; /* set by its owner after buf_init: memory that it gives back is wiped */
 };
 
 void buf_init(struct buf *buf, size_t max);

@@ -54,6 +54,26 @@ static void a_buffer_takes_its_maximum_and_not_a_byte_more(void **state)
 	buf_done(&buf);
 }
 
+static void a_secret_buffer_grows_as_any_other(void **state)
+{
+	struct buf buf;
+	char text[1000];
+
+	(void)state;
+	memset(text, 'x', sizeof(text));
+	buf_init(&buf, 100000);
+	buf.secret = true;
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(buf_append(&buf, text, sizeof(text)), 0);
+	assert_int_equal(buf.len, 50000);
+	for (size_t i = 0; i < buf.len; i++)
+		assert_int_equal(buf.data[i], 'x');
+	assert_int_equal(buf.data[buf.len], '\0');
+	buf_done(&buf);
+	assert_null(buf.data);
+	assert_false(buf.secret);
+}
+
 static void a_file_of_just_the_maximum_is_read_a_larger_one_refused(void **state)
 {
 	struct error err;
@@ -149,6 +169,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_buffer_takes_its_maximum_and_not_a_byte_more),
+		cmocka_unit_test(a_secret_buffer_grows_as_any_other),
 		cmocka_unit_test(a_file_of_just_the_maximum_is_read_a_larger_one_refused),
 		cmocka_unit_test(an_atomic_write_replaces_and_leaves_nothing_beside),
 		cmocka_unit_test(a_dead_socket_is_replaced_a_living_one_and_a_file_are_not),
