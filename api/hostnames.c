@@ -25,7 +25,7 @@ enum service { SERVICE_NO, SERVICE_AS_IT_IS, SERVICE_YES };
 
 /* What is to be: one port of a machine's. */
 struct wanted {
-	const char *hostname; /* the machine's */
+	const char *hostname, *project; /* the machine's */
 	char name[NAME_SIZE];
 	enum service service;
 	unsigned slot; /* of the hostname, once it is known */
@@ -94,7 +94,7 @@ static void add_wanted(struct hostnames *h, const struct machine *m, const struc
 {
 	struct wanted *wanted = &h->wanted[h->n_wanted++];
 
-	*wanted = (struct wanted){.hostname = port->hostname, .service = service_of(m), .slot = HAPROXY_SLOTS};
+	*wanted = (struct wanted){.hostname = port->hostname, .project = m->record.project, .service = service_of(m), .slot = HAPROXY_SLOTS};
 	snprintf(wanted->name, sizeof(wanted->name), "%s-%d", m->record.id, (int)port->guest);
 }
 
@@ -130,7 +130,7 @@ static void prepare_certificates(struct hostnames *h)
 	tls_begin(h->tls);
 	for (size_t i = 0; i < h->n_wanted; i++)
 		if (is_first_of_name(h, i))
-			tls_want(h->tls, h->wanted[i].hostname);
+			tls_want(h->tls, h->wanted[i].hostname, h->wanted[i].project);
 	if (tls_prepare(h->tls))
 		h->dirty = true; /* the others in the next round */
 }
@@ -619,6 +619,22 @@ static bool has_name(const struct machine_spec *spec, const char *hostname)
 		if (ports[i].hostname && strcmp(ports[i].hostname, hostname) == 0)
 			return true;
 	return false;
+}
+
+bool hostnames_has(const struct hulld *hulld, const char *project, const char *hostname)
+{
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (strcmp(m->record.project, project) == 0 && has_name(&m->spec, hostname))
+			return true;
+	return false;
+}
+
+void hostnames_forget_certificate(struct hulld *hulld, const char *hostname)
+{
+	if (!hulld->hostnames->tls)
+		return;
+	tls_forget(hulld->hostnames->tls, hostname);
+	hostnames_changed(hulld);
 }
 
 static int check_name(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem)

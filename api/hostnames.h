@@ -36,6 +36,11 @@ int hostnames_check(struct hulld *hulld, const char *project, const struct machi
 /* Where hull-ingress listens for what is to go to that port of the machine; `ret` has PORT_PLACE_MAX bytes (ingress_client.h). */
 void hostnames_socket_path(const struct machine *m, int64_t guest, char *ret);
 
+/* Has a machine of the project that name? */
+bool hostnames_has(const struct hulld *hulld, const char *project, const char *hostname);
+/* That which the name was given is another, or none any more. */
+void hostnames_forget_certificate(struct hulld *hulld, const char *hostname);
+
 /* GET /v1/ca. */
 struct ca_view {
 	char *certificate, *expires_at;

@@ -10,6 +10,7 @@ libhull_api_a_SOURCES = \
 	api/audit.c api/audit.h \
 	api/audit_file.c api/audit_file.h \
 	api/blobs.c api/blobs.h \
+	api/certificates.c api/certificates.h \
 	api/clock.c api/clock.h \
 	api/etag.c api/etag.h \
 	api/event_types.c api/event_types.h \
@@ -72,6 +73,7 @@ libhull_api_a_SOURCES = \
 	api/stopping.c \
 	api/stats.c api/stats.h \
 	api/store.c api/store.h api/store_private.h \
+	api/store_certificates.c \
 	api/store_events.c \
 	api/store_host.c \
 	api/store_operations.c \

@@ -8,7 +8,7 @@
 #include "api/http.h"
 
 #define PAGE_LIMIT_MAX 1000
-#define PAGE_KEY_MAX   128
+#define PAGE_KEY_MAX   253 /* as a host name */
 
 struct page {
 	int64_t limit;		      /* 0: none */

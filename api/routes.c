@@ -1,6 +1,7 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
 #include "api/audit.h"
 #include "api/event_types.h"
+#include "api/certificates.h"
 #include "api/events.h"
 #include "api/exec.h"
 #include "api/files.h"
@@ -110,6 +111,7 @@ static const struct http_query put_files_queries[] = {
 
 const struct http_param hulld_params[] = {
 	{"digest", "Of the blob.", DIGEST_PATTERN},
+	{"hostname", "In lower case.", DNS_NAME_PATTERN},
 	{"image", "Its name.", NAME_PATTERN},
 	{"machine", "Its id or name.", NAME_PATTERN},
 	{"operation", "Its id.", OPERATION_ID_PATTERN},
@@ -277,6 +279,17 @@ const struct http_route hulld_routes[] = {
 		.gives = &token_table, .handle = token_http_get},
 	{ROUTE("DELETE", "/v1/tokens/{token}", "deleteToken", "Revoke it: what is under way with it ends."), .status = 204,
 		.scope = SCOPE_ADMIN, .handle = token_http_delete},
+
+	{ROUTE("PUT", "/v1/certificates/{hostname}", "setCertificate",
+		"Serve that over HTTPS, for a name that a machine of the project has; 200 when there was one."),
+		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .takes = &certificate_spec_table,
+		.gives = &certificate_table, .handle = certificate_http_put},
+	{ROUTE("GET", "/v1/certificates", "listCertificates", "All certificates that were given."), .status = 200,
+		.gives = &certificate_table, .gives_list = true, .handle = certificate_http_list},
+	{ROUTE("GET", "/v1/certificates/{hostname}", "getCertificate", "One that was given, without its key."), .status = 200,
+		.gives = &certificate_table, .handle = certificate_http_get},
+	{ROUTE("DELETE", "/v1/certificates/{hostname}", "deleteCertificate", "Forget it; one of the host's own is served again."),
+		.status = 204, .handle = certificate_http_delete},
 
 	{ROUTE("PUT", "/v1/secrets/{secret}", "setSecret", "Set a secret of the project; 200 when there was one of that name."),
 		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .takes = &secret_spec_table, .gives = &secret_table,

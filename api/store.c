@@ -103,6 +103,9 @@ static const char *const migrations[] = {
 	"INSERT INTO host VALUES (1, 'serving', 0, 0);",
 
 	"CREATE INDEX events_subject ON events (project, subject, type, id);",
+
+	"CREATE TABLE certificates (project TEXT NOT NULL, hostname TEXT NOT NULL, certificate TEXT NOT NULL, sealed BLOB NOT NULL,"
+	" created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, PRIMARY KEY (project, hostname)) STRICT, WITHOUT ROWID;",
 };
 
 #define OPERATION_COLUMNS \
@@ -156,6 +159,14 @@ static const char *const statements[N_STATEMENTS] = {
 	[TOKEN_DELETE] = "DELETE FROM tokens WHERE id = ?1",
 	[TOKENS] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens"
 		   " WHERE project = ?1 ORDER BY created_at, id",
+	[CERTIFICATE_PUT] = "INSERT INTO certificates (project, hostname, certificate, sealed, created_at, updated_at)"
+			    " VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+			    " ON CONFLICT (project, hostname) DO UPDATE SET certificate = ?3, sealed = ?4, updated_at = ?6",
+	[CERTIFICATE_GET] = "SELECT project, hostname, certificate, sealed, created_at, updated_at FROM certificates"
+			    " WHERE project = ?1 AND hostname = ?2",
+	[CERTIFICATE_DELETE] = "DELETE FROM certificates WHERE project = ?1 AND hostname = ?2",
+	[CERTIFICATES] = "SELECT project, hostname, certificate, sealed, created_at, updated_at FROM certificates"
+			 " WHERE project = ?1 ORDER BY hostname",
 	[SECRET_PUT] = "INSERT INTO secrets (project, name, sealed, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)"
 		       " ON CONFLICT (project, name) DO UPDATE SET sealed = ?3, updated_at = ?5",
 	[SECRET_GET] = "SELECT project, name, created_at, updated_at, sealed FROM secrets WHERE project = ?1 AND name = ?2",

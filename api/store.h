@@ -223,6 +223,26 @@ int store_secrets_each(struct store *store, const char *project, int (*fn)(void 
 #define WEBHOOK_ID_BYTES  13 /* "w" and 12 base32 characters */
 #define WEBHOOK_ERROR_MAX 200
 
+/* A row of `certificates`: one that was given. */
+struct certificate_record {
+	char project[NAME_MAX_BYTES + 1];
+	char hostname[HOSTNAME_MAX_BYTES + 1];
+	char *certificate;     /* PEM; owned */
+	unsigned char *sealed; /* its key; owned */
+	size_t sealed_len;     /* bytes */
+	int64_t created_at, updated_at;
+};
+
+void certificate_record_done(struct certificate_record *record);
+
+int store_certificate_put(struct store *store, const struct certificate_record *record, struct error *err);
+int store_certificate_get(
+	struct store *store, const char *project, const char *hostname, struct certificate_record *ret, struct error *err);
+int store_certificate_delete(struct store *store, const char *project, const char *hostname, struct error *err);
+/* Of one project, by host name; stops at the first non-zero return and returns that. */
+int store_certificates_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct certificate_record *record),
+	void *ctx, struct error *err);
+
 /* A row of `webhooks`: what it is to be, and how far it has come. */
 struct webhook_record {
 	char id[WEBHOOK_ID_BYTES + 1];

@@ -117,7 +117,7 @@ int store_project_get(struct store *store, const char *name, struct project_reco
 
 /* All that is a project's own but its machines, in an order that a reader sees no half of. */
 static const char *const project_tables[] = {"images WHERE project", "blob_owners WHERE project", "requests WHERE project",
-	"tokens WHERE project", "secrets WHERE project", "webhooks WHERE project", "operations WHERE project",
+	"tokens WHERE project", "secrets WHERE project", "certificates WHERE project", "webhooks WHERE project", "operations WHERE project",
 	/* the events of all this, too */
 	"events WHERE project", "event_cursors WHERE project", "projects WHERE name"};
 

@@ -1,5 +1,6 @@
 #include "api/tls.h"
 
+#include "api/certificates.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -15,8 +16,10 @@
 
 struct certificate {
 	char *hostname;
-	char *pem; /* NULL: not made yet */
+	char project[NAME_MAX_BYTES + 1]; /* whose it is */
+	char *pem;			  /* NULL: not known yet, or to be looked for anew */
 	int64_t expires_at;
+	bool given; /* by the project */
 	bool wanted, written; /* written: HAProxy has it, or reads it when it starts */
 	unsigned line;	      /* in HAProxy's list; 0: it is not there */
 	struct certificate *next;
@@ -79,7 +82,14 @@ void tls_begin(struct tls *tls)
 	tls->at = &tls->first;
 }
 
-void tls_want(struct tls *tls, const char *hostname)
+static void forget(struct certificate *c)
+{
+	x509_wipe(c->pem);
+	c->pem = NULL;
+	c->written = false;
+}
+
+void tls_want(struct tls *tls, const char *hostname, const char *project)
 {
 	struct certificate *c;
 
@@ -94,6 +104,9 @@ void tls_want(struct tls *tls, const char *hostname)
 		*tls->at = c;
 	}
 	c->wanted = true;
+	if (strcmp(c->project, project) != 0)
+		forget(c);
+	snprintf(c->project, sizeof(c->project), "%s", project);
 }
 
 static void drop_unwanted(struct tls *tls)
@@ -111,17 +124,23 @@ static void drop_unwanted(struct tls *tls)
 	}
 }
 
-/* The one of before: that HAProxy has. */
-static void read_file(struct tls *tls, struct certificate *c)
+/* What was given, else the one of before, which HAProxy has. */
+static void look(struct tls *tls, struct certificate *c)
 {
 	char path[PATH_BYTES];
 	struct buf text;
+	struct error err;
 
-	buf_init(&text, X509_PEM_MAX);
-	if (buf_read_file(&text, path_of(tls, c->hostname, path)) == 0 && text.len &&
-		x509_is_issued(tls->authority, c->hostname, text.data, &c->expires_at)) {
-		c->pem = strdup(text.data);
-		c->written = true;
+	forget(c);
+	c->pem = certificates_find(tls->hulld, c->project, c->hostname, &c->expires_at, &err);
+	c->given = c->pem;
+	if (err.errnum)
+		log_error_object(&err, c->hostname);
+	buf_init(&text, X509_PEM_MAX + 1);
+	if (buf_read_file(&text, path_of(tls, c->hostname, path)) == 0 && text.len) {
+		if (!c->given && x509_is_issued(tls->authority, c->hostname, text.data, &c->expires_at))
+			c->pem = strdup(text.data);
+		c->written = c->pem && strcmp(c->pem, text.data) == 0;
 	}
 	if (text.data)
 		explicit_bzero(text.data, text.len);
@@ -132,8 +151,8 @@ static void make(struct tls *tls, struct certificate *c)
 {
 	struct error err;
 
-	x509_wipe(c->pem);
-	c->written = false;
+	forget(c);
+	c->given = false;
 	c->pem = x509_issue(tls->authority, c->hostname, &c->expires_at, &err);
 	if (!c->pem)
 		log_error_object(&err, c->hostname);
@@ -141,7 +160,7 @@ static void make(struct tls *tls, struct certificate *c)
 
 static bool is_good(const struct certificate *c)
 {
-	return c->pem && c->expires_at - now_ms() > RENEW_MS;
+	return c->pem && c->expires_at - now_ms() > (c->given ? 0 : RENEW_MS);
 }
 
 static void make_index(struct tls *tls)
@@ -170,7 +189,7 @@ bool tls_prepare(struct tls *tls)
 		if (n++ == MADE_A_ROUND)
 			return true;
 		if (!c->pem)
-			read_file(tls, c);
+			look(tls, c);
 		if (!is_good(c))
 			make(tls, c);
 	}
@@ -194,8 +213,16 @@ static int write_one(struct tls *tls, struct certificate *c)
 void tls_write(struct tls *tls, struct buf *list)
 {
 	for (struct certificate *c = tls->first; c; c = c->next)
-		if (c->pem && (c->written || write_one(tls, c) == 0))
+		/* One that was given HAProxy has to have taken once: it does not start with what it refuses. */
+		if (c->pem && (c->written || (!c->given && write_one(tls, c) == 0)))
 			buf_printf(list, "%s/%s %s\n", tls->folder, c->hostname, c->hostname);
+}
+
+void tls_forget(struct tls *tls, const char *hostname)
+{
+	for (struct certificate *c = tls->first; c; c = c->next)
+		if (strcmp(c->hostname, hostname) == 0)
+			forget(c);
 }
 
 static int compare_name(const void *hostname, const void *certificate)

@@ -2,8 +2,8 @@
  *
  * Theory of operation. <run>/http/certificates has a file for each name, which is named like it: what a HAProxy that starts reads, by the
  * list <run>/http/certificates.list, and what a running one was told last. In a round (hostnames.h) that list is part of what HAProxy is asked
- * for, and the differences of what it is told. A file is written when HAProxy has taken it, so that one that has not is told again. Own
- * certificates are made when they are needed, some in each round, and anew when a third of their time is left. */
+ * for, and the differences of what it is told. A file is written when HAProxy has taken it, so that one that has not is told again. A name has what its
+ * project has given for it (certificates.h), else one of our own: these are made when they are needed, some in each round, and anew when a third of their time is left. */
 #ifndef HULL_API_TLS_H
 #define HULL_API_TLS_H
 
@@ -22,7 +22,9 @@ const char *tls_authority(const struct tls *tls, int64_t *ret_expires_at);
 
 /* Which names there are: each between the two, once, in order. */
 void tls_begin(struct tls *tls);
-void tls_want(struct tls *tls, const char *hostname);
+void tls_want(struct tls *tls, const char *hostname, const char *project);
+/* Of the name, what was given is looked for anew. */
+void tls_forget(struct tls *tls, const char *hostname);
 /* Those that were not named are dropped; of the others certificates are made, some. True: not all are there yet. */
 bool tls_prepare(struct tls *tls);
 

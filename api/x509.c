@@ -58,7 +58,7 @@ static char *join_pem(const gnutls_x509_crt_t *certificates, unsigned n, gnutls_
 		if (i < n)
 			r = gnutls_x509_crt_export2(certificates[i], GNUTLS_X509_FMT_PEM, &datum);
 		else if (key)
-			r = gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &datum);
+			r = gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN, &datum);
 		/* An empty line would end HAProxy's command. */
 		for (unsigned j = 0; r == 0 && j < datum.size; j++)
 			if (datum.data[j] != '\n' || (j && datum.data[j - 1] != '\n'))
@@ -145,7 +145,7 @@ static int read_authority(struct x509_authority *authority, const char *path, st
 	datum = (gnutls_datum_t){(unsigned char *)text->data, (unsigned)text->len};
 	r = gnutls_x509_privkey_init(&authority->key);
 	if (r == 0)
-		r = gnutls_x509_privkey_import(authority->key, &datum, GNUTLS_X509_FMT_PEM);
+		r = gnutls_x509_privkey_import2(authority->key, &datum, GNUTLS_X509_FMT_PEM, NULL, 0);
 	if (r == 0)
 		r = gnutls_x509_crt_init(&authority->certificate);
 	if (r == 0)
@@ -279,4 +279,106 @@ bool x509_is_issued(const struct x509_authority *authority, const char *hostname
 		*ret_expires_at = (int64_t)gnutls_x509_crt_get_expiration_time(certificate) * 1000;
 	gnutls_x509_crt_deinit(certificate);
 	return is_issued;
+}
+
+/* What is given. */
+
+int64_t x509_expires_at(const char *pem)
+{
+	gnutls_datum_t datum = {(unsigned char *)pem, (unsigned)strlen(pem)};
+	gnutls_x509_crt_t certificate;
+	int64_t expires_at = 0;
+
+	if (gnutls_x509_crt_init(&certificate) < 0)
+		return 0;
+	if (gnutls_x509_crt_import(certificate, &datum, GNUTLS_X509_FMT_PEM) == 0)
+		expires_at = (int64_t)gnutls_x509_crt_get_expiration_time(certificate) * 1000;
+	gnutls_x509_crt_deinit(certificate);
+	return expires_at;
+}
+
+/* OpenSSL at its level 2, as Debian's HAProxy has it, takes no weaker ones. */
+static bool is_strong(gnutls_x509_crt_t certificate)
+{
+	unsigned bits;
+	int algorithm = gnutls_x509_crt_get_pk_algorithm(certificate, &bits);
+
+	if (algorithm == GNUTLS_PK_RSA ? bits < 2048 : algorithm != GNUTLS_PK_ECDSA || bits < 256)
+		return false;
+	return gnutls_sign_is_secure2(gnutls_x509_crt_get_signature_algorithm(certificate), GNUTLS_SIGN_FLAG_SECURE_FOR_CERTS);
+}
+
+static int check_certificate(const gnutls_x509_crt_t *list, unsigned n, const char *hostname, struct error *err)
+{
+	time_t now = time(NULL);
+
+	if (!gnutls_x509_crt_check_hostname(list[0], hostname))
+		return error_set_field(err, EINVAL, "certificate", "is not for %.100s", hostname);
+	for (unsigned i = 0; i < n; i++) {
+		if (gnutls_x509_crt_get_expiration_time(list[i]) <= now)
+			return error_set_field(err, EINVAL, "certificate", "has expired");
+		if (gnutls_x509_crt_get_activation_time(list[i]) > now)
+			return error_set_field(err, EINVAL, "certificate", "is not valid yet");
+		if (!is_strong(list[i]))
+			return error_set_field(err, EINVAL, "certificate", "is too weak: RSA of 2048 bits or P-256, and SHA-256, at least");
+	}
+	return 0;
+}
+
+static bool key_fits(gnutls_x509_crt_t certificate, gnutls_x509_privkey_t key)
+{
+	unsigned char of_certificate[64], of_key[64];
+	size_t certificate_len = sizeof(of_certificate), key_len = sizeof(of_key);
+
+	return gnutls_x509_crt_get_key_id(certificate, GNUTLS_KEYID_USE_SHA256, of_certificate, &certificate_len) == 0 &&
+	       gnutls_x509_privkey_get_key_id(key, GNUTLS_KEYID_USE_SHA256, of_key, &key_len) == 0 && certificate_len == key_len &&
+	       memcmp(of_certificate, of_key, key_len) == 0;
+}
+
+static int check_key(gnutls_x509_crt_t certificate, const char *text, char **ret, struct error *err)
+{
+	gnutls_datum_t datum = {(unsigned char *)text, (unsigned)strlen(text)};
+	gnutls_x509_privkey_t key;
+	int r = gnutls_x509_privkey_init(&key);
+
+	if (r < 0)
+		return fail(r, "cannot read a key", err);
+	if (gnutls_x509_privkey_import2(key, &datum, GNUTLS_X509_FMT_PEM, NULL, 0) < 0)
+		r = error_set_field(err, EINVAL, "key", "is no key in PEM without a password");
+	else if (!key_fits(certificate, key))
+		r = error_set_field(err, EINVAL, "key", "is not that of the certificate");
+	else if (!(*ret = join_pem(NULL, 0, key)))
+		r = error_set(err, ENOMEM, "out of memory");
+	gnutls_x509_privkey_deinit(key);
+	return r;
+}
+
+int x509_check(const char *certificate, const char *key, const char *hostname, char **ret_certificate, char **ret_key, struct error *err)
+{
+	gnutls_datum_t datum = {(unsigned char *)certificate, (unsigned)strlen(certificate)};
+	char *key_pem = NULL, *pem = NULL;
+	gnutls_x509_crt_t *list;
+	unsigned n;
+	int r;
+
+	if (gnutls_x509_crt_list_import2(&list, &n, &datum, GNUTLS_X509_FMT_PEM, GNUTLS_X509_CRT_LIST_FAIL_IF_UNSORTED) < 0)
+		return error_set_field(err, EINVAL, "certificate", "is no certificate in PEM, or those behind it are not in order");
+	r = check_certificate(list, n, hostname, err);
+	if (r == 0)
+		r = check_key(list[0], key, &key_pem, err);
+	if (r == 0 && !(pem = join_pem(list, n, NULL)))
+		r = error_set(err, ENOMEM, "out of memory");
+	if (r == 0 && strlen(pem) + strlen(key_pem) > X509_PEM_MAX)
+		r = error_set_field(err, EINVAL, "certificate", "may have at most %d bytes, its key included", X509_PEM_MAX);
+	for (unsigned i = 0; i < n; i++)
+		gnutls_x509_crt_deinit(list[i]);
+	gnutls_free(list);
+	if (r == 0) {
+		*ret_certificate = pem;
+		*ret_key = key_pem;
+		return 0;
+	}
+	free(pem);
+	x509_wipe(key_pem);
+	return r;
 }

@@ -24,6 +24,13 @@ char *x509_issue(const struct x509_authority *authority, const char *hostname, i
 /* Is `pem` one of the authority's for the name? Then when it expires. */
 bool x509_is_issued(const struct x509_authority *authority, const char *hostname, const char *pem, int64_t *ret_expires_at);
 
+/* Is that a certificate for the name, which is valid now, with the key that fits, and both such as clients and HAProxy take? Then
+ * `*ret_certificate` (it and those it came with) and `*ret_key` are both as PEM of our own writing, owned, the key to be wiped. 0, or -errno
+ * with `err` set, whose field is `certificate` or `key`. */
+int x509_check(const char *certificate, const char *key, const char *hostname, char **ret_certificate, char **ret_key, struct error *err);
+/* When the first certificate of the PEM expires, ms since 1970; 0: it is none. */
+int64_t x509_expires_at(const char *pem);
+
 /* Overwrites and frees; NULL is fine. */
 void x509_wipe(char *pem);
 

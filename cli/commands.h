@@ -65,7 +65,11 @@ int token_list_run(const struct args *args, struct failure *fail);
 int token_remove_run(const struct args *args, struct failure *fail);
 
 /* certificate.c */
+extern const struct option_def certificate_set_options[];
 int ca_run(const struct args *args, struct failure *fail);
+int certificate_set_run(const struct args *args, struct failure *fail);
+int certificate_list_run(const struct args *args, struct failure *fail);
+int certificate_remove_run(const struct args *args, struct failure *fail);
 
 /* secret.c */
 int secret_set_run(const struct args *args, struct failure *fail);

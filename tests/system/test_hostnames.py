@@ -484,6 +484,105 @@ def test_a_certificate_half_told_is_not_taken_for_another(hulld, run, servers):
     assert secured(hulld, "second.localhost")[2].startswith("second\n") and secured(hulld, "first.localhost")
 
 
+def make_certificate(*options, name="given.localhost", subject="other", key=("ec", "-pkeyopt", "ec_paramgen_curve:P-256")):
+    """Certificate and key, of another's authority."""
+    made = subprocess.run(["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-keyout", "-", "-days", "90", "-subj", f"/CN={subject}",
+                           "-addext", f"subjectAltName=DNS:{name}", *options], capture_output=True, check=True, text=True).stdout
+    at = made.index("-----BEGIN CERTIFICATE")
+    return {"certificate": made[at:], "key": made[:at]}
+
+
+def put(hulld, name, body, **headers):
+    return hulld.request("PUT", f"/v1/certificates/{name}", body, headers=headers)
+
+
+def is_served(hulld, name, certificate):
+    """By its serial number."""
+    def serial(text):
+        return subprocess.run(["openssl", "x509", "-noout", "-serial"], input=text, capture_output=True).stdout
+    wait_until(lambda: serial(subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{hulld.https}", "-servername", name], input=b"",
+                                             capture_output=True).stdout) == serial(certificate.encode()), f"that is served for {name}")
+
+
+def test_a_given_certificate_is_served_in_the_place_of_ours(hulld, run, servers):
+    run("given", "given.some.localhost", servers("given").port)
+    secured(hulld, "given.some.localhost")
+    assert hulld.get("/v1/certificates/given.some.localhost").status == 404
+    first, second = make_certificate(name="given.some.localhost"), make_certificate(name="*.some.localhost", key=("rsa:2048",))
+    answer = put(hulld, "given.some.localhost", first)
+    assert answer.status == 201 and answer.json["certificate"] == first["certificate"] and "key" not in answer.json, answer
+    is_served(hulld, "given.some.localhost", first["certificate"])
+    assert put(hulld, "given.some.localhost", second).status == 200
+    is_served(hulld, "given.some.localhost", second["certificate"])
+    # It is there after the loss of both processes and of /run, and was in no file of the state.
+    hulld.kill()
+    os.kill(hulld.haproxy(), signal.SIGKILL)
+    shutil.rmtree(hulld.run / "http")
+    hulld.start()
+    is_served(hulld, "given.some.localhost", second["certificate"])
+    secret = second["key"].splitlines()[5].encode()
+    assert all(secret not in path.read_bytes() for path in hulld.state.glob("hull.db*")) and secret.decode() not in hulld.log.read_text()
+    assert [item["hostname"] for item in hulld.get("/v1/certificates").json["items"]] == ["given.some.localhost"]
+    assert "PRIVATE" not in hulld.get("/v1/certificates").body.decode()
+    assert hulld.delete("/v1/certificates/given.some.localhost").status == 204
+    wait_until(lambda: isinstance(curl(hulld, "given.some.localhost"), tuple), "ours is served again")
+
+
+def test_a_name_that_passes_on_takes_no_certificate_along(hulld, run, servers):
+    run("lend", "lend.localhost", servers("lend").port)
+    given = make_certificate(name="lend.localhost")
+    assert put(hulld, "lend.localhost", given).status == 201
+    is_served(hulld, "lend.localhost", given["certificate"])
+    assert hulld.post("/v1/projects", {"name": "blue", "quotas": {"hostnames": ["lend.localhost"]}}).status == 201
+    blue = {"Hull-Project": "blue"}
+    assert put(hulld, "lend.localhost", given, **blue).json["code"] == "not_found"  # it has no such name
+    assert hulld.request("GET", "/v1/certificates/lend.localhost", headers=blue).status == 404
+    assert hulld.request("GET", "/v1/certificates", headers=blue).json["items"] == []
+    hulld.delete("/v1/machines/lend?force=1")
+    content = make_erofs(hulld.folder)
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    hulld.request("PUT", f"/v1/blobs/{digest}", content, headers=blue)
+    assert hulld.request("POST", "/v1/images", {"name": "any", "rootfs": digest}, headers=blue).status == 201
+    assert create(hulld, "lend", {"hostname": "lend.localhost", "guest": 80}, headers=blue).status == 201
+    wait_until(lambda: isinstance(curl(hulld, "lend.localhost"), tuple), "ours is served for another project")
+    assert put(hulld, "lend.localhost", given).status == 404
+    assert hulld.request("DELETE", "/v1/machines/lend", headers=blue).status == 204
+    hulld.delete("/v1/projects/blue")
+    assert hulld.delete("/v1/certificates/lend.localhost").status == 204
+
+
+def test_a_certificate_that_would_not_do_is_refused(hulld, run, servers):
+    run("strict", "strict.localhost", servers("strict").port)
+    good, name = make_certificate(name="strict.localhost"), "strict.localhost"
+    for body, field, words in (
+            ({**good, "key": make_certificate()["key"]}, "key", "is not that of the certificate"),
+            ({**good, "key": "none"}, "key", "is no key in PEM"), ({**good, "certificate": "none"}, "certificate", "is no certificate in PEM"),
+            (make_certificate(), "certificate", "is not for strict.localhost"),
+            (make_certificate(name="*.strict.localhost"), "certificate", "is not for strict.localhost"),
+            (make_certificate(name=name, key=("rsa:1024",)), "certificate", "is too weak"),
+            (make_certificate("-sha1", name=name), "certificate", "is too weak"),
+            ({**good, "certificate": good["certificate"] + make_certificate(subject="another")["certificate"]}, "certificate", "not in order"),
+            ({"certificate": good["certificate"]}, "key", "is required"), ({**good, "key": "x" * 14337}, "key", "")):
+        answer = put(hulld, name, body)
+        assert answer.status == 400 and answer.json["field"] == field and words in answer.json["detail"], answer
+        assert "PRIVATE" not in answer.body.decode()
+    with tempfile.NamedTemporaryFile("w", suffix=".key") as key:
+        key.write(good["key"])
+        key.flush()
+        expired = subprocess.run(["openssl", "x509", "-signkey", key.name, "-days", "-1"], input=good["certificate"], capture_output=True, text=True,
+                                 check=True).stdout
+    assert "has expired" in put(hulld, name, {**good, "certificate": expired}).json["detail"]
+    assert put(hulld, "nobody.localhost", make_certificate(name="nobody.localhost")).status == 404
+    assert put(hulld, "A.localhost", good).json["field"] == "hostname"
+    assert hulld.get("/v1/certificates").json["items"] == []
+    files = hulld.folder / "given.crt", hulld.folder / "given.key"
+    for path, text in zip(files, (good["certificate"], good["key"])):
+        path.write_text(text)
+    ran_hull(hulld, "certificate", "set", name, "--certificate", files[0], "--key", files[1])
+    assert name.encode() in ran_hull(hulld, "certificate", "list")
+    ran_hull(hulld, "certificate", "rm", name)
+
+
 def test_without_the_option_nothing_is_served(tmp_path):
     daemon = start_alone(tmp_path)
     try:

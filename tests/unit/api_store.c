@@ -477,6 +477,32 @@ static void the_host_stays_as_it_was_put(void **state)
 	store_close(store);
 }
 
+static void a_certificate_is_a_projects_own(void **state)
+{
+	struct certificate_record first = {.project = "default", .hostname = "a.localhost", .certificate = (char *)"one",
+		.sealed = (unsigned char *)"\0k", .sealed_len = 2, .created_at = 1, .updated_at = 2};
+	struct certificate_record read;
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	assert_int_equal(store_certificate_put(store, &first, &err), 0);
+	first.certificate = (char *)"two";
+	first.created_at = 9; /* that of the first time stays */
+	assert_int_equal(store_certificate_put(store, &first, &err), 0);
+	assert_int_equal(store_certificate_get(store, "default", "a.localhost", &read, &err), 0);
+	assert_string_equal(read.certificate, "two");
+	assert_int_equal(read.created_at, 1);
+	assert_int_equal(read.sealed_len, 2);
+	assert_memory_equal(read.sealed, first.sealed, 2);
+	certificate_record_done(&read);
+	assert_int_equal(store_certificate_get(store, "other", "a.localhost", &read, &err), -ENOENT);
+	assert_int_equal(store_certificate_delete(store, "other", "a.localhost", &err), -ENOENT);
+	assert_int_equal(store_certificate_delete(store, "default", "a.localhost", &err), 0);
+	assert_int_equal(store_certificate_get(store, "default", "a.localhost", &read, &err), -ENOENT);
+	store_close(store);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -503,6 +529,7 @@ int main(void)
 		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
 		cmocka_unit_test(a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event),
 		cmocka_unit_test(the_host_stays_as_it_was_put),
+		cmocka_unit_test(a_certificate_is_a_projects_own),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 
