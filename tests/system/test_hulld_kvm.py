@@ -1,4 +1,5 @@
 """hulld with real machines: hull-vmm, hull-init, a stock kernel, on KVM."""
+import contextlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -31,7 +33,11 @@ def hulld(tmp_path_factory):
         pytest.fail("/dev/kvm is not usable")
     folder = tmp_path_factory.mktemp("hulld")
     (folder / "bin").mkdir()
-    daemon = Hulld(folder, env={"HULL_START_TIMEOUT_S": str(BOOT), "PATH": f"{folder}/bin:{os.environ['PATH']}"}).start()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        http = probe.getsockname()[1]
+    daemon = Hulld(folder, "--http", f"127.0.0.1:{http}", env={"HULL_START_TIMEOUT_S": str(BOOT), "PATH": f"{folder}/bin:{os.environ['PATH']}"}).start()
+    daemon.http = http
     (folder / "rootfs/srv").mkdir(parents=True)
     subprocess.run(["cc", "-static", "-o", folder / "rootfs/srv/udp-echo", Path(__file__).parent / "udp_echo.c"], check=True)
     daemon.image("busybox", make_erofs(folder, {"srv/serve": SERVE, "srv/ignore": IGNORE, "srv/count": COUNT,
@@ -201,11 +207,18 @@ def test_a_published_port_reaches_the_workload(hulld):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    start(hulld, "serve", ["/srv/serve"], ports=[{"host": port, "guest": 80}], network="default")
+    start(hulld, "serve", ["/srv/serve"], ports=[{"host": port, "guest": 80}, {"hostname": "serve.localhost", "guest": 80}], network="default")
     url = f"http://127.0.0.1:{port}/count"
+    by_name = urllib.request.Request(f"http://127.0.0.1:{hulld.http}/count", headers={"Host": "serve.localhost"})
+
+    def is_served():
+        with contextlib.suppress(urllib.error.HTTPError):
+            return urllib.request.urlopen(by_name, timeout=BOOT).read().decode() == COUNT
     assert urllib.request.urlopen(url, timeout=BOOT).read().decode() == COUNT
+    wait_until(is_served, "it is served by host name, too")
     hulld.kill()
     assert urllib.request.urlopen(url, timeout=BOOT).read().decode() == COUNT, "without hulld"
+    assert is_served(), "and so by name"
     hulld.start()
     assert hulld.machine("serve")["state"] == "running"
     assert hulld.delete("/v1/machines/serve?force=1").status == 204
