@@ -232,6 +232,21 @@ def test_a_start_is_undone(stand_in):
     remove(stand_in, "undone")
 
 
+def test_a_start_that_waits_for_another_machine_is_undone(stand_in):
+    create(stand_in, "never")
+    create(stand_in, "waits", depends_on=[{"machine": "never"}])
+    one = ask(stand_in, "waits", "start")
+    assert one["phase"] == "dependencies" and phases(one) == ["dependencies"], one
+    assert cancel(stand_in, one)["state"] == "cancelled" and stand_in.machine("waits")["cause"]["code"] == "cancelled"
+    again = ask(stand_in, "waits", "start")
+    before = operation(stand_in, again)["deadline"]
+    stand_in.post("/v1/machines/never/start")
+    stand_in.restart()
+    assert (waiting := operation(stand_in, again))["phase"] == "dependencies" and waiting["deadline"] >= before
+    for name in ("waits", "never"):
+        remove(stand_in, name)
+
+
 def test_a_start_is_undone_though_hulld_is_killed_meanwhile(tmp_path):
     """By a machine that does not end by itself."""
     hulld = Hulld(tmp_path).with_stand_in("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n").start()
