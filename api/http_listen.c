@@ -155,6 +155,8 @@ bool http_has_place(const struct request *req)
 {
 	size_t own = 0, all = 0, max = req->http->connections_max;
 
+	if (req->client.is_host)
+		return true;
 	for (const struct request *other = req->http->requests; other; other = other->next) {
 		/* What has been refused has no place to keep, however long its body still is. */
 		if (other == req || other->listener != req->listener || other->status >= 400)
@@ -162,7 +164,7 @@ bool http_has_place(const struct request *req)
 		all++;
 		own += strcmp(other->client.project, req->client.project) == 0 && !other->client.is_host;
 	}
-	return req->client.is_host || all + own < max;
+	return all + own < max;
 }
 
 /* ---- accepting ---- */

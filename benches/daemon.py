@@ -30,8 +30,8 @@ class Daemon(Hulld):
         shutil.copy(guest / "initramfs.cpio", MEMORY / "initramfs")
 
     def command(self):
-        """Not by chroot, from which passt could not make itself a user namespace."""
-        pivot = 'cd "$0" && pivot_root . old && exec /bin/hulld "$@"'
+        """Not by chroot, from which passt could not make itself a user namespace. Descriptors are as many as our systemd unit allows."""
+        pivot = 'ulimit -n 65536 && cd "$0" && pivot_root . old && exec /bin/hulld "$@"'
         return ["unshare", "--mount", "sh", "-c", pivot, str(ROOT), *super().command()[1:]]
 
 

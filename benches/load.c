@@ -57,6 +57,7 @@ static struct connection connections[N_CONNECTIONS];
 static struct follower *followers;
 static unsigned n_followers;
 static int epoll;
+static const char *socket_path;
 
 static void die(const char *what)
 {
@@ -150,27 +151,32 @@ static void watch(int fd, uint64_t index)
 		die("epoll_ctl");
 }
 
+static void connect_one(struct connection *c)
+{
+	c->fd = connect_to(socket_path);
+	watch(c->fd, (uint64_t)(c - connections));
+}
+
 static void send_all(int fd, const char *text, size_t len)
 {
 	if (send(fd, text, len, MSG_NOSIGNAL) != (ssize_t)len)
 		die("send");
 }
 
-static void connect_all(const char *path)
+static void connect_all(void)
 {
 	static const char follow[] = "GET /v1/events HTTP/1.1\r\nHost: hulld\r\nAccept: text/event-stream\r\n\r\n";
 	unsigned i;
 
 	for (i = 0; i < N_CONNECTIONS; i++) {
-		connections[i].fd = connect_to(path);
 		connections[i].answer = must(malloc(ANSWER_MAX + 1));
-		watch(connections[i].fd, i);
+		connect_one(&connections[i]);
 	}
 	followers = must(calloc(n_followers ? n_followers : 1, sizeof(*followers)));
 	for (i = 0; i < n_followers; i++) {
 		char head[4096];
 
-		followers[i].fd = connect_to(path);
+		followers[i].fd = connect_to(socket_path);
 		send_all(followers[i].fd, follow, sizeof(follow) - 1);
 		if (recv(followers[i].fd, head, sizeof(head), 0) < 12 || memcmp(head, "HTTP/1.1 200", 12) != 0)
 			die("a follower's answer");
@@ -216,6 +222,11 @@ static void on_answer(struct connection *c)
 	ssize_t n = recv(c->fd, c->answer + c->len, ANSWER_MAX - c->len, 0);
 	const struct wish *wish = c->asked;
 
+	if (n == 0 && !wish) { /* it was idle for long */
+		close(c->fd);
+		connect_one(c);
+		return;
+	}
 	if (n <= 0 || !wish)
 		die("an answer");
 	c->len += (size_t)n;
@@ -344,6 +355,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: load SOCKET FOLLOWERS RATE < REQUESTS\n");
 		return 2;
 	}
+	socket_path = argv[1];
 	n_followers = (unsigned)atoi(argv[2]);
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
@@ -352,7 +364,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < n_kinds; i++)
 		kinds[i].took_us = must(calloc(n_wishes, sizeof(uint32_t)));
 	epoll = epoll_create1(EPOLL_CLOEXEC);
-	connect_all(argv[1]);
+	connect_all();
 	run(rate);
 	print();
 	return 0;
