@@ -19,6 +19,8 @@
 #define DRAIN_MAX	    (1u << 20) /* a refused body up to this is read to its end, so that the reply is seen */
 
 static void on_peer(void *ctx, uint32_t events);
+static void leave_peer(struct request *req);
+static void tell_gone(struct request *req);
 
 /* Suspending and resuming. */
 
@@ -30,19 +32,27 @@ static void suspend(struct request *req)
 	assert(!req->suspended);
 	MHD_suspend_connection(req->connection);
 	req->suspended = true;
-	req->peer = loop_add_fd(req->http->loop, info->connect_fd, EPOLLRDHUP, on_peer, req);
+	/* Once and for all: a stream is suspended and resumed for each thing that it has to tell. */
+	if (!req->peer)
+		req->peer = loop_add_fd(req->http->loop, info->connect_fd, EPOLLRDHUP | EPOLLET, on_peer, req);
+	if (req->peer_gone)
+		leave_peer(req);
 }
 
 static void resume(struct request *req)
 {
 	if (!req->suspended)
 		return;
-	loop_remove(req->peer);
-	req->peer = NULL;
 	req->suspended = false;
 	MHD_resume_connection(req->connection);
 	/* Without a thread of its own libmicrohttpd looks at resumed connections only when it is run. */
 	loop_timer_arm(req->listener->timer, 0);
+}
+
+static void leave_peer(struct request *req)
+{
+	tell_gone(req);
+	resume(req);
 }
 
 static void tell_gone(struct request *req)
@@ -62,8 +72,9 @@ static void on_peer(void *ctx, uint32_t events)
 	struct request *req = ctx;
 
 	(void)events;
-	tell_gone(req);
-	resume(req);
+	req->peer_gone = true;
+	if (req->suspended) /* else libmicrohttpd sees it, or suspend() does */
+		leave_peer(req);
 }
 
 void http_end_requests(struct http *http, bool (*fits)(const struct client *client, void *ctx), void *ctx)

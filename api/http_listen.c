@@ -258,16 +258,6 @@ static size_t unescape(void *ctx, struct MHD_Connection *connection, char *text)
 	return len;
 }
 
-static void on_daemon_log(void *ctx, const char *fmt, va_list args)
-{
-	char line[512];
-
-	(void)ctx;
-	vsnprintf(line, sizeof(line), fmt, args);
-	line[strcspn(line, "\n")] = '\0';
-	log_debug("http: %s", line);
-}
-
 void http_set_patience(struct http *http, unsigned seconds)
 {
 	struct rlimit files;
@@ -289,9 +279,11 @@ int http_serve(struct http *http, int listen_fd, const char *token, struct error
 	listener->fd = listen_fd;
 	TAILQ_INIT(&listener->waiting);
 	TAILQ_INIT(&listener->receiving);
+	/* No MHD_USE_ERROR_LOG: of a Unix socket that it has not accepted itself it finds out with each send, and says in three lines, that it is no
+	 * TCP. */
 	/* Those that were cut off are among its connections until it has found that out. */
-	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET, 0,
-		NULL, NULL, http_on_access, listener, MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, NULL, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+	listener->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_NO_LISTEN_SOCKET, 0,
+		NULL, NULL, http_on_access, listener, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
 		MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, listener,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)http->connections_max + 2 * ACCEPTED_AT_ONCE, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 		(size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, http->patience_s, MHD_OPTION_END);

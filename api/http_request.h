@@ -80,7 +80,8 @@ struct request {
 	void *stream_ctx;
 	http_upgraded_fn upgraded; /* until it was called */
 	void *upgraded_ctx;
-	struct loop_source *peer; /* watches the socket while suspended */
+	struct loop_source *peer; /* watches the socket, from when it was suspended first */
+	bool peer_gone;		  /* that has told of its end */
 	struct request *next, **prev;
 };
 
