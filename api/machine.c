@@ -538,6 +538,7 @@ static struct machine *machine_new(struct hulld *hulld, struct machine_record *r
 	m->hulld = hulld;
 	m->record = *record;
 	m->spec = *spec;
+	machine_note_labels(m);
 	memset(record, 0, sizeof(*record));
 	memset(spec, 0, sizeof(*spec));
 	m->restart = loop_add_timer(hulld->loop, on_restart_due, m);
@@ -616,7 +617,9 @@ static int fill_record(struct hulld *hulld, const struct machine_origin *origin,
 	snprintf(record->project, sizeof(record->project), "%s", origin->project);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
-	snprintf(record->request_key, sizeof(record->request_key), "%s", origin->request_key);
+	record->request_key = origin->request_key[0] ? strdup(origin->request_key) : NULL;
+	if (origin->request_key[0] && !record->request_key)
+		abort();
 	record->spec = json_dumps(dumped, JSON_COMPACT);
 	record->image_config = json_dumps(config, JSON_COMPACT);
 	json_decref(dumped);

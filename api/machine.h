@@ -79,6 +79,7 @@ struct machine {
 	struct loop_source *restart; /* the restart policy's timer */
 	bool needed, host_kills;     /* host_drain.c: others that run depend on it; its time was over */
 	struct waiter *waiters;	     /* machine_http.c */
+	uint64_t label_bits;	     /* machine_list.c: of the spec's labels */
 	struct machine *previous, *next; /* in the order in which they were made */
 	struct machine_key by_id, by_name;
 };
@@ -159,6 +160,9 @@ int machine_remove(struct machine *m, struct problem *problem);
 void machines_go_down(struct hulld *hulld);
 /* Its restart is due, by its row: at once, but after `wait_ms`. */
 void machine_rearm_restart(struct machine *m, unsigned wait_ms);
+
+/* machine_list.c: its labels have been set. */
+void machine_note_labels(struct machine *m);
 
 /* From supervisor.c. */
 void machine_is_up(struct machine *m);

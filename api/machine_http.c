@@ -295,7 +295,7 @@ static bool reply_created_before(struct request *req, struct hulld *hulld)
 
 	/* An older machine is of another request, which had the same key more than a day ago. */
 	while (m && (strcmp(m->record.project, request_project(req)) != 0 ||
-			   strcmp(m->record.request_key, request_key(req)) != 0 || m->record.created_at < request_repeats(req)))
+			   !m->record.request_key || strcmp(m->record.request_key, request_key(req)) != 0 || m->record.created_at < request_repeats(req)))
 		m = m->next;
 	if (!m)
 		return false;

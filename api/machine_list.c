@@ -12,6 +12,7 @@ struct filter {
 	unsigned states; /* as machine_http_read_states() has them; 0: any */
 	const char *name; /* NULL: any; it may end in "*" */
 	size_t n_labels;
+	uint64_t label_bits; /* of all of them */
 	const char *labels[MACHINE_LABELS_ASKED_MAX]; /* "key" or "key=value" */
 };
 
@@ -47,10 +48,42 @@ unsigned machine_http_read_states(const char *list)
 	return states;
 }
 
+/* A label sets one bit by its key and one by all of it: a machine without one of the bits lacks the label, and need not be looked at. */
+
+#define FNV_BASIS 2166136261u /* FNV-1a, 32 bits */
+
+static uint32_t hash_on(uint32_t hash, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ (unsigned char)text[i]) * 16777619u;
+	return hash;
+}
+
+static uint64_t bit_of(uint32_t hash)
+{
+	return UINT64_C(1) << (hash >> 26);
+}
+
+void machine_note_labels(struct machine *m)
+{
+	json_t *value;
+	const char *key;
+
+	m->label_bits = 0;
+	json_object_foreach(m->spec.labels, key, value) {
+		uint32_t hash = hash_on(FNV_BASIS, key, strlen(key));
+
+		m->label_bits |= bit_of(hash);
+		hash = hash_on(hash_on(hash, "=", 1), json_string_value(value), json_string_length(value));
+		m->label_bits |= bit_of(hash);
+	}
+}
+
 static void take_label(void *ctx, const char *value)
 {
 	struct filter *filter = ctx;
 
+	filter->label_bits |= bit_of(hash_on(FNV_BASIS, value, strlen(value))); /* "key", or "key=value" */
 	filter->labels[filter->n_labels++] = value; /* the route takes no more of them than there is room */
 }
 
@@ -87,6 +120,8 @@ static bool has_name(const struct machine *m, const char *wanted)
 static bool fits(const struct machine *m, const char *project, const struct filter *filter)
 {
 	if (m->record.state == MACHINE_CREATING || strcmp(m->record.project, project) != 0)
+		return false;
+	if ((m->label_bits & filter->label_bits) != filter->label_bits)
 		return false;
 	if ((filter->states && !machine_http_is_in(m, filter->states)) || (filter->name && !has_name(m, filter->name)))
 		return false;

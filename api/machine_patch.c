@@ -200,6 +200,7 @@ static void take_spec(struct machine *m, struct patch *patch)
 	struct machine_spec before = m->spec;
 
 	m->spec = patch->spec;
+	machine_note_labels(m);
 	memset(&patch->spec, 0, sizeof(patch->spec));
 	if (!same_field(json_find_field(&machine_spec_table, "ports"), &before, &m->spec))
 		settle_ports(m, &before);

@@ -227,6 +227,7 @@ void machine_record_done(struct machine_record *record)
 	free(record->image_config);
 	free(record->run_spec);
 	free(record->run_image_config);
+	free(record->request_key);
 	memset(record, 0, sizeof(*record));
 }
 
@@ -430,7 +431,7 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	store_bind_text(stmt, 23, record->spec);
 	store_bind_text(stmt, 24, record->image_config);
 	sqlite3_bind_int64(stmt, 25, record->created_at);
-	store_bind_text(stmt, 26, record->request_key);
+	store_bind_text(stmt, 26, record->request_key ? record->request_key : "");
 	store_bind_text(stmt, 27, record->project);
 	return store_commit(store, stmt, err);
 }
@@ -520,7 +521,7 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->spec = strdup(store_column(stmt, 22));
 	ret->image_config = strdup(store_column(stmt, 23));
 	ret->created_at = sqlite3_column_int64(stmt, 24);
-	snprintf(ret->request_key, sizeof(ret->request_key), "%s", store_column(stmt, 25));
+	ret->request_key = text_or_null(store_column(stmt, 25));
 	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 26));
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }

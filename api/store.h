@@ -31,7 +31,7 @@ struct machine_record {
 	char *spec;	    /* MachineSpec as JSON; owned */
 	char *image_config; /* ImageConfig as JSON, of the image when the client named it; owned */
 	int64_t created_at; /* ms since 1970, as all times here; 0: never */
-	char request_key[REQUEST_KEY_MAX + 1]; /* of the POST that created it; "": it had none */
+	char *request_key; /* of the POST that created it; owned; NULL: it had none */
 
 	int state; /* enum machine_state */
 	char cause_code[32];
