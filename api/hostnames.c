@@ -4,7 +4,6 @@
 #include "api/health.h"
 #include "api/ingress_client.h"
 #include "api/machine.h"
-#include "api/project.h"
 #include "api/tls.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
@@ -609,26 +608,6 @@ void hostnames_http_ca(struct request *req, void *ctx)
 	request_reply(req, 200, json_dump(&ca_table, &view));
 }
 
-/* Whose a name is. */
-
-static bool has_name(const struct machine_spec *spec, const char *hostname)
-{
-	const struct port_spec *ports = spec->ports.items;
-
-	for (size_t i = 0; i < spec->ports.len; i++)
-		if (ports[i].hostname && strcmp(ports[i].hostname, hostname) == 0)
-			return true;
-	return false;
-}
-
-bool hostnames_has(const struct hulld *hulld, const char *project, const char *hostname)
-{
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (strcmp(m->record.project, project) == 0 && has_name(&m->spec, hostname))
-			return true;
-	return false;
-}
-
 void hostnames_forget_certificate(struct hulld *hulld, const char *hostname)
 {
 	if (!hulld->hostnames->tls)
@@ -637,55 +616,12 @@ void hostnames_forget_certificate(struct hulld *hulld, const char *hostname)
 	hostnames_changed(hulld);
 }
 
-static int check_name(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem)
+size_t hostnames_count(struct hostnames *h)
 {
-	if (!haproxy_is_wanted(hulld->hostnames->haproxy)) {
-		problem_set(problem, PROBLEM_INVALID_FIELD, field, "this host serves nothing by host name");
-		return problem_set_hint(problem, "start hulld with --http or --https");
-	}
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (strcmp(m->record.project, project) != 0 && has_name(&m->spec, hostname)) {
-			problem_set(problem, PROBLEM_NAME_TAKEN, field, "%.100s cannot be served: " PORT_IN_USE, hostname);
-			return problem_set_hint(problem, "choose another host name");
-		}
-	return quota_check_hostname(hulld, project, hostname, field, problem);
-}
-
-static bool is_new(const struct hulld *hulld, const char *hostname)
-{
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (has_name(&m->spec, hostname))
-			return false;
-	return true;
-}
-
-/* Each name has a slot. */
-static int check_number(struct hulld *hulld, size_t more, struct problem *problem)
-{
-	struct hostnames *h = hulld->hostnames;
+	size_t n = 0;
 
 	collect_wanted(h);
 	for (size_t i = 0; i < h->n_wanted; i++)
-		more += is_first_of_name(h, i);
-	if (more <= HAPROXY_SLOTS)
-		return 0;
-	return problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, and no more", HAPROXY_SLOTS);
-}
-
-int hostnames_check(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
-	struct problem *problem)
-{
-	const struct port_spec *ports = spec->ports.items;
-	size_t more = 0;
-	char field[40];
-
-	for (size_t i = 0; i < spec->ports.len; i++) {
-		if (!ports[i].hostname || (changed && has_name(&changed->spec, ports[i].hostname)))
-			continue;
-		snprintf(field, sizeof(field), "ports[%zu].hostname", i);
-		if (check_name(hulld, project, ports[i].hostname, field, problem) < 0)
-			return -ECANCELED;
-		more += is_new(hulld, ports[i].hostname);
-	}
-	return more ? check_number(hulld, more, problem) : 0;
+		n += is_first_of_name(h, i);
+	return n;
 }

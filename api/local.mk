@@ -29,6 +29,7 @@ libhull_api_a_SOURCES = \
 	api/host_reader.c api/host_reader.h \
 	api/host_stats.c api/host_stats.h \
 	api/hostnames.c api/hostnames.h \
+	api/hostnames_check.c \
 	api/http.c api/http.h \
 	api/http_conditional.c \
 	api/http_count.c \

@@ -369,6 +369,7 @@ def test_a_name_belongs_to_one_project(hulld, tmp_path):
     answer = create(hulld, "b", {"hostname": "web.red.localhost", "guest": 80}, headers=mine)
     assert (answer.status, answer.json["code"]) == (409, "name_taken") and "red" not in answer.json["detail"].replace("web.red.localhost", ""), answer
     assert create(hulld, "b", {"hostname": "shop.example", "guest": 80}, headers=mine).status == 201
+    assert create(hulld, "c", {"hostname": "shop.example", "guest": 80}, headers=other).json["code"] == "quota_exceeded", "it is told of no such name"
     assert hulld.request("PUT", "/v1/projects/red/quotas", {"hostnames": ["example"]}).json["quotas"]["hostnames"] == ["example"]
     answer = create(hulld, "c", {"hostname": "shop.example", "guest": 80}, headers=other)
     assert (answer.status, answer.json["code"]) == (409, "name_taken") and answer.json["detail"].endswith("it is already in use"), answer
