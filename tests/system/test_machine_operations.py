@@ -249,17 +249,20 @@ def test_a_start_that_waits_for_another_machine_is_undone(stand_in):
 
 def test_a_start_is_undone_though_hulld_is_killed_meanwhile(tmp_path):
     """By a machine that does not end by itself."""
-    hulld = Hulld(tmp_path).with_stand_in("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n").start()
+    deaf = tmp_path / "deaf"
+    hulld = Hulld(tmp_path).with_stand_in(f"#!/bin/sh\ntrap '' TERM\n: >{deaf}\nwhile :; do sleep 1; done\n").start()
     try:
         hulld.image("any", make_erofs(tmp_path))
         one = started(hulld, "stays", stop={"timeout_s": 2})
+        wait_until(deaf.exists, "it does not hear")
         assert cancel(hulld, one)["phase"] == "monitor_end" and hulld.machine("stays")["state"] == "stopping"
         assert hulld.post("/v1/machines/stays/start").status == 409
         hulld.restart()
         ended(hulld, one, "cancelled")
         assert hulld.machine("stays")["cause"]["code"] == "cancelled"
+        deaf.unlink()
         other = ask(hulld, "stays", "start")
-        wait_until(lambda: hulld.machine("stays")["pid"], "its monitor is there")
+        wait_until(deaf.exists, "it does not hear")
         cancel(hulld, other)
         stop = ended(hulld, ask(hulld, "stays", "stop", {"timeout_s": 0}))
         assert operation(hulld, other)["cancelled_by"] == "host" and stop["kind"] == "stop"
