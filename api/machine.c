@@ -538,6 +538,8 @@ static struct machine *machine_new(struct hulld *hulld, struct machine_record *r
 	m->hulld = hulld;
 	m->record = *record;
 	m->spec = *spec;
+	free(m->record.spec);
+	m->record.spec = NULL; /* `spec` says it all */
 	machine_note_labels(m);
 	memset(record, 0, sizeof(*record));
 	memset(spec, 0, sizeof(*spec));

@@ -166,7 +166,7 @@ static struct machine_record make_record(const struct machine *m, const struct p
 	record.spec = dump_text(&machine_spec_table, &patch->spec);
 	if (machine_is_active(m) && !m->run_spec) {
 		snprintf(record.run_rootfs, sizeof(record.run_rootfs), "%s", m->record.rootfs);
-		record.run_spec = copy_text(m->record.spec);
+		record.run_spec = dump_text(&machine_spec_table, &m->spec);
 		record.run_image_config = copy_text(m->record.image_config);
 	}
 	if (patch->has_image) {
@@ -229,6 +229,8 @@ static int apply(struct machine *m, struct patch *patch)
 		return problem_from_error(&patch->problem, &err);
 	}
 	free_strings(&before, &record);
+	free(record.spec);
+	record.spec = NULL; /* as machine_new() has it */
 	machine_index_remove_name(m);
 	m->record = record;
 	machine_index_add_name(m);
@@ -366,6 +368,7 @@ static int check(const struct machine *m, struct patch *patch, struct problem *p
 
 static int prepare(const struct machine *m, const json_t *document, struct patch *patch, struct problem *problem)
 {
+	cleanup_free char *spec = NULL;
 	int r;
 
 	if (!json_is_object(document))
@@ -377,7 +380,8 @@ static int prepare(const struct machine *m, const json_t *document, struct patch
 		return problem_set_hint(problem, "ask again in a moment");
 	}
 	patch->has_image = json_object_get(document, "image");
-	r = merge_patch_read(&machine_spec_table, m->record.spec, document, &patch->spec, problem);
+	spec = dump_text(&machine_spec_table, &m->spec);
+	r = merge_patch_read(&machine_spec_table, spec, document, &patch->spec, problem);
 	return r < 0 ? r : check(m, patch, problem);
 }
 

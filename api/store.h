@@ -28,7 +28,7 @@ struct machine_record {
 	char project[NAME_MAX_BYTES + 1];
 	char name[NAME_MAX_BYTES + 1]; /* unique in the project */
 	char rootfs[80];    /* digest of the image when the client named it */
-	char *spec;	    /* MachineSpec as JSON; owned */
+	char *spec;	    /* MachineSpec as JSON; owned; NULL where a struct machine has it read */
 	char *image_config; /* ImageConfig as JSON, of the image when the client named it; owned */
 	int64_t created_at; /* ms since 1970, as all times here; 0: never */
 	char *request_key; /* of the POST that created it; owned; NULL: it had none */
