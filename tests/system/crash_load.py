@@ -1,0 +1,242 @@
+"""A mixed load on hulld of clients that know what must be there, whenever it is killed.
+
+Each client asks for one thing after the other, of machines, images, secrets and tokens of its own, and keeps a model of what has been
+acknowledged. What was under way when hulld died it asks again, a POST with its Idempotency-Key; from then on the model is exact."""
+import hashlib
+import http.client
+import json
+import random
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+IMAGE = "hello"
+KEPT_ANSWERS = 8
+MACHINES_MAX = 3
+
+
+@dataclass
+class Call:
+    method: str
+    path: str
+    body: object
+    took: object  # called with the answer, once it is acknowledged
+    also: tuple = ()  # statuses that are no success, and no mistake either
+    key: str = None
+    shows_secret: bool = False  # its answer is not kept
+
+
+@dataclass
+class Model:
+    """What is there, by what was acknowledged."""
+    machines: dict = field(default_factory=dict)  # {name: {"label", "runs"}}
+    made: set = field(default_factory=set)  # names of all machines that there ever were
+    secrets: set = field(default_factory=set)
+    images: set = field(default_factory=set)
+    tokens: set = field(default_factory=set)  # ids
+
+
+class Client:
+    def __init__(self, ask, number, seed, digest):
+        """`ask`(method, path, body, headers) gives an answer, or raises when hulld has gone."""
+        self.ask, self.number, self.random, self.digest = ask, number, random.Random(f"{seed} {number}"), digest
+        self.model, self.answered, self.count = Model(), 0, 0
+        self.under_way = None
+        self.kept = []  # POSTs that were answered, with their answers
+
+    def name(self):
+        self.count += 1
+        return f"c{self.number}-{self.count}"
+
+    # What may be asked.
+
+    def create(self):
+        name, label = self.name(), str(self.random.random())
+        spec = {"name": name, "image": IMAGE, "network": "none", "disk_mib": 16, "memory_mib": 64, "labels": {"value": label},
+                "command": ["/bin/sleep", "1000"]}
+
+        def took(_):
+            self.model.machines[name] = {"label": label, "runs": False}
+            self.model.made.add(name)
+        return Call("POST", "/v1/machines", spec, took)
+
+    def change(self, name):
+        label = str(self.random.random())
+
+        def took(_):
+            self.model.machines[name]["label"] = label
+        return Call("PATCH", f"/v1/machines/{name}", {"labels": {"value": label}}, took)
+
+    def move(self, name, verb):
+        def took(answer):
+            if answer.status == 200:
+                self.model.machines[name]["runs"] = verb in ("start", "restart")
+        return Call("POST", f"/v1/machines/{name}/{verb}", {"timeout_s": 30} if verb in ("stop", "restart") else None, took, (409,))
+
+    def remove(self, name):
+        return Call("DELETE", f"/v1/machines/{name}?force=1", None, lambda _: self.model.machines.pop(name), (404,))
+
+    def secret(self):
+        name = f"C{self.number}_{self.random.randrange(3)}"
+        if name in self.model.secrets and self.random.random() < 0.5:
+            return Call("DELETE", f"/v1/secrets/{name}", None, lambda _: self.model.secrets.discard(name), (404,))
+        return Call("PUT", f"/v1/secrets/{name}", {"value": str(self.random.random())}, lambda _: self.model.secrets.add(name))
+
+    def image(self):
+        if self.model.images and self.random.random() < 0.5:
+            name = self.random.choice(sorted(self.model.images))
+            return Call("DELETE", f"/v1/images/{name}", None, lambda _: self.model.images.discard(name), (404,))
+        name = self.name()
+        body = {"name": name, "rootfs": self.digest, "config": {"command": ["/bin/true"]}}
+        return Call("POST", "/v1/images", body, lambda _: self.model.images.add(name))
+
+    def token(self):
+        if len(self.model.tokens) > 3:
+            token = self.random.choice(sorted(self.model.tokens))
+            return Call("DELETE", f"/v1/tokens/{token}", None, lambda _: self.model.tokens.discard(token), (404,))
+        body = {"label": self.name(), "scopes": ["read"]}
+        return Call("POST", "/v1/tokens", body, lambda answer: self.model.tokens.add(answer.json["id"]), shows_secret=True)
+
+    def choose(self):
+        names = sorted(self.model.machines)
+        what = self.random.random()
+        if not names or (what < 0.2 and len(names) < MACHINES_MAX):
+            return self.create()
+        if what < 0.4:
+            return self.change(self.random.choice(names))
+        if what < 0.65:
+            return self.move(self.random.choice(names), self.random.choice(["start", "start", "restart", "stop", "kill"]))
+        if what < 0.75:
+            return self.remove(self.random.choice(names))
+        return self.random.choice([self.secret, self.image, self.token])()
+
+    # Asking.
+
+    def send(self, call):
+        """The answer, or what there was in its place when hulld has gone."""
+        headers = {"Content-Type": "application/merge-patch+json" if call.method == "PATCH" else "application/json"}
+        if call.key:
+            headers["Idempotency-Key"] = call.key
+        try:
+            return self.ask(call.method, call.path, None if call.body is None else json.dumps(call.body), headers)
+        except (OSError, http.client.HTTPException) as failure:
+            return failure
+
+    def take(self, call, answer):
+        assert not isinstance(answer, Exception) and answer.status in (200, 201, 204, *call.also), (call, answer)
+        self.under_way = None
+        self.answered += 1
+        call.took(answer)
+        if call.method == "POST" and answer.status != 409:  # what is true for a moment only is looked at anew
+            self.kept = [*self.kept[-KEPT_ANSWERS + 1:], (call, answer.status, answer.body)]
+
+    def run(self, stop):
+        while not stop.is_set():
+            call = self.choose()
+            if call.method == "POST":
+                call.key = hashlib.sha256(f"{self.number} {self.count} {self.random.random()}".encode()).hexdigest()
+            self.under_way = call
+            answer = self.send(call)
+            if isinstance(answer, Exception):
+                return
+            self.take(call, answer)
+
+    def resume(self):
+        """What was cut short is asked again; and what was answered before is answered in the same words."""
+        if self.under_way:
+            self.ask_again(self.under_way)
+        for call, status, body in self.kept:
+            again = self.send(call)
+            assert not isinstance(again, Exception), (call, again)
+            if call.shows_secret:
+                assert again.json["code"] == "outcome_unknown", (call, again)
+                continue
+            assert (again.status, again.body) == (status, body), (call, status, body, again)
+            assert again.headers["Idempotent-Replayed"] == "true"
+
+    def ask_again(self, call):
+        answer = self.send(call)
+        if not call.shows_secret or isinstance(answer, Exception) or answer.status == 201:
+            self.take(call, answer)
+            return
+        # The one answer that is told once: there is one token of that label, or none.
+        assert answer.json["code"] == "outcome_unknown", (call, answer)
+        there = self.send(Call("GET", "/v1/tokens", None, None)).json["items"]
+        tokens = [token["id"] for token in there if token["label"] == call.body["label"]]
+        assert len(tokens) <= 1
+        self.model.tokens.update(tokens)
+        self.under_way = None
+
+
+class Load:
+    def __init__(self, ask, n_clients, seed, digest):
+        self.ask = ask
+        self.clients = [Client(ask, number, seed, digest) for number in range(n_clients)]
+        self.cursor = 0
+        self.events = Counter()  # {(type, name): how often}
+        self.failures = []
+
+    def run(self, kill):
+        """All clients ask at the same time until `kill`() has killed hulld."""
+        stop = threading.Event()
+        threads = [threading.Thread(target=self.guarded, args=(client, stop)) for client in self.clients]
+        for thread in threads:
+            thread.start()
+        try:
+            kill()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        if self.failures:
+            raise self.failures[0]
+
+    def guarded(self, client, stop):
+        try:
+            client.run(stop)
+        except BaseException as failure:  # a thread's is lost otherwise
+            self.failures.append(failure)
+
+    def get(self, path):
+        answer = self.ask("GET", path, None, {})
+        assert answer.status == 200, answer
+        return answer.json
+
+    def verify(self):
+        """There is what the clients have been told of, and nothing else."""
+        for client in self.clients:
+            client.resume()
+        models = [client.model for client in self.clients]
+        machines = self.get("/v1/machines")["items"]
+        found = {machine["name"]: machine["labels"]["value"] for machine in machines}
+        assert len(found) == len(machines)
+        assert found == {name: machine["label"] for model in models for name, machine in model.machines.items()}
+        secrets = [secret["name"] for secret in self.get("/v1/secrets")["items"]]
+        assert sorted(secrets) == sorted(name for model in models for name in model.secrets)
+        images = [image["name"] for image in self.get("/v1/images")["items"]]
+        assert sorted(images) == sorted([IMAGE, *(name for model in models for name in model.images)])
+        tokens = [token["id"] for token in self.get("/v1/tokens")["items"]]
+        assert sorted(tokens) == sorted(token for model in models for token in model.tokens)
+        self.verify_events(models)
+
+    def verify_events(self, models):
+        """They are without gaps, and each machine was created once, and deleted once."""
+        more = True
+        while more:
+            page = self.get(f"/v1/events?after={self.cursor}&limit=1000")
+            for event in page["items"]:
+                assert event["id"] == self.cursor + 1
+                self.cursor = event["id"]
+                self.events[event["type"], event["name"]] += 1
+            more = page["more"]
+        for model in models:
+            for name in model.made:
+                assert self.events["machine.created", name] == 1, name
+                assert self.events["machine.deleted", name] == (name not in model.machines), name
+
+    def runs(self):
+        """{name: is it to run} of all machines."""
+        return {name: machine["runs"] for client in self.clients for name, machine in client.model.machines.items()}
+
+    def answered(self):
+        return sum(client.answered for client in self.clients)
