@@ -114,8 +114,10 @@ bool address_is_own(const struct sockaddr *address)
 	struct sockaddr_storage source;
 	socklen_t source_len = sizeof(source);
 
-	/* Connecting a datagram socket looks for a route, and sends nothing. Without one there is nothing to fear. */
-	if (fd < 0 || connect(fd, address, len) < 0 || getsockname(fd, (struct sockaddr *)&source, &source_len) < 0)
-		return false;
-	return read_address(address, there) && read_address((struct sockaddr *)&source, here) && memcmp(there, here, sizeof(here)) == 0;
+	/* Connecting a datagram socket looks for a route, and sends nothing. Without one there is nothing to fear; where it cannot be asked for,
+	 * for want of a descriptor or of a port perhaps, there is. */
+	if (fd < 0 || connect(fd, address, len) < 0)
+		return errno != ENETUNREACH && errno != EHOSTUNREACH && errno != EADDRNOTAVAIL && errno != EAFNOSUPPORT;
+	return getsockname(fd, (struct sockaddr *)&source, &source_len) < 0 || !read_address((struct sockaddr *)&source, here) ||
+	       !read_address(address, there) || memcmp(there, here, sizeof(here)) == 0;
 }

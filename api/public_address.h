@@ -29,7 +29,7 @@ bool address_ranges_have(const struct address_ranges *ranges, const struct socka
 /* Is it one that the internet routes to whoever has it? Not so loopback, link-local, private, shared, multicast, reserved ones and those of
  * documentation and benchmarks (RFC 6890 and IANA's registries of special-purpose addresses), nor what wraps an IPv4 address in an IPv6 one. */
 bool address_is_public(const struct sockaddr *address);
-/* Is it one of this host's? The kernel is asked: what it would send there it sends from there. */
+/* Is it one of this host's? The kernel is asked: what it would send there it sends from there. True also when it cannot be asked. */
 bool address_is_own(const struct sockaddr *address);
 
 #endif

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static struct sockaddr_storage address(const char *text)
 {
@@ -116,6 +117,19 @@ static void the_host_s_own_are_known(void **state)
 	assert_false(address_is_own((struct sockaddr *)&other));
 }
 
+static void what_cannot_be_asked_of_the_kernel_may_be_the_host_s_own(void **state)
+{
+	struct sockaddr_storage loopback = address("127.0.0.1");
+	struct rlimit limit, none;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = (struct rlimit){0, limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_true(address_is_own((struct sockaddr *)&loopback));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -124,6 +138,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_range_is_refused),
 		cmocka_unit_test(too_many_ranges_are_refused),
 		cmocka_unit_test(the_host_s_own_are_known),
+		cmocka_unit_test(what_cannot_be_asked_of_the_kernel_may_be_the_host_s_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
