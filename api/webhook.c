@@ -41,8 +41,10 @@ int webhook_timing_parse(const char *text, struct webhook_timing *ret, struct er
 
 /* ---- the queue ---- */
 
-static void arm_work(struct webhooks *webhooks)
+static void arm_work(void *ctx)
 {
+	struct webhooks *webhooks = ctx;
+
 	loop_timer_arm(webhooks->work, 0);
 }
 
@@ -214,7 +216,7 @@ struct sending *webhook_send(const struct webhook *hook, const char *id, const c
 {
 	const struct hulld *hulld = hook->webhooks->hulld;
 	struct secret_record sealed = {.sealed = hook->record.sealed, .sealed_len = hook->record.sealed_len};
-	struct outgoing out = {.url = hook->spec.url, .id = id, .body = body, .at_s = now_ms() / 1000};
+	struct outgoing out = {.project = hook->record.project, .url = hook->spec.url, .id = id, .body = body, .at_s = now_ms() / 1000};
 	char signature[WEBHOOK_SIGNATURE_BYTES];
 	json_t *secret;
 
@@ -349,7 +351,7 @@ static void start(struct webhook *hook)
 static bool may_start(const struct webhook *hook)
 {
 	const struct webhooks *webhooks = hook->webhooks;
-	size_t n = 0;
+	size_t n = sender_left(webhooks->sender, hook->record.project);
 
 	for (size_t i = 0; i < webhooks->n_active; i++)
 		n += strcmp(webhooks->active[i]->record.project, hook->record.project) == 0;
@@ -507,7 +509,8 @@ struct webhooks *webhooks_new(struct hulld *hulld, struct error *err)
 	webhooks->write = loop_add_timer(hulld->loop, on_write, webhooks);
 	if (!webhooks->work || !webhooks->retry || !webhooks->write)
 		error_set_errno(err, errno, "cannot make a timer");
-	else if ((webhooks->sender = sender_new(hulld->loop, &hulld->options.webhook_allow, hulld->options.webhook_timing.timeout_ms, err)) &&
+	else if ((webhooks->sender = sender_new(hulld->loop, &hulld->options.webhook_allow, hulld->options.webhook_timing.timeout_ms, arm_work,
+			  webhooks, err)) &&
 		 store_webhooks_each(hulld->store, load, webhooks, err) == 0) {
 		arm_retry(webhooks);
 		return webhooks;

@@ -375,7 +375,7 @@ static void on_pinged(void *ctx, const struct sent_result *result)
 
 static bool has_room(const struct webhooks *webhooks, const char *project)
 {
-	int n = 0;
+	size_t n = sender_left(webhooks->sender, project);
 
 	for (const struct ping *ping = webhooks->pings; ping; ping = ping->next)
 		n += strcmp(request_project(ping->req), project) == 0;

@@ -24,22 +24,26 @@ struct sender {
 	struct loop_source *timer;
 	const struct address_ranges *allow;
 	int64_t timeout_ms;
+	void (*on_left)(void *ctx);
+	void *ctx;
 	uint64_t counts[N_SENT];
-	size_t under_way;
+	struct sending *first; /* of those under way, and those that were left */
 };
 
 struct sending {
 	struct sender *sender;
 	CURL *easy;
 	struct curl_slist *headers;
-	char *body;
-	bool is_plain; /* http, not https */
+	char project[NAME_MAX_BYTES + 1], *body;
+	bool is_plain;	    /* http, not https */
+	bool is_looked_up;  /* what its name stands for, by a thread */
 	char forbidden[INET6_ADDRSTRLEN]; /* the last address that was not connected to */
 	size_t head_bytes, body_bytes;
 	char error[CURL_ERROR_SIZE];
 	uint64_t begun_ns;
-	sent_fn fn;
+	sent_fn fn; /* NULL: it was left */
 	void *ctx;
+	struct sending *next, **prev;
 };
 
 /* A socket of libcurl's, as a source of the loop. */
@@ -67,12 +71,25 @@ static void address_text(const struct sockaddr *address, char ret[INET6_ADDRSTRL
 		strcpy(ret, "?");
 }
 
+static int on_look_up(void *resolver_state, void *reserved, void *ctx)
+{
+	struct sending *sending = ctx;
+
+	(void)resolver_state;
+	(void)reserved;
+	sending->is_looked_up = true;
+	return 0;
+}
+
 /* In the place of socket(): what is returned is connected to that address, and to no other. */
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	struct sending *sending = ctx;
 
 	(void)purpose;
+	sending->is_looked_up = false;
+	if (!sending->fn)
+		return CURL_SOCKET_BAD;
 	if (!is_allowed(sending->sender->allow, sending->is_plain, &address->addr)) {
 		address_text(&address->addr, sending->forbidden);
 		return CURL_SOCKET_BAD;
@@ -204,10 +221,14 @@ static void set_up(struct sending *sending, const struct outgoing *out)
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, sending);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, sending);
+	curl_easy_setopt(easy, CURLOPT_RESOLVER_START_FUNCTION, on_look_up);
+	curl_easy_setopt(easy, CURLOPT_RESOLVER_START_DATA, sending);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, sending);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, sending->error);
 	curl_easy_setopt(easy, CURLOPT_PRIVATE, sending);
+	/* Debian's folder of authorities has those of its file, and with a folder libcurl reads the file, for 20 ms, with each connection. */
+	curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
 	if (authorities)
 		curl_easy_setopt(easy, CURLOPT_CAINFO, authorities);
 }
@@ -219,26 +240,47 @@ struct sending *sender_send(struct sender *sender, const struct outgoing *out, s
 	if (!sending)
 		abort();
 	*sending = (struct sending){.sender = sender, .easy = curl_easy_init(), .body = strdup(out->body),
-		.is_plain = strncasecmp(out->url, "http:", 5) == 0, .begun_ns = monotonic_ns(), .fn = fn, .ctx = ctx};
+		.is_plain = strncasecmp(out->url, "http:", 5) == 0, .begun_ns = monotonic_ns(), .fn = fn, .ctx = ctx,
+		.next = sender->first, .prev = &sender->first};
 	if (!sending->easy || !sending->body)
 		abort();
+	snprintf(sending->project, sizeof(sending->project), "%s", out->project);
 	set_up(sending, out);
 	if (curl_multi_add_handle(sender->multi, sending->easy) != CURLM_OK)
 		abort(); /* only for want of memory */
-	sender->under_way++;
+	if (sending->next)
+		sending->next->prev = &sending->next;
+	sender->first = sending;
 	return sending;
 }
 
-void sending_cancel(struct sending *sending)
+static void sending_free(struct sending *sending)
 {
-	if (!sending)
-		return;
-	sending->sender->under_way--;
+	*sending->prev = sending->next;
+	if (sending->next)
+		sending->next->prev = sending->prev;
 	curl_multi_remove_handle(sending->sender->multi, sending->easy);
 	curl_easy_cleanup(sending->easy);
 	curl_slist_free_all(sending->headers);
 	free(sending->body);
 	free(sending);
+}
+
+void sending_cancel(struct sending *sending)
+{
+	if (sending && sending->is_looked_up)
+		sending->fn = NULL;
+	else if (sending)
+		sending_free(sending);
+}
+
+size_t sender_left(const struct sender *sender, const char *project)
+{
+	size_t n = 0;
+
+	for (const struct sending *sending = sender->first; sending; sending = sending->next)
+		n += !sending->fn && strcmp(sending->project, project) == 0;
+	return n;
 }
 
 static void describe(struct sending *sending, CURLcode code, struct sent_result *ret)
@@ -286,12 +328,17 @@ static void take_done(struct sender *sender)
 
 		if (message->msg != CURLMSG_DONE || curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &sending) != CURLE_OK)
 			continue;
-		describe(sending, message->data.result, &result);
-		sender->counts[result.what]++;
 		fn = sending->fn;
 		ctx = sending->ctx;
-		sending_cancel(sending);
-		fn(ctx, &result);
+		if (fn) {
+			describe(sending, message->data.result, &result);
+			sender->counts[result.what]++;
+		}
+		sending_free(sending);
+		if (fn)
+			fn(ctx, &result);
+		else
+			sender->on_left(sender->ctx);
 	}
 }
 
@@ -357,13 +404,14 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void 
 	return 0;
 }
 
-struct sender *sender_new(struct loop *loop, const struct address_ranges *allow, int64_t timeout_ms, struct error *err)
+struct sender *sender_new(struct loop *loop, const struct address_ranges *allow, int64_t timeout_ms, void (*on_left)(void *ctx), void *ctx,
+	struct error *err)
 {
 	struct sender *sender = calloc(1, sizeof(*sender));
 
 	if (!sender)
 		abort();
-	*sender = (struct sender){.loop = loop, .allow = allow, .timeout_ms = timeout_ms};
+	*sender = (struct sender){.loop = loop, .allow = allow, .timeout_ms = timeout_ms, .on_left = on_left, .ctx = ctx};
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
 		sender->multi = curl_multi_init();
 	sender->timer = loop_add_timer(loop, on_timer, sender);
@@ -390,7 +438,10 @@ void sender_free(struct sender *sender)
 {
 	if (!sender)
 		return;
-	assert(sender->under_way == 0);
+	while (sender->first) {
+		assert(!sender->first->fn);
+		sending_free(sender->first);
+	}
 	curl_multi_cleanup(sender->multi);
 	loop_remove(sender->timer);
 	curl_global_cleanup();

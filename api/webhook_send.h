@@ -6,6 +6,7 @@
 #define HULL_API_WEBHOOK_SEND_H
 
 #include "api/public_address.h"
+#include "api/spec.h"
 #include "common/loop.h"
 
 #include <stdint.h>
@@ -28,19 +29,24 @@ struct sent_result {
 
 /* All is copied. */
 struct outgoing {
-	const char *url, *id, *signature, *body;
+	const char *project, *url, *id, *signature, *body;
 	int64_t at_s;
 };
 
 typedef void (*sent_fn)(void *ctx, const struct sent_result *result);
 
-/* `allow` is borrowed. `timeout_ms` is of a whole POST. NULL with `err` set. Loop thread, all of it. */
-struct sender *sender_new(struct loop *loop, const struct address_ranges *allow, int64_t timeout_ms, struct error *err);
+/* `allow` is borrowed. `timeout_ms` is of a whole POST. `on_left` is called whenever sender_left() has become smaller. NULL with `err` set. Loop
+ * thread, all of it. */
+struct sender *sender_new(struct loop *loop, const struct address_ranges *allow, int64_t timeout_ms, void (*on_left)(void *ctx), void *ctx,
+	struct error *err);
 void sender_free(struct sender *sender); /* when nothing is under way any more; NULL is fine */
 
 /* `fn` is called once, later, from the loop; not after sending_cancel(). */
 struct sending *sender_send(struct sender *sender, const struct outgoing *out, sent_fn fn, void *ctx);
-void sending_cancel(struct sending *sending); /* NULL is fine */
+/* Nothing is sent any more. A look-up that goes on cannot be ended, and has a thread: it is left to itself. NULL is fine. */
+void sending_cancel(struct sending *sending);
+/* How many look-ups of the project's have been left so, and go on: who cancels for ever is not to have threads without end. */
+size_t sender_left(const struct sender *sender, const char *project);
 
 #define WEBHOOK_URL_MAX 2048 /* bytes */
 /* Does it look like one? 0 or -EINVAL with `err` set. */

@@ -236,11 +236,11 @@ def test_a_receiver_that_does_not_answer_is_not_waited_for_and_holds_nobody_up(h
         other.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
-def test_a_name_that_nobody_knows_holds_nobody_up(tmp_path):
-    """Its server is silent: a look-up takes far longer than a delivery may."""
-    hulld = Hulld(tmp_path, "--webhook-timing", FAST)
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.253\n")
+@contextlib.contextmanager
+def nameless(tmp_path, timing):
+    """A hulld whose server of names is silent: a look-up takes very long."""
+    hulld = Hulld(tmp_path, "--webhook-timing", timing)
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.253\noptions timeout:30\n")
     command = hulld.command
     hulld.command = lambda: ["unshare", "-m", "sh", "-c", f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec \"$@\"", "sh", *command()]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -248,20 +248,49 @@ def test_a_name_that_nobody_knows_holds_nobody_up(tmp_path):
         silent.settimeout(60)
         hulld.start()
         try:
-            hook = create(hulld, "https://receiver.example/")
-            assert b"receiver" in silent.recv(512)
-            slowest, late = 0, {"failures": 0}
-            while late["failures"] < 2:
-                begun = time.monotonic()
-                late = shown(hulld, hook)
-                slowest = max(slowest, time.monotonic() - begun)
-            assert "timed out" in late["last_error"] and slowest < 4, (late, slowest)
-            assert hulld.delete(f"/v1/webhooks/{hook['id']}").status == 204
+            yield hulld, silent
             begun = time.monotonic()
             hulld.kill(15)
             assert hulld.process.returncode == 0 and time.monotonic() - begun < 4
         finally:
             hulld.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_a_name_that_nobody_knows_holds_nobody_up(tmp_path):
+    with nameless(tmp_path, FAST) as (hulld, silent):
+        hook = create(hulld, "https://receiver.example/")
+        assert b"receiver" in silent.recv(512)
+        slowest, late = 0, {"failures": 0}
+        while late["failures"] < 2:
+            begun = time.monotonic()
+            late = shown(hulld, hook)
+            slowest = max(slowest, time.monotonic() - begun)
+        assert "timed out" in late["last_error"] and slowest < 4, (late, slowest)
+        assert hulld.delete(f"/v1/webhooks/{hook['id']}").status == 204
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_look_ups_that_are_left_are_few(tmp_path):
+    """A look-up cannot be ended, and has a thread: who turns away from one after another, by pings or by changes, has a few of them."""
+    with nameless(tmp_path, "10,3600,60000") as (hulld, _):
+        threads = lambda: len(os.listdir(f"/proc/{hulld.process.pid}/task"))  # noqa: E731
+        hook = create(hulld, "https://receiver.example/", events=["image"])
+        idle = threads()
+        for n in range(6):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                client.connect(str(hulld.socket))
+                client.sendall(f"POST /v1/webhooks/{hook['id']}/ping HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                if n < 4:
+                    wait_until(lambda: threads() == idle + n + 1, "it is looked up")
+                else:
+                    assert b" 503 " in client.recv(1000).split(b"\r\n")[0]
+        assert patch(hulld, hook, events=["image", "secret"]).status == 200
+        happen(hulld, "A")
+        for n in range(6):
+            assert patch(hulld, hook, url=f"https://receiver{n}.example/").status == 200
+        assert threads() == idle + 4
 
 
 def test_answers_without_end_are_cut_off(hulld, receiver):
@@ -425,6 +454,11 @@ def test_certificates_are_verified(tmp_path):
         happen(hulld, "A")
         assert names(receivers["good"].wait(3)) == ["A"]
         verify(good["secret"], *receivers["good"].got[0][1:3])
+        # The authorities are known by now, and not read with each connection: that takes long where they are many.
+        (tmp_path / "good.pem").rename(tmp_path / "elsewhere.pem")
+        receivers["good"].answer(204, headers={"Connection": "close"})
+        happen(hulld, "B", "C")
+        assert names(receivers["good"].wait(5)) == ["A", "B", "C"]
         assert "certificate" in wait_until(lambda: shown(hulld, bad)["last_error"], "it was tried")
         assert receivers["bad"].got == []
     finally:
