@@ -18,6 +18,7 @@
 #define CLOCK_BACK_S   3600 /* a client's clock may be behind ours */
 #define SERIAL_BYTES   16
 #define COMMON_NAME_MAX 64 /* X.520 */
+#define RSA_BITS_MAX	4096
 
 struct x509_authority {
 	gnutls_x509_privkey_t key;
@@ -297,13 +298,14 @@ int64_t x509_expires_at(const char *pem)
 	return expires_at;
 }
 
-/* OpenSSL at its level 2, as Debian's HAProxy has it, takes no weaker ones. */
-static bool is_strong(gnutls_x509_crt_t certificate)
+/* OpenSSL at its level 2, as Debian's HAProxy has it, takes no weaker ones. Larger ones than RSA_BITS_MAX take a tenth of a second of a processor for
+ * each handshake, which is all names'. */
+static bool is_usable(gnutls_x509_crt_t certificate)
 {
 	unsigned bits;
 	int algorithm = gnutls_x509_crt_get_pk_algorithm(certificate, &bits);
 
-	if (algorithm == GNUTLS_PK_RSA ? bits < 2048 : algorithm != GNUTLS_PK_ECDSA || bits < 256)
+	if (algorithm == GNUTLS_PK_RSA ? bits < 2048 || bits > RSA_BITS_MAX : algorithm != GNUTLS_PK_ECDSA || bits < 256)
 		return false;
 	return gnutls_sign_is_secure2(gnutls_x509_crt_get_signature_algorithm(certificate), GNUTLS_SIGN_FLAG_SECURE_FOR_CERTS);
 }
@@ -319,8 +321,8 @@ static int check_certificate(const gnutls_x509_crt_t *list, unsigned n, const ch
 			return error_set_field(err, EINVAL, "certificate", "has expired");
 		if (gnutls_x509_crt_get_activation_time(list[i]) > now)
 			return error_set_field(err, EINVAL, "certificate", "is not valid yet");
-		if (!is_strong(list[i]))
-			return error_set_field(err, EINVAL, "certificate", "is too weak: RSA of 2048 bits or P-256, and SHA-256, at least");
+		if (!is_usable(list[i]))
+			return error_set_field(err, EINVAL, "certificate", "must have a key of RSA with 2048 to %d bits, or of P-256 or more, and be signed with SHA-256 or better", RSA_BITS_MAX);
 	}
 	return 0;
 }
@@ -345,7 +347,7 @@ static int check_key(gnutls_x509_crt_t certificate, const char *text, char **ret
 		return fail(r, "cannot read a key", err);
 	if (gnutls_x509_privkey_import2(key, &datum, GNUTLS_X509_FMT_PEM, NULL, 0) < 0)
 		r = error_set_field(err, EINVAL, "key", "is no key in PEM without a password");
-	else if (!key_fits(certificate, key))
+	else if (!key_fits(certificate, key) || gnutls_x509_privkey_verify_params(key) < 0) /* its primes may be others', and larger */
 		r = error_set_field(err, EINVAL, "key", "is not that of the certificate");
 	else if (!(*ret = join_pem(NULL, 0, key)))
 		r = error_set(err, ENOMEM, "out of memory");

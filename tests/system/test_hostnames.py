@@ -493,6 +493,38 @@ def make_certificate(*options, name="given.localhost", subject="other", key=("ec
     return {"certificate": made[at:], "key": made[:at]}
 
 
+def der(tag, content):
+    length = len(content).to_bytes(2, "big")
+    return bytes([tag, 0x82]) + length + content
+
+
+def rsa_key(modulus, p, q):
+    """PKCS #1 (RFC 8017, appendix A.1.2), of whatever numbers."""
+    numbers = (0, modulus, 65537, modulus // 3, p, q, modulus % (p - 1), modulus % (q - 1), pow(q, -1, p))
+    content = b"".join(der(2, number.to_bytes(number.bit_length() // 8 + 1, "big")) for number in numbers)
+    return "-----BEGIN RSA PRIVATE KEY-----\n" + base64.encodebytes(der(0x30, content)).decode() + "-----END RSA PRIVATE KEY-----\n"
+
+
+def test_a_key_takes_haproxy_no_longer_than_others(hulld, run, servers, tmp_path):
+    """Each handshake has a signature by it: one of 8192 bits, or with primes so large, would have HAProxy busy for others' names."""
+    name = "costly.localhost"
+    run("costly", name, servers("costly").port)
+    good = make_certificate(name=name, key=("rsa:2048",))
+    p, q = 2 ** 4096 - 17, 2 ** 4096 - 99  # no primes: nobody looks
+    modulus = subprocess.run(["openssl", "x509", "-noout", "-modulus"], input=good["certificate"], capture_output=True, text=True, check=True).stdout
+    answer = put(hulld, name, {**good, "key": rsa_key(int(modulus.split("=")[1], 16), p, q)})
+    assert (answer.status, answer.json["field"]) == (400, "key") and "is not that of the certificate" in answer.json["detail"], answer
+    for file, text in (("key", rsa_key(p * q, p, q)), ("ca.key", good["key"]), ("ca", good["certificate"]), ("ext", f"subjectAltName=DNS:{name}")):
+        (tmp_path / file).write_text(text)
+    openssl = lambda *words: subprocess.run(["openssl", *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    openssl("rsa", "-in", "key", "-pubout", "-out", "pub")
+    openssl("req", "-new", "-key", "ca.key", "-subj", "/CN=costly", "-out", "csr")
+    large = openssl("x509", "-req", "-in", "csr", "-force_pubkey", "pub", "-CA", "ca", "-CAkey", "ca.key", "-extfile", "ext")
+    answer = put(hulld, name, {"certificate": large, "key": rsa_key(p * q, p, q)})
+    assert (answer.status, answer.json["field"]) == (400, "certificate") and "4096" in answer.json["detail"], answer
+    assert put(hulld, name, good).status == 201 and hulld.delete(f"/v1/certificates/{name}").status == 204
+
+
 def put(hulld, name, body, **headers):
     return hulld.request("PUT", f"/v1/certificates/{name}", body, headers=headers)
 
@@ -560,8 +592,8 @@ def test_a_certificate_that_would_not_do_is_refused(hulld, run, servers):
             ({**good, "key": "none"}, "key", "is no key in PEM"), ({**good, "certificate": "none"}, "certificate", "is no certificate in PEM"),
             (make_certificate(), "certificate", "is not for strict.localhost"),
             (make_certificate(name="*.strict.localhost"), "certificate", "is not for strict.localhost"),
-            (make_certificate(name=name, key=("rsa:1024",)), "certificate", "is too weak"),
-            (make_certificate("-sha1", name=name), "certificate", "is too weak"),
+            (make_certificate(name=name, key=("rsa:1024",)), "certificate", "must have a key of RSA"),
+            (make_certificate("-sha1", name=name), "certificate", "must have a key of RSA"),
             ({**good, "certificate": good["certificate"] + make_certificate(subject="another")["certificate"]}, "certificate", "not in order"),
             ({"certificate": good["certificate"]}, "key", "is required"), ({**good, "key": "x" * 14337}, "key", "")):
         answer = put(hulld, name, body)
