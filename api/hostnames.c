@@ -600,7 +600,11 @@ void hostnames_http_ca(struct request *req, void *ctx)
 	struct ca_view view;
 
 	if (!tls) {
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "this host serves nothing over HTTPS: hulld was started without --https");
+		struct problem problem;
+
+		problem_set(&problem, PROBLEM_NOT_FOUND, NULL, "this host serves nothing over HTTPS");
+		problem_set_hint(&problem, "start hulld with --https");
+		request_refuse(req, &problem);
 		return;
 	}
 	view.certificate = (char *)tls_authority(tls, &expires_ms);

@@ -47,7 +47,7 @@ void help_noun(FILE *out, const struct command *commands, const char *noun)
 
 void help_command(FILE *out, const struct command *c)
 {
-	fprintf(out, "Usage: hull %s [OPTION]... %s\n", c->name, c->operands);
+	fprintf(out, "Usage: hull %s [OPTION]...%s%s\n", c->name, c->operands[0] ? " " : "", c->operands);
 	if (c->short_form)
 		fprintf(out, "       hull %s …\n", c->short_form);
 	fprintf(out, "\n%s.\n\nOptions:\n", c->summary);

@@ -192,6 +192,8 @@ static void add_row(struct table *table, const json_t *machine)
 	table_add(table, "%s", json_text(machine, "image"));
 	if (json_is_integer(status) && has_ended(machine))
 		table_add(table, "%s (%lld)", json_text(machine, "state"), (long long)json_integer_value(status));
+	else if (strcmp(json_text(machine, "state"), "failed") == 0)
+		table_add(table, "failed (%s)", json_text(json_object_get(machine, "cause"), "code"));
 	else if (json_is_true(json_object_get(machine, "frozen")))
 		table_add(table, "%s (frozen)", json_text(machine, "state"));
 	else if (strcmp(json_text(machine, "state"), "running") == 0 && json_object_get(machine, "health"))
@@ -478,6 +480,18 @@ int machine_remove_run(const struct args *args, struct failure *fail)
 	return for_each(args, fail, remove_one);
 }
 
+static int refuse_stopped(const json_t *machine, struct failure *fail)
+{
+	const json_t *status = json_object_get(machine, "exit_status");
+	const char *name = json_text(machine, "name");
+
+	if (json_is_integer(status))
+		error_set_field(&fail->error, EIO, name, "the machine has stopped: its command ended with status %lld", (long long)json_integer_value(status));
+	else
+		error_set_field(&fail->error, EIO, name, "the machine has stopped");
+	return failure_hint(fail, "hull logs %s", name);
+}
+
 int machine_wait_healthy(struct client *client, const char *name, json_t **ret, struct failure *fail)
 {
 	json_t *machine = NULL;
@@ -488,7 +502,7 @@ int machine_wait_healthy(struct client *client, const char *name, json_t **ret, 
 	if (r == 0 && strcmp(state, "failed") == 0) {
 		r = refuse_failed(machine, fail);
 	} else if (r == 0 && strcmp(state, "running") != 0) {
-		r = error_set_field(&fail->error, EIO, json_text(machine, "name"), "the machine is %s", state);
+		r = refuse_stopped(machine, fail);
 	} else if (r == 0 && strcmp(health_state, "unhealthy") == 0) {
 		r = error_set_field(&fail->error, EIO, json_text(machine, "name"), "the machine is unhealthy: %s",
 			json_text(health, "reason"));

@@ -12,7 +12,7 @@
 #define PAUSE_NS  10000000l /* after the first; each is longer by that */
 
 const struct option_def update_options[] = {
-	{0, "restart-now", NULL, "start the machine again, if it runs without what was changed"},
+	{0, "restart-now", NULL, "start the machine again, if it runs without what was changed or has ended"},
 	{0, "image", "IMAGE", "what the image of that name is now"},
 	{0, "name", "NAME", "another name"},
 	{0, "cpus", "N", "processors"},
@@ -71,6 +71,14 @@ static void tell_pending(const json_t *machine)
 	fprintf(stderr, ": at its next start\n      `hull restart %s` starts it again\n", json_text(machine, "name"));
 }
 
+/* One that has ended has what was changed once it is started, and was perhaps changed because of that. */
+static bool lacks_a_start(const json_t *machine)
+{
+	const char *state = json_text(machine, "state");
+
+	return json_array_size(json_object_get(machine, "pending")) || strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0;
+}
+
 static bool somebody_else_does(const struct failure *fail)
 {
 	return strcmp(fail->code, "precondition_failed") == 0 || strcmp(fail->code, "request_in_progress") == 0;
@@ -95,7 +103,7 @@ int machine_update_run(const struct args *args, struct failure *fail)
 	}
 	if (r < 0)
 		return r;
-	if (args_flag(args, "restart-now") && json_array_size(json_object_get(machine, "pending")))
+	if (args_flag(args, "restart-now") && lacks_a_start(machine))
 		r = machine_restart(client, json_text(machine, "id"), &again, fail);
 	else
 		tell_pending(machine);

@@ -417,6 +417,26 @@ def test_it_restarts_when_told_and_waits_until_all_are_healthy(hull):
         answers["GET", "/v1/machines/m1/wait"] = {**changed, "health": {"state": "unhealthy", "reason": "refused"}}
         line, hint = hull.refused("--host", url, "apply", "-f", file, "-y", "--wait", cwd=hull.home)
         assert (line, hint) == ("web: the machine is unhealthy: refused", "hull logs web")
+        answers["GET", "/v1/machines/web/wait"] = {**changed, "state": "stopped", "exit_status": 1}
+        assert hull.refused("--host", url, "wait", "--healthy", "web") == ("web: the machine has stopped: its command ended with status 1", "hull logs web")
+
+
+@pytest.mark.parametrize("state, started", [("running", False), ("stopped", True), ("failed", True), ("created", False)])
+def test_an_update_that_restarts_starts_what_has_ended(hull, state, started):
+    """What is mended is to run, though nothing of it is pending then."""
+    machine = {"id": "m1", "name": "web", "state": state, "pending": [], "cause": {"code": "panic"}}
+    answers = {("GET", "/v1/machines/web"): machine, ("PATCH", "/v1/machines/web"): machine}
+    restart = {("POST", "/v1/machines/m1/restart"): machine, ("GET", "/v1/machines/m1/wait"): {**machine, "state": "running"}}
+    with api_that_says({**answers, **(restart if started else {})}) as url:
+        shown = json.loads(hull("--host", url, "update", "web", "-e", "A=b", "--restart-now", "-o", "json").stdout)
+        assert shown["state"] == ("running" if started else state)
+        assert hull("--host", url, "update", "web", "-e", "A=b").stdout == "web\n"
+
+
+def test_ps_says_why_a_machine_has_failed(hull):
+    machine = {"name": "web", "state": "failed", "cause": {"code": "start_timeout"}}
+    with api_that_says({("GET", "/v1/machines"): {"items": [machine]}}) as url:
+        assert "failed (start_timeout)" in hull("--host", url, "ps", "-a").stdout
 
 
 def test_the_example_is_read(hull, hulld):

@@ -619,7 +619,7 @@ def test_a_certificate_that_would_not_do_is_refused(hulld, run, servers):
 def test_without_the_option_nothing_is_served(tmp_path):
     daemon = start_alone(tmp_path)
     try:
-        assert daemon.get("/v1/ca").status == 404
+        assert (daemon.get("/v1/ca").status, daemon.get("/v1/ca").json["hint"]) == (404, "start hulld with --https")
         answer = create(daemon, "web", {"hostname": "web.localhost", "guest": 80})
         assert answer.status == 400 and answer.json["detail"] == "this host serves nothing by host name", answer
         assert not daemon.haproxy()
