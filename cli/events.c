@@ -102,8 +102,13 @@ static void print_page(const json_t *page, enum output_format format)
 	fflush(stdout);
 }
 
-/* `ret_cursor` is where the next one begins; `ret_more`: there is one already. */
-static int look(struct client *client, const char *query, enum output_format format, json_int_t *ret_cursor, bool *ret_more, struct failure *fail)
+struct looking {
+	json_int_t cursor; /* where the next page begins; -1: nobody has said */
+	bool more;	   /* there is one already */
+	size_t shown;
+};
+
+static int look(struct client *client, const char *query, enum output_format format, struct looking *looking, struct failure *fail)
 {
 	json_t *page = NULL;
 	int r = client_call(client, "GET", query, NULL, &page, fail);
@@ -112,8 +117,9 @@ static int look(struct client *client, const char *query, enum output_format for
 		r = error_set(&fail->error, EPROTO, "the answer has no cursor");
 	if (r == 0) {
 		print_page(page, format);
-		*ret_cursor = json_number(page, "cursor");
-		*ret_more = json_is_true(json_object_get(page, "more"));
+		looking->cursor = json_number(page, "cursor");
+		looking->more = json_is_true(json_object_get(page, "more"));
+		looking->shown += json_array_size(json_object_get(page, "items"));
 	}
 	json_decref(page);
 	return r;
@@ -164,10 +170,9 @@ int events_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *filter = filter_text(args);
-	bool more = false;
+	struct looking looking = {.cursor = -1};
 	enum output_format format;
 	long long since_s = -1;
-	json_int_t cursor = -1;
 	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
 	if (r == 0)
@@ -183,13 +188,16 @@ int events_run(const struct args *args, struct failure *fail)
 		cleanup_free char *query = NULL;
 		char begin[64] = "";
 
-		if (cursor >= 0)
-			snprintf(begin, sizeof(begin), "&after=%lld", (long long)cursor);
+		if (looking.cursor >= 0)
+			snprintf(begin, sizeof(begin), "&after=%lld", (long long)looking.cursor);
 		else if (since_s >= 0)
 			snprintf(begin, sizeof(begin), "&since_s=%lld", since_s);
 		if (asprintf(&query, "/v1/events?limit=1000%s%s", begin, filter) < 0)
 			abort();
-		r = look(client, query, format, &cursor, &more, fail);
-	} while (r == 0 && more && !ferror(stdout));
+		r = look(client, query, format, &looking, fail);
+	} while (r == 0 && looking.more && !ferror(stdout));
+	/* A machine's name may be misspelt: that of one which is gone is none that could be looked up. */
+	if (r == 0 && looking.shown == 0 && args_value(args, "machine") && format == OUTPUT_TABLE)
+		fprintf(stderr, "hull: nothing that is kept has happened to \"%s\"\n      `hull ps -a` lists what there is\n", args_value(args, "machine"));
 	return r;
 }
