@@ -18,7 +18,7 @@ function reply(response, status, body, type = 'application/json') {
 
 function describe() {
   return {
-    message: 'hello from a machine of my own',
+    message: process.env.GREETING ?? 'hello from a machine of my own',
     hostname: os.hostname(),
     kernel: os.release(),
     cpus: os.cpus().length,

@@ -19,7 +19,7 @@ NOTE_MAX_BYTES = 1 << 20
 def describe():
     memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     return {
-        "message": "hello from a machine of my own",
+        "message": os.environ.get("GREETING", "hello from a machine of my own"),
         "hostname": socket.gethostname(),
         "kernel": os.uname().release,
         "cpus": os.cpu_count(),
