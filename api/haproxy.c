@@ -85,12 +85,12 @@ static unsigned connections_max(void)
 	return files.rlim_cur - OTHER_FILES < 2 * CONNECTIONS_MAX ? (unsigned)(files.rlim_cur - OTHER_FILES) / 2 : CONNECTIONS_MAX;
 }
 
-/* What a client says of where it comes from is not believed; "_" for "-", as some programs see it, neither. */
+/* What a client says of where it comes from is not believed; "_" or "." for "-", as some programs see it, neither. */
 static const char rules[] =
 	"	http-request set-var(txn.backend) req.hdr(host),host_only,lower,rtrim(.),map_str(%s)\n"
 	"	http-request return status 404 content-type text/plain string \"There is nothing by this name here.\\n\""
 	" unless { var(txn.backend) -m found }\n"
-	"	http-request del-header ^(x[-_](forwarded|real[-_]ip|client[-_]ip)|forwarded$|proxy$) -m reg\n"
+	"	http-request del-header ^(x.(forwarded|real.ip|client.ip)|forwarded$|proxy$) -m reg\n"
 	"	http-request set-header X-Forwarded-For %%[src]\n"
 	"	http-request set-header X-Forwarded-Proto %s\n"
 	"	http-request set-header X-Forwarded-Port %%[dst_port]\n"
