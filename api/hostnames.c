@@ -57,6 +57,7 @@ struct hostnames {
 	struct wanted *wanted; /* by host name */
 	size_t n_wanted;
 	struct slot slots[HAPROXY_SLOTS];
+	uint64_t used_ns[HAPROXY_SLOTS]; /* when each was last seen with a name or a server */
 	struct server *servers; /* by slot and name */
 	size_t n_servers;
 	char **commands; /* to be sent, owned, from `next` on */
@@ -189,6 +190,9 @@ static void read_seen(struct hostnames *h, const char *text)
 			read_line(h, line);
 	}
 	qsort(h->servers, h->n_servers, sizeof(*h->servers), compare_servers);
+	for (unsigned i = 0; i < HAPROXY_SLOTS; i++)
+		if (h->slots[i].hostname || h->slots[i].n_servers)
+			h->used_ns[i] = monotonic_ns();
 }
 
 static struct server *find_server(const struct hostnames *h, unsigned slot, const char *name)
@@ -217,11 +221,16 @@ static size_t sort_slots(struct hostnames *h, struct slot *ret[HAPROXY_SLOTS])
 	return n;
 }
 
-static unsigned find_free_slot(const struct hostnames *h, unsigned from)
+/* That which has been free for longest: what was asked of the name of before may still be tried again, for some seconds, in its backend, and is not for
+ * another's machines. */
+static unsigned find_free_slot(const struct hostnames *h)
 {
-	while (from < HAPROXY_SLOTS && (h->slots[from].hostname || h->slots[from].wanted || h->slots[from].n_servers))
-		from++;
-	return from;
+	unsigned found = HAPROXY_SLOTS;
+
+	for (unsigned i = 0; i < HAPROXY_SLOTS; i++)
+		if (!h->slots[i].hostname && !h->slots[i].wanted && !h->slots[i].n_servers && (found == HAPROXY_SLOTS || h->used_ns[i] < h->used_ns[found]))
+			found = i;
+	return found;
 }
 
 /* Both are in order, and so walked through once. A name without a slot (HAPROXY_SLOTS) waits for the next round: those of before are in its way. */
@@ -229,7 +238,6 @@ static void assign_slots(struct hostnames *h)
 {
 	struct slot *known[HAPROXY_SLOTS];
 	size_t n = sort_slots(h, known), next = 0;
-	unsigned free_from = 0;
 
 	for (size_t i = 0; i < h->n_wanted; i++) {
 		struct wanted *wanted = &h->wanted[i];
@@ -243,7 +251,7 @@ static void assign_slots(struct hostnames *h)
 		if (next < n && strcmp(known[next]->hostname, wanted->hostname) == 0)
 			wanted->slot = (unsigned)(known[next] - h->slots);
 		else
-			wanted->slot = free_from = find_free_slot(h, free_from);
+			wanted->slot = find_free_slot(h);
 		if (wanted->slot < HAPROXY_SLOTS)
 			h->slots[wanted->slot].wanted = true;
 		else
@@ -618,14 +626,4 @@ void hostnames_forget_certificate(struct hulld *hulld, const char *hostname)
 		return;
 	tls_forget(hulld->hostnames->tls, hostname);
 	hostnames_changed(hulld);
-}
-
-size_t hostnames_count(struct hostnames *h)
-{
-	size_t n = 0;
-
-	collect_wanted(h);
-	for (size_t i = 0; i < h->n_wanted; i++)
-		n += is_first_of_name(h, i);
-	return n;
 }

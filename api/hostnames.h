@@ -36,8 +36,6 @@ int hostnames_check(struct hulld *hulld, const char *project, const struct machi
 /* Where hull-ingress listens for what is to go to that port of the machine; `ret` has PORT_PLACE_MAX bytes (ingress_client.h). */
 void hostnames_socket_path(const struct machine *m, int64_t guest, char *ret);
 
-/* How many names there are. */
-size_t hostnames_count(struct hostnames *hostnames);
 /* Has a machine of the project that name? */
 bool hostnames_has(const struct hulld *hulld, const char *project, const char *hostname);
 /* That which the name was given is another, or none any more. */

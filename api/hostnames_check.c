@@ -6,7 +6,10 @@
 #include "api/project.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define HOSTNAME_PORTS_MAX 8192
 
 static bool has_name(const struct machine_spec *spec, const char *hostname)
 {
@@ -26,7 +29,48 @@ bool hostnames_has(const struct hulld *hulld, const char *project, const char *h
 	return false;
 }
 
-static int check_name(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem)
+/* Those that there are, in order, with all of their ports. */
+struct names {
+	struct name {
+		const char *hostname, *project;
+	} *items;
+	size_t len;
+};
+
+static int compare(const void *a, const void *b)
+{
+	return strcmp(((const struct name *)a)->hostname, ((const struct name *)b)->hostname);
+}
+
+/* Borrows from the machines; `items` is owned by the caller. */
+static struct names collect(const struct hulld *hulld)
+{
+	struct names names = {.items = NULL};
+	size_t n = 0;
+
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		n += m->spec.ports.len;
+	names.items = calloc(n + 1, sizeof(*names.items));
+	if (!names.items)
+		abort();
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		for (size_t i = 0; i < m->spec.ports.len; i++) {
+			const struct port_spec *port = (const struct port_spec *)m->spec.ports.items + i;
+
+			if (port->hostname)
+				names.items[names.len++] = (struct name){port->hostname, m->record.project};
+		}
+	qsort(names.items, names.len, sizeof(*names.items), compare);
+	return names;
+}
+
+static const struct name *find(const struct names *names, const char *hostname)
+{
+	return bsearch(&(struct name){.hostname = hostname}, names->items, names->len, sizeof(*names->items), compare);
+}
+
+static int check_name(struct hulld *hulld, const struct name *taken, const char *project, const char *hostname, const char *field,
+	struct problem *problem)
 {
 	if (!hostnames_haproxy(hulld->hostnames)) {
 		problem_set(problem, PROBLEM_INVALID_FIELD, field, "this host serves nothing by host name");
@@ -35,45 +79,59 @@ static int check_name(struct hulld *hulld, const char *project, const char *host
 	/* First, so that nobody learns of names that could not be its own. */
 	if (quota_check_hostname(hulld, project, hostname, field, problem) < 0)
 		return -ECANCELED;
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (strcmp(m->record.project, project) != 0 && has_name(&m->spec, hostname)) {
-			problem_set(problem, PROBLEM_NAME_TAKEN, field, "%.100s cannot be served: " PORT_IN_USE, hostname);
-			return problem_set_hint(problem, "choose another host name");
-		}
-	return 0;
-}
-
-static bool is_new(const struct hulld *hulld, const char *hostname)
-{
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (has_name(&m->spec, hostname))
-			return false;
-	return true;
-}
-
-/* Each name has a slot. */
-static int check_number(struct hulld *hulld, size_t more, struct problem *problem)
-{
-	more += hostnames_count(hulld->hostnames);
-	if (more <= HAPROXY_SLOTS)
+	if (!taken || strcmp(taken->project, project) == 0)
 		return 0;
-	return problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, and no more", HAPROXY_SLOTS);
+	problem_set(problem, PROBLEM_NAME_TAKEN, field, "%.100s cannot be served: " PORT_IN_USE, hostname);
+	return problem_set_hint(problem, "choose another host name");
+}
+
+/* Each name has a slot, and each of its ports a line of HAProxy's. A project may have as many as it leaves to others; the host's owner's, all. */
+static int check_number(const struct names *names, const char *project, size_t more_names, size_t more_ports, struct problem *problem)
+{
+	size_t all_names = more_names, all_ports = more_ports + names->len;
+	size_t own_names = more_names, own_ports = more_ports;
+
+	for (size_t i = 0; i < names->len; i++) {
+		bool is_own = strcmp(names->items[i].project, project) == 0;
+		bool is_first = i == 0 || compare(&names->items[i - 1], &names->items[i]) != 0;
+
+		own_ports += is_own;
+		all_names += is_first;
+		own_names += is_own && is_first;
+	}
+	if (strcmp(project, PROJECT_DEFAULT) == 0)
+		own_names = own_ports = 0;
+	if (own_names + all_names <= HAPROXY_SLOTS && own_ports + all_ports <= HOSTNAME_PORTS_MAX)
+		return 0;
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, of %d ports, and a project has at most as many as it leaves to others",
+		HAPROXY_SLOTS, HOSTNAME_PORTS_MAX);
+	return problem_set_hint(problem, "delete what is not needed");
 }
 
 int hostnames_check(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	struct problem *problem)
 {
 	const struct port_spec *ports = spec->ports.items;
-	size_t more = 0;
+	size_t more_names = 0, more_ports = 0;
+	struct names names = {.items = NULL};
 	char field[40];
+	int r = 0;
 
-	for (size_t i = 0; i < spec->ports.len; i++) {
+	for (size_t i = 0; r == 0 && i < spec->ports.len; i++) {
+		const struct name *known;
+
 		if (!ports[i].hostname || (changed && has_name(&changed->spec, ports[i].hostname)))
 			continue;
+		if (!names.items)
+			names = collect(hulld);
+		known = find(&names, ports[i].hostname);
 		snprintf(field, sizeof(field), "ports[%zu].hostname", i);
-		if (check_name(hulld, project, ports[i].hostname, field, problem) < 0)
-			return -ECANCELED;
-		more += is_new(hulld, ports[i].hostname);
+		r = check_name(hulld, known, project, ports[i].hostname, field, problem);
+		more_names += !known;
+		more_ports++;
 	}
-	return more ? check_number(hulld, more, problem) : 0;
+	if (r == 0 && more_ports)
+		r = check_number(&names, project, more_names, more_ports, problem);
+	free(names.items);
+	return r;
 }

@@ -305,7 +305,8 @@ def test_a_hundred_changes_start_no_process_and_cut_nobody(hulld, run, servers):
 def test_what_a_client_says_of_where_it_comes_from_is_not_passed_on(hulld, run, servers):
     run("head", "head.localhost", servers("head").port)
     served(hulld, "head.localhost", "head")
-    spoofed = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X_Forwarded_For", "X-Real-IP", "X_REAL_IP", "Forwarded", "Proxy")
+    spoofed = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X_Forwarded_For", "X-Real-IP", "X_REAL_IP", "X.Forwarded.For",
+               "X-Client-IP", "Forwarded", "Proxy")
     head = fetch(hulld, "head.localhost", headers={name: "192.0.2.66" for name in spoofed})[2].lower()
     assert "192.0.2.66" not in head
     assert "x-forwarded-for: 127.0.0.1\n" in head and "x-forwarded-proto: http\n" in head and "host: head.localhost\n" in head
@@ -354,14 +355,63 @@ def test_names_may_be_changed_while_it_runs(hulld, run, servers):
         assert echoes(chat)
 
 
-def test_a_name_belongs_to_one_project(hulld, tmp_path):
-    """Which of others' names are taken is told; whose they are is not."""
-    mine, other = {"Hull-Project": "default"}, {"Hull-Project": "red"}
-    assert hulld.post("/v1/projects", {"name": "red"}).status == 201
+def project(hulld, name, tmp_path):
+    """Makes it, with an image; the headers of who acts in it."""
+    headers = {"Hull-Project": name}
+    assert hulld.post("/v1/projects", {"name": name}).status == 201
     content = make_erofs(tmp_path)
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    assert hulld.request("PUT", f"/v1/blobs/{digest}", content, headers=other).status == 201
-    assert hulld.request("POST", "/v1/images", {"name": "any", "rootfs": digest}, headers=other).status == 201
+    assert hulld.request("PUT", f"/v1/blobs/{digest}", content, headers=headers).status == 201
+    assert hulld.request("POST", "/v1/images", {"name": "any", "rootfs": digest}, headers=headers).status == 201
+    return headers
+
+
+def haproxy_says(hulld, command):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(hulld.run / "http" / "haproxy.sock"))
+        client.sendall(command.encode() + b"\n")
+        return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def test_no_project_has_all_names(tmp_path):
+    """There are 1024 at once. One takes as many as it leaves; the host's owner takes what is left, and no more. What a name has left is not the next one's."""
+    http_port = free_port()
+    hulld = start_alone(tmp_path, "--http", f"127.0.0.1:{http_port}")
+    hulld.http = http_port
+    ports = lambda of, *numbers: [{"hostname": f"n{n}.{of}.localhost", "guest": 80} for n in numbers]  # noqa: E731
+    in_map = lambda: {line.split()[1]: line.split()[2] for line in haproxy_says(hulld, f"show map {hulld.run}/http/hosts.map").splitlines() if line}  # noqa: E731
+    try:
+        answers(hulld)
+        greedy, modest = project(hulld, "greedy", tmp_path), project(hulld, "modest", tmp_path)
+        assert create(hulld, "a", *ports("modest", 1), headers=modest).status == 201
+        known = {"n1.modest.localhost": "b0"}
+        wait_until(lambda: in_map() == known, "it is told")
+        assert hulld.request("DELETE", "/v1/machines/a", headers=modest).status == 204
+        wait_until(lambda: not in_map(), "it is told")
+        assert create(hulld, "a", *ports("modest", 2), headers=modest).status == 201
+        wait_until(lambda: in_map() == {"n2.modest.localhost": "b1"}, "it is told, and has another backend")
+        for n in range(7):
+            assert create(hulld, f"m{n}", *ports("greedy", *range(64 * n, 64 * n + 64)), headers=greedy).status == 201
+        answer = create(hulld, "m7", *ports("greedy", *range(448, 512)), headers=greedy)
+        assert (answer.status, answer.json["code"], answer.json["field"]) == (409, "quota_exceeded", "ports"), answer
+        assert create(hulld, "m7", *ports("greedy", *range(448, 511)), headers=greedy).status == 201
+        assert create(hulld, "m8", *ports("greedy", 510), headers=greedy).status == 201, "that is no other"
+        assert create(hulld, "m9", *ports("greedy", 512), headers=greedy).status == 409
+        assert create(hulld, "b", *ports("modest", 3), headers=modest).status == 201
+        for n in range(7):
+            assert create(hulld, f"o{n}", *ports("owner", *range(64 * n, 64 * n + 64))).status == 201
+        assert create(hulld, "o7", *ports("owner", *range(448, 512))).json["code"] == "quota_exceeded"
+        assert create(hulld, "o7", *ports("owner", *range(448, 511))).status == 201
+    finally:
+        for headers in (greedy, modest):
+            for machine in hulld.request("GET", "/v1/machines", headers=headers).json["items"]:
+                hulld.request("DELETE", f"/v1/machines/{machine['id']}", headers=headers)
+        hulld.stop()
+
+
+def test_a_name_belongs_to_one_project(hulld, tmp_path):
+    """Which of others' names are taken is told; whose they are is not."""
+    mine, other = {"Hull-Project": "default"}, project(hulld, "red", tmp_path)
     answer = create(hulld, "a", {"hostname": "shop.example", "guest": 80}, headers=other)
     assert (answer.status, answer.json["code"], answer.json["field"]) == (409, "quota_exceeded", "ports[0].hostname"), answer
     assert create(hulld, "a", {"hostname": "xred.localhost", "guest": 80}, headers=other).status == 409
