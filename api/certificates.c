@@ -120,6 +120,15 @@ static int fill(struct hulld *hulld, const struct certificate_spec *spec, struct
 	return 0;
 }
 
+static void refuse_unserved(struct request *req)
+{
+	struct problem problem;
+
+	problem_set(&problem, PROBLEM_NOT_FOUND, NULL, "no machine is served by the name %.100s", request_param(req));
+	problem_set_hint(&problem, "give the name to a machine of the project first, among its ports");
+	request_refuse(req, &problem);
+}
+
 void certificate_http_put(struct request *req, void *ctx)
 {
 	struct certificate_record record;
@@ -133,7 +142,7 @@ void certificate_http_put(struct request *req, void *ctx)
 		return;
 	is_new = !record.certificate;
 	if (!hostnames_has(hulld, request_project(req), request_param(req))) {
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "no machine is served by the name %.100s", request_param(req));
+		refuse_unserved(req);
 		certificate_record_done(&record);
 		return;
 	}

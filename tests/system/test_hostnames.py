@@ -655,7 +655,8 @@ def test_a_certificate_that_would_not_do_is_refused(hulld, run, servers):
         expired = subprocess.run(["openssl", "x509", "-signkey", key.name, "-days", "-1"], input=good["certificate"], capture_output=True, text=True,
                                  check=True).stdout
     assert "has expired" in put(hulld, name, {**good, "certificate": expired}).json["detail"]
-    assert put(hulld, "nobody.localhost", make_certificate(name="nobody.localhost")).status == 404
+    unserved = put(hulld, "nobody.localhost", make_certificate(name="nobody.localhost"))
+    assert (unserved.status, unserved.json["hint"]) == (404, "give the name to a machine of the project first, among its ports")
     assert put(hulld, "A.localhost", good).json["field"] == "hostname"
     assert hulld.get("/v1/certificates").json["items"] == []
     files = hulld.folder / "given.crt", hulld.folder / "given.key"
