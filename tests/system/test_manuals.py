@@ -57,3 +57,28 @@ def test_pages_format_and_refer_to_pages_there_are(page):
     assert (formatted.returncode, formatted.stderr) == (0, "")
     for name, section in re.findall(r"\*(hull[a-z-]*|kvmhost)\*\((\d)\)", text):
         assert list((TOP / "docs").glob(f"{name}.{section}.scd*")), f"{name}({section})"  # the build completes some
+
+
+def commands_in(text):
+    """What a page has a reader type of hull's: lists of words, in lines that are indented and in pieces of code."""
+    pieces = re.findall(r"^    (.*)$", text, re.M) + re.findall(r"`([^`\n]+)`", text)
+    for piece in pieces:
+        for command in re.split(r"&&|\||(?<= )#", piece):
+            words = command.split()
+            if words[1:] and words[0] in ("hull", "build/hull"):
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/python-hello/README.md", "examples/node-hello/README.md"])
+def test_what_a_readme_has_one_type_is_what_there_is(page):
+    overview = help_of(PROGRAMS["hull.1"])
+    common = set(OPTION.findall(overview))
+    names = {name for line in overview.splitlines() if line.startswith("  ") for name in (line[2:20].strip(), line[21:30].strip())}
+    seen = list(commands_in((TOP / page).read_text()))
+    assert seen
+    for words in seen:
+        plain = words[2:] if words[0] == "--project" else words
+        name = next((name for name in (" ".join(plain[:2]), plain[0]) if name in names), "")
+        assert name or plain == ["--help"], words
+        taken = common | set(OPTION.findall(help_of(PROGRAMS["hull.1"], *name.split())))
+        assert set(OPTION.findall(" ".join(words))) <= taken, words
