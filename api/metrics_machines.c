@@ -1,11 +1,12 @@
 /* The machines in numbers. See metrics_machines.h.
  *
- * All numbers are the host's own: what a guest says of itself is no ground for an account. A number that is not known has no sample. */
+ * All numbers are the host's own, by its kernel and by the monitor: what a guest says of itself is no ground for an account. A number that is not known has no sample. */
 #include "api/metrics_machines.h"
 
 #include "api/host_stats.h"
 #include "api/hulld.h"
 #include "api/machine.h"
+#include "common/accounting.h"
 #include "common/checked.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -28,10 +29,13 @@ struct subject {
 	/* By the kernel. */
 	struct host_stats host;
 	int64_t disk_used_bytes; /* -1: it has no disk yet */
+	/* By its monitor. */
+	bool counts;
+	struct accounting counted;
 };
 
 struct metrics_machines {
-	char *state; /* hulld's folder */
+	char *state, *run; /* hulld's folders */
 	size_t n;
 	struct subject subjects[];
 };
@@ -63,7 +67,7 @@ struct metrics_machines *metrics_machines_new(const struct hulld *hulld)
 	size_t n = count(hulld), i = 0;
 	struct metrics_machines *machines = malloc(sizeof(*machines) + n * sizeof(*machines->subjects));
 
-	if (!machines || !(machines->state = strdup(hulld->options.state)))
+	if (!machines || !(machines->state = strdup(hulld->options.state)) || !(machines->run = strdup(hulld->options.run)))
 		abort();
 	machines->n = n;
 	for (const struct machine *m = hulld->machines; m; m = m->next)
@@ -73,8 +77,10 @@ struct metrics_machines *metrics_machines_new(const struct hulld *hulld)
 
 void metrics_machines_free(struct metrics_machines *machines)
 {
-	if (machines)
+	if (machines) {
 		free(machines->state);
+		free(machines->run);
+	}
 	free(machines);
 }
 
@@ -114,6 +120,15 @@ static void ask_disk(const char *state, struct subject *subject)
 	snprintf(path, sizeof(path), "%s/machines/%s/scratch.ext4", state, subject->id);
 	if (stat(path, &st) == 0)
 		subject->disk_used_bytes = (int64_t)st.st_blocks * BLOCK_BYTES;
+}
+
+/* A machine that does not run has none: they are of its last run. */
+static void read_counts(const char *run, struct subject *subject)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/machines/%s/accounting", run, subject->id);
+	subject->counts = accounting_read(path, &subject->counted) == 0;
 }
 
 /* ---- writing ---- */
@@ -214,6 +229,39 @@ static const struct {
 		disk_written, false},
 };
 
+/* Counters of what its monitor has counted, in this run. */
+static const struct {
+	const char *name, *help;
+	size_t offset; /* in struct accounting */
+} counters[] = {
+	{"hull_machine_network_received_bytes_total", "What its guest has received by its network, in this run.",
+		offsetof(struct accounting, net_received_bytes)},
+	{"hull_machine_network_received_packets_total", "The same in packets.", offsetof(struct accounting, net_received_packets)},
+	{"hull_machine_network_sent_bytes_total", "What its guest has sent by its network, in this run.",
+		offsetof(struct accounting, net_sent_bytes)},
+	{"hull_machine_network_sent_packets_total", "The same in packets.", offsetof(struct accounting, net_sent_packets)},
+	{"hull_machine_disk_reads_total", "Requests by which its guest has read from its disks, in this run.",
+		offsetof(struct accounting, disk_reads)},
+	{"hull_machine_disk_writes_total", "Requests by which its guest has written to them.", offsetof(struct accounting, disk_writes)},
+	{"hull_machine_disk_flushes_total", "Requests by which its guest has had them flushed.",
+		offsetof(struct accounting, disk_flushes)},
+};
+
+static void write_counters(const struct metrics_machines *machines, FILE *out)
+{
+	for (size_t c = 0; c < ARRAY_SIZE(counters); c++) {
+		metrics_family(out, counters[c].name, "counter", counters[c].help);
+		for (size_t i = 0; i < machines->n; i++) {
+			const struct subject *subject = &machines->subjects[i];
+			const uint64_t *value = (const uint64_t *)((const char *)&subject->counted + counters[c].offset);
+
+			if (subject->counts)
+				fprintf(out, "%s{project=\"%s\",machine=\"%s\"} %" PRIu64 "\n", counters[c].name, subject->project,
+					subject->name, *value);
+		}
+	}
+}
+
 /* Names have letters, digits and '-' only: no label needs escaping. */
 static void write_sample(FILE *out, const char *name, const struct subject *subject, int64_t value, bool in_us)
 {
@@ -227,8 +275,10 @@ static void write_sample(FILE *out, const char *name, const struct subject *subj
 void metrics_machines_write(struct metrics_machines *machines, FILE *out)
 {
 	for (size_t i = 0; i < machines->n; i++) {
-		if (machines->subjects[i].monitor.pid)
+		if (machines->subjects[i].monitor.pid) {
 			ask_monitor(&machines->subjects[i]);
+			read_counts(machines->run, &machines->subjects[i]);
+		}
 		ask_disk(machines->state, &machines->subjects[i]);
 	}
 	write_states(machines, out);
@@ -241,4 +291,5 @@ void metrics_machines_write(struct metrics_machines *machines, FILE *out)
 				write_sample(out, families[f].name, &machines->subjects[i], value, families[f].in_us);
 		}
 	}
+	write_counters(machines, out);
 }

@@ -319,10 +319,11 @@ static int open_log(const struct machine *m, const char *name, int flags)
 /* `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: no network. */
 static void start_monitor(struct machine *m, int net_fd)
 {
-	char config[512];
+	char config[512], counts[512];
 	const char *argv[] = {m->hulld->options.vmm, "--config-file",
 		machine_state_path(m, "config.json", config, sizeof(config)), "--no-api", "--id", m->record.id, "--log-fd",
-		"3", "--status-fd", "4", "--output-limit", LOG_LIMIT_MIB,
+		"3", "--status-fd", "4", "--output-limit", LOG_LIMIT_MIB, "--accounting",
+		machine_run_path(m, "accounting", counts, sizeof(counts)),
 		/* The agent stops a workload. Where it does not answer, nobody would hear the power button either. */
 		"--shutdown-timeout", "0", NULL};
 	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);

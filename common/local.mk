@@ -1,6 +1,7 @@
 # common: what every program of Hull stands on; knows nothing of KVM, devices or the API.
 noinst_LIBRARIES += libhull-common.a
 libhull_common_a_SOURCES = \
+	common/accounting.c common/accounting.h \
 	common/bounded_file.c common/bounded_file.h \
 	common/buf.c common/buf.h \
 	common/checked.h \

@@ -9,6 +9,7 @@
  * lock; only what brings a queue to rest comes on others, and waits there until the kernel is done with guest memory. */
 #include "devices/virtio_blk_device.h"
 
+#include "common/accounting.h"
 #include "common/checked.h"
 #include "common/log.h"
 
@@ -70,15 +71,20 @@ static void count_success(struct virtio_blk *blk, const struct blk_request *req)
 	case BLK_OP_READ:
 		metric_inc(&metrics->read_count);
 		metric_add(&metrics->read_bytes, req->data_bytes);
+		metric_inc(&accounting->disk_reads);
+		metric_add(&accounting->disk_read_bytes, req->data_bytes);
 		metric_record_latency(&metrics->read_agg, us);
 		break;
 	case BLK_OP_WRITE:
 		metric_inc(&metrics->write_count);
 		metric_add(&metrics->write_bytes, req->data_bytes);
+		metric_inc(&accounting->disk_writes);
+		metric_add(&accounting->disk_written_bytes, req->data_bytes);
 		metric_record_latency(&metrics->write_agg, us);
 		break;
 	case BLK_OP_FLUSH:
 		metric_inc(&metrics->flush_count);
+		metric_inc(&accounting->disk_flushes);
 		break;
 	default:
 		break;

@@ -4,6 +4,8 @@
  * is the host's queue that fills then. */
 #include "devices/virtio_net_device.h"
 
+#include "common/accounting.h"
+
 #include <endian.h>
 #include <errno.h>
 #include <stddef.h>
@@ -72,6 +74,8 @@ static int complete_frame(struct net_pair *p, size_t len)
 	metric_inc(&p->n->metrics.rx_count);
 	metric_inc(&p->n->metrics.rx_packets_count);
 	metric_add(&p->n->metrics.rx_bytes_count, len - NET_HEADER_BYTES);
+	metric_inc(&accounting->net_received_packets);
+	metric_add(&accounting->net_received_bytes, len - NET_HEADER_BYTES);
 	return 0;
 }
 

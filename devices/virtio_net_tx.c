@@ -2,6 +2,8 @@
  * and the back-end is watched for room. */
 #include "devices/virtio_net_device.h"
 
+#include "common/accounting.h"
+
 #include <errno.h>
 
 /* Frames in one go, before others on the loop get their turn. */
@@ -79,6 +81,8 @@ static int send_to_backend(struct net_pair *p, struct net_header *header)
 		metric_inc(&p->n->metrics.tx_count);
 		metric_inc(&p->n->metrics.tx_packets_count);
 		metric_add(&p->n->metrics.tx_bytes_count, p->chain.out_bytes - sizeof(*header));
+		metric_inc(&accounting->net_sent_packets);
+		metric_add(&accounting->net_sent_bytes, p->chain.out_bytes - sizeof(*header));
 	}
 	return r;
 }

@@ -1,6 +1,7 @@
 /* The process's life: configured, started, paused and resumed, ended. */
 #include "vmm/monitor.h"
 
+#include "common/accounting.h"
 #include "common/buf.h"
 #include "common/log.h"
 #include "common/loop.h"
@@ -175,6 +176,8 @@ int monitor_init(struct monitor *monitor, const struct options *options, struct 
 	monitor->metrics = metrics_new(monitor->loop);
 	count_requests(monitor);
 	r = open_metrics(monitor, err);
+	if (r == 0 && monitor->options->accounting_path && accounting_open(monitor->options->accounting_path, err) < 0)
+		r = error_in_field(err, "--accounting");
 	if (r == 0)
 		r = make_mmds(monitor, err);
 	if (r == 0)

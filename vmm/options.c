@@ -39,6 +39,7 @@ const char options_usage[] =
 	"  --module PREFIX     only what source files whose path begins so have to say: devices, vmm/api ...\n"
 	"  --show-level, --show-log-origin  in each line of the log\n"
 	"  --metrics-path PATH  file or FIFO for metrics, a line of JSON each minute and at the end\n"
+	"  --accounting FILE   what the guest moves through network and disks is counted there, for others to read\n"
 	"  --start-time-us N, --start-time-cpu-us N, --parent-cpu-time-us N  for the metrics: when the start began\n"
 	"  --no-seccomp        taken and without effect; --seccomp-filter FILE is refused\n"
 	"  --enable-pci        virtio devices are on a PCI bus, and can come and go while the guest runs\n"
@@ -282,6 +283,13 @@ static int set_metrics_path(struct parsed *p, const char *value, struct error *e
 	return 0;
 }
 
+static int set_accounting_path(struct parsed *p, const char *value, struct error *err)
+{
+	(void)err;
+	p->options.accounting_path = value;
+	return 0;
+}
+
 static int set_pci(struct parsed *p, const char *value, struct error *err)
 {
 	(void)value;
@@ -335,6 +343,7 @@ static const struct option_entry {
 	{"--start-time-cpu-us", true, set_start_time_cpu},
 	{"--parent-cpu-time-us", true, set_parent_cpu_time},
 	{"--metrics-path", true, set_metrics_path},
+	{"--accounting", true, set_accounting_path},
 	{"--enable-pci", false, set_pci},
 	{"--help", false, set_help},
 	{"--version", false, set_version},

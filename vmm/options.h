@@ -30,7 +30,8 @@ struct options {
 	struct devices_output output;
 	bool pci; /* virtio devices are on a PCI bus */
 	const char *metrics_path; /* NULL: as the configuration says */
-	const char *gdb_socket;	  /* the same */
+	const char *accounting_path; /* NULL: none; common/accounting.h */
+	const char *gdb_socket;	  /* NULL: none */
 	int status_fd;           /* -1: none */
 	uint64_t shutdown_timeout_s; /* how long a guest has that SIGTERM asks to power off; 0: none, it is ended at once */
 	struct config_logger logger; /* as the configuration has it */

@@ -221,6 +221,11 @@ def test_a_published_port_reaches_the_workload(hulld):
     assert is_served(), "and so by name"
     hulld.start()
     assert hulld.machine("serve")["state"] == "running"
+    # It asks who the gateway is, at least; and its program has come from a disk.
+    hulld.post("/v1/machines/serve/exec", {"command": ["ping", "-c", "1", "-W", "5", "10.0.2.2"]})
+    told = dict(re.findall(r'^hull_machine_(\w+)_total{.*machine="serve"} (\d+)$', hulld.get("/metrics").body.decode(), re.MULTILINE))
+    assert all(int(told[name]) > 0 for name in ("network_sent_packets", "network_received_packets", "disk_reads")), told
+    assert int(told["network_sent_bytes"]) >= 42 * int(told["network_sent_packets"]), "the least that a packet has is ARP's"
     assert hulld.delete("/v1/machines/serve?force=1").status == 204
 
 

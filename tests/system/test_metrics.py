@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
 
 SAMPLE = re.compile(r'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})? (?P<value>-?[0-9.e+-]+)\Z')
+COUNTERS = ("network_received_bytes", "network_received_packets", "network_sent_bytes", "network_sent_packets", "disk_reads", "disk_writes",
+            "disk_flushes")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|\Z)')
 
 
@@ -73,6 +76,14 @@ def test_machines_are_counted_and_told(hulld):
     disk = (hulld.state / "machines" / hulld.machine("two")["id"] / "scratch.ext4").stat()
     assert told["hull_machine_disk_used_bytes"] == {two: disk.st_blocks * 512}, "a machine that never ran has no disk yet"
     assert 0 < disk.st_blocks * 512 < 1 << 30
+    # What its monitor has counted, where that has begun to.
+    assert "hull_machine_network_sent_bytes_total" not in told
+    counts = hulld.run / "machines" / hulld.machine("two")["id"] / "accounting"
+    counts.write_bytes(struct.pack("10Q", 1, *range(11, 20)) + bytes(4096 - 80))
+    told = metrics(hulld)
+    assert [list(told[f"hull_machine_{name}_total"].items()) for name in COUNTERS] == [[(two, value)] for value in (11, 12, 13, 14, 16, 18, 19)]
+    counts.write_bytes(struct.pack("10Q", 2, *range(11, 20)))
+    assert "hull_machine_network_sent_bytes_total" not in metrics(hulld), "of another version"
     hulld.post("/v1/machines/two/kill")
     told = metrics(hulld)
     assert not {"hull_machine_cpu_seconds_total", "hull_machine_memory_resident_bytes"} & set(told), "of a process that is no more"

@@ -9,7 +9,8 @@ TESTS += $(UNIT_TESTS)
 UNIT_LIBS = libhull-common.a $(CMOCKA_LIBS) $(JANSSON_LIBS)
 
 UNIT_TESTS += tests/unit/bounded_file tests/unit/error tests/unit/json tests/unit/loop tests/unit/buf tests/unit/relay
-UNIT_TESTS += tests/unit/http tests/unit/checked
+UNIT_TESTS += tests/unit/http tests/unit/checked tests/unit/accounting
+tests_unit_accounting_LDADD = $(UNIT_LIBS)
 tests_unit_http_LDADD = $(UNIT_LIBS)
 tests_unit_checked_LDADD = $(UNIT_LIBS)
 tests_unit_bounded_file_LDADD = $(UNIT_LIBS)

@@ -1,6 +1,8 @@
 /* virtio-blk, with both engines: what is read is what was written, and what is refused leaves the disk alone. */
 #include "tests/unit/blk_fixture.h"
 
+#include "common/accounting.h"
+
 #include <sys/stat.h>
 
 /* What the device states, and takes at most in one request. */
@@ -14,6 +16,7 @@ static void what_is_written_is_read(void **state)
 	struct fixture *f = *state;
 	uint8_t data[4096], file[4096];
 	const struct blk_metrics *counts;
+	struct accounting before = *accounting;
 	struct made m;
 	uint32_t len;
 
@@ -34,6 +37,11 @@ static void what_is_written_is_read(void **state)
 	assert_int_equal(counts->read_count, 1);
 	assert_int_equal(counts->read_bytes, sizeof(data));
 	assert_int_equal(counts->flush_count, 1);
+	assert_int_equal(accounting->disk_written_bytes - before.disk_written_bytes, sizeof(data));
+	assert_int_equal(accounting->disk_writes - before.disk_writes, 1);
+	assert_int_equal(accounting->disk_read_bytes - before.disk_read_bytes, sizeof(data));
+	assert_int_equal(accounting->disk_reads - before.disk_reads, 1);
+	assert_int_equal(accounting->disk_flushes - before.disk_flushes, 1);
 	assert_int_equal(counts->queue_event_count, 3);
 	assert_int_equal(counts->invalid_reqs_count + counts->execute_fails + counts->no_avail_buffer, 0);
 	assert_in_range(counts->read_agg.max_us, counts->read_agg.min_us, counts->read_agg.sum_us);

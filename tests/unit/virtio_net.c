@@ -1,6 +1,8 @@
 /* virtio-net over a stream: frames both ways, what a driver or a peer that lies gets, save and load. */
 #include "tests/unit/net_world.h"
 
+#include "common/accounting.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -12,6 +14,7 @@
 static void frames_go_both_ways(void **state)
 {
 	struct world *w = *state;
+	struct accounting before = *accounting;
 	const struct net_metrics *counts;
 	uint64_t bytes = 0;
 	uint8_t frame[1514];
@@ -32,6 +35,10 @@ static void frames_go_both_ways(void **state)
 	assert_int_equal(counts->rx_count, 300);
 	assert_int_equal(counts->rx_bytes_count, bytes);
 	assert_int_equal(counts->tx_count, 300);
+	assert_int_equal(accounting->net_received_packets - before.net_received_packets, 300);
+	assert_int_equal(accounting->net_received_bytes - before.net_received_bytes, bytes);
+	assert_int_equal(accounting->net_sent_packets - before.net_sent_packets, 300);
+	assert_int_equal(accounting->net_sent_bytes - before.net_sent_bytes, bytes + 1);
 	assert_int_equal(counts->tx_bytes_count, bytes + 1); /* the shortest went with a byte more */
 }
 
