@@ -126,6 +126,7 @@ static void reply_text(struct request *req, int status, const char *type, char *
 		abort(); /* out of memory, as everywhere in JSON */
 	if (type)
 		MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	req->answer_bytes = len;
 	set_response(req, status, response);
 }
 
@@ -158,6 +159,11 @@ static void note_subject(struct request *req, const json_t *body)
 	snprintf(req->subject, sizeof(req->subject), "%s", id ? id : "");
 }
 
+static void refuse_without_room(struct request *req)
+{
+	request_refuse_with(req, PROBLEM_BUSY, NULL, "too much of the project's answers has not been read yet");
+}
+
 static void reply_json(struct request *req, int status, const char *type, json_t *body, enum http_fate fate)
 {
 	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL;
@@ -168,6 +174,12 @@ static void reply_json(struct request *req, int status, const char *type, json_t
 		abort();
 	free(compact);
 	json_decref(body);
+	/* What only looks may be asked for again. */
+	if (status < 300 && text && strcmp(req->method, "GET") == 0 && !http_has_room(req, strlen(text))) {
+		free(text);
+		refuse_without_room(req);
+		return;
+	}
 	type = body ? type : NULL;
 	if (req->key)
 		req->http->keeper->answer(req, status, type, text, fate, req->http->ctx);
@@ -533,11 +545,21 @@ static enum MHD_Result queue(struct request *req)
 	return r;
 }
 
+/* How much of a body may come, and is kept. */
+static size_t body_max(const struct request *req)
+{
+	int64_t length = request_content_length(req);
+
+	if (request_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING) || length > (int64_t)HTTP_JSON_MAX)
+		return HTTP_JSON_MAX;
+	return length > 0 ? (size_t)length : 0;
+}
+
 static void refuse_without_place(struct request *req)
 {
 	struct problem problem;
 
-	problem_set(&problem, PROBLEM_BUSY, NULL, "the project has as many requests under way as it may: end some that wait or follow");
+	problem_set(&problem, PROBLEM_BUSY, NULL, "the project has as many requests under way, or as much of their bodies and answers, as it may");
 	problem_set_hint(&problem, "ask again once one of them has ended");
 	request_refuse(req, &problem);
 }
@@ -550,6 +572,8 @@ static enum MHD_Result on_headers(struct request *req, const char *url, const ch
 		http_find_route(req, url, method);
 	if (!req->response && req->http->guard->permit(req, http_route_scope(req->route), req->http->ctx))
 		http_check_request(req);
+	if (!req->response && req->route->body != HTTP_BODY_UPLOAD)
+		req->body_max = body_max(req);
 	if (!req->response && !http_has_place(req))
 		refuse_without_place(req);
 	req->body.secret = req->route && req->route->confidential;

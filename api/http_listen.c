@@ -12,7 +12,8 @@
  * The first two states are lists, the earliest deadline first, as each is entered with the same time to go.
  *
  * Requests of a project may not take all places either: it may have so many as are free (http_has_place()). One project alone gets
- * half of them, two a third each, and there is always a place for another. */
+ * half of them, two a third each, and there is always a place for another. Nor may what they hold, bodies that come and answers that go, take all
+ * memory: HELD_MAX. */
 #include "api/http_request.h"
 
 #include "common/io.h"
@@ -30,6 +31,7 @@
  * keeps: 1,000 followers have 16 MiB. */
 #define CONNECTION_MEMORY (32u << 10)
 #define BODY_STEP_BYTES	  (64u << 10)
+#define HELD_MAX	  (64u << 20) /* bytes of bodies and answers of one project, whose clients need not read them soon */
 #define ACCEPTED_AT_ONCE  64
 #define PARKED_NS	  100000000ull /* until it is tried again to accept, where nothing could be done for a place */
 #define NS_PER_S	  1000000000ull
@@ -151,6 +153,29 @@ static void on_sweep(void *ctx)
 
 /* ---- places ---- */
 
+static bool is_of_project(const struct request *other, const struct request *req)
+{
+	return !other->client.is_host && strcmp(other->client.project, req->client.project) == 0;
+}
+
+/* What its project's other requests hold, or may come to: what has been refused keeps nothing of its body. */
+static size_t held_by_others(const struct request *req)
+{
+	size_t n = 0;
+
+	for (const struct request *other = req->http->requests; other; other = other->next)
+		if (other != req && other->status < 400 && is_of_project(other, req))
+			n += other->answer_bytes + (other->handled ? other->body.len : other->body_max);
+	return n;
+}
+
+bool http_has_room(const struct request *req, size_t answer_bytes)
+{
+	size_t held = req->client.is_host ? 0 : held_by_others(req);
+
+	return held == 0 || held + answer_bytes <= HELD_MAX;
+}
+
 bool http_has_place(const struct request *req)
 {
 	size_t own = 0, all = 0, max = req->http->connections_max;
@@ -162,9 +187,9 @@ bool http_has_place(const struct request *req)
 		if (other == req || other->listener != req->listener || other->status >= 400)
 			continue;
 		all++;
-		own += strcmp(other->client.project, req->client.project) == 0 && !other->client.is_host;
+		own += is_of_project(other, req);
 	}
-	return all + own < max;
+	return all + own < max && held_by_others(req) + req->body_max <= HELD_MAX;
 }
 
 /* ---- accepting ---- */

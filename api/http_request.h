@@ -68,6 +68,8 @@ struct request {
 	int64_t begun_us; /* of the monotonic clock */
 	bool repeats;	  /* it came before */
 	struct buf body;
+	size_t body_max;     /* bytes that may come, of one that is kept in `body` */
+	size_t answer_bytes; /* of one that is in memory as a whole */
 	bool handled;	/* the handler has been called */
 	bool suspended;
 	bool client_gone;
@@ -95,6 +97,8 @@ void http_connection_is_busy(struct request *req);
 void http_connection_waits(struct MHD_Connection *connection);
 /* Is there one for it beside what its project has under way? */
 bool http_has_place(const struct request *req);
+/* Is there room for an answer of so many bytes beside what its project's other requests hold? One alone may be larger. */
+bool http_has_room(const struct request *req, size_t answer_bytes);
 void http_stop_listening(struct listener *listener);
 
 /* http.c: as libmicrohttpd calls them. */

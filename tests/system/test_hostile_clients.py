@@ -152,6 +152,43 @@ def test_a_project_takes_no_more_than_its_share(hulld, files):
             client.close()
 
 
+def test_what_is_not_read_takes_no_memory_without_end(hulld, files):
+    """Answers that nobody reads, and bodies that are announced, are 64 MiB of a project at most."""
+    greedy, modest, clients = *(token(project(hulld, name), "read", "write", "admin")[0] for name in ("hoarder", "reader")), []
+    for one in (greedy, modest):
+        labels = {str(n): "x" * 1000 for n in range(900)}
+        assert one.post("/v1/webhooks", {"url": "https://receiver.example/", "enabled": False, "labels": labels}).status == 201
+    by, greedy, modest, before = greedy, greedy.token, modest.token, memory_kib(hulld)
+
+    def asks(request):
+        """Without reading more than how it was answered."""
+        client = socket.socket(socket.AF_UNIX)
+        clients.append(client)
+        client.settimeout(DEADLINE)
+        client.connect(str(hulld.socket))
+        client.sendall(f"{request} HTTP/1.1\r\nHost: hulld\r\nAuthorization: Bearer {greedy}\r\n\r\n".encode())
+        return client.recv(12)[9:] if request.startswith("GET") else None
+
+    try:
+        status = b"200"
+        while status == b"200":
+            status = asks("GET /v1/webhooks")
+            assert len(clients) < 1000
+        assert status == b"503" and memory_kib(hulld) - before < 100 << 10
+        assert over_tcp(hulld, greedy, "/v1/webhooks") == 503 and over_tcp(hulld, greedy) == 200, "what is small has room"
+        assert over_tcp(hulld, modest, "/v1/webhooks") == over_tcp(hulld, path="/v1/webhooks") == 200
+        for client in clients:
+            client.close()
+        wait_until(lambda: over_tcp(hulld, greedy, "/v1/webhooks") == 200, "there is room again")
+        for _ in range(67):
+            asks("POST /v1/machines HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\nX:")
+        wait_until(lambda: by.post("/v1/webhooks", {"url": "x" * 900_000}).status == 503, "there is no room for another body")
+        assert over_tcp(hulld, modest) == over_tcp(hulld, greedy) == 200
+    finally:
+        for client in clients:
+            client.close()
+
+
 # ---- slow ----
 
 def drip(client, data, patience_s):
