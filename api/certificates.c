@@ -2,6 +2,7 @@
 
 #include "api/hostnames.h"
 #include "api/page.h"
+#include "api/project.h"
 #include "api/secrets.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
@@ -134,6 +135,7 @@ void certificate_http_put(struct request *req, void *ctx)
 	struct certificate_record record;
 	struct certificate_spec spec;
 	struct hulld *hulld = ctx;
+	struct problem problem;
 	struct error err;
 	bool is_new;
 	int r;
@@ -143,6 +145,11 @@ void certificate_http_put(struct request *req, void *ctx)
 	is_new = !record.certificate;
 	if (!hostnames_has(hulld, request_project(req), request_param(req))) {
 		refuse_unserved(req);
+		certificate_record_done(&record);
+		return;
+	}
+	if (is_new && quota_check_row(hulld, request_project(req), STORE_CERTIFICATES, &problem) < 0) {
+		request_refuse(req, &problem);
 		certificate_record_done(&record);
 		return;
 	}

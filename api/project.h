@@ -44,6 +44,8 @@ int quota_check_machine(struct hulld *hulld, const char *project, const struct m
 int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem);
 /* May its machines be served by that host name? */
 int quota_check_hostname(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem);
+/* May it have one more row of that kind? */
+int quota_check_row(struct hulld *hulld, const char *project, enum store_kind kind, struct problem *problem);
 /* May it have a blob of so many bytes, too? */
 int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_bytes, struct problem *problem);
 

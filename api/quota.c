@@ -23,6 +23,7 @@ static_assert(ARRAY_SIZE(quotas) == N_QUOTAS, "every quota has its row");
 		.max = QUOTA_MAX, .help = help_ " -1, or absent: no limit."}
 #define QUOTA_MAX (1ll << 40)
 #define QUOTA_HOSTNAMES_MAX 64
+#define ROWS_MAX 1000 /* of what only takes room in the database */
 
 static const struct json_field quotas_fields[] = {
 	LIMIT("machines", QUOTA_MACHINES, "Machines, whether they run or not."),
@@ -182,6 +183,21 @@ int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_byte
 	int r = read_project(hulld, project, limits, &usage, problem);
 
 	return r < 0 ? r : check(limits, &usage, &more, project, problem);
+}
+
+int quota_check_row(struct hulld *hulld, const char *project, enum store_kind kind, struct problem *problem)
+{
+	static const char *const names[STORE_N_KINDS] = {
+		[STORE_CERTIFICATES] = "certificates", [STORE_SECRETS] = "secrets"};
+	struct error err;
+	int64_t n = store_count(hulld->store, kind, project, &err);
+
+	if (n < 0)
+		return problem_from_error(problem, &err);
+	if (n < ROWS_MAX)
+		return 0;
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, NULL, "a project may have %d %s", ROWS_MAX, names[kind]);
+	return problem_set_hint(problem, "delete what is not needed");
 }
 
 /* Nobody else's name is below a project's own, and nobody takes one that others might rely on, unless the host's administrator says so. */

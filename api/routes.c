@@ -282,7 +282,7 @@ const struct http_route hulld_routes[] = {
 
 	{ROUTE("PUT", "/v1/certificates/{hostname}", "setCertificate",
 		"Serve that over HTTPS, for a name that a machine of the project has; 200 when there was one."),
-		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .takes = &certificate_spec_table,
+		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .refuses = REFUSES(QUOTA_EXCEEDED), .takes = &certificate_spec_table,
 		.gives = &certificate_table, .handle = certificate_http_put},
 	{ROUTE("GET", "/v1/certificates", "listCertificates", "All certificates that were given."), .status = 200,
 		.gives = &certificate_table, .gives_list = true, .handle = certificate_http_list},
@@ -292,7 +292,7 @@ const struct http_route hulld_routes[] = {
 		.status = 204, .handle = certificate_http_delete},
 
 	{ROUTE("PUT", "/v1/secrets/{secret}", "setSecret", "Set a secret of the project; 200 when there was one of that name."),
-		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .takes = &secret_spec_table, .gives = &secret_table,
+		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .refuses = REFUSES(QUOTA_EXCEEDED), .takes = &secret_spec_table, .gives = &secret_table,
 		.handle = secret_http_put},
 	{ROUTE("GET", "/v1/secrets", "listSecrets", "The names of all secrets of the project."), .status = 200,
 		.gives = &secret_table, .gives_list = true, .handle = secret_http_list},

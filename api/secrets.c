@@ -1,6 +1,7 @@
 #include "api/secrets.h"
 
 #include "api/page.h"
+#include "api/project.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -251,6 +252,7 @@ void secret_http_put(struct request *req, void *ctx)
 	struct secret_record record;
 	struct hulld *hulld = ctx;
 	struct secret_spec spec;
+	struct problem problem;
 	struct error err;
 	bool is_new;
 
@@ -259,7 +261,13 @@ void secret_http_put(struct request *req, void *ctx)
 	is_new = !record.sealed;
 	free(record.sealed);
 	record.sealed = NULL;
-	if (request_check_match(req, is_new ? NULL : dump(&record)) < 0 || request_read(req, &secret_spec_table, &spec) < 0)
+	if (request_check_match(req, is_new ? NULL : dump(&record)) < 0)
+		return;
+	if (is_new && quota_check_row(hulld, request_project(req), STORE_SECRETS, &problem) < 0) {
+		request_refuse(req, &problem);
+		return;
+	}
+	if (request_read(req, &secret_spec_table, &spec) < 0)
 		return;
 	snprintf(record.project, sizeof(record.project), "%s", request_project(req));
 	snprintf(record.name, sizeof(record.name), "%s", request_param(req));

@@ -167,11 +167,13 @@ static const char *const statements[N_STATEMENTS] = {
 	[CERTIFICATE_DELETE] = "DELETE FROM certificates WHERE project = ?1 AND hostname = ?2",
 	[CERTIFICATES] = "SELECT project, hostname, certificate, sealed, created_at, updated_at FROM certificates"
 			 " WHERE project = ?1 ORDER BY hostname",
+	[CERTIFICATES_COUNT] = "SELECT count(*) FROM certificates WHERE project = ?1",
 	[SECRET_PUT] = "INSERT INTO secrets (project, name, sealed, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)"
 		       " ON CONFLICT (project, name) DO UPDATE SET sealed = ?3, updated_at = ?5",
 	[SECRET_GET] = "SELECT project, name, created_at, updated_at, sealed FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRET_DELETE] = "DELETE FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRETS] = "SELECT project, name, created_at, updated_at FROM secrets WHERE project = ?1 ORDER BY name",
+	[SECRETS_COUNT] = "SELECT count(*) FROM secrets WHERE project = ?1",
 	/* The order of parameters and columns is that of store_webhooks.c. */
 	[WEBHOOK_INSERT] = "INSERT INTO webhooks (id, cursor, missed, failures, failing_since, next_attempt_at, last_attempt_at,"
 			   " last_delivered_at, last_status, last_error, disabled_reason, spec, sealed, updated_at, project, created_at)"

@@ -115,6 +115,9 @@ int store_blob_is_owned(struct store *store, const char *project, const char *di
 int store_blob_disown(struct store *store, const char *project, const char *digest, int64_t before, struct error *err);
 /* The same for every project that has it. */
 int store_blob_disown_all(struct store *store, const char *digest, int64_t before, struct error *err);
+/* How many rows of that kind a project has; -errno with `err` set. */
+enum store_kind { STORE_CERTIFICATES, STORE_SECRETS, STORE_N_KINDS };
+int64_t store_count(struct store *store, enum store_kind kind, const char *project, struct error *err);
 /* How many bytes its blobs have. */
 int64_t store_blob_bytes(struct store *store, const char *project, struct error *err);
 /* How many projects have it. */

@@ -58,6 +58,16 @@ int store_count_blob_owners(struct store *store, const char *digest, struct erro
 	return (int)store_number(store, stmt, err);
 }
 
+int64_t store_count(struct store *store, enum store_kind kind, const char *project, struct error *err)
+{
+	static const unsigned statements[STORE_N_KINDS] = {
+		[STORE_CERTIFICATES] = CERTIFICATES_COUNT, [STORE_SECRETS] = SECRETS_COUNT};
+	sqlite3_stmt *stmt = store_begin(store, statements[kind]);
+
+	store_bind_text(stmt, 1, project);
+	return store_number(store, stmt, err);
+}
+
 int64_t store_blob_bytes(struct store *store, const char *project, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, BLOB_BYTES);
