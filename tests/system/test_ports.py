@@ -130,6 +130,7 @@ def test_what_is_under_way_ends_before_the_machine_does(hulld, web):
     slow, other = web(), web()
     assert slow.says(b"begun")
     stop(hulld)
+    gate_is(hulld, "closed")  # hull-ingress hears of it a moment later
     with socket.create_connection(slow.client.getpeername(), timeout=DEADLINE) as late:
         assert late.recv(1) == b""
     hulld.restart()  # and the next one waits, too
