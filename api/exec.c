@@ -144,7 +144,7 @@ static bool take(struct exec_call *call, const struct frame *frame)
 		begin_running(call);
 		return !call->streams;
 	}
-	if (!call->started || exec_output_take(call->output, frame) < 0) {
+	if (!call->started || exec_output_take(call->output, frame, request_keeps(call->req, exec_output_bytes(call->output) + frame->len)) < 0) {
 		fail(call, PROBLEM_MACHINE_FAILED, "its agent makes no sense");
 		return false;
 	}

@@ -35,9 +35,9 @@ void exec_output_free(struct exec_output *output)
 	free(output);
 }
 
-static int keep(struct exec_output *output, struct buf *stream, const struct frame *frame)
+static int keep(struct exec_output *output, struct buf *stream, const struct frame *frame, bool has_room)
 {
-	size_t room = stream->max - stream->len;
+	size_t room = has_room ? stream->max - stream->len : 0;
 
 	if (frame->len <= room)
 		return buf_append(stream, frame->data, frame->len);
@@ -45,13 +45,18 @@ static int keep(struct exec_output *output, struct buf *stream, const struct fra
 	return buf_append(stream, frame->data, room);
 }
 
-int exec_output_take(struct exec_output *output, const struct frame *frame)
+size_t exec_output_bytes(const struct exec_output *output)
+{
+	return output->out.len + output->err.len;
+}
+
+int exec_output_take(struct exec_output *output, const struct frame *frame, bool has_room)
 {
 	switch (frame->type) {
 	case HULL_FRAME_STDOUT:
-		return keep(output, &output->out, frame);
+		return keep(output, &output->out, frame, has_room);
 	case HULL_FRAME_STDERR:
-		return keep(output, &output->err, frame);
+		return keep(output, &output->err, frame, has_room);
 	case HULL_FRAME_EXIT:
 		output->ended = true;
 		return frame_number(frame, &output->status) == 0 && output->status <= 255 ? 0 : -EPROTO;

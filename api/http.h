@@ -201,6 +201,9 @@ int request_check_match(struct request *req, json_t *representation);
 /* The answer to a GET: 200 with it (taken), where its condition allows that. */
 void request_reply_matching(struct request *req, json_t *representation);
 
+/* So many bytes are kept for its answer from now on. False: they are not to be, the project's requests have too much already. */
+bool request_keeps(struct request *req, size_t bytes);
+
 /* Called when the client has gone before the reply; the request must not be used any more. */
 void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx);
 

@@ -176,6 +176,14 @@ bool http_has_room(const struct request *req, size_t answer_bytes)
 	return held == 0 || held + answer_bytes <= HELD_MAX;
 }
 
+bool request_keeps(struct request *req, size_t bytes)
+{
+	if (!http_has_room(req, bytes))
+		return false;
+	req->answer_bytes = bytes;
+	return true;
+}
+
 bool http_has_place(const struct request *req)
 {
 	size_t own = 0, all = 0, max = req->http->connections_max;

@@ -69,7 +69,7 @@ struct request {
 	bool repeats;	  /* it came before */
 	struct buf body;
 	size_t body_max;     /* bytes that may come, of one that is kept in `body` */
-	size_t answer_bytes; /* of one that is in memory as a whole */
+	size_t answer_bytes; /* of one that is in memory as a whole, or comes to be */
 	bool handled;	/* the handler has been called */
 	bool suspended;
 	bool client_gone;

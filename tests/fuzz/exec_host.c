@@ -39,7 +39,7 @@ static int take(void *ctx, const struct frame *frame)
 	if (frame->type == HULL_FRAME_REFUSED)
 		take_refusal(frame);
 	else
-		r = exec_output_take(heard->output, frame);
+		r = exec_output_take(heard->output, frame, true);
 	return exec_output_ended(heard->output) ? -ESHUTDOWN : r;
 }
 

@@ -1,6 +1,7 @@
 """Programs executed by the agent: by the API as JSON and as hull-exec, and by hull exec. The agent is real; the machine
 is this host, so that none has to boot (test_exec_kvm.py has one that does)."""
 import base64
+import contextlib
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ import fcntl
 import pytest
 
 from hulld_fixtures import BUILD, DEADLINE, Hulld, make_erofs, wait_until
+from test_tenants import In, token
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
 BOOT = 60  # seconds: nothing lasts longer
@@ -242,6 +244,26 @@ def many_at_once(hulld, box, n, each=1 << 20):
 
 def test_two_hundred_at_once_lose_nothing(hulld, box):
     many_at_once(hulld, box, 200)
+
+
+def test_output_takes_no_memory_that_the_project_has_not(hulld, box):
+    """A program's output is dropped, and that is said, where too much of the project's answers has not been read."""
+    by = token(In(hulld, "default"), "read", "exec", "admin")[0]
+    labels = {str(n): "x" * 1000 for n in range(900)}
+    hook = by.post("/v1/webhooks", {"url": "https://receiver.example/", "enabled": False, "labels": labels}).json["id"]
+    seq = lambda: by.post(f"/v1/machines/{box}/exec", {"command": ["seq", "165000"]}).json  # noqa: E731
+    with contextlib.ExitStack() as clients:
+        status = b"200"
+        while status == b"200":
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(hulld.socket))
+            client.sendall(f"GET /v1/webhooks HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {by.token}\r\n\r\n".encode())
+            status = client.recv(12)[9:]
+        cut = seq()
+        assert cut["truncated"] and cut["exit_status"] == 0 and len(cut["stdout"]) < 1 << 20
+        assert not execute(hulld, box, "seq", "165000").json["truncated"], "of others"
+    wait_until(lambda: not seq()["truncated"], "there is room again")
+    assert by.delete(f"/v1/webhooks/{hook}").status == 204
 
 
 def runs(pid):
