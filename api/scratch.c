@@ -189,7 +189,7 @@ static void on_copied(void *ctx)
 	char from[512], to[512], folder[512];
 
 	join(s);
-	if (s->result < 0)
+	if (s->fn && s->result < 0)
 		unlink(disk_path(s, "scratch.new", from, sizeof(from)));
 	else if (s->fn)
 		s->result = rename_durably(disk_path(s, "scratch.new", from, sizeof(from)),
@@ -311,11 +311,16 @@ struct scratch *scratch_make(const struct machine *m, scratch_fn fn, void *ctx, 
 
 void scratch_cancel(struct scratch *s)
 {
+	char path[512];
+
 	if (!s)
 		return;
 	s->fn = NULL;
-	if (s->to >= 0)
-		return; /* on_copied() frees it */
+	if (s->to >= 0) { /* on_copied() frees it. By then the name may be that of the next copy */
+		unlink(disk_path(s, "scratch.new", path, sizeof(path)));
+		return;
+	}
+	unlink(template_new(s, path, sizeof(path)));
 	process_kill_and_free(s->mkfs);
 	scratch_free(s);
 }

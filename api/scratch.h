@@ -18,7 +18,7 @@ typedef void (*scratch_fn)(void *ctx, const char *reason);
 /* Begins to make the disk of `m`, as large as its running spec says, in its folder, which is there. NULL with `err` set. Loop thread, as
  * all here. */
 struct scratch *scratch_make(const struct machine *m, scratch_fn fn, void *ctx, struct error *err);
-/* `fn` is not called any more, and nothing gets the disk's name. NULL is fine. */
+/* `fn` is not called any more, nothing gets the disk's name, and what was made so far is removed. NULL is fine. */
 void scratch_cancel(struct scratch *scratch);
 
 /* Removes what a hulld that was killed has left of templates, and makes the folder for them. 0 or -errno with `err` set. */

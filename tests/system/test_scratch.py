@@ -124,6 +124,22 @@ def test_one_that_is_not_wanted_any_more_is_ended(hulld, tmp_path, how):
         assert hulld.delete("/v1/machines/a?force=1").status == 204
         assert os.listdir(hulld.state / "machines") == []
     wait_until(lambda: ended(pid), "mkfs.ext4 has been ended")
+    assert templates(hulld) == [], "what it made so far went with it"
+
+
+def test_a_copy_that_is_not_wanted_any_more_leaves_nothing(hulld):
+    """strace holds it up in its first sendfile."""
+    start(hulld, "first", 64)
+    with subprocess.Popen(["strace", "-f", "-o", "/dev/null", "-e", "inject=sendfile:delay_enter=60000000", "-p", str(hulld.process.pid)],
+                          stderr=subprocess.PIPE, text=True) as tracer:
+        assert "attached" in tracer.stderr.readline()
+        disk = hulld.state / "machines" / begin(hulld, "a", 64) / "scratch.new"
+        wait_until(disk.exists, "it is copied")
+        assert hulld.post("/v1/machines/a/kill").json["state"] == "stopped"
+        left = disk.exists()
+        tracer.send_signal(signal.SIGINT)
+    assert not left
+    assert start(hulld, "second", 64).exists() and not disk.exists()
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_there(hulld):
