@@ -12,6 +12,7 @@
  *
  * With `dry_run` all is looked at that can be without hull-ingress, and the answer is what the machine would be. */
 #include "api/health.h"
+#include "api/hostnames.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
@@ -173,8 +174,8 @@ static struct machine_record make_record(const struct machine *m, const struct p
 		snprintf(record.rootfs, sizeof(record.rootfs), "%s", patch->image.spec.rootfs);
 		record.image_config = dump_text(&image_config_table, &patch->image.spec.config);
 	}
-	/* A guest's reset is started again under every policy. */
-	if (patch->spec.restart.policy == RESTART_NEVER && m->spec.restart.policy != RESTART_NEVER)
+	/* A guest's reset is started again under every policy; and so is what somebody wants started again. */
+	if (patch->spec.restart.policy == RESTART_NEVER && m->spec.restart.policy != RESTART_NEVER && !record.restart_wanted)
 		record.restart_at = 0;
 	return record;
 }
@@ -258,14 +259,16 @@ static int check_disk(const struct machine *m, const struct patch *patch, struct
 		problem, PROBLEM_INVALID_FIELD, "disk_mib", "its disk has been made, with %lld MiB", (long long)m->spec.disk_mib);
 }
 
-/* While ports were published it may have been started, others have come to depend on it, its image been removed, and what the project
- * has left used up. */
+/* While ports were published it may have been started, others have come to depend on it, or to have its host name, its image been removed,
+ * and what the project has left used up. */
 static int check_again(const struct machine *m, struct patch *patch)
 {
 	int r = check_disk(m, patch, &patch->problem);
 
 	if (r == 0)
 		r = start_order_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
+	if (r == 0)
+		r = hostnames_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0 && patch->has_image) {
 		json_done(&image_table, &patch->image);
 		memset(&patch->image, 0, sizeof(patch->image));

@@ -36,12 +36,13 @@ static const struct dependency_spec *dependency_at(const struct machine_spec *sp
 	return &((const struct dependency_spec *)spec->depends_on.items)[i];
 }
 
-static bool depends_on(const struct machine_spec *spec, const char *name)
+/* NULL: it does not. */
+static const struct dependency_spec *find_dependency(const struct machine_spec *spec, const char *name)
 {
 	for (size_t i = 0; i < spec->depends_on.len; i++)
 		if (strcmp(dependency_at(spec, i)->machine, name) == 0)
-			return true;
-	return false;
+			return dependency_at(spec, i);
+	return NULL;
 }
 
 /* By name alone: an id is none. */
@@ -56,7 +57,7 @@ const struct machine *start_order_dependent(const struct machine *m)
 {
 	for (const struct machine *other = m->hulld->machines; other; other = other->next)
 		if (other != m && !other->deleting && strcmp(other->record.project, m->record.project) == 0 &&
-			depends_on(&other->spec, m->record.name))
+			find_dependency(&other->spec, m->record.name))
 			return other;
 	return NULL;
 }
@@ -132,6 +133,7 @@ static int check_one(const struct hulld *hulld, const char *project, const struc
 	size_t i, struct problem *problem)
 {
 	const struct dependency_spec *dependency = dependency_at(spec, i);
+	const struct dependency_spec *before = changed ? find_dependency(&changed->spec, dependency->machine) : NULL;
 	const struct machine *m = find(hulld, project, dependency->machine);
 	char field[48];
 
@@ -139,7 +141,7 @@ static int check_one(const struct hulld *hulld, const char *project, const struc
 	for (size_t j = 0; j < i; j++)
 		if (strcmp(dependency_at(spec, j)->machine, dependency->machine) == 0)
 			return problem_set(problem, PROBLEM_INVALID_FIELD, field, "%s is named twice", dependency->machine);
-	if (changed && depends_on(&changed->spec, dependency->machine))
+	if (before && (!m || before->condition == dependency->condition))
 		return 0;
 	if (spec->name && strcmp(spec->name, dependency->machine) == 0)
 		return 0; /* a circle, which is named as such */

@@ -1,10 +1,12 @@
 """Machines that are served by host name: HAProxy is real, and so is the agent; a machine is this host (test_exec.py), so that what serves in it
 is a server of this file's. test_hulld_kvm.py has one that boots."""
 import base64
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
 import http.server
+import json
 import os
 import shutil
 import signal
@@ -355,6 +357,11 @@ def test_names_may_be_changed_while_it_runs(hulld, run, servers):
         assert echoes(chat)
 
 
+def is_ingress_of(hulld, pid):
+    with contextlib.suppress(OSError):
+        return f"{hulld.run}/ingress.sock".encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 def project(hulld, name, tmp_path):
     """Makes it, with an image; the headers of who acts in it."""
     headers = {"Hull-Project": name}
@@ -425,6 +432,19 @@ def test_a_name_belongs_to_one_project(hulld, tmp_path):
     assert (answer.status, answer.json["code"]) == (409, "name_taken") and answer.json["detail"].endswith("it is already in use"), answer
     assert create(hulld, "c", {"hostname": "www.example", "guest": 80}, headers=other).status == 201
     assert create(hulld, "d", {"hostname": "web.red.localhost", "guest": 80}, headers=other).status == 409
+    # Also when both are to have it at the same time: hull-ingress, which is asked in between, is held.
+    ingress, = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_ingress_of(hulld, pid)]
+    merge, both = {"Content-Type": "application/merge-patch+json"}, (("c", other), ("b", mine))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        os.kill(ingress, signal.SIGSTOP)
+        try:
+            body = json.dumps({"ports": [{"hostname": "both.example", "guest": 81}]})
+            asked = [pool.submit(hulld.request, "PATCH", f"/v1/machines/{name}", body, {**merge, **headers}) for name, headers in both]
+            wait_until(lambda: all(hulld.request("PATCH", f"/v1/machines/{name}", "{}", {**merge, **headers}).status == 409 for name, headers in both),
+                       "both are being changed")
+        finally:
+            os.kill(ingress, signal.SIGCONT)
+    assert sorted(one.result().status for one in asked) == [200, 409]
     for name, headers in (("a", other), ("c", other), ("b", mine)):
         assert hulld.request("DELETE", f"/v1/machines/{name}", headers=headers).status == 204
     assert hulld.request("PUT", "/v1/projects/red/quotas", {"hostnames": ["a b"]}).json["field"] == "hostnames[0]"

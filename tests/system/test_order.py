@@ -231,6 +231,8 @@ def test_what_makes_no_sense_is_refused(hulld, make):
             "a is named twice")
     refused(create({"machine": "a", "condition": "healthy"}), 400, "invalid_field", "depends_on[0].condition",
             "machine a has no health check")
+    refused(patch(hulld, {"depends_on": [{"machine": "a", "condition": "healthy"}]}, "/v1/machines/b"), 400, "invalid_field",
+            "depends_on[0].condition", "machine a has no health check")
     refused(create({"machine": "new"}), 400, "invalid_field", "depends_on", "makes a circle: new -> new")
     refused(patch(hulld, {"depends_on": [{"machine": "c"}]}), 400, "invalid_field", "depends_on", "makes a circle: a -> c -> b -> a")
     for field, dependency in (("condition", {"machine": "a", "condition": "up"}), ("machine", {}), ("machine", {"machine": "A"}),
