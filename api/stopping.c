@@ -29,10 +29,17 @@ static void on_answer(void *ctx, int r)
 	supervisor_terminate(m);
 }
 
+int64_t supervisor_stop_left_ms(const struct machine *m)
+{
+	uint64_t now = monotonic_ns();
+
+	return m->stop_at_ns > now ? (int64_t)((m->stop_at_ns - now) / NS_PER_MS) : 0;
+}
+
 /* The agent's own SIGKILL comes early enough for an orderly power-off before ours. */
 static void tell_agent(struct machine *m)
 {
-	uint64_t now = monotonic_ns(), left_ms = m->stop_at_ns > now ? (m->stop_at_ns - now) / NS_PER_MS : 0;
+	int64_t left_ms = supervisor_stop_left_ms(m);
 	char vsock[512];
 
 	supervisor_forget_drain(m);
@@ -81,11 +88,13 @@ bool supervisor_drains(const struct machine *m)
 	return drain_ms(m) > 0;
 }
 
-/* False: there is nothing to wait for. */
-static bool drain(struct machine *m)
+/* A new hulld finds less time left than the whole: of that, too, half is the workload's. False: there is nothing to wait for. */
+static bool drain(struct machine *m, uint64_t timeout_ms)
 {
-	int64_t wait_ms = drain_ms(m);
+	int64_t wait_ms = drain_ms(m), most_ms = (int64_t)(timeout_ms / 2);
 
+	if (wait_ms > most_ms)
+		wait_ms = most_ms;
 	if (wait_ms == 0)
 		return false;
 	if (!m->drain)
@@ -119,6 +128,6 @@ void supervisor_stop(struct machine *m, uint64_t timeout_ms)
 	m->stop_at_ns = monotonic_ns() + timeout_ns;
 	if (!m->up)
 		supervisor_terminate(m);
-	else if (!drain(m))
+	else if (!drain(m, timeout_ms))
 		tell_agent(m);
 }

@@ -570,6 +570,15 @@ static uint64_t time_left(struct machine *m, unsigned timeout_s)
 	return (uint64_t)left_ms;
 }
 
+/* Of one that runs: its health is awaited again, or, as its check went when the last hulld did, it has ended. */
+static void take_up_operation(struct machine *m)
+{
+	if (!operation_current(m))
+		return;
+	operation_machine_is_up(m);
+	machine_commit(m);
+}
+
 void supervisor_adopt(struct machine *m)
 {
 	bool same_boot = strcmp(m->record.boot_id, m->hulld->boot_id) == 0 || !m->record.monitor.pid;
@@ -600,7 +609,7 @@ void supervisor_adopt(struct machine *m)
 		m->told_to_end = operation_is_in(m, PHASE_WORKLOAD);
 		supervisor_stop(m, time_left(m, (unsigned)m->record.stop_timeout_s));
 	} else {
-		operation_machine_is_up(m);
+		take_up_operation(m);
 		health_start(m);
 		clock_step(m); /* nobody told it what happened meanwhile */
 	}

@@ -17,6 +17,8 @@ void supervisor_give_up(struct machine *m, const struct machine_end *end);
 void supervisor_adopt(struct machine *m);
 /* stopping.c: asks the machine to end within `timeout_ms`, of record.stop_timeout_s what is left; kills it then. */
 void supervisor_stop(struct machine *m, uint64_t timeout_ms);
+/* Of one that is stopping, what is left until it is killed, whatever the clock says. */
+int64_t supervisor_stop_left_ms(const struct machine *m);
 /* Will its connections be waited for, before it is told? */
 bool supervisor_drains(const struct machine *m);
 /* It is not to end after all: it has not been told, as its connections were waited for. */

@@ -1,5 +1,6 @@
 """What is under way on machines, as operations: their phases, their end, and what becomes of them when hulld is killed. No guest boots:
 a script, or the agent on this host, is in the monitor's place."""
+import contextlib
 import json
 import os
 import pty
@@ -352,6 +353,42 @@ def test_a_stop_is_undone_until_the_workload_has_been_told(alone):
         assert phases(ended(alone, stop)) == ["connections", "workload"]
         assert cancel(alone, stop, 409)["code"] == "wrong_state"
         remove(alone, "told")
+
+
+@root
+def test_connections_cost_half_of_what_is_left_when_hulld_is_killed(alone):
+    """So the workload hears of its end before it comes."""
+    with socket.create_server(("127.0.0.1", 0)) as program:
+        program.settimeout(DEADLINE)
+        host = free_port()
+        create(alone, "half", ports=[{"host": host, "guest": program.getsockname()[1]}], stop={"timeout_s": 600, "drain_s": 300})
+        ended(alone, ask(alone, "half", "start"))
+        with socket.create_connection(("127.0.0.1", host), timeout=DEADLINE), program.accept()[0]:
+            stop = ask(alone, "half", "stop")
+            assert stop["phase"] == "connections"
+            alone.kill()
+            with contextlib.closing(sqlite3.connect(alone.state / "hull.db")) as rows:
+                rows.execute("UPDATE operations SET deadline = created_at + 1 WHERE id = ?", [stop["id"]])
+                rows.commit()
+            alone.start()
+            assert phases(ended(alone, stop)) == ["connections", "workload"], "it was told"
+        assert alone.machine("half")["cause"]["code"] != "killed"
+        remove(alone, "half")
+
+
+@root
+def test_a_start_whose_check_went_while_hulld_was_killed_has_ended(alone):
+    """The patch was written, and what follows from it not."""
+    create(alone, "unchecked", health={"tcp": {"port": free_port()}, "retries": 600})
+    one = ask(alone, "unchecked", "start")
+    alone.wait("unchecked", "running")
+    alone.kill()
+    with contextlib.closing(sqlite3.connect(alone.state / "hull.db")) as rows:
+        rows.execute("UPDATE machines SET spec = json_remove(spec, '$.health') WHERE name = 'unchecked'")
+        rows.commit()
+    alone.start()
+    assert operation(alone, one)["state"] == "succeeded" and alone.machine("unchecked")["operation"] is None
+    remove(alone, "unchecked")
 
 
 @root
