@@ -18,6 +18,7 @@ struct host_drain {
 	struct host_record record;
 	struct loop_source *look, *deadline;
 	bool for_good;
+	uint64_t late_at_ns; /* on the monotonic clock: the other may be set */
 	bool late; /* the time is over: whatever runs is killed */
 	void (*fn)(void *ctx); /* of `for_good`; NULL: it has been called */
 	void *ctx;
@@ -50,7 +51,9 @@ int host_check_starts(const struct hulld *hulld, struct problem *problem)
 
 int host_check_stays(const struct hulld *hulld, struct problem *problem)
 {
-	return hulld->host_drain->for_good ? 0 : host_check_starts(hulld, problem);
+	const struct host_drain *drain = hulld->host_drain;
+
+	return drain->for_good && drain->record.state == HOST_SERVING ? 0 : host_check_starts(hulld, problem);
 }
 
 const struct host_record *host_drain_record(const struct hulld *hulld)
@@ -62,9 +65,9 @@ const struct host_record *host_drain_record(const struct hulld *hulld)
 
 static int64_t left_ms(const struct host_drain *drain)
 {
-	int64_t ms = drain->record.drain_until - now_ms();
+	uint64_t now = monotonic_ns();
 
-	return ms < 0 ? 0 : ms;
+	return drain->late_at_ns > now ? (int64_t)((drain->late_at_ns - now) / NS_PER_MS) : 0;
 }
 
 /* Marks what others that run depend on. How many run. */
@@ -185,32 +188,39 @@ void host_drain_look(struct hulld *hulld)
 		loop_timer_arm(hulld->host_drain->look, 0);
 }
 
-static void begin(struct host_drain *drain)
+static void begin(struct host_drain *drain, int64_t timeout_ms)
 {
 	drain->late = false;
+	drain->late_at_ns = monotonic_ns() + (uint64_t)timeout_ms * NS_PER_MS;
 	for (struct machine *m = drain->hulld->machines; m; m = m->next)
 		m->host_kills = false;
-	loop_timer_arm(drain->deadline, (uint64_t)left_ms(drain) * NS_PER_MS);
+	loop_timer_arm(drain->deadline, (uint64_t)timeout_ms * NS_PER_MS);
 	loop_timer_arm(drain->look, 0);
 }
 
 void host_drain_take_up(struct hulld *hulld)
 {
-	if (is_ending(hulld->host_drain))
-		begin(hulld->host_drain);
+	struct host_drain *drain = hulld->host_drain;
+	int64_t left = drain->record.drain_until - now_ms(), most = drain->record.drain_until - drain->record.drain_since;
+
+	/* The clock may have been set. */
+	if (left > most)
+		left = most;
+	if (is_ending(drain))
+		begin(drain, left < 0 ? 0 : left);
 }
 
 void host_drain_for_good(struct hulld *hulld, unsigned timeout_s, void (*fn)(void *ctx), void *ctx)
 {
 	struct host_drain *drain = hulld->host_drain;
-	int64_t until = now_ms() + (int64_t)timeout_s * MS_PER_S;
+	int64_t timeout_ms = (int64_t)timeout_s * MS_PER_S;
 
 	drain->for_good = true;
 	drain->fn = fn;
 	drain->ctx = ctx;
-	if (drain->record.state != HOST_DRAINING || until < drain->record.drain_until)
-		drain->record.drain_until = until; /* here only: there is no next time */
-	begin(drain);
+	if (drain->record.state == HOST_DRAINING && timeout_ms > left_ms(drain))
+		timeout_ms = left_ms(drain);
+	begin(drain, timeout_ms);
 }
 
 /* ---- draining ---- */
@@ -229,19 +239,19 @@ int host_drain_begin(struct hulld *hulld, int64_t timeout_s, struct problem *pro
 {
 	struct host_drain *drain = hulld->host_drain;
 	struct host_record record = drain->record;
-	int64_t now = now_ms(), until = now + timeout_s * MS_PER_S;
+	int64_t now = now_ms(), timeout_ms = timeout_s * MS_PER_S;
 	int r;
 
 	if (drain->for_good)
 		return host_check_starts(hulld, problem);
-	if (record.state == HOST_DRAINED || (record.state == HOST_DRAINING && until >= record.drain_until))
+	if (record.state == HOST_DRAINED || (record.state == HOST_DRAINING && timeout_ms >= left_ms(drain)))
 		return 0;
 	if (record.state == HOST_SERVING)
 		record = (struct host_record){.state = HOST_DRAINING, .drain_since = now};
-	record.drain_until = until;
+	record.drain_until = now + timeout_ms;
 	r = enter(drain, &record, problem);
 	if (r == 0)
-		begin(drain);
+		begin(drain, timeout_ms);
 	return r;
 }
 

@@ -32,7 +32,7 @@ void host_drain_for_good(struct hulld *hulld, unsigned timeout_s, void (*fn)(voi
 
 /* Does it start machines? 0, or -ECANCELED with `problem` set. */
 int host_check_starts(const struct hulld *hulld, struct problem *problem);
-/* The same, but all is well with one that goes down: what is under way goes on when it is there again. */
+/* The same, but all is well with one that goes down and is not drained: what is under way goes on when it is there again. */
 int host_check_stays(const struct hulld *hulld, struct problem *problem);
 bool host_starts(const struct hulld *hulld);
 /* A machine has ended. */

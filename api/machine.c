@@ -187,14 +187,29 @@ static int refuse_deleting(const struct machine *m, struct problem *problem)
 			   : 0;
 }
 
-static void begin_run(struct machine_record *record)
+/* It is begun no earlier than the run before was, nor than a restart was asked for, though the clock was set back since: that is how a
+ * repetition of the request finds it. */
+static int64_t choose_start(const struct machine *m)
 {
+	const struct operation_record *op = operation_current(m);
+	int64_t at = now_ms();
+
+	if (at < m->record.started_at)
+		at = m->record.started_at;
+	return op && op->kind == OPERATION_RESTART && at < op->created_at ? op->created_at : at;
+}
+
+static void begin_run(struct machine *m)
+{
+	struct machine_record *record = &m->record;
+
+	record->started_at = choose_start(m);
+	m->began_ns = monotonic_ns();
 	record->state = MACHINE_STARTING;
 	record->monitor = record->passt = (struct process_id){0};
 	record->restart_at = 0;
 	record->restart_wanted = false;
 	record->exit_status = -1;
-	record->started_at = now_ms();
 	record->stopped_at = 0;
 }
 
@@ -219,7 +234,7 @@ int machine_start(struct machine *m, bool attached, const char *by, struct probl
 		r = quota_check_start(m->hulld, m->record.project, problem);
 	if (r < 0)
 		return r;
-	begin_run(&m->record);
+	begin_run(m);
 	m->record.cause_code[0] = m->record.cause_message[0] = '\0';
 	m->record.failures = 0;
 	operation_begin(m, OPERATION_START, 0, by);
@@ -243,7 +258,7 @@ static void start_again(struct machine *m)
 		m->record.restarts++;
 	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
 		operation_begin(m, OPERATION_RESTART, 0, REQUESTED_BY_HULLD);
-	begin_run(&m->record);
+	begin_run(m);
 	m->attached = false;
 	supervisor_enter_first_phase(m);
 	machine_commit(m);
@@ -276,7 +291,7 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 {
 	struct machine_record before = m->record;
 	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING;
-	int64_t left_ms = operation_time_left_ms(m, before.stop_timeout_s * 1000);
+	int64_t left_ms = again ? supervisor_stop_left_ms(m) : 0;
 	bool shortens = !again || timeout_s * 1000 < left_ms; /* a second stop may only do that */
 	int r = refuse_deleting(m, problem);
 
@@ -430,7 +445,8 @@ void machine_is_up(struct machine *m)
 static void schedule_restart(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
-	int64_t ran_ms = now_ms() - record->started_at, delay_ms = BACKOFF_MAX_MS;
+	int64_t ran_ms = m->began_ns ? (int64_t)((monotonic_ns() - m->began_ns) / 1000000) : now_ms() - record->started_at;
+	int64_t delay_ms = BACKOFF_MAX_MS;
 	bool reset = strcmp(end->code, "reset") == 0, bad = end->failed || end->exit_status > 0;
 	bool wanted = reset || m->spec.restart.policy == RESTART_ALWAYS ||
 		      (m->spec.restart.policy == RESTART_ON_FAILURE && bad);

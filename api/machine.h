@@ -77,6 +77,7 @@ struct machine {
 	char latest_operation[OPERATION_ID_BYTES + 1];
 
 	struct loop_source *restart; /* the restart policy's timer */
+	uint64_t began_ns;	     /* when this hulld has begun the present run, on the monotonic clock; 0: it has not */
 	bool needed, host_kills;     /* host_drain.c: others that run depend on it; its time was over */
 	struct waiter *waiters;	     /* machine_http.c */
 	uint64_t label_bits;	     /* machine_list.c: of the spec's labels */

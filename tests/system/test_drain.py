@@ -9,6 +9,7 @@ import pytest
 from hulld_fixtures import wait_until
 from test_exec import finished, hull, start_alone
 from test_order import cursor, happened, refused, start
+from test_patch import patch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
 
@@ -128,6 +129,36 @@ def test_a_drain_can_be_undone_while_machines_end(hulld, make):
     os.kill(pid, signal.SIGCONT)
     wait_until(lambda: (m := hulld.machine("deaf"))["state"] == "running" and m["pid"] != pid, "it ends, and is started again")
     assert hulld.machine("db")["state"] == "running"
+
+
+def test_what_was_to_be_back_once_the_host_is_does_not_keep_its_client_waiting_while_that_is_drained(hulld, make):
+    """It is restarted, the host is drained, and goes down before it has ended."""
+    make("deaf", stop={"timeout_s": 600})
+    pid = hulld.machine("deaf")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    drain(hulld, timeout_s=600)
+    wait_until(lambda: hulld.machine("deaf")["state"] == "stopping", "it is asked to end")
+    restart = hulld.post("/v1/machines/deaf/restart").headers["Operation"]
+    hulld.process.send_signal(signal.SIGPWR)
+    os.kill(pid, signal.SIGKILL)
+    hulld.process.wait(60)
+    hulld.start()
+    drained(hulld)
+    operation = hulld.get(f"/v1/operations/{restart}").json
+    assert operation["state"] == "failed" and operation["error"]["code"] == "host_draining", operation
+    hulld.post("/v1/host/undrain")
+    assert hulld.wait("deaf", "running,failed")["state"] == "running"
+
+
+def test_who_is_not_to_be_restarted_by_policy_any_more_comes_back_all_the_same(hulld, make):
+    """A drain is nobody's failure."""
+    make("web", restart={"policy": "always"})
+    drain(hulld)
+    drained(hulld)
+    assert patch(hulld, {"restart": {"policy": "never"}}, "/v1/machines/web").status == 200
+    assert hulld.get("/v1/host").json["held"] == 1
+    hulld.post("/v1/host/undrain")
+    assert hulld.wait("web", "running,failed")["state"] == "running"
 
 
 def test_the_host_may_go_down_while_it_is_drained(hulld, make):

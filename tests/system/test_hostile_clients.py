@@ -11,7 +11,9 @@ import json
 import os
 import resource
 import select
+import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -356,6 +358,64 @@ def test_a_clock_that_jumps_ends_and_holds_up_nothing(shifted, tmp_path):
         assert hulld.post("/v1/machines/m/start").status == 200
     events = hulld.get("/v1/events").json["items"]
     assert [event["id"] for event in events] == list(range(events[0]["id"], events[0]["id"] + len(events)))
+
+
+def test_a_clock_that_jumps_ahead_takes_no_time_from_whoever_ends_nor_gives_any(shifted, tmp_path):
+    """A machine that does not hear SIGTERM, and one that it depends on."""
+    hulld, deaf = shifted, tmp_path / "deaf"
+    (tmp_path / "vmm").write_text(f"#!/bin/sh\ntrap '' TERM\n: >>{deaf}\nexec sleep 1000\n")
+    hulld.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+
+    def start(name):
+        assert hulld.post("/v1/machines", {"name": name, "image": "hello", "network": "none", "disk_mib": 16, "stop": {"timeout_s": 600}}).status == 201
+        begin(name)
+
+    def begin(name):
+        deaf.unlink(missing_ok=True)
+        assert hulld.post(f"/v1/machines/{name}/start").status == 200
+        wait_until(deaf.exists, "it does not hear")
+
+    start("m")
+    assert hulld.post("/v1/machines/m/stop").json["state"] == "stopping"
+    hulld.jump(3600)
+    assert hulld.post("/v1/machines/m/stop", {"timeout_s": 1}).status == 200
+    assert hulld.wait("m", "stopped", 20)["cause"]["code"] == "killed"
+    begin("m")
+    assert hulld.post("/v1/host/drain", {"timeout_s": 600}).status == 200
+    wait_until(lambda: hulld.machine("m")["state"] == "stopping", "it is asked to end")
+    hulld.jump(7200)
+    assert hulld.post("/v1/host/drain", {"timeout_s": 1}).status == 200
+    wait_until(lambda: hulld.get("/v1/host").json["state"] == "drained", "its time is over", 20)
+    hulld.post("/v1/host/undrain")
+    wait_until(lambda: hulld.machine("m")["pid"], "it is started again")
+    hulld.post("/v1/host/drain", {"timeout_s": 5})
+    wait_until(lambda: hulld.machine("m")["state"] == "stopping", "it is asked to end")
+    hulld.kill()
+    hulld.jump(-86_400)
+    hulld.start()
+    wait_until(lambda: hulld.get("/v1/host").json["state"] == "drained", "its time is over", 20)
+    hulld.post("/v1/host/undrain")
+
+
+def test_who_asks_again_for_a_restart_gets_one_though_the_clock_was_set_back(shifted, tmp_path):
+    """It was cut short while the machine ended."""
+    hulld, deaf = shifted, tmp_path / "deaf"
+    (tmp_path / "vmm").write_text(f"#!/bin/sh\ntrap '' TERM\n: >>{deaf}\nexec sleep 1000\n")
+    hulld.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+    assert hulld.post("/v1/machines", {"name": "m", "image": "hello", "network": "none", "disk_mib": 16}).status == 201
+    assert hulld.post("/v1/machines/m/start").status == 200
+    wait_until(deaf.exists, "it does not hear")
+    pid = hulld.machine("m")["pid"]
+    key = {"Idempotency-Key": "again"}
+    assert hulld.post("/v1/machines/m/restart", {"timeout_s": 600}, headers=key).status == 200
+    with contextlib.closing(sqlite3.connect(hulld.state / "hull.db")) as rows:
+        rows.execute("UPDATE requests SET status = 0 WHERE key = 'again'")
+        rows.commit()
+    hulld.jump(-3600)
+    os.kill(pid, signal.SIGKILL)
+    again = wait_until(lambda: (m := hulld.machine("m"))["pid"] not in (pid, None) and m["pid"], "it is started again")
+    assert hulld.post("/v1/machines/m/restart", {"timeout_s": 600}, headers=key).status == 200
+    assert hulld.machine("m")["state"] == "starting" and hulld.machine("m")["pid"] == again
 
 
 @contextlib.contextmanager
