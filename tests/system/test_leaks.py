@@ -52,10 +52,13 @@ def test_devices_that_come_and_go_while_the_guest_runs_leave_nothing(guest, disk
 
     come_and_go(5)
     assert counts.next()["block_late"]["read_count"] >= 5
-    before = held(api)
-    come_and_go(45)
-    after = held(api)
-    assert after[:2] == before[:2] and after[2] - before[2] <= 128, (before, after)
+    counted = [held(api)]
+    for _ in range(2):
+        come_and_go(23)
+        counted.append(held(api))
+    assert len({one[:2] for one in counted}) == 1, counted
+    # Each round leaves what one device leaves; what is touched once, late, is of one of them.
+    assert min(later[2] - earlier[2] for earlier, later in zip(counted, counted[1:])) <= 64, counted
     assert "loses it" not in api.log
     counted = counts.next()
     assert counted["block_late"]["read_count"] >= 45
