@@ -34,6 +34,7 @@ make_etc() { # FOLDER
 	cat >"$1/passwd" <<'PASSWD'
 root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+haproxy:x:106:106:haproxy:/nonexistent:/usr/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 PASSWD
 	cat >"$1/group" <<'GROUP'
@@ -42,6 +43,7 @@ daemon:x:1:
 tty:x:5:
 disk:x:6:
 kvm:x:104:
+haproxy:x:106:
 nogroup:x:65534:
 GROUP
 	echo hull-host >"$1/hostname"
@@ -121,7 +123,17 @@ make_up_files() { # FOLDER
 	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
 		--token-file /opt/hull/token --kernel /opt/hull/vmlinux --initrd /opt/hull/initramfs.cpio \
 		--vmm /opt/hull/hull-vmm --ingress /opt/hull/hull-ingress \
-		--ingress-forwarder /dev/virtio-ports/hull.forward >"$1/files/hulld"
+		--ingress-forwarder /dev/virtio-ports/hull.forward ${http:+--http 0.0.0.0:7080} \
+		${https:+--https 0.0.0.0:7443} >"$1/files/hulld"
+}
+
+# Of the network: where hulld is reached from here.
+forwards() {
+	set -- "$port" 7070 "$http" 7080 "$https" 7443
+	while [ $# -gt 0 ]; do
+		[ -z "$1" ] || printf ',hostfwd=tcp:127.0.0.1:%s-:%s' "$1" "$2"
+		shift 2
+	done
 }
 
 up_emulated() {
@@ -152,7 +164,7 @@ up_emulated() {
 		-chardev "file,id=console,path=$state/console.log" -serial chardev:console \
 		-drive "if=none,id=state,file=$state/disk.img,format=raw,cache=writeback,discard=unmap" \
 		-device virtio-blk-pci,drive=state,serial=hull-state \
-		-netdev "user,id=n0${port:+,hostfwd=tcp:127.0.0.1:$port-:7070}" -device virtio-net-pci,netdev=n0,romfile= \
+		-netdev "user,id=n0$(forwards)" -device virtio-net-pci,netdev=n0,romfile= \
 		-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap \
 		-device virtio-serial-pci,max_ports=16 || {
 		tail -n 20 "$state/console.log" >&2 || :
@@ -171,8 +183,18 @@ up_here() {
 	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
 		"$1" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
-		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$2" --ingress "$3" ||
+		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$2" --ingress "$3" \
+		${http:+--http "127.0.0.1:$http"} ${https:+--https "127.0.0.1:$https"} ||
 		fail 125 "hulld did not come up: see $state/relay.log"
+}
+
+# Host names are HAProxy's, which says only in hulld's log why it does not come up.
+check_http() {
+	[ -n "$http$https" ] || return 0
+	PATH=$PATH:/usr/sbin need haproxy haproxy
+	for wanted in $http $https; do
+		[ "$("$relay" free-port "$wanted")" = "$wanted" ] || fail 125 "port $wanted of 127.0.0.1 is taken by another program"
+	done
 }
 
 print_api() {
@@ -180,9 +202,10 @@ print_api() {
 }
 
 up() {
-	options "-c -m --state --hull --bare --share" "$@"
+	options "-c -m --state --hull --bare --http --https --share" "$@"
 	shift "$used"
 	[ $# -eq 0 ] || refuse "up takes no command"
+	[ -z "$bare" ] || [ -z "$http$https" ] || refuse "--bare: without hulld nothing is served by --http or --https"
 	# One processor: several have been seen to trip over code that the kernel patches while they run it (QEMU 7.2).
 	cpus=${cpus:-1} memory=${memory:-3072} port='' run=$state/run
 	if [ -z "$hull" ]; then
@@ -205,6 +228,7 @@ up() {
 		;;
 	?*) fail 1 "the host is starting or stopping: try again when it has" ;;
 	esac
+	check_http
 	rm -rf "$run"/starting-* "$run/here"
 	: >"$state/console.log"
 	if [ -n "$bare" ]; then rm -f "$state/api.json" "$state/api.json.new"; else choose_api; fi

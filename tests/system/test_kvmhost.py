@@ -59,6 +59,9 @@ def boot_files(tmp_path_factory):
     (("run", "--share", "/does/not/exist", "--", "true"), "--share: '/does/not/exist' is no folder"),
     (("up", "now"), "up takes no command"),
     (("up", "-i"), "-i: no such option"),
+    (("up", "--http", "0.0.0.0:80"), "--http: '0.0.0.0:80' is not a number"),
+    (("up", "--https", "65536"), "--https: 65536 is not from 1 to 65535"),
+    (("up", "--bare", "--http", "80"), "--bare: without hulld nothing is served"),
 ])
 def test_a_wrong_command_line_is_refused_with_the_usage(tmp_path, arguments, message):
     result = kvmhost(*arguments, cwd=tmp_path)

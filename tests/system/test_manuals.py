@@ -44,7 +44,7 @@ def test_a_program_takes_the_options_of_its_help(page):
     if page == "hull.1":
         return  # its help is printed from the table that is parsed by
     for option in OPTION.findall(help_of(PROGRAMS[page])):
-        words = (["up"] if option in ("--hull", "--bare", "--state") else ["run"]) if page == "kvmhost.1" else []
+        words = (["up"] if option in ("--hull", "--bare", "--http", "--https", "--state") else ["run"]) if page == "kvmhost.1" else []
         tried = run(PROGRAMS[page], *words, option, *(["--no-such-option"] if option == "--bare" else []))
         assert not re.search(rf"(unknown|unrecognized|no such) option[^\n]*{option}\b|{option}: (unknown|no such)", tried.stderr), tried.stderr
     assert re.search("unknown|unrecognized|no such", run(PROGRAMS[page], "--no-such-option").stderr)
