@@ -57,20 +57,29 @@ static void print_clean(const char *text, int width)
 		putchar(' ');
 }
 
+/* Why a run has ended is no news of the next one. */
+static void print_end(const char *type, const json_t *data)
+{
+	const json_t *cause = json_object_get(data, "cause"), *status = json_object_get(data, "exit_status");
+
+	if (!json_text(cause, "code")[0] || strcmp(type, "machine.starting") == 0 || strcmp(type, "machine.running") == 0)
+		return;
+	printf("  ");
+	print_clean(json_text(cause, "code"), 0);
+	printf(json_text(cause, "message")[0] ? ": " : "");
+	print_clean(json_text(cause, "message"), 0);
+	if (json_is_integer(status))
+		printf(", status %lld", (long long)json_integer_value(status));
+}
+
 static void print_event(const json_t *event)
 {
-	const json_t *data = json_object_get(event, "data"), *cause = json_object_get(data, "cause");
-	const json_t *error = json_object_get(data, "error");
+	const json_t *data = json_object_get(event, "data"), *error = json_object_get(data, "error");
 
 	print_clean(json_text(event, "at"), 26);
 	print_clean(json_text(event, "type"), 28);
 	print_clean(json_text(event, "name"), 0);
-	if (json_text(cause, "code")[0]) {
-		printf("  ");
-		print_clean(json_text(cause, "code"), 0);
-		printf(json_text(cause, "message")[0] ? ": " : "");
-		print_clean(json_text(cause, "message"), 0);
-	}
+	print_end(json_text(event, "type"), data);
 	if (json_text(data, "kind")[0])
 		printf("  %s%s%s", json_text(data, "kind"), json_text(data, "phase")[0] ? ": " : "", json_text(data, "phase"));
 	if (json_text(error, "detail")[0]) {
