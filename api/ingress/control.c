@@ -409,11 +409,13 @@ static void serve(struct client *client)
 	bool alive = true;
 	size_t before;
 
+	/* Answers first: behind one that was waited for, requests may be here already, of which no event tells any more. */
 	do {
-		before = client->in.len;
-		run_lines(client);
 		alive = send_answers(client);
-	} while (alive && !client->waiting && client->out.len == 0 && client->in.len < before);
+		before = client->in.len;
+		if (alive)
+			run_lines(client);
+	} while (alive && client->in.len < before);
 	if (!alive || (client->at_end && !client->waiting && client->out.len == 0)) {
 		client_end(client);
 		return;

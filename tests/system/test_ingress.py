@@ -555,3 +555,15 @@ def test_a_port_counts_once_the_forwarder_has_it(tmp_path):
 def test_a_wrong_command_line_is_refused(arguments):
     result = subprocess.run([BUILD / "hull-ingress", *arguments], capture_output=True, text=True, timeout=DEADLINE_S)
     assert result.returncode == 2 and "usage" in result.stderr
+
+
+def test_what_was_asked_behind_a_port_that_is_forwarded_is_answered(tmp_path):
+    """In one piece, so that nothing tells of the rest again once the forwarder has answered."""
+    Forwarder(tmp_path / "f.sock", [])
+    ingress = Ingress(tmp_path, "--forwarder", tmp_path / "f.sock")
+    asked = [{"op": "publish", **publication(tmp_path, free_port())}, {"op": "list"}] * 2 + [{"op": "shutdown"}]
+    with ingress.connect() as client:
+        client.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in asked))
+        answers = client.makefile()
+        assert [json.loads(answers.readline())["ok"] for _ in asked] == [True] * len(asked)
+    ingress.end()
