@@ -83,6 +83,16 @@ void page_reply(struct page *page, struct request *req)
 	request_reply(req, 200, body);
 }
 
+void page_end(struct page *page, struct request *req, int r, const struct error *err)
+{
+	if (r == 0) {
+		page_reply(page, req);
+		return;
+	}
+	page_done(page);
+	request_refuse_error(req, err);
+}
+
 const char *page_time_key(int64_t at, const char *id, char ret[PAGE_KEY_MAX + 1])
 {
 	snprintf(ret, PAGE_KEY_MAX + 1, "%016" PRIx64 "%s", (uint64_t)at, id);

@@ -30,6 +30,8 @@ void page_add(struct page *page, const char *key, json_t *item);
 /* The page is full, and there is more. */
 bool page_is_full(const struct page *page);
 void page_reply(struct page *page, struct request *req);
+/* The same when `r` is 0, having read the items; else refuses with `err`, and ends the page. */
+void page_end(struct page *page, struct request *req, int r, const struct error *err);
 
 /* The key of what is listed by its time (ms since 1970), then by its id. Returns `ret`. */
 const char *page_time_key(int64_t at, const char *id, char ret[PAGE_KEY_MAX + 1]);

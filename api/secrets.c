@@ -301,12 +301,7 @@ void secret_http_list(struct request *req, void *ctx)
 
 	if (page_begin(req, &page) < 0)
 		return;
-	if (store_secrets_each(hulld->store, request_project(req), list_one, &page, &err) == 0) {
-		page_reply(&page, req);
-	} else {
-		page_done(&page);
-		request_refuse_error(req, &err);
-	}
+	page_end(&page, req, store_secrets_each(hulld->store, request_project(req), list_one, &page, &err), &err);
 }
 
 void secret_http_get(struct request *req, void *ctx)

@@ -187,12 +187,7 @@ void token_http_list(struct request *req, void *ctx)
 
 	if (page_begin(req, &page) < 0)
 		return;
-	if (store_tokens_each(hulld->store, request_project(req), list_one, &page, &err) == 0) {
-		page_reply(&page, req);
-	} else {
-		page_done(&page);
-		request_refuse_error(req, &err);
-	}
+	page_end(&page, req, store_tokens_each(hulld->store, request_project(req), list_one, &page, &err), &err);
 }
 
 /* The project's token that the path names. False: refused. */

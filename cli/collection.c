@@ -39,7 +39,8 @@ void collection_print(const struct collection *collection, const json_t *items, 
 	table_done(&table);
 }
 
-int collection_list(const struct collection *collection, const struct args *args, struct failure *fail)
+int collection_list_where(
+	const struct collection *collection, const char *query, const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *path = NULL;
@@ -54,13 +55,18 @@ int collection_list(const struct collection *collection, const struct args *args
 		return -fail->error.errnum;
 	if (asprintf(&path, "/v1/%s", collection->name) < 0)
 		return error_set(&fail->error, ENOMEM, "no memory");
-	r = client_list(client, path, "", &items, fail);
+	r = client_list(client, path, query, &items, fail);
 	if (r == 0 && format != OUTPUT_TABLE)
 		print_value(items, format);
 	else if (r == 0)
 		collection_print(collection, items, args_flag(args, "quiet"));
 	json_decref(items);
 	return r;
+}
+
+int collection_list(const struct collection *collection, const struct args *args, struct failure *fail)
+{
+	return collection_list_where(collection, "", args, fail);
 }
 
 int collection_inspect(const struct collection *collection, const struct args *args, struct failure *fail)

@@ -17,6 +17,9 @@ void collection_print(const struct collection *collection, const json_t *items, 
 
 /* Each is a command's `run` (args.h); `list` takes list_options, `inspect` inspect_options; `suffix` is a query for each DELETE, or "". */
 int collection_list(const struct collection *collection, const struct args *args, struct failure *fail);
+/* Of those that a query asks for. */
+int collection_list_where(
+	const struct collection *collection, const char *query, const struct args *args, struct failure *fail);
 int collection_inspect(const struct collection *collection, const struct args *args, struct failure *fail);
 int collection_remove(const struct collection *collection, const char *suffix, const struct args *args, struct failure *fail);
 

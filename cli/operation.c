@@ -50,24 +50,9 @@ static char *make_query(const struct args *args)
 
 int operation_list_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *query = make_query(args);
-	enum output_format format;
-	json_t *items = NULL;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
 
-	if (r < 0)
-		return r;
-	client = client_new(args, fail);
-	if (!client)
-		return -fail->error.errnum;
-	r = client_list(client, "/v1/operations", query, &items, fail);
-	if (r == 0 && format != OUTPUT_TABLE)
-		print_value(items, format);
-	else if (r == 0)
-		collection_print(&operations, items, args_flag(args, "quiet"));
-	json_decref(items);
-	return r;
+	return collection_list_where(&operations, query, args, fail);
 }
 
 int operation_inspect_run(const struct args *args, struct failure *fail)
