@@ -4,6 +4,7 @@
 #include "api/hulld.h"
 #include "api/image.h"
 #include "api/project.h"
+#include "api/worker.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -13,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <nettle/sha2.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -37,15 +37,13 @@ struct upload {
 	struct error err;		/* errnum 0: none so far */
 	bool refused;			/* with `problem` */
 	struct problem problem;
-	pthread_t thread;
-	struct upload *next; /* in blobs->finishing */
-	struct upload *other; /* in blobs->coming */
+	struct upload *next; /* in blobs->coming */
 };
 
 struct blobs {
 	struct loop *loop;
 	char folder[BLOB_PATH_MAX - DIGEST_HEX_BYTES - 8];
-	struct upload *finishing;
+	struct worker *finishing;
 	struct upload *coming; /* whose files grow */
 };
 
@@ -149,13 +147,15 @@ static void leave_coming(struct upload *upload)
 	struct upload **link = &upload->blobs->coming;
 
 	while (*link && *link != upload)
-		link = &(*link)->other;
+		link = &(*link)->next;
 	if (*link)
-		*link = upload->other;
+		*link = upload->next;
 }
 
-static void upload_free(struct upload *upload)
+static void upload_free(void *ctx)
 {
+	struct upload *upload = ctx;
+
 	leave_coming(upload);
 	if (upload->path[0])
 		unlink(upload->path);
@@ -168,7 +168,7 @@ static int64_t coming_bytes(const struct blobs *blobs, const char *project)
 {
 	int64_t bytes = 0;
 
-	for (const struct upload *upload = blobs->coming; upload; upload = upload->other)
+	for (const struct upload *upload = blobs->coming; upload; upload = upload->next)
 		if (strcmp(upload->project, project) == 0)
 			bytes += (int64_t)upload->written;
 	return bytes;
@@ -241,7 +241,7 @@ static void *upload_begin(struct request *req, void *ctx)
 	snprintf(upload->project, sizeof(upload->project), "%s", request_project(req));
 	upload->there = size >= 0;
 	if (!upload->there) {
-		upload->other = blobs->coming;
+		upload->next = blobs->coming;
 		blobs->coming = upload;
 	}
 	sha256_init(&upload->hash);
@@ -323,12 +323,8 @@ static void reply(const struct upload *upload, int status, int64_t size_bytes)
 /* On the loop's thread again, after finish(). */
 static void on_finished(void *ctx)
 {
-	struct upload *upload = ctx, **link = &upload->blobs->finishing;
+	struct upload *upload = ctx;
 
-	pthread_join(upload->thread, NULL);
-	while (*link != upload)
-		link = &(*link)->next;
-	*link = upload->next;
 	if (upload->err.errnum && blob_size(upload->blobs, upload->digest) < 0)
 		image_release_blob(upload->hulld, upload->project, upload->digest);
 	if (upload->req && upload->err.errnum)
@@ -345,8 +341,8 @@ static int fsync_folder(const char *path)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-/* The thread: makes the file durable, then visible. */
-static void *finish(void *ctx)
+/* The worker: makes the file durable, then visible. */
+static void finish(void *ctx)
 {
 	struct upload *upload = ctx;
 	char path[BLOB_PATH_MAX];
@@ -359,8 +355,6 @@ static void *finish(void *ctx)
 		upload->path[0] = '\0';
 	if (!upload->err.errnum && fsync_folder(upload->blobs->folder) < 0)
 		error_set_errno(&upload->err, errno, "cannot keep the blob");
-	loop_post(upload->blobs->loop, on_finished, upload);
-	return NULL;
 }
 
 /* It was when the upload began. */
@@ -394,7 +388,7 @@ static void upload_end(void *ctx)
 		upload_free(upload);
 		return;
 	}
-	/* Before the thread begins: from now on nobody removes the file for want of owners. */
+	/* Before the worker begins: from now on nobody removes the file for want of owners. */
 	if (upload->err.errnum || check_content(upload) < 0 ||
 		store_blob_own(upload->hulld->store, upload->project, upload->digest, (int64_t)upload->written, now_ms(),
 			&upload->err) < 0) {
@@ -405,34 +399,20 @@ static void upload_end(void *ctx)
 	}
 	leave_coming(upload); /* it is among what the project has */
 	request_on_gone(upload->req, on_gone, upload);
-	upload->next = upload->blobs->finishing;
-	upload->blobs->finishing = upload;
-	r = pthread_create(&upload->thread, NULL, finish, upload);
-	if (r) {
-		upload->blobs->finishing = upload->next;
-		request_refuse_with(upload->req, PROBLEM_INTERNAL, NULL, "cannot start a thread: %s", strerror(r));
+	r = worker_begin(&upload->blobs->finishing, upload->blobs->loop, finish, on_finished, upload);
+	if (r < 0) {
+		request_refuse_with(upload->req, PROBLEM_INTERNAL, NULL, "cannot start a thread: %s", strerror(-r));
 		upload_free(upload);
 	}
 }
 
-static void upload_abort(void *ctx)
-{
-	upload_free(ctx);
-}
-
-const struct http_upload_ops blob_upload = {upload_begin, upload_data, upload_end, upload_abort};
+const struct http_upload_ops blob_upload = {upload_begin, upload_data, upload_end, upload_free};
 
 void blobs_free(struct blobs *blobs)
 {
-	struct upload *upload;
-
 	if (!blobs)
 		return;
-	while ((upload = blobs->finishing)) {
-		pthread_join(upload->thread, NULL);
-		blobs->finishing = upload->next;
-		upload_free(upload);
-	}
+	workers_end(&blobs->finishing, upload_free);
 	free(blobs);
 }
 

@@ -2,7 +2,7 @@
  *
  * Theory of operation. Bytes are hashed and written as they arrive, on the loop's thread, to a temporary file beside
  * the blobs; writing back is started every few MiB. The last part, fsync and rename, can take seconds and is done by a
- * thread of its own that touches nothing but that file, and is joined before its result is used. Temporary files that a
+ * worker, which touches nothing but that file. Temporary files that a
  * crash left are removed at the next start; so are blobs that nobody has used for a day.
  *
  * Projects share a blob's bytes, and do not know it: each has to upload it, whole, to have it, and what it has not uploaded

@@ -1,15 +1,14 @@
 /* Reads what the kernel says of monitors' processes (Linux, Documentation/filesystems/proc.rst).
  *
- * Theory of operation. The list of readings is the loop's alone. The first has a thread, which touches but its folder and its
- * numbers, and whose last act is to post on_read(); that joins it, and gives the next one a thread. */
+ * Theory of operation. The list of readings is the loop's alone. The first is a worker's, which touches but its folder and its
+ * numbers; on_read() gives the next one a worker. */
 #include "api/host_reader.h"
 
+#include "api/worker.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,8 +26,7 @@ struct host_reading {
 struct host_reader {
 	struct loop *loop;
 	struct host_reading *first; /* is being read, the others wait */
-	pthread_t thread;
-	bool running; /* the thread is to be joined */
+	struct worker *worker;
 };
 
 struct host_reader *host_reader_new(struct loop *loop)
@@ -41,29 +39,26 @@ struct host_reader *host_reader_new(struct loop *loop)
 	return reader;
 }
 
-static void take_first(struct host_reader *reader)
+static struct host_reading *take_first(struct host_reader *reader)
 {
 	struct host_reading *reading = reader->first;
 
-	if (reader->running)
-		pthread_join(reader->thread, NULL);
-	reader->running = false;
 	reader->first = reading->next;
 	close_fd(reading->folder_fd);
+	return reading;
 }
 
 void host_reader_free(struct host_reader *reader)
 {
-	struct host_reading *reading;
-
-	while (reader && (reading = reader->first)) {
-		take_first(reader);
-		free(reading);
-	}
+	if (!reader)
+		return;
+	workers_end(&reader->worker, NULL);
+	while (reader->first)
+		free(take_first(reader));
 	free(reader);
 }
 
-/* ---- the thread ---- */
+/* ---- the worker ---- */
 
 static void read_file(int folder_fd, const char *file, void (*parse)(const char *text, struct host_stats *ret), struct host_stats *ret)
 {
@@ -82,37 +77,35 @@ static void read_file(int folder_fd, const char *file, void (*parse)(const char 
 	buf_done(&text);
 }
 
-static void on_read(void *ctx);
-
-static void *read_process(void *ctx)
+static void read_process(void *ctx)
 {
 	struct host_reading *reading = ctx;
 
 	read_file(reading->folder_fd, "stat", host_stats_parse_stat, &reading->stats);
 	read_file(reading->folder_fd, "smaps_rollup", host_stats_parse_rollup, &reading->stats);
 	read_file(reading->folder_fd, "io", host_stats_parse_io, &reading->stats);
-	loop_post(reading->reader->loop, on_read, reading->reader);
-	return NULL;
 }
 
 /* ---- the loop ---- */
+
+static void on_read(void *ctx);
 
 static void begin_first(struct host_reader *reader)
 {
 	struct host_reading *reading = reader->first;
 
-	if (reading && reading->fn && reading->folder_fd >= 0)
-		reader->running = pthread_create(&reader->thread, NULL, read_process, reading) == 0;
-	if (reading && !reader->running)
-		loop_post(reader->loop, on_read, reader);
+	if (!reading)
+		return;
+	if (!reading->fn || reading->folder_fd < 0 ||
+		worker_begin(&reader->worker, reader->loop, read_process, on_read, reading) < 0)
+		loop_post(reader->loop, on_read, reading);
 }
 
 static void on_read(void *ctx)
 {
-	struct host_reader *reader = ctx;
-	struct host_reading *reading = reader->first;
+	struct host_reader *reader = ((struct host_reading *)ctx)->reader;
+	struct host_reading *reading = take_first(reader);
 
-	take_first(reader);
 	begin_first(reader);
 	if (reading->fn)
 		reading->fn(reading->ctx, &reading->stats);

@@ -51,7 +51,7 @@ struct hulld {
 	struct start_order *start_order;
 	struct host_drain *host_drain;
 	struct exec_call *execs; /* a list (exec.h) */
-	struct scratch *scratches; /* a list (scratch.c) */
+	struct worker *scratch_copies; /* a list (scratch.c) */
 	struct loop_source *prune; /* the timer of idempotency.c, */
 	uint64_t n_begun;	   /* and how many requests it has begun */
 	struct loop_source *expiry; /* and of access.c: */

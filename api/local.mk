@@ -90,6 +90,7 @@ libhull_api_a_SOURCES = \
 	api/webhook_http.c \
 	api/webhook_send.c api/webhook_send.h \
 	api/webhook_sign.c api/webhook_sign.h \
+	api/worker.c api/worker.h \
 	api/x509.c api/x509.h
 
 HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(GNUTLS_LIBS) $(LIBCURL_LIBS) $(JANSSON_LIBS) -lpthread

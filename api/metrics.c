@@ -1,8 +1,8 @@
 /* GET /metrics.
  *
- * Theory of operation. What hulld knows is copied at once; a thread asks the kernel for each machine, and writes: on a host with a
- * thousand machines that takes some time, and the loop is not held up. One thread at a time; who asks meanwhile is answered, with all
- * others that did, by the next. The text is written in order: hulld itself and the API by the loop, then machines by the thread. */
+ * Theory of operation. What hulld knows is copied at once; a worker asks the kernel for each machine, and writes: on a host with a
+ * thousand machines that takes some time, and the loop is not held up. One worker at a time; who asks meanwhile is answered, with all
+ * others that did, by the next. The text is written in order: hulld itself and the API by the loop, then machines by the worker. */
 #include "api/metrics.h"
 
 #include "api/audit.h"
@@ -12,6 +12,7 @@
 #include "api/hulld.h"
 #include "api/metrics_machines.h"
 #include "api/webhook.h"
+#include "api/worker.h"
 #include "common/checked.h"
 #include "common/cleanup.h"
 
@@ -19,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,11 +35,10 @@ struct scrape {
 
 struct metrics {
 	struct hulld *hulld;
-	struct scrape *written, *waiting; /* the thread writes for the first, the others wait for the next */
+	struct scrape *written, *waiting; /* the worker writes for the first, the others wait for the next */
 	size_t n_scrapes;
-	pthread_t thread;
-	bool running; /* the thread is to be joined */
-	/* The thread's while it runs. */
+	struct worker *worker;
+	/* The worker's while there is one. */
 	struct metrics_machines *machines;
 	FILE *out;
 	char *text;
@@ -186,8 +185,6 @@ static void host_names(FILE *out, const struct hulld *hulld)
 
 /* ---- scrapes ---- */
 
-static void *write_machines(void *ctx);
-
 static void scrape_free(struct scrape *scrape)
 {
 	scrape->metrics->n_scrapes--;
@@ -199,7 +196,16 @@ static void on_gone(void *ctx)
 	((struct scrape *)ctx)->req = NULL;
 }
 
-/* What is of the loop alone; the thread goes on behind it. */
+static void write_machines(void *ctx)
+{
+	struct metrics *metrics = ctx;
+
+	metrics_machines_write(metrics->machines, metrics->out);
+}
+
+static void on_written(void *ctx);
+
+/* What is of the loop alone; the worker goes on behind it. */
 static void begin(struct metrics *metrics)
 {
 	const struct hulld *hulld = metrics->hulld;
@@ -219,19 +225,17 @@ static void begin(struct metrics *metrics)
 	webhook_deliveries(metrics->out, hulld);
 	host_names(metrics->out, hulld);
 	metrics->machines = metrics_machines_new(hulld);
-	metrics->running = pthread_create(&metrics->thread, NULL, write_machines, metrics) == 0;
-	if (!metrics->running)
+	if (worker_begin(&metrics->worker, hulld->loop, write_machines, on_written, metrics) < 0) {
 		write_machines(metrics); /* a scrape that is slow for all is better than none */
+		loop_post(hulld->loop, on_written, metrics);
+	}
 }
 
-/* Waits for the thread. The text, the caller's. */
+/* The text, the caller's. */
 static char *end(struct metrics *metrics)
 {
 	char *text;
 
-	if (metrics->running)
-		pthread_join(metrics->thread, NULL);
-	metrics->running = false;
 	if (fclose(metrics->out) != 0)
 		abort();
 	text = metrics->text;
@@ -267,15 +271,6 @@ static void on_written(void *ctx)
 	}
 	if (metrics->waiting)
 		begin(metrics);
-}
-
-static void *write_machines(void *ctx)
-{
-	struct metrics *metrics = ctx;
-
-	metrics_machines_write(metrics->machines, metrics->out);
-	loop_post(metrics->hulld->loop, on_written, metrics);
-	return NULL;
 }
 
 void metrics_http_get(struct request *req, void *ctx)
@@ -322,6 +317,7 @@ void metrics_free(struct metrics *metrics)
 {
 	if (!metrics)
 		return;
+	workers_end(&metrics->worker, NULL);
 	if (metrics->out)
 		free(end(metrics));
 	free_scrapes(metrics->written);

@@ -3,6 +3,7 @@
 
 #include "api/machine.h"
 #include "api/process.h"
+#include "api/worker.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -11,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -33,10 +33,8 @@ struct scratch {
 	int output; /* of mkfs.ext4; -1 */
 
 	/* While it is copied. */
-	pthread_t thread;
-	int from, to;	      /* the thread's until it is joined */
-	int result;	      /* 0 or -errno */
-	struct scratch *next; /* in hulld->scratches */
+	int from, to; /* the worker's until it is done */
+	int result;   /* 0 or -errno */
 };
 
 /* <state>/scratch/NAME; "" is the folder. Returns `ret`. */
@@ -69,8 +67,10 @@ static char *disk_path(const struct scratch *s, const char *name, char *ret, siz
 	return ret;
 }
 
-static void scratch_free(struct scratch *s)
+static void scratch_free(void *ctx)
 {
+	struct scratch *s = ctx;
+
 	close_fd(s->output);
 	close_fd(s->from);
 	close_fd(s->to);
@@ -140,24 +140,21 @@ static int copy_content(int from, int to)
 	return r == 0 && errno != ENXIO ? -errno : r; /* ENXIO: no more data (lseek(2)) */
 }
 
-static void on_copied(void *ctx);
-
-static void *copy(void *ctx)
+static void copy(void *ctx)
 {
 	struct scratch *s = ctx;
 
 	s->result = copy_content(s->from, s->to);
 	if (s->result == 0 && fdatasync(s->to) < 0)
 		s->result = -errno;
-	loop_post(s->hulld->loop, on_copied, s);
-	return NULL;
 }
+
+static void on_copied(void *ctx);
 
 /* 0 or -errno. */
 static int begin_copy(struct scratch *s)
 {
 	char path[512];
-	int r;
 
 	s->from = open(template_of(s, path, sizeof(path)), O_RDONLY | O_CLOEXEC);
 	if (s->from < 0)
@@ -165,22 +162,7 @@ static int begin_copy(struct scratch *s)
 	s->to = make_sparse(disk_path(s, "scratch.new", path, sizeof(path)), s->size_mib);
 	if (s->to < 0)
 		return s->to;
-	r = pthread_create(&s->thread, NULL, copy, s);
-	if (r)
-		return -r;
-	s->next = s->hulld->scratches;
-	s->hulld->scratches = s;
-	return 0;
-}
-
-static void join(struct scratch *s)
-{
-	struct scratch **link = &s->hulld->scratches;
-
-	pthread_join(s->thread, NULL);
-	while (*link != s)
-		link = &(*link)->next;
-	*link = s->next;
+	return worker_begin(&s->hulld->scratch_copies, s->hulld->loop, copy, on_copied, s);
 }
 
 static void on_copied(void *ctx)
@@ -188,7 +170,6 @@ static void on_copied(void *ctx)
 	struct scratch *s = ctx;
 	char from[512], to[512], folder[512];
 
-	join(s);
 	if (s->fn && s->result < 0)
 		unlink(disk_path(s, "scratch.new", from, sizeof(from)));
 	else if (s->fn)
@@ -345,10 +326,5 @@ int scratch_prepare(const struct hulld *hulld, struct error *err)
 
 void scratch_wait(struct hulld *hulld)
 {
-	while (hulld->scratches) {
-		struct scratch *s = hulld->scratches;
-
-		join(s);
-		scratch_free(s);
-	}
+	workers_end(&hulld->scratch_copies, scratch_free);
 }

@@ -1,7 +1,7 @@
 /* A machine's scratch disk: the file system that what it writes goes to, <state>/machines/<id>/scratch.ext4.
  *
  * Theory of operation. An empty ext4 of one size is as good as another: mkfs.ext4 makes one of each size that is asked for, the template
- * <state>/scratch/<MiB>.ext4, and machines get copies of it. A thread copies, which has two descriptors and nothing else. Each of
+ * <state>/scratch/<MiB>.ext4, and machines get copies of it. A worker copies, which has two descriptors and nothing else. Each of
  * the files is made beside its name, and gets that when it is whole and on disk. Clients choose the sizes, so only some templates are kept;
  * the oldest goes first, and is made anew when it is asked for again. */
 #ifndef HULL_API_SCRATCH_H

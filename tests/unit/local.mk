@@ -114,8 +114,9 @@ tests_unit_audit_file_LDADD = libhull-api.a $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/webhook_sign tests/unit/public_address
 tests_unit_webhook_sign_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS)
 tests_unit_public_address_LDADD = libhull-api.a $(UNIT_LIBS)
-UNIT_TESTS += tests/unit/host_reader
+UNIT_TESTS += tests/unit/host_reader tests/unit/worker
 tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
+tests_unit_worker_LDADD = libhull-api.a $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/stats
 tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS) $(YAML_LIBS)
