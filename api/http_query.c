@@ -53,28 +53,66 @@ static bool is_one_of(const char *const *names, const char *word, size_t len)
 	return false;
 }
 
-static bool are_some_of(const char *const *names, const char *list)
+/* The first of `list` that is none of `names`; NULL: all are. */
+static const char *find_wrong(const char *const *names, const char *list)
 {
 	for (;;) {
 		size_t len = strcspn(list, ",");
 
 		if (!is_one_of(names, list, len))
-			return false;
+			return list;
 		if (!list[len])
-			return true;
+			return NULL;
 		list += len + 1;
 	}
 }
 
-static void refuse_names(struct request *req, const struct http_query *query)
+/* Those of `names` that begin with `prefix`, without that, as "a, b"; `all`, or those with no dot in the rest. False: they do not fit. */
+static bool put_names(char *list, size_t size, const char *const *names, const char *prefix, size_t prefix_len, bool all)
 {
-	char list[ERROR_MESSAGE_MAX] = "";
 	size_t len = 0;
 
-	for (size_t i = 0; query->names[i] && len < sizeof(list); i++)
-		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", i ? ", " : "", query->names[i]);
-	request_refuse_with(req, PROBLEM_INVALID_FIELD, query->name, "must be %s %s%s", query->type == HTTP_QUERY_NAME ? "one of" : "of", list,
-		query->type == HTTP_QUERY_NAME ? "" : ", with commas between");
+	list[0] = '\0';
+	for (; *names && len < size; names++)
+		if (strncmp(*names, prefix, prefix_len) == 0 && (all || !strchr(*names + prefix_len, '.')))
+			len += (size_t)snprintf(list + len, size - len, "%s%s", len ? ", " : "", *names + prefix_len);
+	return len < size;
+}
+
+/* Too many to be named: those of the thing that it names ("machine." of "machine.x"), or else all things. */
+static void describe_names(const char *const *names, const char *wrong, char ret[ERROR_MESSAGE_MAX])
+{
+	size_t thing = strcspn(wrong, ".,");
+	char list[ERROR_MESSAGE_MAX - 80];
+
+	if (wrong[thing] == '.' && is_one_of(names, wrong, thing)) {
+		put_names(list, sizeof(list), names, wrong, thing + 1, false);
+		snprintf(ret, ERROR_MESSAGE_MAX, "of \"%.*s.\" there are %s", (int)thing, wrong, list);
+	} else {
+		put_names(list, sizeof(list), names, "", 0, false);
+		snprintf(ret, ERROR_MESSAGE_MAX, "must be of %s, or of what these have behind a dot, with commas between", list);
+	}
+}
+
+static void refuse_names(struct request *req, const struct http_query *query, const char *wrong)
+{
+	size_t len = query->type == HTTP_QUERY_NAMES ? strcspn(wrong, ",") : strlen(wrong);
+	char list[ERROR_MESSAGE_MAX - 40], detail[ERROR_MESSAGE_MAX], word[64];
+	struct problem problem;
+	const char *near;
+
+	if (!put_names(list, sizeof(list), query->names, "", 0, true))
+		describe_names(query->names, wrong, detail);
+	else if (query->type == HTTP_QUERY_NAME)
+		snprintf(detail, sizeof(detail), "must be one of %s", list);
+	else
+		snprintf(detail, sizeof(detail), "must be of %s, with commas between", list);
+	problem_set(&problem, PROBLEM_INVALID_FIELD, query->name, "%s", detail);
+	snprintf(word, sizeof(word), "%.*s", (int)(len < sizeof(word) ? len : 0), wrong);
+	near = nearest_name(word, query->names);
+	if (near)
+		problem_set_hint(&problem, "did you mean %s?", near);
+	request_refuse(req, &problem);
 }
 
 static void check_text(struct request *req, const struct http_query *query, const char *text, size_t len)
@@ -93,6 +131,8 @@ static void check_text(struct request *req, const struct http_query *query, cons
 
 static void check_value(struct request *req, const struct http_query *query, const char *value, size_t len)
 {
+	const char *wrong;
+
 	switch (query->type) {
 	case HTTP_QUERY_TEXT:
 		check_text(req, query, value, len);
@@ -104,11 +144,12 @@ static void check_value(struct request *req, const struct http_query *query, con
 		break;
 	case HTTP_QUERY_NAME:
 		if (!is_one_of(query->names, value, len))
-			refuse_names(req, query);
+			refuse_names(req, query, value);
 		break;
 	case HTTP_QUERY_NAMES:
-		if (!are_some_of(query->names, value))
-			refuse_names(req, query);
+		wrong = find_wrong(query->names, value);
+		if (wrong)
+			refuse_names(req, query, wrong);
 		break;
 	}
 }

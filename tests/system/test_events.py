@@ -190,6 +190,18 @@ def test_a_query_that_makes_no_sense_is_refused(hulld, query, field):
     refused(hulld.get("/v1/events" + query), 400, "invalid_field", field)
 
 
+def test_a_type_that_there_is_not_is_answered_with_those_there_are(hulld):
+    for query, detail, hint in (
+            ("machine.helthy,image", 'of "machine." there are created, starting, running, stopping, stopped, failed, restart_scheduled, '
+             "restart_cancelled, updated, deleted, healthy, unhealthy, waiting, frozen, thawed", "did you mean machine.healthy?"),
+            ("image,opertion", "must be of machine, operation, image, secret, token, project, webhook, host, or of what these have behind a dot, with commas between",
+             "did you mean operation?"),
+            ("x" * 300, "must be of machine, operation", None)):
+        problem = hulld.get(f"/v1/events?type={query}").json
+        assert problem["field"] == "type" and problem["detail"].startswith(detail) and problem.get("hint") == hint, problem
+    assert hulld.get("/v1/operations?state=runing").json["hint"] == "did you mean running?"
+
+
 def test_a_cursor_that_is_not_kept_or_not_yet_given_is_gone(tmp_path):
     hulld = Hulld(tmp_path).start()
     try:
@@ -402,7 +414,7 @@ def test_hull_does_not_wait_for_what_was_never_there(tmp_path):
 
 @pytest.mark.parametrize("words, said", [
     (("--since", "1w"), "--since"), (("--since", "-1"), "--since"), (("--since", "400d"), "--since"), (("-o", "xml"), "--output"),
-    (("--type", "machine.flying"), "type"),
+    (("--type", "machine.failled"), "did you mean machine.failed?"),
 ])
 def test_hull_events_refuses_what_makes_no_sense(hulld, words, said):
     with hull(hulld, *words) as process:
