@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define LOSS_WAIT_S "5"
+#define EARLY_END_S "1"
 
 const struct option_def run_options[] = {
 	{0, "name", "NAME", "the machine's name (made up)"},
@@ -135,6 +136,15 @@ static int attach(struct run *run, struct failure *fail)
 	return explain_loss(run, &lost, fail);
 }
 
+static bool is_for_people(const struct args *args)
+{
+	enum output_format format = OUTPUT_TABLE;
+	struct failure unsaid; /* it was looked at before */
+
+	output_format(args, OUTPUT_TABLE, &format, &unsaid);
+	return format == OUTPUT_TABLE && !args_flag(args, "quiet");
+}
+
 static void print_detached(const struct args *args, const json_t *machine)
 {
 	enum output_format format = OUTPUT_TABLE;
@@ -160,6 +170,29 @@ static void print_detached(const struct args *args, const json_t *machine)
 	}
 }
 
+/* A command that is misspelt, or lacks something, has ended by now or does in a moment: who has left it alone is told. */
+static void tell_early_end(const struct run *run, const json_t *machine)
+{
+	cleanup_free char *path = client_path("machines", run->id, "/wait?state=stopped,failed&timeout_s=" EARLY_END_S);
+	bool ended = strcmp(json_text(machine, "state"), "stopped") == 0;
+	struct failure fail = {0}; /* most often 408: it runs */
+	json_t *later = NULL;
+	int status;
+
+	fflush(stdout);
+	if (!ended && client_call(run->client, "GET", path, NULL, &later, &fail) < 0)
+		return;
+	machine = ended ? machine : later;
+	status = machine_exit_status(machine, &fail);
+	if (status >= 0) {
+		error_set_field(&fail.error, ECHILD, run->name, "its command has ended, with status %d%s", status,
+			strcmp(json_text(machine, "state"), "stopped") == 0 ? "" : ", and is started again");
+		failure_hint(&fail, "`hull logs %s` shows what it said", run->name);
+	}
+	failure_print(&fail);
+	json_decref(later);
+}
+
 static int start(struct run *run, const struct args *args, struct failure *fail)
 {
 	bool detach = args_flag(args, "detach");
@@ -180,6 +213,8 @@ static int start(struct run *run, const struct args *args, struct failure *fail)
 		r = r == -EINTR ? EXIT_INTERRUPTED : r;
 	} else if (detach) {
 		print_detached(args, machine);
+		if (is_for_people(args))
+			tell_early_end(run, machine);
 	}
 	json_decref(machine);
 	return r;

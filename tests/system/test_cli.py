@@ -299,6 +299,22 @@ def test_a_name_or_port_that_is_taken_is_said(hull, hulld):
     assert machines(hulld) == ["made"]
 
 
+def test_a_command_that_ends_at_once_is_told_of(tmp_path):
+    """No guest: a script in the monitor's place says what a monitor does when the command has ended before the agent was heard."""
+    hulld = Hulld(tmp_path).with_stand_in("""#!/bin/sh\nprintf '{"cause":"poweroff","exit_status":7,"message":"m"}\\n' >&4\n""").start()
+    try:
+        hulld.image("any", make_erofs(tmp_path), command=["any"])
+        hull = Cli(tmp_path, hulld.socket)
+        run = hull("run", "-d", "--name", "web", "--network", "none", "any")
+        assert run.stdout == "web\n" and run.stderr == "hull: web: its command has ended, with status 7\n      `hull logs web` shows what it said\n"
+        again = hull("run", "-d", "--name", "on", "--restart", "on-failure:1", "--network", "none", "any").stderr
+        assert again.startswith("hull: on: its command has ended, with status 7")
+        for words in (["-q"], ["-o", "json"]):
+            assert hull("run", "-d", *words, "--network", "none", "any").stderr == ""
+    finally:
+        hulld.stop()
+
+
 def test_a_start_that_fails_leaves_nothing(tmp_path, hulld):
     """A kernel that is none, and one that is not there: the first fails in the monitor, the second before it."""
     (tmp_path / "kernel").write_bytes(b"no kernel" * 1000)
