@@ -10,7 +10,7 @@
 #include "api/access.h"
 #include "api/event_types.h"
 #include "api/hostnames.h"
-#include "api/http_request.h"
+#include "api/http.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
 #include "api/webhook.h"
@@ -512,7 +512,7 @@ static void reply_page(struct request *req, struct hulld *hulld, const struct fi
 
 static bool wants_stream(const struct request *req)
 {
-	const char *accept = request_header(req, MHD_HTTP_HEADER_ACCEPT);
+	const char *accept = request_header(req, "Accept");
 
 	return accept && strcasestr(accept, HTTP_EVENTS);
 }

@@ -1,22 +1,15 @@
-/* Requests and replies over libmicrohttpd. See http.h for the theory of operation. */
+/* The life of a request over libmicrohttpd. See http.h for the theory of operation. */
 #include "api/http_request.h"
 
-#include "api/etag.h"
 #include "common/buf.h"
-#include "common/cleanup.h"
-#include "common/log.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <microhttpd.h>
-#include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STREAM_BLOCK_BYTES  (2u << 10) /* of each stream, and only where a client knows no chunks (HTTP/1.0) what is read at a time */
-#define DRAIN_MAX	    (1u << 20) /* a refused body up to this is read to its end, so that the reply is seen */
+#define DRAIN_MAX (1u << 20) /* a refused body up to this is read to its end, so that the reply is seen */
 
 static void on_peer(void *ctx, uint32_t events);
 static void leave_peer(struct request *req);
@@ -24,7 +17,7 @@ static void tell_gone(struct request *req);
 
 /* Suspending and resuming. */
 
-static void suspend(struct request *req)
+void request_suspend(struct request *req)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -39,7 +32,7 @@ static void suspend(struct request *req)
 		leave_peer(req);
 }
 
-static void resume(struct request *req)
+void request_resume(struct request *req)
 {
 	if (!req->suspended)
 		return;
@@ -52,7 +45,7 @@ static void resume(struct request *req)
 static void leave_peer(struct request *req)
 {
 	tell_gone(req);
-	resume(req);
+	request_resume(req);
 }
 
 static void tell_gone(struct request *req)
@@ -73,7 +66,7 @@ static void on_peer(void *ctx, uint32_t events)
 
 	(void)events;
 	req->peer_gone = true;
-	if (req->suspended) /* else libmicrohttpd sees it, or suspend() does */
+	if (req->suspended) /* else libmicrohttpd sees it, or request_suspend() does */
 		leave_peer(req);
 }
 
@@ -90,413 +83,8 @@ void http_end_requests(struct http *http, bool (*fits)(const struct client *clie
 		/* A stream or another protocol sees its end by that; the rest is told. */
 		shutdown(MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, SHUT_RDWR);
 		tell_gone(req);
-		resume(req);
+		request_resume(req);
 	}
-}
-
-const struct client *request_client(const struct request *req)
-{
-	return &req->client;
-}
-
-const char *request_project(const struct request *req)
-{
-	return req->client.project;
-}
-
-/* Replies. */
-
-static void set_response(struct request *req, int status, struct MHD_Response *response)
-{
-	assert(!req->response && !req->stream);
-	req->gone = NULL;
-	req->status = status;
-	req->response = response;
-	req->http->audit(req, req->http->ctx);
-	resume(req);
-}
-
-/* Takes `text`. */
-static void reply_text(struct request *req, int status, const char *type, char *text)
-{
-	size_t len = text ? strlen(text) : 0;
-	struct MHD_Response *response = MHD_create_response_from_buffer(len, text, MHD_RESPMEM_MUST_FREE);
-
-	if (!response)
-		abort(); /* out of memory, as everywhere in JSON */
-	if (type)
-		MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-	req->answer_bytes = len;
-	set_response(req, status, response);
-}
-
-/* Takes `text`, which is JSON with a newline, or NULL. */
-static void reply_resource(struct request *req, int status, const char *type, char *text)
-{
-	char etag[ETAG_BYTES];
-
-	if (status >= 300 || !text || !text[0] || !http_route_is_tagged(req->route)) {
-		reply_text(req, status, type, text);
-		return;
-	}
-	etag_of_text(text, strlen(text) - 1, etag);
-	if (http_is_not_modified(req, etag)) {
-		free(text);
-		reply_text(req, MHD_HTTP_NOT_MODIFIED, NULL, NULL);
-	} else {
-		reply_text(req, status, type, text);
-	}
-	MHD_add_response_header(req->response, MHD_HTTP_HEADER_ETAG, etag);
-}
-
-/* Who has been told of what was made has it by its id; where it has none, by its name. */
-static void note_subject(struct request *req, const json_t *body)
-{
-	const char *id = json_string_value(json_object_get(body, "id"));
-
-	if (!id)
-		id = json_string_value(json_object_get(body, "name"));
-	snprintf(req->subject, sizeof(req->subject), "%s", id ? id : "");
-}
-
-static void refuse_without_room(struct request *req)
-{
-	request_refuse_with(req, PROBLEM_BUSY, NULL, "too much of the project's answers has not been read yet");
-}
-
-static void reply_json(struct request *req, int status, const char *type, json_t *body, enum http_fate fate)
-{
-	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	char *text = NULL;
-
-	note_subject(req, body);
-	if (body && (!compact || asprintf(&text, "%s\n", compact) < 0))
-		abort();
-	free(compact);
-	json_decref(body);
-	/* What only looks may be asked for again. */
-	if (status < 300 && text && strcmp(req->method, "GET") == 0 && !http_has_room(req, strlen(text))) {
-		free(text);
-		refuse_without_room(req);
-		return;
-	}
-	type = body ? type : NULL;
-	if (req->key)
-		req->http->keeper->answer(req, status, type, text, fate, req->http->ctx);
-	reply_resource(req, status, type, text);
-}
-
-void request_reply(struct request *req, int status, json_t *body)
-{
-	reply_json(req, status, "application/json", body, HTTP_ANSWER);
-}
-
-void request_add_header(struct request *req, const char *name, const char *value)
-{
-	if (MHD_add_response_header(req->response, name, value) != MHD_YES)
-		abort();
-}
-
-void request_reply_text(struct request *req, const char *type, char *text)
-{
-	reply_text(req, MHD_HTTP_OK, type, text);
-}
-
-void request_refuse(struct request *req, const struct problem *problem)
-{
-	enum http_fate fate = problem_is_momentary(problem->code)   ? HTTP_MOMENTARY
-			      : problem_is_retryable(problem->code) ? HTTP_UNDECIDED
-								    : HTTP_ANSWER;
-
-	if (problem->code == PROBLEM_INTERNAL)
-		log_error_object(&problem->error, "a request failed");
-	req->code = problem_name(problem->code);
-	reply_json(req, problem_status(problem->code), "application/problem+json", problem_dump(problem), fate);
-}
-
-void request_refuse_error(struct request *req, const struct error *err)
-{
-	struct problem problem;
-
-	problem_from_error(&problem, err);
-	request_refuse(req, &problem);
-}
-
-void request_refuse_with(struct request *req, enum problem_code code, const char *field, const char *fmt, ...)
-{
-	char detail[ERROR_MESSAGE_MAX];
-	struct problem problem;
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(detail, sizeof(detail), fmt, args);
-	va_end(args);
-	problem_set(&problem, code, field, "%s", detail);
-	request_refuse(req, &problem);
-}
-
-void request_replay(struct request *req, int status, const char *type, const char *text)
-{
-	char *copy = strdup(text);
-
-	if (!copy)
-		abort();
-	req->replayed = true;
-	reply_resource(req, status, type[0] ? type : NULL, copy);
-	MHD_add_response_header(req->response, "Idempotent-Replayed", "true");
-}
-
-static ssize_t read_stream(void *ctx, uint64_t pos, char *buf, size_t max)
-{
-	struct request *req = ctx;
-	ssize_t n;
-
-	(void)pos;
-	if (req->client_gone)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	n = req->stream->read(req->stream_ctx, buf, max);
-	if (n == 0)
-		suspend(req);
-	if (n == HTTP_STREAM_BROKEN)
-		return MHD_CONTENT_READER_END_WITH_ERROR;
-	return n < 0 ? MHD_CONTENT_READER_END_OF_STREAM : n;
-}
-
-void request_reply_stream(struct request *req, const struct http_stream_ops *ops, void *ctx)
-{
-	struct MHD_Response *response =
-		MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, read_stream, req, NULL);
-
-	if (!response)
-		abort();
-	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, ops->type ? ops->type : HTTP_TEXT);
-	set_response(req, 200, response);
-	req->stream = ops;
-	req->stream_ctx = ctx;
-}
-
-void request_wake(struct request *req)
-{
-	if (req->stream || req->upload)
-		resume(req);
-}
-
-/* Other protocols. The request lives as long as its connection does, which is suspended from then on. */
-
-struct http_upgraded {
-	struct request *req;
-	struct MHD_UpgradeResponseHandle *handle;
-	int fd;
-};
-
-static void on_upgraded(void *ctx, struct MHD_Connection *connection, void *req_slot, const char *early,
-	size_t early_len, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
-{
-	struct request *req = ctx;
-	struct http_upgraded *conn = malloc(sizeof(*conn));
-	http_upgraded_fn fn = req->upgraded;
-
-	(void)connection;
-	(void)req_slot;
-	if (!conn)
-		abort();
-	*conn = (struct http_upgraded){req, handle, fd};
-	if (req->http->ending) {
-		http_upgraded_end(conn);
-		conn = NULL;
-	}
-	if (conn)
-		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-	req->upgraded = NULL;
-	fn(req->upgraded_ctx, conn, early, early_len);
-}
-
-void request_reply_upgrade(struct request *req, http_upgraded_fn fn, void *ctx)
-{
-	struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgraded, req);
-
-	if (!response || MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, req->route->upgrade) != MHD_YES)
-		abort();
-	req->upgraded = fn;
-	req->upgraded_ctx = ctx;
-	set_response(req, MHD_HTTP_SWITCHING_PROTOCOLS, response);
-}
-
-int http_upgraded_fd(const struct http_upgraded *conn)
-{
-	return conn->fd;
-}
-
-void http_upgraded_end(struct http_upgraded *conn)
-{
-	if (!conn)
-		return;
-	MHD_upgrade_action(conn->handle, MHD_UPGRADE_ACTION_CLOSE);
-	loop_timer_arm(conn->req->listener->timer, 0); /* as in resume() */
-	free(conn);
-}
-
-/* What a handler asks of a request. */
-
-const char *request_param(const struct request *req)
-{
-	return req->param;
-}
-
-const char *request_query(const struct request *req, const char *name)
-{
-	return MHD_lookup_connection_value(req->connection, MHD_GET_ARGUMENT_KIND, name);
-}
-
-struct each_value {
-	const char *name;
-	void (*fn)(void *ctx, const char *value);
-	void *ctx;
-};
-
-static enum MHD_Result look_at_argument(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value)
-{
-	const struct each_value *each = ctx;
-
-	(void)kind;
-	if (strcmp(name, each->name) == 0)
-		each->fn(each->ctx, value ? value : "");
-	return MHD_YES;
-}
-
-void request_query_each(const struct request *req, const char *name, void (*fn)(void *ctx, const char *value), void *ctx)
-{
-	struct each_value each = {name, fn, ctx};
-
-	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, look_at_argument, &each);
-}
-
-int64_t request_query_int(const struct request *req, const char *name, int64_t def)
-{
-	const char *text = request_query(req, name);
-
-	return text ? strtoll(text, NULL, 10) : def; /* http_query.c has refused what is none of its numbers */
-}
-
-const char *request_header(const struct request *req, const char *name)
-{
-	return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
-}
-
-bool request_wants_upgrade(const struct request *req)
-{
-	const char *connection = request_header(req, MHD_HTTP_HEADER_CONNECTION);
-	const char *protocol = request_header(req, MHD_HTTP_HEADER_UPGRADE);
-
-	return req->route->upgrade && connection && strcasestr(connection, "upgrade") && protocol &&
-	       strcasecmp(protocol, req->route->upgrade) == 0;
-}
-
-static enum MHD_Result digest_argument(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value)
-{
-	struct sha256_ctx *hash = ctx;
-
-	(void)kind;
-	sha256_update(hash, strlen(name) + 1, (const uint8_t *)name);
-	if (value)
-		sha256_update(hash, strlen(value) + 1, (const uint8_t *)value);
-	return MHD_YES;
-}
-
-void request_digest(const struct request *req, char ret[65])
-{
-	uint8_t digest[SHA256_DIGEST_SIZE];
-	struct sha256_ctx hash;
-
-	sha256_init(&hash);
-	digest_argument(&hash, 0, req->route->method, req->url);
-	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, digest_argument, &hash);
-	digest_argument(&hash, 0, "", NULL); /* the end of the arguments: no name is empty */
-	sha256_update(&hash, req->body.len, (const uint8_t *)req->body.data);
-	sha256_digest(&hash, sizeof(digest), digest);
-	for (size_t i = 0; i < sizeof(digest); i++)
-		sprintf(ret + 2 * i, "%02x", digest[i]);
-}
-
-bool request_is_once(const struct request *req)
-{
-	return req->route->once;
-}
-
-bool request_is_confidential(const struct request *req)
-{
-	return req->route->confidential;
-}
-
-bool request_key_is_busy(const struct request *req, const char *key)
-{
-	for (const struct request *other = req->http->requests; other; other = other->next)
-		if (other->key && !other->client_gone && !other->status && strcmp(other->key, key) == 0 &&
-			strcmp(other->client.project, req->client.project) == 0)
-			return true;
-	return false;
-}
-
-const char *request_key(const struct request *req)
-{
-	return req->key ? req->key : "";
-}
-
-int64_t request_repeats(const struct request *req)
-{
-	return req->repeats ? req->begun_at : 0;
-}
-
-int64_t request_begun_at(const struct request *req)
-{
-	return req->begun_at;
-}
-
-void request_set_begun(struct request *req, int64_t begun_at, bool repeats)
-{
-	req->begun_at = begun_at;
-	req->repeats = repeats;
-}
-
-int64_t request_content_length(const struct request *req)
-{
-	const char *text = request_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
-
-	return text ? strtoll(text, NULL, 10) : -1; /* libmicrohttpd has refused what is no number */
-}
-
-json_t *request_read_json(struct request *req)
-{
-	bool absent = req->body.len == 0 && req->route->body == HTTP_BODY_JSON_OPTIONAL;
-	struct error err;
-	json_t *value = absent ? json_object() : json_parse(req->body.data ? req->body.data : "", req->body.len, &err);
-
-	if (!value)
-		request_refuse_with(req, PROBLEM_INVALID_JSON, NULL, "%s", err.message);
-	return value;
-}
-
-int request_read(struct request *req, const struct json_table *table, void *ret)
-{
-	json_t *value = request_read_json(req);
-	struct error err;
-	int r;
-
-	if (!value)
-		return -ECANCELED;
-	r = json_read(table, value, ret, &err);
-	json_decref(value);
-	if (r < 0) {
-		request_refuse_error(req, &err);
-		return -ECANCELED;
-	}
-	return 0;
-}
-
-void request_on_gone(struct request *req, void (*gone)(void *ctx), void *ctx)
-{
-	req->gone = gone;
-	req->gone_ctx = ctx;
 }
 
 /* The life of a request, as libmicrohttpd tells it. */
@@ -654,7 +242,7 @@ enum MHD_Result http_on_access(void *ctx, struct MHD_Connection *connection, con
 		return MHD_NO;
 	if (*len && !has_room(req)) {
 		http_connection_is_busy(req);
-		suspend(req); /* what has come stays where it is */
+		request_suspend(req); /* what has come stays where it is */
 		return MHD_YES;
 	}
 	if (*len) {
@@ -669,7 +257,7 @@ enum MHD_Result http_on_access(void *ctx, struct MHD_Connection *connection, con
 		on_complete_request(req);
 	if (req->response)
 		return queue(req);
-	suspend(req);
+	request_suspend(req);
 	return MHD_YES;
 }
 
@@ -724,7 +312,7 @@ void http_free(struct http *http)
 	for (struct request *req = http->requests; req; req = req->next)
 		if (req->suspended) {
 			tell_gone(req);
-			resume(req);
+			request_resume(req);
 		}
 	for (size_t i = 0; i < http->n_listeners; i++)
 		http_stop_listening(&http->listeners[i]);

@@ -169,6 +169,7 @@ const char *request_query(const struct request *req, const char *name); /* NULL:
 void request_query_each(const struct request *req, const char *name, void (*fn)(void *ctx, const char *value), void *ctx);
 /* One that the route has as HTTP_QUERY_INT, or `def` when absent. */
 int64_t request_query_int(const struct request *req, const char *name, int64_t def);
+const char *request_header(const struct request *req, const char *name); /* a field of the head; NULL: absent */
 int64_t request_content_length(const struct request *req); /* -1: unknown */
 /* Reads the JSON body (or {} for an absent optional one) by table. 0, or -ECANCELED having refused. */
 int request_read(struct request *req, const struct json_table *table, void *ret);

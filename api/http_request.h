@@ -1,4 +1,4 @@
-/* What http.c and http_route.c share: a request and where it came from. Nobody else's. */
+/* A request and where it came from, as the HTTP server's files (http*.c) share it, and its guard and its auditor see it. Nobody else. */
 #ifndef HULL_API_HTTP_REQUEST_H
 #define HULL_API_HTTP_REQUEST_H
 
@@ -106,8 +106,10 @@ enum MHD_Result http_on_access(void *ctx, struct MHD_Connection *connection, con
 	const char *data, size_t *len, void **req_slot);
 void http_on_completed(void *ctx, struct MHD_Connection *connection, void **req_slot, enum MHD_RequestTerminationCode code);
 
-/* A field of the head, or NULL. */
-const char *request_header(const struct request *req, const char *name);
+/* Its connection is looked at no more until request_resume(), but for the client's going. Not while it is suspended. */
+void request_suspend(struct request *req);
+/* Harmless when it is not suspended. */
+void request_resume(struct request *req);
 
 /* http_conditional.c: does the client of a GET have what `etag` stands for already (section 13.1.2)? */
 bool http_is_not_modified(const struct request *req, const char *etag);

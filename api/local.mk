@@ -35,7 +35,8 @@ libhull_api_a_SOURCES = \
 	api/http_count.c \
 	api/http_listen.c \
 	api/http_query.c \
-	api/http_request.h \
+	api/http_reply.c \
+	api/http_request.c api/http_request.h \
 	api/http_route.c \
 	api/hulld.h \
 	api/idempotency.c api/idempotency.h \
