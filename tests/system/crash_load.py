@@ -1,6 +1,6 @@
 """A mixed load on hulld of clients that know what must be there, whenever it is killed.
 
-Each client asks for one thing after the other, of machines, images, secrets and tokens of its own, and keeps a model of what has been
+Each client asks for one thing after the other, of machines and their ports, images, secrets and tokens of its own, and keeps a model of what has been
 acknowledged. What was under way when hulld died it asks again, a POST with its Idempotency-Key; from then on the model is exact."""
 import hashlib
 import http.client
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 IMAGE = "hello"
 KEPT_ANSWERS = 8
 MACHINES_MAX = 3
+PORTS_MAX = 2  # of a machine
 
 
 @dataclass
@@ -29,17 +30,22 @@ class Call:
 @dataclass
 class Model:
     """What is there, by what was acknowledged."""
-    machines: dict = field(default_factory=dict)  # {name: {"label", "runs"}}
+    machines: dict = field(default_factory=dict)  # {name: {"label", "ports", "runs"}}
     made: set = field(default_factory=set)  # names of all machines that there ever were
     secrets: set = field(default_factory=set)
     images: set = field(default_factory=set)
     tokens: set = field(default_factory=set)  # ids
 
 
+def published(ports):
+    return [{"host": port, "guest": 80} for port in ports]
+
+
 class Client:
-    def __init__(self, ask, number, seed, digest):
-        """`ask`(method, path, body, headers) gives an answer, or raises when hulld has gone."""
+    def __init__(self, ask, number, seed, digest, ports):
+        """`ask`(method, path, body, headers) gives an answer, or raises when hulld has gone. `ports` are the host's that it may publish."""
         self.ask, self.number, self.random, self.digest = ask, number, random.Random(f"{seed} {number}"), digest
+        self.ports = ports
         self.model, self.answered, self.count = Model(), 0, 0
         self.under_way = None
         self.kept = []  # POSTs that were answered, with their answers
@@ -50,22 +56,29 @@ class Client:
 
     # What may be asked.
 
+    def some_ports(self, own=()):
+        """Ports that no other machine of the client has."""
+        others = {port for machine in self.model.machines.values() for port in machine["ports"]} - set(own)
+        free = [port for port in self.ports if port not in others]
+        return self.random.sample(free, self.random.randint(0, min(PORTS_MAX, len(free))))
+
     def create(self):
-        name, label = self.name(), str(self.random.random())
+        name, label, ports = self.name(), str(self.random.random()), self.some_ports()
         spec = {"name": name, "image": IMAGE, "network": "none", "disk_mib": 16, "memory_mib": 64, "labels": {"value": label},
-                "command": ["/bin/sleep", "1000"]}
+                "ports": published(ports), "command": ["/bin/sleep", "1000"]}
 
         def took(_):
-            self.model.machines[name] = {"label": label, "runs": False}
+            self.model.machines[name] = {"label": label, "ports": ports, "runs": False}
             self.model.made.add(name)
         return Call("POST", "/v1/machines", spec, took)
 
     def change(self, name):
-        label = str(self.random.random())
+        machine, label = self.model.machines[name], str(self.random.random())
+        ports = self.some_ports(machine["ports"]) if self.random.random() < 0.5 else machine["ports"]
 
         def took(_):
-            self.model.machines[name]["label"] = label
-        return Call("PATCH", f"/v1/machines/{name}", {"labels": {"value": label}}, took)
+            machine.update(label=label, ports=ports)
+        return Call("PATCH", f"/v1/machines/{name}", {"labels": {"value": label}, "ports": published(ports)}, took)
 
     def move(self, name, verb):
         def took(answer):
@@ -169,9 +182,9 @@ class Client:
 
 
 class Load:
-    def __init__(self, ask, n_clients, seed, digest):
+    def __init__(self, ask, n_clients, seed, digest, ports):
         self.ask = ask
-        self.clients = [Client(ask, number, seed, digest) for number in range(n_clients)]
+        self.clients = [Client(ask, number, seed, digest, ports[number::n_clients]) for number in range(n_clients)]
         self.cursor = 0
         self.events = Counter()  # {(type, name): how often}
         self.failures = []
@@ -208,9 +221,9 @@ class Load:
             client.resume()
         models = [client.model for client in self.clients]
         machines = self.get("/v1/machines")["items"]
-        found = {machine["name"]: machine["labels"]["value"] for machine in machines}
+        found = {machine["name"]: (machine["labels"]["value"], [port["host"] for port in machine["ports"]]) for machine in machines}
         assert len(found) == len(machines)
-        assert found == {name: machine["label"] for model in models for name, machine in model.machines.items()}
+        assert found == {name: (machine["label"], machine["ports"]) for model in models for name, machine in model.machines.items()}
         secrets = [secret["name"] for secret in self.get("/v1/secrets")["items"]]
         assert sorted(secrets) == sorted(name for model in models for name in model.secrets)
         images = [image["name"] for image in self.get("/v1/images")["items"]]
@@ -237,6 +250,10 @@ class Load:
     def runs(self):
         """{name: is it to run} of all machines."""
         return {name: machine["runs"] for client in self.clients for name, machine in client.model.machines.items()}
+
+    def held(self):
+        """The host's ports that machines have, in order."""
+        return sorted(port for client in self.clients for machine in client.model.machines.values() for port in machine["ports"])
 
     def answered(self):
         return sum(client.answered for client in self.clients)

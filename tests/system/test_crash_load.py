@@ -1,7 +1,8 @@
 """hulld under a mixed load, killed at random instants: every change that it has acknowledged is there, nothing is doubled, nothing is
-stuck, and what is asked again is answered as it was. Also with the host that it runs on.
+stuck, what is asked again is answered as it was, and a webhook's receiver misses no event. Also with the host that it runs on.
 
 HULL_CRASH_KILLS and HULL_CRASH_HOSTS are how often; HULL_CRASH_SEED makes another run of it."""
+import contextlib
 import hashlib
 import http.client
 import json
@@ -9,6 +10,7 @@ import os
 import random
 import re
 import signal
+import socket
 import time
 from urllib.parse import urlsplit
 
@@ -18,11 +20,14 @@ from crash_load import IMAGE, Load
 from hulld_fixtures import DEADLINE, Answer, Hulld, make_erofs, wait_until
 from test_hulld import processes_of
 from test_kvmhost import Host
+from test_ports import ingress_of
+from test_webhooks import FAST, HERE, Receiver
 
 KILLS = int(os.environ.get("HULL_CRASH_KILLS", "20"))
 HOSTS = int(os.environ.get("HULL_CRASH_HOSTS", "1"))
 SEED = os.environ.get("HULL_CRASH_SEED", "hull")
 CLIENTS = 6
+PORTS = 24  # of all of them
 ALIVE_MAX_S = 0.2  # from when hulld answers until it is killed
 HOST_ALIVE_MAX_S = 6
 MONITOR = "#!/bin/sh\nMONITOR_OF=$2 exec sleep 3600\n"  # a machine of it starts for ever
@@ -38,13 +43,33 @@ def monitors(hulld):
     return found
 
 
+def free_ports():
+    """Of those that the host gives to no connection of its own."""
+    first = random.randrange(20000, 30000)
+    with contextlib.ExitStack() as probes:
+        ports = []
+        for port in range(first, first + 2000):
+            probe = probes.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+            if len(ports) == PORTS:
+                return ports
+    raise AssertionError(f"no {PORTS} ports are free from {first} on")
+
+
+def held_ports(hulld):
+    return sorted(port["host"] for port in ingress_of(hulld)[1])
+
+
 def settled(hulld, load):
-    """Nothing moves any more; who is to run does, by one monitor, and who is not has none; no operation of those is under way."""
+    """Nothing moves any more; who is to run does, by one monitor, and who is not has none; no operation of those is under way; the
+    machines' ports are held, and no other."""
     wanted = load.runs()
 
     def look():
         machines, running = hulld.get("/v1/machines").json["items"], monitors(hulld)
-        if set(running) - {machine["id"] for machine in machines}:
+        if set(running) - {machine["id"] for machine in machines} or held_ports(hulld) != load.held():
             return False
         for machine in machines:
             has, runs = running.get(machine["id"], []), wanted[machine["name"]]
@@ -61,11 +86,21 @@ def settled(hulld, load):
         pytest.fail(f"wanted {wanted}; there are {hulld.get('/v1/machines').json['items']} and monitors {monitors(hulld)}")
 
 
+def check_told(receiver, load):
+    """The receiver gets each event, and the first of each in their order."""
+    wait_until(lambda: receiver.got and json.loads(receiver.got[-1][2])["id"] >= load.cursor, "the receiver has the last", DEADLINE + KILLS)
+    firsts = list(dict.fromkeys(event["id"] for event in receiver.events()))
+    assert firsts == list(range(firsts[0], firsts[-1] + 1))
+
+
 def test_hulld_is_killed_at_random_instants(tmp_path):
-    instants = random.Random(SEED)
-    hulld = Hulld(tmp_path, env={"HULL_START_TIMEOUT_S": "3600"}).with_stand_in(MONITOR).start()
+    instants, receiver = random.Random(SEED), Receiver()
+    hulld = Hulld(tmp_path, "--webhook-allow", HERE, "--webhook-timing", FAST, env={"HULL_START_TIMEOUT_S": "3600"})
+    hulld.with_stand_in(MONITOR).start()
     try:
-        load = Load(hulld.request, CLIENTS, SEED, hulld.image(IMAGE, make_erofs(tmp_path), command=["/bin/true"]))
+        digest = hulld.image(IMAGE, make_erofs(tmp_path), command=["/bin/true"])
+        load = Load(hulld.request, CLIENTS, SEED, digest, free_ports())
+        assert hulld.post("/v1/webhooks", {"url": receiver.url}).status == 201
 
         def kill():
             time.sleep(instants.uniform(0, ALIVE_MAX_S))  # the instant is what this is about
@@ -77,13 +112,15 @@ def test_hulld_is_killed_at_random_instants(tmp_path):
             load.verify()
             settled(hulld, load)
         assert load.answered() > KILLS, "the clients have got on"
-        print(f"{KILLS} kills, {load.answered()} changes, {load.cursor} events")
+        check_told(receiver, load)
+        print(f"{KILLS} kills, {load.answered()} changes, {load.cursor} events, of which {len(receiver.got)} were sent")
         for name in load.runs():
             assert hulld.delete(f"/v1/machines/{name}?force=1").status == 204
-        wait_until(lambda: not processes_of(hulld), "no process is left")
+        wait_until(lambda: not processes_of(hulld) and held_ports(hulld) == [], "no process and no port is left")
         assert os.listdir(hulld.state / "machines") == os.listdir(hulld.run / "machines") == []
     finally:
         hulld.stop()
+        receiver.close()
 
 
 class HullHost(Host):
@@ -114,7 +151,7 @@ def test_its_host_is_killed_over_its_state_disk(tmp_path):
         assert host.ask("PUT", f"/v1/blobs/{digest}", erofs).status == 201
         image = {"name": IMAGE, "rootfs": digest, "config": {"command": ["/bin/true"]}}
         assert host.ask("POST", "/v1/images", json.dumps(image), {"Content-Type": "application/json"}).status == 201
-        load = Load(host.ask, CLIENTS, SEED, digest)
+        load = Load(host.ask, CLIENTS, SEED, digest, list(range(20000, 20000 + PORTS)))
 
         def kill():
             time.sleep(instants.uniform(0.1, HOST_ALIVE_MAX_S))  # the instant is what this is about
