@@ -13,6 +13,8 @@ libhull_api_a_SOURCES = \
 	api/certificates.c api/certificates.h \
 	api/clock.c api/clock.h \
 	api/etag.c api/etag.h \
+	api/event_filter.c api/event_filter.h \
+	api/event_streams.c api/event_streams.h \
 	api/event_types.c api/event_types.h \
 	api/events.c api/events.h \
 	api/exec.c api/exec.h \
