@@ -87,6 +87,8 @@ struct http_keeper {
 	bool (*begin)(struct request *req, const char *key, void *ctx);
 	/* Before the reply to one that was begun goes out. `type` and `text` may be NULL: no body. */
 	void (*answer)(const struct request *req, int status, const char *type, const char *text, enum http_fate fate, void *ctx);
+	/* For request_keep(). 0 or -errno with `err` set. */
+	int (*keep)(const struct request *req, int status, const char *type, const char *text, void *ctx, struct error *err);
 };
 
 /* What a client must be allowed for a route. */
@@ -124,9 +126,10 @@ struct http_route {
 	/* REFUSES() of what its handler refuses with, but for what many do (openapi.c). */
 	uint64_t refuses;
 	bool once;				/* a POST that is not to be done again when its outcome is unknown */
+	bool shown_once;			/* a POST whose answer shows what nothing else does: kept by request_keep() alone, and sealed */
 	bool begins_operation;			/* success has a HTTP_OPERATION field, where one is under way or was begun */
 	bool unconditional;			/* its handler looks at no If-Match: one is refused */
-	bool confidential;			/* what is sent and answered holds secrets: it is kept nowhere */
+	bool confidential;			/* what is sent holds secrets: it is wiped */
 	enum http_scope scope;
 	const struct http_query *queries;	/* ended by a NULL name; NULL: none are taken */
 	void (*handle)(struct request *req, void *ctx);
@@ -180,8 +183,9 @@ json_t *request_read_json(struct request *req);
 
 /* What is asked: method, path, query and body, as SHA-256 in hexadecimal. */
 void request_digest(const struct request *req, char ret[65]);
-bool request_is_once(const struct request *req); /* its route's `once` */
-bool request_is_confidential(const struct request *req);
+/* Its route's `once`, and `shown_once`: then `request_digest()` is of who asks, too. */
+bool request_is_once(const struct request *req);
+bool request_is_shown_once(const struct request *req);
 /* Is another request with that key, in the same project, being served? */
 bool request_key_is_busy(const struct request *req, const char *key);
 /* The key of a request that was begun, or "". */
@@ -201,6 +205,10 @@ const char *request_condition(const struct request *req);
 int request_check_match(struct request *req, json_t *representation);
 /* The answer to a GET: 200 with it (taken), where its condition allows that. */
 void request_reply_matching(struct request *req, json_t *representation);
+
+/* Keeps the answer of a request with a key in the database, within the transaction of what it tells of: both are there, or neither, and
+ * what was cut short is done again. request_reply() with the same follows the commit. 0, as without a key, or -errno with `err` set. */
+int request_keep(struct request *req, int status, const json_t *body, struct error *err);
 
 /* So many bytes are kept for its answer from now on. False: they are not to be, the project's requests have too much already. */
 bool request_keeps(struct request *req, size_t bytes);

@@ -8,7 +8,7 @@
 /* Those of a single resource. What a program wrote, or a token that is shown once, is none that could be asked for again. */
 bool http_route_is_tagged(const struct http_route *route)
 {
-	return route->gives && !route->gives_list && !route->once && route->body != HTTP_BODY_UPLOAD;
+	return route->gives && !route->gives_list && !route->once && !route->shown_once && route->body != HTTP_BODY_UPLOAD;
 }
 
 bool http_route_has_preconditions(const struct http_route *route)

@@ -70,15 +70,36 @@ static void refuse_without_room(struct request *req)
 	request_refuse_with(req, PROBLEM_BUSY, NULL, "too much of the project's answers has not been read yet");
 }
 
-static void reply_json(struct request *req, int status, const char *type, json_t *body, enum http_fate fate)
+/* As it is sent, owned; NULL: there is no body. */
+static char *text_of(const json_t *body)
 {
-	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	char *text = NULL;
+	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL, *text = NULL;
 
-	note_subject(req, body);
 	if (body && (!compact || asprintf(&text, "%s\n", compact) < 0))
 		abort();
 	free(compact);
+	return text;
+}
+
+int request_keep(struct request *req, int status, const json_t *body, struct error *err)
+{
+	char *text = req->key ? text_of(body) : NULL;
+	int r;
+
+	if (!text)
+		return 0;
+	r = req->http->keeper->keep(req, status, HTTP_JSON, text, req->http->ctx, err);
+	explicit_bzero(text, strlen(text));
+	free(text);
+	req->kept = r == 0;
+	return r;
+}
+
+static void reply_json(struct request *req, int status, const char *type, json_t *body, enum http_fate fate)
+{
+	char *text = text_of(body);
+
+	note_subject(req, body);
 	json_decref(body);
 	/* What only looks may be asked for again. */
 	if (status < 300 && text && strcmp(req->method, "GET") == 0 && !http_has_room(req, strlen(text))) {
@@ -87,7 +108,7 @@ static void reply_json(struct request *req, int status, const char *type, json_t
 		return;
 	}
 	type = body ? type : NULL;
-	if (req->key)
+	if (req->key && !req->kept)
 		req->http->keeper->answer(req, status, type, text, fate, req->http->ctx);
 	reply_resource(req, status, type, text);
 }

@@ -91,6 +91,8 @@ void request_digest(const struct request *req, char ret[65])
 	digest_argument(&hash, 0, req->route->method, req->url);
 	MHD_get_connection_values(req->connection, MHD_GET_ARGUMENT_KIND, digest_argument, &hash);
 	digest_argument(&hash, 0, "", NULL); /* the end of the arguments: no name is empty */
+	if (req->route->shown_once)
+		digest_argument(&hash, 0, req->client.token, NULL);
 	sha256_update(&hash, req->body.len, (const uint8_t *)req->body.data);
 	sha256_digest(&hash, sizeof(digest), digest);
 	for (size_t i = 0; i < sizeof(digest); i++)
@@ -102,9 +104,9 @@ bool request_is_once(const struct request *req)
 	return req->route->once;
 }
 
-bool request_is_confidential(const struct request *req)
+bool request_is_shown_once(const struct request *req)
 {
-	return req->route->confidential;
+	return req->route->shown_once;
 }
 
 bool request_key_is_busy(const struct request *req, const char *key)

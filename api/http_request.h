@@ -67,6 +67,7 @@ struct request {
 	int64_t begun_at; /* request_begun_at() */
 	int64_t begun_us; /* of the monotonic clock */
 	bool repeats;	  /* it came before */
+	bool kept;	  /* request_keep() has its answer */
 	struct buf body;
 	size_t body_max;     /* bytes that may come, of one that is kept in `body` */
 	size_t answer_bytes; /* of one that is in memory as a whole, or comes to be */

@@ -1,8 +1,12 @@
 #include "api/idempotency.h"
 
+#include "api/secrets.h"
+#include "common/cleanup.h"
 #include "common/log.h"
 
 #include <errno.h>
+#include <nettle/sha2.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define HEADER	    IDEMPOTENCY_HEADER
@@ -11,12 +15,45 @@
 #define KEPT_MAX    10000 /* of a project; up to TRIM_EVERY more until they are looked at */
 #define TRIM_EVERY  1000
 #define BODY_MAX    65536 /* bytes: more is a program's output, whose size a guest chooses */
+#define HIDDEN_BYTES (1 + 2 * SHA256_DIGEST_SIZE + 1)
+#define BOUND_BYTES  (HIDDEN_BYTES + REQUEST_DIGEST_BYTES)
 
 static bool is_key(const char *key)
 {
 	size_t len = strspn(key, "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~");
 
 	return len > 0 && len <= REQUEST_KEY_MAX && !key[len];
+}
+
+/* By what a request is kept whose answer is sealed for who has its key. It begins with a space, as no key does. */
+static void hide(const char *project, const char *key, char ret[HIDDEN_BYTES])
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct sha256_ctx hash;
+
+	sha256_init(&hash);
+	sha256_update(&hash, strlen(project) + 1, (const uint8_t *)project);
+	sha256_update(&hash, strlen(key), (const uint8_t *)key);
+	sha256_digest(&hash, sizeof(digest), digest);
+	ret[0] = ' ';
+	for (size_t i = 0; i < sizeof(digest); i++)
+		snprintf(ret + 1 + 2 * i, 3, "%02x", digest[i]);
+}
+
+/* By what this one is: the key, or `hidden`. */
+static const char *kept_by(const struct request *req, const char *key, char hidden[HIDDEN_BYTES])
+{
+	hide(request_project(req), key, hidden);
+	return request_is_shown_once(req) ? hidden : key;
+}
+
+/* What a sealed answer is bound to: that request, in that project. */
+static void bind_to(const char *project, const char *key, const char *digest, char ret[BOUND_BYTES])
+{
+	char hidden[HIDDEN_BYTES];
+
+	hide(project, key, hidden);
+	snprintf(ret, BOUND_BYTES, "%s%s", hidden, digest);
 }
 
 /* The newest stay: who repeats a request does so soon. */
@@ -31,13 +68,14 @@ static void trim(struct hulld *hulld)
 /* False, having replied. */
 static bool begin_first(struct request *req, const char *key, const char *digest, struct hulld *hulld)
 {
+	char hidden[HIDDEN_BYTES];
 	int64_t now = now_ms();
 	struct error err;
 
 	/* The hour that old answers are looked at can be long. */
 	if (++hulld->n_begun % TRIM_EVERY == 0)
 		trim(hulld);
-	if (store_request_begin(hulld->store, request_project(req), key, digest, now, &err) < 0) {
+	if (store_request_begin(hulld->store, request_project(req), kept_by(req, key, hidden), digest, now, &err) < 0) {
 		request_refuse_error(req, &err);
 		return false;
 	}
@@ -69,6 +107,49 @@ static bool begin_again(struct request *req, const struct kept_request *kept)
 	return true;
 }
 
+static void replay_sealed(struct request *req, const char *key, const struct kept_request *kept, const struct hulld *hulld)
+{
+	char bound[BOUND_BYTES], *text;
+	struct problem problem;
+	struct error err;
+
+	bind_to(request_project(req), key, kept->digest, bound);
+	text = secrets_unseal_for(hulld->secrets, key, bound, kept->body, &err);
+	if (text) {
+		request_replay(req, kept->status, kept->type, text);
+		explicit_bzero(text, strlen(text));
+		free(text);
+		return;
+	}
+	log_error_object(&err, "an answer that was kept");
+	problem_set(&problem, PROBLEM_OUTCOME_UNKNOWN, HEADER, "the answer to the request with this key was sealed by another key of the host's");
+	problem_set_hint(&problem, "find what it made, and take it away; another key does it anew");
+	request_refuse(req, &problem);
+}
+
+static void replay(struct request *req, const char *key, const struct kept_request *kept, const struct hulld *hulld)
+{
+	if (request_is_shown_once(req))
+		replay_sealed(req, key, kept, hulld);
+	else
+		request_replay(req, kept->status, kept->type, kept->body);
+}
+
+/* 0, -ENOENT, or another -errno with `err` set. One that is a day old is none, also before it is pruned. */
+static int find(struct request *req, const char *key, struct hulld *hulld, struct kept_request *ret, struct error *err)
+{
+	char hidden[HIDDEN_BYTES];
+	int r;
+
+	hide(request_project(req), key, hidden);
+	r = store_request_get(hulld->store, request_project(req), key, hidden, ret, err);
+	if (r < 0 || ret->begun_at >= now_ms() - KEPT_MS)
+		return r;
+	kept_request_done(ret);
+	r = store_request_forget(hulld->store, request_project(req), key, hidden, err);
+	return r < 0 ? r : -ENOENT;
+}
+
 static bool begin(struct request *req, const char *key, void *ctx)
 {
 	char digest[REQUEST_DIGEST_BYTES];
@@ -86,7 +167,7 @@ static bool begin(struct request *req, const char *key, void *ctx)
 		return false;
 	}
 	request_digest(req, digest);
-	r = store_request_get(hulld->store, request_project(req), key, &kept, &err);
+	r = find(req, key, hulld, &kept, &err);
 	if (r == -ENOENT && !request_key_is_busy(req, key)) /* one that is served may be older than what is kept */
 		return begin_first(req, key, digest, hulld);
 	if (r == -ENOENT)
@@ -96,7 +177,7 @@ static bool begin(struct request *req, const char *key, void *ctx)
 	else if (strcmp(kept.digest, digest) != 0)
 		request_refuse_with(req, PROBLEM_KEY_REUSED, HEADER, "this key came with another request before");
 	else if (kept.status)
-		request_replay(req, kept.status, kept.type, kept.body);
+		replay(req, key, &kept, hulld);
 	else if (request_key_is_busy(req, key))
 		refuse_busy(req);
 	else
@@ -105,29 +186,45 @@ static bool begin(struct request *req, const char *key, void *ctx)
 	return handled;
 }
 
-/* What nobody is to find in the database stays without an answer, and so is not done again. What is to be tried again does, too, as
- * does what is too long for one. What would then not be done again, though it may be tried, was refused before it was done; as what is
- * true for a moment was. Both are forgotten, so that the next try is a first one. */
+static int keep(const struct request *req, int status, const char *type, const char *text, void *ctx, struct error *err)
+{
+	char hidden[HIDDEN_BYTES], digest[REQUEST_DIGEST_BYTES], bound[BOUND_BYTES];
+	const char *key = request_key(req), *name = kept_by(req, key, hidden);
+	struct hulld *hulld = ctx;
+	cleanup_free char *sealed = NULL;
+
+	if (strlen(text) > BODY_MAX)
+		return error_set_field(err, EINVAL, HEADER, "is not for what has an answer of more than %d bytes", BODY_MAX);
+	if (request_is_shown_once(req)) {
+		request_digest(req, digest);
+		bind_to(request_project(req), key, digest, bound);
+		sealed = secrets_seal_for(hulld->secrets, key, bound, text);
+	}
+	return store_request_answer(hulld->store, request_project(req), name, status, type, sealed ? sealed : text, err);
+}
+
+/* What is to be tried again stays without an answer, and so does what is too long for one: then it is not done again, if that might do it
+ * twice. What would not be done again, though it may be tried, was refused before it was done; as what is true for a moment was. Both are
+ * forgotten, so that the next try is a first one. */
 static void answer(const struct request *req, int status, const char *type, const char *text, enum http_fate fate, void *ctx)
 {
-	const char *key = request_key(req);
+	char hidden[HIDDEN_BYTES];
 	struct hulld *hulld = ctx;
 	struct error err;
 	int r = 0;
 
-	if (request_is_confidential(req))
-		r = status < 400 ? 0 : store_request_forget(hulld->store, request_project(req), key, &err);
-	else if (fate == HTTP_MOMENTARY || (fate == HTTP_UNDECIDED && request_is_once(req)))
-		r = store_request_forget(hulld->store, request_project(req), key, &err);
+	hide(request_project(req), request_key(req), hidden);
+	if (fate == HTTP_MOMENTARY || (fate == HTTP_UNDECIDED && request_is_once(req)))
+		r = store_request_forget(hulld->store, request_project(req), request_key(req), hidden, &err);
 	else if (fate == HTTP_ANSWER && text && strlen(text) > BODY_MAX)
 		log_info("an answer of %zu bytes is not kept", strlen(text));
 	else if (fate == HTTP_ANSWER)
-		r = store_request_answer(hulld->store, request_project(req), key, status, type ? type : "", text ? text : "", &err);
+		r = keep(req, status, type ? type : "", text ? text : "", hulld, &err);
 	if (r < 0)
 		log_error_object(&err, "an answer is not kept");
 }
 
-const struct http_keeper idempotency_keeper = {.begin = begin, .answer = answer};
+const struct http_keeper idempotency_keeper = {.begin = begin, .answer = answer, .keep = keep};
 
 static void prune(struct hulld *hulld)
 {

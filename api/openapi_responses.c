@@ -37,7 +37,7 @@ static uint64_t refusals_of(const struct http_route *route)
 		refuses |= REFUSES(PRECONDITION_FAILED);
 	if (strcmp(route->method, "POST") == 0)
 		refuses |= REFUSES(REQUEST_IN_PROGRESS) | REFUSES(KEY_REUSED);
-	if (route->once)
+	if (route->once || route->shown_once)
 		refuses |= REFUSES(OUTCOME_UNKNOWN);
 	return refuses;
 }

@@ -110,24 +110,42 @@ static char *quotas_text(const struct quotas *quotas)
 	return text;
 }
 
+/* With the answer, `*ret_shown`, a new reference: who asks again is not told that the name is taken. 0 or -errno with `err` set. */
+static int insert(struct request *req, struct hulld *hulld, const struct project_record *record, json_t **ret_shown, struct error *err)
+{
+	int r = store_transaction_begin(hulld->store, err);
+
+	*ret_shown = NULL;
+	if (r < 0)
+		return r;
+	r = store_project_insert(hulld->store, record, err);
+	if (r == 0 && !(*ret_shown = dump(hulld, record, err)))
+		r = -err->errnum;
+	if (r == 0)
+		r = request_keep(req, 201, *ret_shown, err);
+	return store_transaction_end(hulld->store, r, err);
+}
+
 void project_http_create(struct request *req, void *ctx)
 {
 	struct project_record record = {.created_at = now_ms()};
 	struct hulld *hulld = ctx;
 	struct project_spec spec;
 	struct error err;
+	json_t *shown;
 
 	if (request_read(req, &project_spec_table, &spec) < 0)
 		return;
 	snprintf(record.name, sizeof(record.name), "%s", spec.name);
 	record.quotas = quotas_text(&spec.quotas);
 	json_done(&project_spec_table, &spec);
-	if (store_project_insert(hulld->store, &record, &err) == 0)
-		reply_project(req, 201, hulld, &record);
+	if (insert(req, hulld, &record, &shown, &err) == 0)
+		request_reply(req, 201, json_incref(shown));
 	else if (err.errnum == EEXIST)
 		request_refuse_with(req, PROBLEM_NAME_TAKEN, "name", "a project \"%s\" exists already", record.name);
 	else
 		request_refuse_error(req, &err);
+	json_decref(shown);
 	project_record_done(&record);
 }
 

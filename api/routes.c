@@ -271,7 +271,7 @@ const struct http_route hulld_routes[] = {
 		.scope = SCOPE_HOST, .handle = project_http_delete},
 
 	{ROUTE("POST", "/v1/tokens", "createToken", "Make a token of the project, shown this once."), .status = 201,
-		.scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .once = true, .confidential = true, .takes = &token_spec_table,
+		.scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .shown_once = true, .confidential = true, .takes = &token_spec_table,
 		.gives = &new_token_table, .handle = token_http_create},
 	{ROUTE("GET", "/v1/tokens", "listTokens", "All tokens of the project."), .status = 200, .scope = SCOPE_ADMIN,
 		.gives = &token_table, .gives_list = true, .handle = token_http_list},
@@ -302,7 +302,7 @@ const struct http_route hulld_routes[] = {
 		.status = 204, .handle = secret_http_delete},
 
 	{ROUTE("POST", "/v1/webhooks", "createWebhook", "Have events of the project sent to a URL; shows the secret of their signatures, this once."),
-		.status = 201, .scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .once = true, .confidential = true, .takes = &webhook_spec_table,
+		.status = 201, .scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .shown_once = true, .confidential = true, .takes = &webhook_spec_table,
 		.gives = &new_webhook_table, .refuses = REFUSES(QUOTA_EXCEEDED), .handle = webhook_http_create},
 	{ROUTE("GET", "/v1/webhooks", "listWebhooks", "All webhooks of the project."), .status = 200, .scope = SCOPE_ADMIN,
 		.gives = &webhook_table, .gives_list = true, .handle = webhook_http_list},

@@ -160,6 +160,64 @@ json_t *secrets_unseal(const struct secrets *secrets, const struct secret_record
 	return string;
 }
 
+/* Sealing for who comes with a key of its own. */
+
+#define BASE64 sodium_base64_VARIANT_ORIGINAL
+static_assert(KEY_BYTES == crypto_generichash_BYTES, "a key is what BLAKE2b makes");
+
+/* A pseudo-random function of both (BLAKE2b with a key, RFC 7693): of either alone nothing follows. */
+static void derive(const struct secrets *secrets, const char *key, unsigned char ret[KEY_BYTES])
+{
+	static const char what[] = "hull: what is sealed for a key";
+	crypto_generichash_state state;
+
+	crypto_generichash_init(&state, secrets->key, KEY_BYTES, KEY_BYTES);
+	crypto_generichash_update(&state, (const unsigned char *)what, sizeof(what));
+	crypto_generichash_update(&state, (const unsigned char *)key, strlen(key));
+	crypto_generichash_final(&state, ret, KEY_BYTES);
+	sodium_memzero(&state, sizeof(state));
+}
+
+char *secrets_seal_for(const struct secrets *secrets, const char *key, const char *bound, const char *value)
+{
+	size_t len = strlen(value), all = NONCE_BYTES + len + TAG_BYTES, text_bytes = sodium_base64_encoded_len(all, BASE64);
+	unsigned char derived[KEY_BYTES], *sealed = malloc(all);
+	char *text = malloc(text_bytes);
+
+	if (!sealed || !text)
+		abort();
+	derive(secrets, key, derived);
+	randombytes_buf(sealed, NONCE_BYTES);
+	crypto_aead_xchacha20poly1305_ietf_encrypt(sealed + NONCE_BYTES, NULL, (const unsigned char *)value, len, (const unsigned char *)bound,
+		strlen(bound), NULL, sealed, derived);
+	sodium_bin2base64(text, text_bytes, sealed, all, BASE64);
+	sodium_memzero(derived, sizeof(derived));
+	free(sealed);
+	return text;
+}
+
+char *secrets_unseal_for(const struct secrets *secrets, const char *key, const char *bound, const char *sealed, struct error *err)
+{
+	unsigned char derived[KEY_BYTES], *bytes = malloc(strlen(sealed) + 1), *value = calloc(1, strlen(sealed) + 1);
+	size_t len = 0;
+	bool opened;
+
+	if (!bytes || !value)
+		abort();
+	derive(secrets, key, derived);
+	opened = sodium_base642bin(bytes, strlen(sealed) + 1, sealed, strlen(sealed), NULL, &len, NULL, BASE64) == 0 &&
+		 len >= NONCE_BYTES + TAG_BYTES &&
+		 crypto_aead_xchacha20poly1305_ietf_decrypt(value, NULL, NULL, bytes + NONCE_BYTES, len - NONCE_BYTES,
+			 (const unsigned char *)bound, strlen(bound), bytes, derived) == 0;
+	sodium_memzero(derived, sizeof(derived));
+	free(bytes);
+	if (opened)
+		return (char *)value;
+	free(value);
+	error_set(err, EBADMSG, "what was sealed does not open with this host's key");
+	return NULL;
+}
+
 /* For machines. */
 
 int secrets_check(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem)

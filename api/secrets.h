@@ -28,6 +28,12 @@ void secrets_seal(const struct secrets *secrets, struct secret_record *record, c
 /* The value, a new string of JSON, which is wiped when it is freed; NULL with `err` set. */
 json_t *secrets_unseal(const struct secrets *secrets, const struct secret_record *record, struct error *err);
 
+/* Seals what is only for who comes with `key` again: what opens it is made of the host's key and that one, neither of which does it alone;
+ * and it is bound to `bound`. Text, owned. */
+char *secrets_seal_for(const struct secrets *secrets, const char *key, const char *bound, const char *value);
+/* The value, owned, to be wiped; NULL with `err` set. */
+char *secrets_unseal_for(const struct secrets *secrets, const char *key, const char *bound, const char *sealed, struct error *err);
+
 /* Are all that the spec names there, each once, and no variable of its `env` too? 0, or -ECANCELED with `problem` set. */
 int secrets_check(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem);
 /* Sets them in `env`, an object. 0 or -errno with `err` set. */

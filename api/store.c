@@ -143,11 +143,11 @@ static const char *const statements[N_STATEMENTS] = {
 			" AND m.project = o.project)",
 	[BLOB_OWNERS] = "SELECT count(*) FROM blob_owners WHERE digest = ?1",
 	[BLOB_BYTES] = "SELECT coalesce(sum(size_bytes), 0) FROM blob_owners WHERE project = ?1",
-	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE project = ?1 AND key = ?2",
+	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE project = ?1 AND key IN (?2, ?3)",
 	[REQUEST_BEGIN] = "INSERT INTO requests (project, key, digest, begun_at, status, type, body)"
 			  " VALUES (?1, ?2, ?3, ?4, 0, '', '')",
 	[REQUEST_ANSWER] = "UPDATE requests SET status = ?3, type = ?4, body = ?5 WHERE project = ?1 AND key = ?2",
-	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key = ?2",
+	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key IN (?2, ?3)",
 	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
 	/* By the index of begun_at alone, which has project and key, too. */
 	[REQUESTS_TRIM] = "DELETE FROM requests WHERE (project, key) IN (SELECT project, key FROM (SELECT project, key,"
@@ -639,14 +639,15 @@ static int read_request(sqlite3_stmt *stmt, struct kept_request *ret, struct err
 	return error_set(err, ENOMEM, "out of memory");
 }
 
-int store_request_get(
-	struct store *store, const char *project, const char *key, struct kept_request *ret, struct error *err)
+int store_request_get(struct store *store, const char *project, const char *key, const char *hidden, struct kept_request *ret,
+	struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, REQUEST_GET);
 	int step, r;
 
 	store_bind_text(stmt, 1, project);
 	store_bind_text(stmt, 2, key);
+	store_bind_text(stmt, 3, hidden);
 	step = sqlite3_step(stmt);
 	if (step == SQLITE_ROW)
 		r = read_request(stmt, ret, err);
@@ -681,12 +682,13 @@ int store_request_answer(struct store *store, const char *project, const char *k
 	return store_commit_one(store, stmt, "request", err);
 }
 
-int store_request_forget(struct store *store, const char *project, const char *key, struct error *err)
+int store_request_forget(struct store *store, const char *project, const char *key, const char *hidden, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, REQUEST_FORGET);
 
 	store_bind_text(stmt, 1, project);
 	store_bind_text(stmt, 2, key);
+	store_bind_text(stmt, 3, hidden);
 	return store_commit_one(store, stmt, "request", err);
 }
 

@@ -91,14 +91,14 @@ struct kept_request {
 
 void kept_request_done(struct kept_request *kept);
 
-/* Each 0 or -errno with `err` set. -ENOENT: no such row. */
-int store_request_get(
-	struct store *store, const char *project, const char *key, struct kept_request *ret, struct error *err);
+/* Each 0 or -errno with `err` set. -ENOENT: no such row. `hidden`: what it may be kept by in the place of its key. */
+int store_request_get(struct store *store, const char *project, const char *key, const char *hidden, struct kept_request *ret,
+	struct error *err);
 int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t begun_at,
 	struct error *err);
 int store_request_answer(struct store *store, const char *project, const char *key, int status, const char *type,
 	const char *body, struct error *err);
-int store_request_forget(struct store *store, const char *project, const char *key, struct error *err);
+int store_request_forget(struct store *store, const char *project, const char *key, const char *hidden, struct error *err);
 /* Forgets all that were begun before. */
 int store_requests_prune(struct store *store, int64_t before, struct error *err);
 /* Forgets all of each project but its `max` newest. */

@@ -147,6 +147,19 @@ static void fill_record(const struct request *req, const struct token_spec *spec
 	make_hash(text, ret->hash);
 }
 
+/* With the answer that shows it. 0 or -errno with `err` set. */
+static int insert(struct request *req, struct store *store, const struct token_record *record, const json_t *shown, struct error *err)
+{
+	int r = store_transaction_begin(store, err);
+
+	if (r < 0)
+		return r;
+	r = store_token_insert(store, record, err);
+	if (r == 0)
+		r = request_keep(req, 201, shown, err);
+	return store_transaction_end(store, r, err);
+}
+
 void token_http_create(struct request *req, void *ctx)
 {
 	char text[TOKEN_CHARS + 1];
@@ -155,18 +168,21 @@ void token_http_create(struct request *req, void *ctx)
 	struct token_spec spec;
 	struct problem problem;
 	struct error err;
+	json_t *shown;
 
 	if (request_read(req, &token_spec_table, &spec) < 0)
 		return;
 	fill_record(req, &spec, &record, text);
 	json_done(&token_spec_table, &spec);
+	shown = dump(&record, text);
+	explicit_bzero(text, sizeof(text));
 	if (check_gift(request_client(req), &record, &problem) < 0)
 		request_refuse(req, &problem);
-	else if (store_token_insert(hulld->store, &record, &err) < 0)
+	else if (insert(req, hulld->store, &record, shown, &err) < 0)
 		request_refuse_error(req, &err);
 	else
-		request_reply(req, 201, dump(&record, text));
-	explicit_bzero(text, sizeof(text));
+		request_reply(req, 201, json_incref(shown));
+	json_decref(shown);
 }
 
 static int list_one(void *ctx, const struct token_record *record)

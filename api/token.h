@@ -3,7 +3,7 @@
  *	hull_tabcdefghijklm_<52 characters>
  *	     id             secret: 260 bits of the kernel's
  *
- * Shown once, when it is made. What is kept is its SHA-256, which needs neither salt nor stretching for a secret like that; it is
+ * Shown once, when it is made, or to who asks with the same Idempotency-Key (idempotency.h). What is kept is its SHA-256, which needs neither salt nor stretching for a secret like that; it is
  * found by its id, and compared in a time that does not depend on it. */
 #ifndef HULL_API_TOKEN_H
 #define HULL_API_TOKEN_H

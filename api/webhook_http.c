@@ -186,13 +186,34 @@ static int check_count(struct request *req, const struct hulld *hulld)
 	return -ECANCELED;
 }
 
+/* Its row, and the answer that shows its secret. `*ret_shown` is a new reference. 0 or -errno with `err` set. */
+static int insert(struct request *req, struct store *store, struct webhook_record *record, const struct webhook_spec *spec, char *secret,
+	json_t **ret_shown, struct error *err)
+{
+	struct webhook hook;
+	int64_t before;
+	int r = store_transaction_begin(store, err);
+
+	*ret_shown = NULL;
+	if (r < 0)
+		return r;
+	/* What happens from now on; its own making is the first of it. */
+	r = store_events_range(store, record->project, &before, &record->cursor, err);
+	if (r == 0)
+		r = store_webhook_insert(store, record, err);
+	hook = (struct webhook){.record = *record, .spec = *spec};
+	*ret_shown = dump(&hook, secret);
+	if (r == 0)
+		r = request_keep(req, 201, *ret_shown, err);
+	return store_transaction_end(store, r, err);
+}
+
 static void create(struct request *req, struct hulld *hulld, struct webhook_spec *spec)
 {
 	struct webhook_record record = {.created_at = now_ms()};
 	char secret[WEBHOOK_SECRET_MAX + 1];
-	struct webhook *hook = NULL;
-	int64_t before;
 	struct error err;
+	json_t *shown;
 
 	if (spec->secret)
 		snprintf(secret, sizeof(secret), "%s", spec->secret);
@@ -204,14 +225,11 @@ static void create(struct request *req, struct hulld *hulld, struct webhook_spec
 	snprintf(record.project, sizeof(record.project), "%s", request_project(req));
 	record.spec = spec_text(spec);
 	seal(hulld, &record, secret);
-	/* What happens from now on; its own making is the first of it. */
-	if (store_events_range(hulld->store, record.project, &before, &record.cursor, &err) == 0 &&
-		store_webhook_insert(hulld->store, &record, &err) == 0)
-		hook = webhook_add(hulld->webhooks, &record, &err);
-	if (hook)
-		request_reply(req, 201, dump(hook, secret));
+	if (insert(req, hulld->store, &record, spec, secret, &shown, &err) == 0 && webhook_add(hulld->webhooks, &record, &err))
+		request_reply(req, 201, json_incref(shown));
 	else
 		request_refuse_error(req, &err);
+	json_decref(shown);
 	webhook_record_done(&record);
 	wipe(secret);
 }

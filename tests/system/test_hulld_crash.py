@@ -273,6 +273,18 @@ def test_a_forced_delete(hulld, crash):
           lambda status, found: found == {} or (found in ({"a": "starting"}, {"a": "stopped"}) and status is None))
 
 
+@pytest.mark.parametrize("path, body", [("/v1/tokens", {"scopes": ["read"]}), ("/v1/projects", {"name": "p"})])
+def test_what_is_there_with_its_answer_or_not_at_all(hulld, crash, path, body):
+    def made():
+        return [one.get("id") or one["name"] for one in hulld.get(path).json["items"] if one.get("name") != "default"]
+
+    def prepare():
+        for one in made():
+            assert hulld.delete(f"{path}/{one}").status == 204
+
+    crash(prepare, ("POST", path, body), lambda: True, lambda status, found: len(made()) <= 1 and (made() or status is None))
+
+
 def images(hulld):
     """{name: its content's digest}; each content is there."""
     found = {image["name"]: image["rootfs"] for image in hulld.get("/v1/images").json["items"]}

@@ -235,8 +235,6 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(hulld, erofs):
     client = By(hulld, text)
     assert client.get("/v1/images").json["items"][0]["name"] == "hello"
     assert a.get("/v1/tokens").json["items"][0]["last_used_at"] >= shown["created_at"]
-    refused(a.post("/v1/tokens", {"scopes": ["write", "read"], "label": "of the build"}, **{"Idempotency-Key": "k"}), 409,
-            "outcome_unknown", "Idempotency-Key")
     for _ in range(2):
         refused(a.post("/v1/tokens", {"scopes": []}, **{"Idempotency-Key": "l"}), 400, "invalid_field", "scopes")
     hulld.restart()

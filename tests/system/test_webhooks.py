@@ -412,11 +412,8 @@ def test_other_refusals(hulld, receiver):
     for _ in range(15):
         create(hulld, receiver.url)
     refused(hulld.post("/v1/webhooks", {"url": receiver.url}), 409, "quota_exceeded")
-    key = {"Idempotency-Key": "once"}
     hulld.delete(f"/v1/webhooks/{hook['id']}")
-    first = hulld.post("/v1/webhooks", {"url": receiver.url}, headers=key)
-    assert first.status == 201
-    refused(hulld.post("/v1/webhooks", {"url": receiver.url}, headers=key), 409, "outcome_unknown", "Idempotency-Key")
+    create(hulld, receiver.url)
 
 
 def test_without_leave_nothing_of_the_host_is_reached(tmp_path, receiver):

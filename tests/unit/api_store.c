@@ -178,12 +178,12 @@ static void a_project_goes_with_all_that_is_its_own(void **state)
 	assert_int_equal(n, 2); /* and `default` */
 	assert_int_equal(store_blob_own(store, "p", "sha256:cc", 1, 1, &err), 0);
 	assert_int_equal(store_request_begin(store, "p", "k", "d", 1, &err), 0);
-	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_project_delete(store, "p", &err), 0);
 	assert_int_equal(store_project_delete(store, "p", &err), -ENOENT);
 	assert_int_equal(store_project_get(store, "p", &back, &err), -ENOENT);
 	assert_int_equal(store_project_update(store, &project, &err), -ENOENT);
-	assert_int_equal(store_request_get(store, "p", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_get(store, "p", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_count_blob_owners(store, "sha256:cc", &err), 0);
 	store_close(store);
 }
@@ -246,7 +246,7 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	json_decref(store_image_get(store, "default", "j", &err));
 	assert_int_equal(store_blob_bytes(store, "default", &err), 4096);
 	assert_int_equal(store_blob_is_owned(store, "default", "sha256:bb", &err), 1);
-	assert_int_equal(store_request_get(store, "default", "key", &kept, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "key", " h", &kept, &err), 0);
 	assert_int_equal(kept.status, 201);
 	kept_request_done(&kept);
 	store_close(store);
@@ -260,11 +260,11 @@ static void a_request_is_kept_with_its_answer(void **state)
 	struct store *store = store_open(path, &err);
 
 	(void)state;
-	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_request_answer(store, "default", "k", 200, "", "", &err), -ENOENT);
 	assert_int_equal(store_request_begin(store, "default", "k", "d1", 7, &err), 0);
 	assert_int_equal(store_request_begin(store, "default", "k", "d2", 8, &err), -EEXIST);
-	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), 0);
 	assert_string_equal(kept.digest, "d1");
 	assert_int_equal(kept.begun_at, 7);
 	assert_int_equal(kept.status, 0);
@@ -274,16 +274,21 @@ static void a_request_is_kept_with_its_answer(void **state)
 
 	store = store_open(path, &err);
 	assert_int_equal(store_requests_prune(store, 7, &err), 0);
-	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), 0);
 	assert_int_equal(kept.status, 201);
 	assert_string_equal(kept.type, "application/json");
 	assert_string_equal(kept.body, "{}\n");
 	kept_request_done(&kept);
 	assert_int_equal(store_requests_prune(store, 8, &err), 0);
-	assert_int_equal(store_request_get(store, "default", "k", &kept, &err), -ENOENT);
+	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_request_begin(store, "default", "k", "d3", 9, &err), 0);
-	assert_int_equal(store_request_forget(store, "default", "k", &err), 0);
-	assert_int_equal(store_request_forget(store, "default", "k", &err), -ENOENT);
+	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), 0);
+	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), -ENOENT);
+	assert_int_equal(store_request_begin(store, "default", " h", "d4", 9, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), 0);
+	assert_string_equal(kept.digest, "d4");
+	kept_request_done(&kept);
+	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), 0);
 	store_close(store);
 }
 

@@ -123,7 +123,8 @@ tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS
 
 UNIT_TESTS += tests/unit/api_store tests/unit/api_spec tests/unit/cli tests/unit/etag tests/unit/machine_index
 UNIT_TESTS += tests/unit/merge_patch
-UNIT_TESTS += tests/unit/operations
+UNIT_TESTS += tests/unit/operations tests/unit/secrets
+tests_unit_secrets_LDADD = libhull-api.a $(UNIT_LIBS) $(HULLD_LIBS)
 tests_unit_operations_LDADD = libhull-api.a $(UNIT_LIBS) $(HULLD_LIBS)
 tests_unit_merge_patch_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_etag_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS)
