@@ -32,6 +32,7 @@ libhull_api_a_SOURCES = \
 	api/host_stats.c api/host_stats.h \
 	api/hostnames.c api/hostnames.h \
 	api/hostnames_check.c \
+	api/hostnames_plan.c api/hostnames_plan.h \
 	api/http.c api/http.h \
 	api/http_conditional.c \
 	api/http_count.c \
