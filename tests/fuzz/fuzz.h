@@ -5,14 +5,20 @@
 #include "common/loop.h"
 #include "devices/gmem.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
-/* As assert(), in every build. */
+/* As assert(), in every build, with what the last call that failed said. */
 #define CHECK(condition)                                                                                     \
 	do {                                                                                                 \
-		if (!(condition))                                                                            \
+		if (!(condition)) {                                                                          \
+			fprintf(stderr, "%s:%d: not so: %s (errno: %s)\n", __FILE__, __LINE__, #condition,   \
+				strerror(errno));                                                            \
 			abort();                                                                             \
+		}                                                                                            \
 	} while (0)
 
 /* The entry point; libFuzzer declares none. */

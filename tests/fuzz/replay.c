@@ -6,13 +6,16 @@
 
 #include <dirent.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Most of what they cost is system calls. Where nothing watches memory they find little. */
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
 #define MUTATIONS 5000
 #else
 #define MUTATIONS 1000
@@ -60,11 +63,54 @@ static void mutate(uint8_t *data, size_t *len)
 	}
 }
 
-static void run(const uint8_t *data, size_t len)
+/* The last words of a target that dies: which input it was given. Made before, as a signal's handler makes no text. */
+static char last_words[4200];
+static size_t last_words_len;
+
+static void say_last_words(void)
+{
+	ssize_t n = write(STDERR_FILENO, last_words, last_words_len);
+
+	(void)n;
+}
+
+static void die_of(int signo)
+{
+	char text[] = "signal 00: ";
+	ssize_t n;
+
+	text[7] = (char)('0' + signo / 10);
+	text[8] = (char)('0' + signo % 10);
+	n = write(STDERR_FILENO, text, sizeof(text) - 1);
+	(void)n;
+	say_last_words();
+	raise(signo); /* once more, and nobody listens (SA_RESETHAND) */
+}
+
+/* The sanitizers report what they are for themselves, and the input comes after that. */
+static void tell_how_it_dies(void)
+{
+	struct sigaction action = {.sa_handler = die_of, .sa_flags = SA_RESETHAND | SA_NODEFER};
+#ifdef __SANITIZE_ADDRESS__
+	static const int signals[] = {SIGABRT};
+
+	__sanitizer_set_death_callback(say_last_words);
+#else
+	static const int signals[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS};
+#endif
+
+	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaction(signals[i], &action, NULL);
+}
+
+/* `mutation` 0 is the file as it is. */
+static void run(const char *path, unsigned mutation, const uint8_t *data, size_t len)
 {
 	/* A block of exactly this size: ASan sees the first byte read behind it. */
 	uint8_t *copy = malloc(len ? len : 1);
+	int n = snprintf(last_words, sizeof(last_words), "%s, mutation %u, %zu bytes\n", path, mutation, len);
 
+	last_words_len = (size_t)n < sizeof(last_words) ? (size_t)n : sizeof(last_words) - 1;
 	if (!copy)
 		abort();
 	memcpy(copy, data, len);
@@ -84,16 +130,16 @@ static int replay(const char *path)
 		fprintf(stderr, "%s: %s\n", path, strerror(-r));
 		return r;
 	}
-	run((const uint8_t *)file.data, file.len);
+	run(path, 0, (const uint8_t *)file.data, file.len);
 	data = malloc(file.len ? file.len : 1);
 	if (!data)
 		abort();
-	for (unsigned i = 0; i < MUTATIONS; i++) {
+	for (unsigned i = 1; i <= MUTATIONS; i++) {
 		size_t len = file.len;
 
 		memcpy(data, file.data, len);
 		mutate(data, &len);
-		run(data, len);
+		run(path, i, data, len);
 	}
 	free(data);
 	buf_done(&file);
@@ -133,6 +179,7 @@ int main(int argc, char **argv)
 	char folder[2048];
 	int r = 0;
 
+	tell_how_it_dies();
 	if (argc == 1) {
 		snprintf(folder, sizeof(folder), "%s/tests/fuzz/corpus/%s", srcdir ? srcdir : ".",
 			basename(argv[0]));
