@@ -10,10 +10,11 @@ import subprocess
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import Connection, Hulld, make_erofs, wait_until
 from test_cli import Cli
 from test_exec import Stream, execute, start_alone
-from test_hulld import free_port, refused
+from test_hulld import refused
 from test_tenants import By, In, project, token
 
 HOST_TOKEN = "a-token-of-the-host"

@@ -1,8 +1,9 @@
 """Entity tags: each answer bears one, and what a client asks for may depend on it."""
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import Connection, Hulld, make_erofs
-from test_hulld import free_port, refused
+from test_hulld import refused
 
 ANY = "\"00000000000000000000000000000000\""
 

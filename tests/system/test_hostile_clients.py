@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from conftest import TOP
+from free_ports import free_port
 from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
-from test_hulld import free_port, refused
+from test_hulld import refused
 from test_tenants import project, token
 
 HOST_TOKEN = "the-host's-own-token"

@@ -19,16 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, DEADLINE, make_erofs, wait_until
 from test_exec import finished, hull, start_alone
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ran_hull(hulld, *words):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, DEADLINE, Connection, Hulld, make_erofs, wait_until
 
 TOKEN = "0123456789abcdef-test"
@@ -43,12 +44,6 @@ def refused(answer, status, code, field=None):
     assert (problem["status"], problem["code"], problem.get("field")) == (status, code, field), problem
     assert problem["detail"] and "retryable" in problem and problem["title"]
     return problem
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # The service.

@@ -16,8 +16,9 @@ import subprocess
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
-from test_hulld import free_port, listens, processes_of
+from test_hulld import listens, processes_of
 
 STAGES = int(os.environ.get("HULL_CRASH_STAGES", "16"))
 MONITOR = "#!/bin/sh\nMONITOR_OF=$2 exec sleep 600\n"  # a machine of it starts for ever

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import Hulld, make_erofs, wait_until
-from test_hulld import free_port, refused
+from test_hulld import refused
 
 DAY_MS = 24 * 3600 * 1000
 

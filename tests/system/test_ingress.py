@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
+
 BUILD = Path(os.environ.get("HULL_BUILD", Path(__file__).resolve().parent.parent.parent / "build"))
 DEADLINE_S = 20
 ECONNREFUSED = 111
@@ -126,12 +128,6 @@ def answer_after_end(connection):
     while data := connection.recv(65536):
         total += len(data)
     connection.sendall(b"%d" % total)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def connect(port):

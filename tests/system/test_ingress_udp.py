@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from test_ingress import DEADLINE_S, ECONNREFUSED, Forwarder, Ingress, free_port, ingress, wait_for
+from free_ports import free_port
+from test_ingress import DEADLINE_S, ECONNREFUSED, Forwarder, Ingress, ingress, wait_for
 
 assert ingress  # a fixture
 DATAGRAM, CLOSE = 32, 6

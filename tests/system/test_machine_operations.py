@@ -13,9 +13,9 @@ import threading
 import pytest
 
 from conftest import BUILD
+from free_ports import free_port
 from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
 from test_exec import start_alone
-from test_hulld import free_port
 from test_tenants import project, token
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")

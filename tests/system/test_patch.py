@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_cli import Cli
 from test_etag import tag
-from test_hulld import free_port, ingress_pid, listens, refused
+from test_hulld import ingress_pid, listens, refused
 
 MONITOR = "#!/bin/sh\nexec sleep 600\n"
 MERGE = "application/merge-patch+json"

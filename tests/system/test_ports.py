@@ -9,9 +9,9 @@ import time
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import DEADLINE, wait_until
 from test_exec import finished, hull, start_alone
-from test_hulld import free_port
 from test_orders import run
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
+
 TOP = Path(__file__).resolve().parent.parent.parent
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def get(url):

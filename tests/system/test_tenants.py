@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, Connection, Hulld, make_erofs, wait_until
-from test_hulld import free_port, refused
+from test_hulld import refused
 
 
 @pytest.fixture(scope="module")
