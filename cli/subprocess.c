@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
@@ -58,6 +60,10 @@ static void become(const char *const *argv, int out)
 	setpgid(0, 0);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
 		_exit(127);
+	/* As root it mounts devices into what it makes, and what it could not take away again, being busy, would stay: in a namespace
+	 * of its own it goes with the last process. Who may not have one is no root, or has one already. */
+	if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0)
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 	/* What libraries left open stays ours. mmdebstrap even fails when its own descriptors get two digits. */
 	close_range(3, ~0u, 0);
 	execvp(argv[0], (char *const *)argv);

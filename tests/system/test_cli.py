@@ -11,6 +11,7 @@ import struct
 import subprocess
 import termios
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -410,6 +411,21 @@ def test_what_is_open_here_is_not_open_in_mmdebstrap(recipe):
     assert done.returncode == 1
     opened = re.search(r"open: (.*)", done.stderr)
     assert opened and "77" not in opened.group(1).split(), done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_what_mmdebstrap_leaves_mounted_goes_with_it(recipe):
+    """As when it cannot unmount what is busy; and what is mounted is not walked into when the folder is removed."""
+    kept = recipe.cli.home / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("kept")
+    fake = recipe.cli.home / "mmdebstrap"
+    fake.write_text(f"#!/bin/sh\nmkdir $TMPDIR/new && mount --bind {kept} $TMPDIR/new && cat $TMPDIR/new/file >{recipe.cli.home}/seen\nexit 1\n")
+    fake.chmod(0o755)
+    recipe.cli.env["PATH"] = f"{fake.parent}:{recipe.cli.env['PATH']}"
+    assert "mmdebstrap gave up with status 1" in recipe(packages=["busybox"])
+    assert (recipe.cli.home / "seen").read_text() == (kept / "file").read_text() == "kept"
+    assert str(recipe.cli.home) not in Path("/proc/mounts").read_text()
 
 
 # Machines.
