@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
+
 TOP = Path(__file__).resolve().parent.parent.parent
 KVMHOST = TOP / "tools" / "kvmhost"
 DEADLINE_S = 600  # of one command, on a busy machine
@@ -203,6 +205,21 @@ def processes_with(text):
     return found
 
 
+def parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
+
+
+def children(pid):
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and parent(entry.name) == pid]
+
+
+def alive(pid):
+    return Path(f"/proc/{pid}").exists()
+
+
 def wait_until(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -212,16 +229,38 @@ def wait_until(condition, what, seconds=60):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_no_emulated_host_outlives_its_script(tmp_path, how):
-    mark = str(tmp_path / "kvmhost-")  # what it makes and names on the command lines of all its processes
+    mark = str(tmp_path / "kvmhost-")  # what it makes and names on QEMU's command line
     run = subprocess.Popen([KVMHOST, "run", "--", "sleep", "1000"], cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)),
                            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: len(processes_with(mark)) > 2, "QEMU and its readers do not start", seconds=DEADLINE_S)
+        wait_until(lambda: len(processes_with(mark)) > 1, "QEMU does not start", seconds=DEADLINE_S)
+        readers = children(run.pid)
+        assert len(readers) == 3, "timeout, which is QEMU's parent, and two readers"
         run.send_signal(how)
         run.wait(timeout=60)
     finally:
         run.kill()
-    wait_until(lambda: not processes_with(mark), "something is still there")
+    wait_until(lambda: not processes_with(mark) and not any(map(alive, readers)), "something is still there")
+
+
+HASTY_QEMU = """#!/bin/sh
+echo $PPID >"$HULL_TEST_DEAF.new"
+mv "$HULL_TEST_DEAF.new" "$HULL_TEST_DEAF"
+exit 3
+"""
+# It begins to read once the script has seen the end of QEMU, and sleeps: it waits for this.
+SLOW_CAT = """#!/bin/sh
+if [ -p "${1:-/dev/stdin}" ]; then
+	until [ -s "$HULL_TEST_DEAF" ] && read -r qemu <"$HULL_TEST_DEAF" && [ ! -d /proc/$qemu ] && grep -q '^State:.S' /proc/$PPID/status; do :; done
+fi
+exec /bin/cat "$@"
+"""
+
+
+def test_a_reader_that_is_later_than_all_else_comes_to_its_end(tmp_path):
+    run, mark, _ = run_with(tmp_path, {"qemu-system-x86_64": HASTY_QEMU, "cat": SLOW_CAT})
+    ends(run, mark)
+    assert run.returncode == 125
 
 
 DEAF_QEMU = """#!/usr/bin/python3
@@ -357,12 +396,6 @@ def ask_forwarder(host, *lines):
     text = "".join(f"{line}\\n" for line in lines)
     script = f"exec 3<>/dev/virtio-ports/hull.forward; printf '{text}' >&3; head -n {len(lines)} <&3"
     return host.run("timeout", "60", "sh", "-c", script).stdout.splitlines()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_a_port_published_inside_is_reached_outside(host):
