@@ -18,8 +18,6 @@
 #define UNKNOWN_MAX 10	 /* lines a second of who has no valid token */
 #define PATH_CUT    256	 /* bytes of a path that is none of ours */
 #define FILE_CUT    1024 /* and of a file's in a machine; longer ones end in "..." */
-#define KEEP_MIB_MAX (1 << 20)
-#define KEEP_DAYS_MAX 3650
 #define PAGE	    100
 #define SCAN_MAX    (2u << 20) /* bytes that one page looks at */
 
@@ -240,23 +238,6 @@ const struct audit_metrics *audit_metrics(const struct audit *audit)
 
 /* ---- its life ---- */
 
-int audit_keep_parse(const char *text, uint64_t *ret_bytes, int64_t *ret_days, struct error *err)
-{
-	long mib, days = *ret_days;
-	char *end;
-
-	errno = 0;
-	mib = strtol(text, &end, 10);
-	if (*end == ',')
-		days = strtol(end + 1, &end, 10);
-	if (errno || *end || mib < 1 || mib > KEEP_MIB_MAX || days < 1 || days > KEEP_DAYS_MAX)
-		return error_set_field(err, EINVAL, "--audit-keep", "must be MIB or MIB,DAYS, from 1 to %d MiB and 1 to %d days", KEEP_MIB_MAX,
-			KEEP_DAYS_MAX);
-	*ret_bytes = (uint64_t)mib << 20;
-	*ret_days = days;
-	return 0;
-}
-
 static void on_look(void *ctx)
 {
 	struct audit *audit = ctx;
@@ -281,7 +262,7 @@ struct audit *audit_new(struct hulld *hulld, struct error *err)
 
 	if (!audit || (!options->audit_log && asprintf(&path, "%s/audit.log", options->state) < 0))
 		abort();
-	audit->file = audit_file_new(path ? path : options->audit_log, options->audit_keep_bytes, options->audit_keep_days, err);
+	audit->file = audit_file_new(path ? path : options->audit_log, options->audit_keep.bytes, options->audit_keep.days, err);
 	audit->look = loop_add_timer(hulld->loop, on_look, audit);
 	audit->hang_up = loop_add_signal(hulld->loop, SIGHUP, on_hang_up, audit);
 	if (audit->file && audit->look && audit->hang_up) {

@@ -26,9 +26,6 @@ struct audit *audit_new(struct hulld *hulld, struct error *err);
 void audit_free(struct audit *audit); /* NULL is fine */
 const struct audit_metrics *audit_metrics(const struct audit *audit);
 
-/* "MIB[,DAYS]": how much of it is kept. 0 or -EINVAL with `err` set. */
-int audit_keep_parse(const char *text, uint64_t *ret_bytes, int64_t *ret_days, struct error *err);
-
 /* An http_audit_fn; its context is a struct hulld. */
 void audit_request(const struct request *req, void *ctx);
 

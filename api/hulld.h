@@ -4,6 +4,7 @@
 
 #include "api/blobs.h"
 #include "api/http.h"
+#include "api/keep.h"
 #include "api/public_address.h"
 #include "api/store.h"
 #include "common/loop.h"
@@ -22,8 +23,7 @@ struct options {
 	const char *https;   /* the same */
 	const char *haproxy; /* NULL: the one in PATH */
 	const char *audit_log; /* absolute; NULL: in `state` */
-	uint64_t audit_keep_bytes;
-	int64_t audit_keep_days;
+	struct keep audit_keep, log_keep; /* the latter of each log of each machine */
 	struct address_ranges webhook_allow;
 	struct webhook_timing {
 		int64_t first_retry_ms, give_up_s, timeout_ms;
@@ -45,6 +45,7 @@ struct hulld {
 	struct host_reader *host_reader;
 	struct metrics *metrics;
 	struct logs *logs;
+	struct log_age *log_age;
 	struct events *events;
 	struct webhooks *webhooks;
 	struct clock_watch *clock;

@@ -46,6 +46,10 @@ libhull_api_a_SOURCES = \
 	api/image.c api/image.h \
 	api/ingress_client.c api/ingress_client.h \
 	api/launch.c \
+	api/keep.c api/keep.h \
+	api/log_age.c api/log_age.h \
+	api/log_clock.c api/log_clock.h \
+	api/log_pieces.c api/log_pieces.h \
 	api/logs.c api/logs.h \
 	api/machine.c api/machine.h \
 	api/machine_check.c \

@@ -2,6 +2,7 @@
 #include "api/logs.h"
 
 #include "api/hulld.h"
+#include "api/log_age.h"
 #include "api/machine.h"
 #include "common/bounded_file.h"
 #include "common/cleanup.h"
@@ -17,10 +18,15 @@
 #define TAIL_BLOCK 65536
 #define TAIL_MAX   (16 << 20) /* bytes: a guest may write without ever ending a line, and the loop has others to serve */
 
+const char *const log_source_names[] = {"workload", "console", "monitor", NULL};
+const char *const log_file_names[] = {"workload.log", "console.log", "vmm.log", NULL};
+
 struct follower {
 	struct logs *logs;
 	struct request *req;
 	char machine_id[MACHINE_ID_BYTES + 1];
+	const char *file; /* one of log_file_names */
+	off_t gone;	  /* where what is kept of it begins, by its age (log_age.h) */
 	int fd;
 	int watch; /* of inotify; -1: none */
 	bool follow;
@@ -84,6 +90,13 @@ void logs_wake(struct logs *logs, const char *machine_id)
 			request_wake(f->req);
 }
 
+void logs_have_gone(struct logs *logs, const char *machine_id, const char *file, off_t gone)
+{
+	for (struct follower *f = logs->followers; f; f = f->next)
+		if (strcmp(f->machine_id, machine_id) == 0 && strcmp(f->file, file) == 0)
+			f->gone = gone;
+}
+
 /* Where the first whole line begins, at `pos` or after it. A line too long to be looked for begins where it is cut. */
 static off_t next_line(int fd, off_t pos)
 {
@@ -108,8 +121,8 @@ static ssize_t read_kept(int fd, char *buf, size_t max, off_t *pos)
 }
 
 /* Where the last `lines` lines begin: counts newlines backwards, a final one not being the start of a line. At most
- * TAIL_MAX before the end. */
-static int find_tail(int fd, int64_t lines, off_t *ret)
+ * TAIL_MAX before the end, and not before `gone`, where a line begins. */
+static int find_tail(int fd, int64_t lines, off_t gone, off_t *ret)
 {
 	cleanup_free char *block = malloc(TAIL_BLOCK);
 	struct stat st;
@@ -117,7 +130,7 @@ static int find_tail(int fd, int64_t lines, off_t *ret)
 
 	if (!block || fstat(fd, &st) < 0)
 		return -errno;
-	first = bounded_file_kept(fd, 0);
+	first = bounded_file_kept(fd, gone);
 	if (st.st_size - first > TAIL_MAX)
 		first = st.st_size - TAIL_MAX;
 	for (end = st.st_size; end > first;) {
@@ -133,7 +146,7 @@ static int find_tail(int fd, int64_t lines, off_t *ret)
 			}
 		end = start;
 	}
-	*ret = first == 0 ? 0 : next_line(fd, first);
+	*ret = first == gone ? first : next_line(fd, first);
 	return 0;
 }
 
@@ -143,8 +156,13 @@ static ssize_t follower_read(void *ctx, char *buf, size_t max)
 	const struct machine *m = machine_by_id(f->logs->hulld, f->machine_id);
 	/* Asked before reading: what an active machine wrote last is then not missed. */
 	bool active = m && (machine_is_active(m) || machine_restarts(m));
-	ssize_t n = read_kept(f->fd, buf, max, &f->pos);
+	off_t from = f->pos < f->gone ? f->gone : f->pos;
+	ssize_t n;
 
+	f->pos = from;
+	n = read_kept(f->fd, buf, max, &f->pos);
+	if (f->pos < from)
+		f->gone = 0; /* it was emptied */
 	if (n > 0) {
 		f->pos += n;
 		return n;
@@ -186,8 +204,10 @@ void logs_reply(
 		r = -errno;
 	else if (f->fd < 0)
 		f->fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (r == 0 && f->fd >= 0)
+		f->gone = (off_t)log_age_gone(m, file, f->fd);
 	if (r == 0 && tail >= 0 && f->fd >= 0)
-		r = find_tail(f->fd, tail, &f->pos);
+		r = find_tail(f->fd, tail, f->gone, &f->pos);
 	if (r == 0 && tail == 0) {
 		struct stat st;
 
@@ -201,6 +221,7 @@ void logs_reply(
 	}
 	f->logs = logs;
 	f->req = req;
+	f->file = file;
 	f->follow = follow;
 	f->watch = follow ? inotify_add_watch(logs->inotify_fd, path, IN_MODIFY) : -1;
 	snprintf(f->machine_id, sizeof(f->machine_id), "%s", m->record.id);

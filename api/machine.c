@@ -6,6 +6,7 @@
 #include "api/host_drain.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
+#include "api/log_age.h"
 #include "api/logs.h"
 #include "api/operation.h"
 #include "api/project.h"
@@ -723,6 +724,7 @@ int machine_remove(struct machine *m, struct problem *problem)
 	machine_tell_removed(m);
 	start_order_tell_removed(hulld, project, m->record.name);
 	logs_wake(hulld->logs, m->record.id);
+	log_age_forget(hulld->log_age, m);
 	machine_free(m);
 	return 0;
 }

@@ -549,11 +549,8 @@ void machine_http_wait(struct request *req, void *ctx)
 		waiter_free(waiter);
 }
 
-const char *const log_source_names[] = {"workload", "console", "monitor", NULL};
-
 void machine_http_logs(struct request *req, void *ctx)
 {
-	static const char *const files[] = {"workload.log", "console.log", "vmm.log"};
 	struct hulld *hulld = ctx;
 	struct machine *m = machine_http_find(hulld, req);
 	const char *source = request_query(req, "source");
@@ -562,5 +559,5 @@ void machine_http_logs(struct request *req, void *ctx)
 	while (source && log_source_names[i] && strcmp(log_source_names[i], source) != 0)
 		i++;
 	if (m)
-		logs_reply(hulld->logs, req, m, files[i], request_query_int(req, "tail", -1), request_query_int(req, "follow", 0));
+		logs_reply(hulld->logs, req, m, log_file_names[i], request_query_int(req, "tail", -1), request_query_int(req, "follow", 0));
 }

@@ -29,8 +29,6 @@ const char *machine_http_state_word(int bit);
 /* "stopped,failed" as such bits; NULL: none. */
 unsigned machine_http_read_states(const char *list);
 bool machine_http_is_in(const struct machine *m, unsigned states);
-/* Of logs: what a client may ask for. NULL-terminated. */
-extern const char *const log_source_names[];
 
 /* What hull-ingress says to port `index` of a specification. 0: it is published; -ECANCELED with `problem` set. */
 int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,

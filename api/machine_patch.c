@@ -2,7 +2,8 @@
  *
  * Theory of operation. What is patched is what the machine is to be: m->spec, and the image in its row. Its present run keeps what it
  * was begun with, in m->run_spec and the run_* of its row, until it has ended (machine.c); where both differ, the machine says so in
- * `pending`. Only name, labels, restart, depends_on, health and ports are the same for both: they are hulld's and hull-ingress's, not the run's.
+ * `pending`. Only name, labels, restart, depends_on, health, ports and the age of logs are the same for both: they are hulld's and
+ * hull-ingress's, not the run's.
  *
  *	new ports published, one by one → row committed → old ports given up → 200
  *	a port that is taken: what was published is given up, or turned back → 409
@@ -15,6 +16,7 @@
 #include "api/hostnames.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
+#include "api/log_age.h"
 #include "api/logs.h"
 #include "api/machine_http.h"
 #include "api/machine.h"
@@ -68,6 +70,13 @@ static bool same_field(const struct json_field *field, const struct machine_spec
 	return same;
 }
 
+static bool same_in_run(const struct json_field *field, const struct machine_spec *run, const struct machine_spec *spec)
+{
+	if (strcmp(field->name, "logs") == 0)
+		return run->logs.max_mib == spec->logs.max_mib; /* their age is hulld's to look after */
+	return same_field(field, run, spec);
+}
+
 /* An image's name may have been moved to other content. */
 static bool same_image(const struct machine_record *record)
 {
@@ -84,7 +93,7 @@ size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_
 
 		if (takes_effect_at_once(field->name))
 			continue;
-		if (!same_field(field, m->run_spec, &m->spec) || (strcmp(field->name, "image") == 0 && !same_image(&m->record)))
+		if (!same_in_run(field, m->run_spec, &m->spec) || (strcmp(field->name, "image") == 0 && !same_image(&m->record)))
 			ret[n++] = field->name;
 	}
 	return n;
@@ -218,6 +227,7 @@ static void take_spec(struct machine *m, struct patch *patch)
 /* 0 after the commit, or -ECANCELED with patch->problem set and nothing changed. */
 static int apply(struct machine *m, struct patch *patch)
 {
+	bool other_logs = !same_field(json_find_field(&machine_spec_table, "logs"), &m->spec, &patch->spec);
 	bool other_health = !same_field(json_find_field(&machine_spec_table, "health"), &m->spec, &patch->spec);
 	struct machine_record before = m->record, record = make_record(m, patch);
 	struct error err;
@@ -248,6 +258,8 @@ static int apply(struct machine *m, struct patch *patch)
 	start_order_renew(m);
 	machine_tell_waiters(m);
 	logs_wake(m->hulld->logs, record.id);
+	if (other_logs)
+		log_age_look(m);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 
 #include "api/image.h"
 #include "api/ingress_client.h"
+#include "api/log_age.h"
 #include "api/logs.h"
 #include "api/machine.h"
 #include "api/operation.h"
@@ -47,16 +48,14 @@
 #define DEPENDENCY_TIMEOUT_S 300
 #define HTTP_PATIENCE_S	    60
 #define TIMEOUT_S_MAX	     3600
-#define AUDIT_KEEP_BYTES     (256ull << 20)
-#define AUDIT_KEEP_DAYS	     90
 
 enum { EXIT_USAGE = 2 };
 
 static const char usage[] =
 	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
 	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
-	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--webhook-allow RANGE[,RANGE]...]\n"
-	"             [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
+	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--log-keep MIB[,DAYS]]\n"
+	"             [--webhook-allow RANGE[,RANGE]...] [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
 	"             [--http ADDRESS:PORT] [--https ADDRESS:PORT] [--haproxy FILE]\n"
 	"       hulld --help | --version\n";
 
@@ -132,7 +131,7 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		{"kernel", required_argument, NULL, 'k'}, {"initrd", required_argument, NULL, 'i'},
 		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
 		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
-		{"audit-keep", required_argument, NULL, 'A'}, {"webhook-allow", required_argument, NULL, 'w'},
+		{"audit-keep", required_argument, NULL, 'A'}, {"log-keep", required_argument, NULL, 'L'}, {"webhook-allow", required_argument, NULL, 'w'},
 		{"webhook-timing", required_argument, NULL, 'W'}, {"http", required_argument, NULL, 'p'}, {"https", required_argument, NULL, 'S'},
 		{"haproxy", required_argument, NULL, 'x'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
@@ -143,7 +142,7 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['p'] = &options->http, ['S'] = &options->https,
 		['x'] = &options->haproxy,
 	};
-	const char *token_file = NULL, *audit_keep = NULL, *webhook_allow = NULL, *webhook_timing = NULL;
+	const char *token_file = NULL, *audit_keep = NULL, *log_keep = NULL, *webhook_allow = NULL, *webhook_timing = NULL;
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -151,6 +150,8 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 			token_file = optarg;
 		else if (c == 'A')
 			audit_keep = optarg;
+		else if (c == 'L')
+			log_keep = optarg;
 		else if (c == 'w')
 			webhook_allow = optarg;
 		else if (c == 'W')
@@ -173,7 +174,9 @@ static int read_options(int argc, char **argv, struct options *options, struct e
 	if (r == 0 && options->audit_log)
 		r = check_path(options->audit_log, "--audit-log", STATE_PATH_MAX, err);
 	if (r == 0 && audit_keep)
-		r = audit_keep_parse(audit_keep, &options->audit_keep_bytes, &options->audit_keep_days, err);
+		r = keep_parse("--audit-keep", audit_keep, &options->audit_keep, err);
+	if (r == 0 && log_keep)
+		r = keep_parse("--log-keep", log_keep, &options->log_keep, err);
 	if (r == 0 && webhook_allow && address_ranges_parse(webhook_allow, &options->webhook_allow, err) < 0)
 		r = error_in_field(err, "--webhook-allow");
 	if (r == 0 && webhook_timing)
@@ -337,7 +340,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 	if (!(hulld->store = store_open(path, err)) || !(hulld->secrets = secrets_new(hulld->options.state, err)) ||
 		!(hulld->blobs = blobs_new(hulld->loop, hulld->options.state, err)) ||
 		!(hulld->events = events_new(hulld, err)) || !(hulld->webhooks = webhooks_new(hulld, err)) ||
-		!(hulld->logs = logs_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
+		!(hulld->logs = logs_new(hulld, err)) || !(hulld->log_age = log_age_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->start_order = start_order_new(hulld, err)) || !(hulld->host_drain = host_drain_new(hulld, err)) ||
 		!(hulld->ingress = ingress_client_new(hulld, err)) || !(hulld->hostnames = hostnames_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
@@ -362,6 +365,7 @@ static void tear_down(struct hulld *hulld)
 	host_reader_free(hulld->host_reader);
 	metrics_free(hulld->metrics);
 	blobs_free(hulld->blobs);
+	log_age_free(hulld->log_age);
 	machines_free(hulld);
 	scratch_wait(hulld);
 	hostnames_free(hulld->hostnames);
@@ -396,8 +400,8 @@ int main(int argc, char **argv)
 			.initrd = HULL_LIBDIR "/guest/initramfs.cpio",
 			.vmm = HULL_BINDIR "/hull-vmm",
 			.ingress = HULL_LIBEXECDIR "/hull-ingress",
-			.audit_keep_bytes = AUDIT_KEEP_BYTES,
-			.audit_keep_days = AUDIT_KEEP_DAYS,
+			.audit_keep = {256ull << 20, 90},
+			.log_keep = {16ull << 20, 90},
 			.webhook_timing = {.first_retry_ms = 5000, .give_up_s = 3 * 86400, .timeout_ms = 10000},
 		},
 	};

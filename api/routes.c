@@ -10,6 +10,7 @@
 #include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/image.h"
+#include "api/logs.h"
 #include "api/machine_http.h"
 #include "api/metrics.h"
 #include "api/operation.h"

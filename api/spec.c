@@ -1,6 +1,7 @@
 /* The field tables of the API, and the checks of single values they name. */
 #include "api/spec.h"
 
+#include "api/keep.h"
 #include "common/exec_spec.h"
 #include "common/stop_signal.h"
 
@@ -147,6 +148,14 @@ static const struct json_field stop_fields[] = {
 };
 static const struct json_table stop_table = JSON_TABLE("Stop", struct stop_spec, stop_fields);
 
+static const struct json_field logs_fields[] = {
+	{"max_mib", JSON_FIELD_INT, offsetof(struct logs_spec, max_mib), .max = KEEP_MIB_MAX,
+		.help = "MiB that are kept of each, the newest; 0, or more than the host's: the host's (--log-keep of hulld, 16)."},
+	{"max_age_days", JSON_FIELD_INT, offsetof(struct logs_spec, max_age_days), .max = KEEP_DAYS_MAX,
+		.help = "Days that what is in one is kept; 0, or more than the host's: the host's (--log-keep of hulld, 90)."},
+};
+static const struct json_table logs_table = JSON_TABLE("Logs", struct logs_spec, logs_fields);
+
 static const char *const condition_names[] = {
 	[DEPENDS_READY] = "ready",
 	[DEPENDS_STARTED] = "started",
@@ -226,6 +235,8 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
 	{"stop", JSON_FIELD_OBJECT, offsetof(struct machine_spec, stop), .table = &stop_table,                         \
 		.help = "How it is asked to end."},                                                                    \
+	{"logs", JSON_FIELD_OBJECT, offsetof(struct machine_spec, logs), .table = &logs_table,                         \
+		.help = "How much of what it and its monitor say is kept, and for how long."},                         \
 	{"depends_on", JSON_FIELD_ARRAY, offsetof(struct machine_spec, depends_on), .table = &dependency_table,         \
 		.max = DEPENDS_ON_MAX, .help = "Other machines that have to be there before it is started."},           \
 	{"labels", JSON_FIELD_MAP, offsetof(struct machine_spec, labels), .help = "Free for clients."}

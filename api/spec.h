@@ -52,6 +52,10 @@ struct stop_spec {
 	int64_t timeout_s, drain_s; /* of the first, at most half is the second */
 };
 
+struct logs_spec {
+	int64_t max_mib, max_age_days; /* of each log; 0: what the host says, which is the most in any case */
+};
+
 struct health_spec {
 	struct health_check check;
 	int64_t interval_s, timeout_s; /* from the end of one check to the next; of one */
@@ -84,6 +88,7 @@ struct machine_spec {
 	int network;		 /* enum network_kind */
 	struct restart_spec restart;
 	struct stop_spec stop;
+	struct logs_spec logs;
 	struct json_array depends_on; /* of struct dependency_spec */
 	struct health_spec *health; /* NULL: nothing is checked */
 	json_t *labels;

@@ -11,6 +11,7 @@
 #include "api/agent_ready.h"
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/log_age.h"
 #include "api/operation.h"
 #include "api/scratch.h"
 #include "api/secrets.h"
@@ -22,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +36,6 @@
 #define PING_EVERY_MS	250 /* by itself, should the agent not be heard */
 #define PING_TIMEOUT_MS 5000
 #define ADOPTED_MS	5000
-#define LOG_LIMIT_MIB	"16" /* of each: what a guest, or a client that makes it fail, can have written to this disk */
 #define STATUS_MAX	65536 /* bytes of status.json, and of a log's end */
 
 /* Ending. */
@@ -319,10 +320,10 @@ static int open_log(const struct machine *m, const char *name, int flags)
 /* `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: no network. */
 static void start_monitor(struct machine *m, int net_fd)
 {
-	char config[512], counts[512];
+	char config[512], counts[512], limit_mib[24];
 	const char *argv[] = {m->hulld->options.vmm, "--config-file",
 		machine_state_path(m, "config.json", config, sizeof(config)), "--no-api", "--id", m->record.id, "--log-fd",
-		"3", "--status-fd", "4", "--output-limit", LOG_LIMIT_MIB, "--accounting",
+		"3", "--status-fd", "4", "--output-limit", limit_mib, "--accounting",
 		machine_run_path(m, "accounting", counts, sizeof(counts)),
 		/* The agent stops a workload. Where it does not answer, nobody would hear the power button either. */
 		"--shutdown-timeout", "0", NULL};
@@ -332,6 +333,7 @@ static void start_monitor(struct machine *m, int net_fd)
 	cleanup_close int archive = -1;
 	struct error err;
 
+	snprintf(limit_mib, sizeof(limit_mib), "%" PRIu64, log_age_limits(m).bytes >> 20);
 	if (null < 0 || console < 0 || log < 0 || workload < 0 || status < 0) {
 		fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
 		return;

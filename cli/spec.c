@@ -240,6 +240,22 @@ static int add_stop(const struct args *args, json_t *spec, struct failure *fail)
 	return r;
 }
 
+static int add_logs(const struct args *args, json_t *spec, struct failure *fail)
+{
+	json_t *logs = json_object();
+	long long days;
+	int r = args_integer(args, "log-days", 0, INT32_MAX, -1, &days, fail);
+
+	if (r == 0 && days >= 0)
+		json_object_set_new(logs, "max_age_days", json_integer(days));
+	if (r == 0)
+		r = add_mib(args, "log-size", logs, "max_mib", fail);
+	if (r == 0 && json_object_size(logs))
+		json_object_set(spec, "logs", logs);
+	json_decref(logs);
+	return r;
+}
+
 static int add_dependencies(const struct args *args, json_t *spec, struct failure *fail)
 {
 	return spec_add_dependencies(args, NULL, spec, fail);
@@ -346,7 +362,7 @@ static int build(const struct args *args, const add_fn *parts, json_t **ret, str
 
 int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 {
-	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, spec_add_health, add_command, NULL};
+	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, add_logs, spec_add_health, add_command, NULL};
 
 	return add_all(args, parts, spec, fail);
 }
@@ -354,7 +370,7 @@ int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
-		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_dependencies,
+		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_logs, add_dependencies,
 		spec_add_health, add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);

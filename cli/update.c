@@ -28,6 +28,8 @@ const struct option_def update_options[] = {
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always"},
 	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT; image: what the image says"},
 	{0, "stop-timeout", "S", "seconds a stop takes at most"},
+	{0, "log-days", "DAYS", "days that what it says is kept; 0: as the host has it"},
+	{0, "log-size", "MIB", "MiB of it that are kept"},
 	{0, "depends-on", "NAME[:CONDITION]", "start it once that machine is there, too; NAME-: no matter"},
 	{0, "health-http", "PORT[/PATH]", "healthy while a GET of that is answered with 200 to 399"},
 	{0, "health-tcp", "PORT", "healthy while connections are accepted there"},

@@ -1,4 +1,5 @@
-/* Loaded in front of libc: the wall clock, and the seconds in the file that CLOCK_SHIFT names. A clock that is set, for one process. */
+/* Loaded in front of libc: the wall clock, and the seconds in the file that CLOCK_SHIFT names; the host's uptime, and those in the file that
+ * UPTIME_SHIFT names. A clock that is set, and time that passes, for one process. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -6,9 +7,10 @@
 #include <sys/time.h>
 #include <time.h>
 
-static long shift(void)
+static long shift(const char *variable)
 {
-	FILE *file = fopen(getenv("CLOCK_SHIFT"), "r");
+	const char *path = getenv(variable);
+	FILE *file = path ? fopen(path, "r") : NULL;
 	long seconds = 0;
 
 	if (file && fscanf(file, "%ld", &seconds) != 1)
@@ -27,7 +29,9 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
 		real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
 	r = real(clock, ret);
 	if (r == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-		ret->tv_sec += shift();
+		ret->tv_sec += shift("CLOCK_SHIFT");
+	if (r == 0 && clock == CLOCK_BOOTTIME)
+		ret->tv_sec += shift("UPTIME_SHIFT");
 	return r;
 }
 

@@ -111,6 +111,9 @@ tests_unit_orders_LDADD = libhull-guest.a $(UNIT_LIBS)
 
 UNIT_TESTS += tests/unit/audit_file
 tests_unit_audit_file_LDADD = libhull-api.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/log_pieces
+tests_unit_log_pieces_LDADD = libhull-api.a $(UNIT_LIBS)
+tests_unit_log_pieces_LDFLAGS = -Wl,--wrap=fallocate
 UNIT_TESTS += tests/unit/webhook_sign tests/unit/public_address
 tests_unit_webhook_sign_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS)
 tests_unit_public_address_LDADD = libhull-api.a $(UNIT_LIBS)

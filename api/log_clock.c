@@ -1,0 +1,41 @@
+#include "api/log_clock.h"
+
+#include <stdio.h>
+#include <string.h>
+
+bool log_clock_advance(struct log_clock *clock, int64_t uptime, int64_t wall, const char *boot)
+{
+	bool same_boot = strcmp(clock->boot, boot) == 0 && uptime >= clock->uptime;
+	int64_t passed = same_boot ? uptime - clock->uptime : wall - clock->wall;
+
+	if (!clock->now)
+		passed = wall > 0 ? wall : 1;
+	else if (!same_boot && uptime < LOG_CLOCK_SETTLED_MS)
+		return false;
+	else if (!same_boot && passed < uptime)
+		passed = uptime; /* that at least */
+	clock->now += passed;
+	clock->uptime = uptime;
+	clock->wall = wall;
+	snprintf(clock->boot, sizeof(clock->boot), "%s", boot);
+	return true;
+}
+
+json_t *log_clock_dump(const struct log_clock *clock)
+{
+	return json_pack("{s:I, s:I, s:I, s:s}", "now_ms", (json_int_t)clock->now, "uptime_ms", (json_int_t)clock->uptime, "wall_ms",
+		(json_int_t)clock->wall, "boot_id", clock->boot);
+}
+
+void log_clock_read(struct log_clock *ret, const json_t *stored)
+{
+	json_int_t now, uptime, wall;
+	const char *boot;
+
+	*ret = (struct log_clock){0};
+	if (json_unpack((json_t *)stored, "{s:I, s:I, s:I, s:s}", "now_ms", &now, "uptime_ms", &uptime, "wall_ms", &wall, "boot_id", &boot) < 0 ||
+		now <= 0 || uptime < 0)
+		return;
+	*ret = (struct log_clock){.now = now, .uptime = uptime, .wall = wall};
+	snprintf(ret->boot, sizeof(ret->boot), "%s", boot);
+}
