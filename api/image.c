@@ -137,13 +137,8 @@ void image_http_list(struct request *req, void *ctx)
 		if (name && page_has(&page, name))
 			page_add(&page, name, json_incref(image));
 	}
-	if (images) {
-		json_decref(images);
-		page_reply(&page, req);
-	} else {
-		request_refuse_error(req, &err);
-		page_done(&page);
-	}
+	page_end(&page, req, images ? 0 : -1, &err);
+	json_decref(images);
 }
 
 static void refuse_missing(struct request *req, const struct error *err)

@@ -162,12 +162,7 @@ void operation_http_list(struct request *req, void *ctx)
 	if (!list.page.limit)
 		list.page.limit = PAGE_LIMIT_MAX; /* there may be many, and each is read */
 	after_id = read_key(list.page.after, &after_at);
-	if (store_operations_each(hulld->store, request_project(req), after_at, after_id, list_one, &list, &err) >= 0) {
-		page_reply(&list.page, req);
-	} else {
-		page_done(&list.page);
-		request_refuse_error(req, &err);
-	}
+	page_end(&list.page, req, store_operations_each(hulld->store, request_project(req), after_at, after_id, list_one, &list, &err), &err);
 }
 
 /* One. */

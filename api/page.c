@@ -47,12 +47,6 @@ int page_begin(struct request *req, struct page *ret)
 	return 0;
 }
 
-void page_done(struct page *page)
-{
-	json_decref(page->items);
-	page->items = NULL;
-}
-
 bool page_is_full(const struct page *page)
 {
 	return page->has_more;
@@ -85,11 +79,12 @@ void page_reply(struct page *page, struct request *req)
 
 void page_end(struct page *page, struct request *req, int r, const struct error *err)
 {
-	if (r == 0) {
+	if (r >= 0) {
 		page_reply(page, req);
 		return;
 	}
-	page_done(page);
+	json_decref(page->items);
+	page->items = NULL;
 	request_refuse_error(req, err);
 }
 

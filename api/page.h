@@ -18,9 +18,8 @@ struct page {
 	json_t *items; /* owned */
 };
 
-/* Reads what `req` asks for. 0, or -ECANCELED having refused. Then page_reply() or page_done(). */
+/* Reads what `req` asks for. 0, or -ECANCELED having refused. Then page_reply() or page_end(). */
 int page_begin(struct request *req, struct page *ret);
-void page_done(struct page *page);
 
 /* Is the item with that key (unique, 1 to PAGE_KEY_MAX bytes) on the page? To be asked in the order of the keys, by strcmp(). If so, it
  * is to be added with page_add(). */
@@ -30,7 +29,7 @@ void page_add(struct page *page, const char *key, json_t *item);
 /* The page is full, and there is more. */
 bool page_is_full(const struct page *page);
 void page_reply(struct page *page, struct request *req);
-/* The same when `r` is 0, having read the items; else refuses with `err`, and ends the page. */
+/* The same when `r`, of what has read the items, is not negative; else refuses with `err`. */
 void page_end(struct page *page, struct request *req, int r, const struct error *err);
 
 /* The key of what is listed by its time (ms since 1970), then by its id. Returns `ret`. */

@@ -176,12 +176,7 @@ void project_http_list(struct request *req, void *ctx)
 
 	if (page_begin(req, &listing.page) < 0)
 		return;
-	if (store_projects_each(hulld->store, list_one, &listing, &listing.err) == 0) {
-		page_reply(&listing.page, req);
-	} else {
-		page_done(&listing.page);
-		request_refuse_error(req, &listing.err);
-	}
+	page_end(&listing.page, req, store_projects_each(hulld->store, list_one, &listing, &listing.err), &listing.err);
 }
 
 void project_http_get(struct request *req, void *ctx)

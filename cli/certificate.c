@@ -1,8 +1,7 @@
 /* hull ca; hull certificate set, list, rm. */
-#include "cli/client.h"
 #include "cli/collection.h"
 #include "cli/commands.h"
-#include "cli/output.h"
+#include "cli/request.h"
 #include "common/buf.h"
 
 #include <errno.h>
@@ -54,22 +53,14 @@ static int add_file(const struct args *args, const char *option, json_t *body, s
 
 int certificate_set_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
 	cleanup_free char *path = client_path("certificates", args->operands[0], "");
-	json_t *body = json_object(), *certificate = NULL;
-	enum output_format format;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	json_t *body = json_object();
+	int r = add_file(args, "certificate", body, fail);
 
 	if (r == 0)
-		r = add_file(args, "certificate", body, fail);
-	if (r == 0)
 		r = add_file(args, "key", body, fail);
-	client = r == 0 ? client_new(args, fail) : NULL;
 	if (r == 0)
-		r = client ? client_call(client, "PUT", path, body, &certificate, fail) : -fail->error.errnum;
-	if (r == 0)
-		print_made(certificate, "hostname", format);
-	json_decref(certificate);
+		return request_print(args, "PUT", path, body, OUTPUT_TABLE, "hostname", fail);
 	json_decref(body);
 	return r;
 }

@@ -1,8 +1,8 @@
 /* Lists, single items and deletions of the API's collections. */
 #include "cli/collection.h"
 
-#include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/request.h"
 
 #include <errno.h>
 #include <string.h>
@@ -42,15 +42,12 @@ void collection_print(const struct collection *collection, const json_t *items, 
 int collection_list_where(
 	const struct collection *collection, const char *query, const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
-	cleanup_free char *path = NULL;
 	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
+	cleanup_free char *path = NULL;
 	json_t *items = NULL;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	int r;
 
-	if (r < 0)
-		return r;
-	client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
 	if (asprintf(&path, "/v1/%s", collection->name) < 0)
@@ -71,16 +68,11 @@ int collection_list(const struct collection *collection, const struct args *args
 
 int collection_inspect(const struct collection *collection, const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
-	cleanup_free char *path = client_path(collection->name, args->operands[0], "");
 	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_JSON, &format, fail);
+	cleanup_free char *path = client_path(collection->name, args->operands[0], "");
 	json_t *item = NULL, *items;
-	int r = output_format(args, OUTPUT_JSON, &format, fail);
-
-	if (r < 0)
-		return r;
-	client = client_new(args, fail);
-	r = client ? client_call(client, "GET", path, NULL, &item, fail) : -fail->error.errnum;
+	int r = client ? client_call(client, "GET", path, NULL, &item, fail) : -fail->error.errnum;
 	if (r == 0 && format == OUTPUT_TABLE) {
 		items = json_pack("[O]", item);
 		collection_print(collection, items, false);

@@ -1,7 +1,6 @@
 /* hull host inspect, drain, undrain. */
-#include "cli/client.h"
 #include "cli/commands.h"
-#include "cli/output.h"
+#include "cli/request.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,40 +16,14 @@ const struct option_def host_drain_options[] = {
 	{0},
 };
 
-static void print_host(const json_t *host, enum output_format format)
-{
-	if (format == OUTPUT_TABLE)
-		printf("%s\n", json_text(host, "state"));
-	else
-		print_value(host, format);
-}
-
-/* One request, and what it is answered with printed. */
-static int ask(const struct args *args, const char *method, const char *path, enum output_format def, struct failure *fail)
-{
-	cleanup(client_free_p) struct client *client = NULL;
-	enum output_format format;
-	json_t *host = NULL;
-	int r = output_format(args, def, &format, fail);
-
-	if (r < 0)
-		return r;
-	client = client_new(args, fail);
-	r = client ? client_call(client, method, path, NULL, &host, fail) : -fail->error.errnum;
-	if (r == 0)
-		print_host(host, format);
-	json_decref(host);
-	return r;
-}
-
 int host_inspect_run(const struct args *args, struct failure *fail)
 {
-	return ask(args, "GET", "/v1/host", OUTPUT_JSON, fail);
+	return request_print(args, "GET", "/v1/host", NULL, OUTPUT_JSON, "state", fail);
 }
 
 int host_undrain_run(const struct args *args, struct failure *fail)
 {
-	return ask(args, "POST", "/v1/host/undrain", OUTPUT_TABLE, fail);
+	return request_print(args, "POST", "/v1/host/undrain", NULL, OUTPUT_TABLE, "state", fail);
 }
 
 /* Until `*host`, as it is seen last, is not being drained any more. */
@@ -87,7 +60,7 @@ int host_drain_run(const struct args *args, struct failure *fail)
 	if (r == 0 && !args_flag(args, "no-wait"))
 		r = wait_for_end(client, &host, fail);
 	if (r == 0)
-		print_host(host, format);
+		print_made(host, "state", format);
 	json_decref(host);
 	json_decref(body);
 	return r;

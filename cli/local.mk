@@ -45,6 +45,7 @@ hull_SOURCES = \
 	cli/operation.c cli/operation.h \
 	cli/plan.c cli/plan.h \
 	cli/project.c \
+	cli/request.c cli/request.h \
 	cli/run.c \
 	cli/secret.c \
 	cli/session.c cli/session.h \

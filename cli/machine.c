@@ -4,7 +4,7 @@
 #include "cli/collection.h"
 #include "cli/commands.h"
 #include "cli/operation.h"
-#include "cli/output.h"
+#include "cli/request.h"
 #include "common/buf.h"
 #include "common/checked.h"
 
@@ -311,12 +311,11 @@ static int act_on(struct client *client, const char *machine, const struct args 
 /* Does `act` for every machine named. All are tried; what fails is told at once, and makes the command fail. */
 static int for_each(const struct args *args, struct failure *fail, act_fn act)
 {
-	cleanup(client_free_p) struct client *client = NULL;
 	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
 	json_t *done = NULL;
-	int status = output_format(args, OUTPUT_TABLE, &format, fail);
+	int status = 0;
 
-	client = status == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
 	if (format != OUTPUT_TABLE)
@@ -517,12 +516,11 @@ int machine_wait_healthy(struct client *client, const char *name, json_t **ret, 
 
 int machine_wait_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
 	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
 	json_t *machine = NULL;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	int r;
 
-	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
 	if (args_flag(args, "healthy"))

@@ -4,6 +4,7 @@
 #include "cli/collection.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/request.h"
 #include "common/cleanup.h"
 
 #include <errno.h>
@@ -74,16 +75,13 @@ static int judge(const json_t *operation, struct failure *fail)
 
 int operation_wait_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
 	cleanup_free char *path = client_path("operations", args->operands[0], "/wait");
 	struct retry retry = {.worked = true};
-	enum output_format format;
 	json_t *ended = NULL;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	int r;
 
-	if (r < 0)
-		return r;
-	client = client_new(args, fail);
 	if (!client)
 		return -fail->error.errnum;
 	do {

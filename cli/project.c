@@ -1,7 +1,7 @@
 /* hull project create, list, inspect, set, rm; hull token create, list, rm. */
-#include "cli/client.h"
 #include "cli/collection.h"
 #include "cli/commands.h"
+#include "cli/request.h"
 #include "common/checked.h"
 
 #include <errno.h>
@@ -77,24 +77,11 @@ static int read_quotas(const struct args *args, bool may_be_none, json_t *ret, s
 	return r == 0 ? read_domains(args, may_be_none, ret, fail) : r;
 }
 
-/* Sends `body`, which it owns, and prints the answer, or its `key`. */
+/* `body` is taken; NULL: what was to be in it could not be. */
 static int post(const struct args *args, const char *path, json_t *body, const char *key, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
-	enum output_format format;
-	json_t *answer = NULL;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
-
-	if (r == 0 && !body)
-		r = error_set_field(&fail->error, EINVAL, args->command->name, "takes UTF-8 only");
-	client = r == 0 ? client_new(args, fail) : NULL;
-	if (r == 0)
-		r = client ? client_call(client, "POST", path, body, &answer, fail) : -fail->error.errnum;
-	if (r == 0)
-		print_made(answer, key, format);
-	json_decref(answer);
-	json_decref(body);
-	return r;
+	return body ? request_print(args, "POST", path, body, OUTPUT_TABLE, key, fail)
+		    : error_set_field(&fail->error, EINVAL, args->command->name, "takes UTF-8 only");
 }
 
 int project_create_run(const struct args *args, struct failure *fail)

@@ -1,7 +1,7 @@
 /* hull secret set, list, rm. A value is read from a file or the input: other users see a command line. */
-#include "cli/client.h"
 #include "cli/collection.h"
 #include "cli/commands.h"
+#include "cli/request.h"
 #include "common/buf.h"
 
 #include <errno.h>
@@ -37,16 +37,15 @@ static int read_value(const char *file, struct buf *ret, struct failure *fail)
 
 int secret_set_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
-	cleanup_free char *path = client_path("secrets", args->operands[0], "");
 	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
+	cleanup_free char *path = client_path("secrets", args->operands[0], "");
 	struct buf value;
 	json_t *body = NULL, *secret = NULL;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	int r;
 
-	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
-		return -fail->error.errnum;
+		return -fail->error.errnum; /* before anybody types a value */
 	buf_init(&value, VALUE_MAX);
 	r = read_value(args_value(args, "file"), &value, fail);
 	if (r == 0) {

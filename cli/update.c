@@ -1,7 +1,7 @@
 /* hull update: changes what a machine is to be. */
 #include "cli/commands.h"
 #include "cli/machine.h"
-#include "cli/output.h"
+#include "cli/request.h"
 #include "cli/spec.h"
 
 #include <string.h>
@@ -88,13 +88,12 @@ static bool somebody_else_does(const struct failure *fail)
 
 int machine_update_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
 	cleanup_free char *path = client_path("machines", args->operands[0], "");
 	json_t *machine = NULL, *again = NULL;
-	enum output_format format;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	int r;
 
-	client = r == 0 ? client_new(args, fail) : NULL;
 	if (!client)
 		return -fail->error.errnum;
 	r = change(client, path, args, &machine, fail);

@@ -1,7 +1,7 @@
 /* hull webhook create, list, inspect, enable, disable, ping, rm. */
-#include "cli/client.h"
 #include "cli/collection.h"
 #include "cli/commands.h"
+#include "cli/request.h"
 #include "cli/spec.h"
 #include "common/buf.h"
 
@@ -140,19 +140,13 @@ int webhook_disable_run(const struct args *args, struct failure *fail)
 /* What was not delivered is a failure, which a script sees by the exit status. */
 int webhook_ping_run(const struct args *args, struct failure *fail)
 {
-	cleanup(client_free_p) struct client *client = NULL;
+	enum output_format format;
+	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
 	cleanup_free char *path = client_path("webhooks", args->operands[0], "/ping");
 	json_t *result = NULL;
-	enum output_format format;
 	bool delivered;
-	int r = output_format(args, OUTPUT_TABLE, &format, fail);
+	int r = client ? client_call(client, "POST", path, NULL, &result, fail) : -fail->error.errnum;
 
-	if (r < 0)
-		return r;
-	client = client_new(args, fail);
-	if (!client)
-		return -fail->error.errnum;
-	r = client_call(client, "POST", path, NULL, &result, fail);
 	if (r < 0)
 		return r;
 	delivered = json_is_true(json_object_get(result, "delivered"));

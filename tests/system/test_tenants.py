@@ -506,3 +506,12 @@ def test_hull_makes_projects_and_tokens(hulld, tmp_path):
     assert hull("token", "rm", id_, HULL_PROJECT="a") == f"{id_}\n"
     assert "the token is wrong" in hull("project", "list", status=1, HULL_TOKEN=text)
     assert hull("project", "rm", "a") == "a\n" and "hull project list" in hull("project", "rm", "a", status=1)
+
+
+def test_quotas_that_are_set_at_the_same_time_are_all_set(hulld, tmp_path):
+    assert hulld.request("POST", "/v1/projects", {"name": "a"}).status == 201
+    quotas = dict.fromkeys(hulld.get("/v1/projects/a").json["quotas"], 7)
+    setting = [subprocess.Popen([BUILD / "hull", "project", "set", "a", f"--{key.replace('_', '-')}", "7"], stdout=subprocess.DEVNULL,
+                                env={"HULL_HOST": f"unix://{hulld.socket}", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}) for key in quotas]
+    assert [process.wait(60) for process in setting] == [0] * len(quotas)
+    assert hulld.get("/v1/projects/a").json["quotas"] == quotas
