@@ -190,11 +190,11 @@ bool request_is_shown_once(const struct request *req);
 bool request_key_is_busy(const struct request *req, const char *key);
 /* The key of a request that was begun, or "". */
 const char *request_key(const struct request *req);
-/* When a request that has come before, and was not answered, was begun: ms since 1970; 0: this is the first. */
-int64_t request_repeats(const struct request *req);
-/* When a request with a key was begun: now, or when it came first; 0: it has none. */
-int64_t request_begun_at(const struct request *req);
-void request_set_begun(struct request *req, int64_t begun_at, bool repeats);
+/* The number of a request with a key, by which what it has done is known; a repetition has that of the first. 0: it has no key. */
+int64_t request_number(const struct request *req);
+/* Has it come before, and was not answered? */
+bool request_repeats(const struct request *req);
+void request_set_begun(struct request *req, int64_t number, bool repeats);
 /* Ends the request with an answer that was kept. */
 void request_replay(struct request *req, int status, const char *type, const char *text);
 

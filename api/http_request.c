@@ -123,19 +123,19 @@ const char *request_key(const struct request *req)
 	return req->key ? req->key : "";
 }
 
-int64_t request_repeats(const struct request *req)
+int64_t request_number(const struct request *req)
 {
-	return req->repeats ? req->begun_at : 0;
+	return req->number;
 }
 
-int64_t request_begun_at(const struct request *req)
+bool request_repeats(const struct request *req)
 {
-	return req->begun_at;
+	return req->repeats;
 }
 
-void request_set_begun(struct request *req, int64_t begun_at, bool repeats)
+void request_set_begun(struct request *req, int64_t number, bool repeats)
 {
-	req->begun_at = begun_at;
+	req->number = number;
 	req->repeats = repeats;
 }
 

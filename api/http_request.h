@@ -64,7 +64,7 @@ struct request {
 	const char *code;     /* of the problem that it is refused with, or NULL */
 	bool replayed;	      /* its answer is one that was kept */
 	char *key;	 /* its Idempotency-Key, once the keeper has begun it; owned */
-	int64_t begun_at; /* request_begun_at() */
+	int64_t number;	  /* request_number() */
 	int64_t begun_us; /* of the monotonic clock */
 	bool repeats;	  /* it came before */
 	bool kept;	  /* request_keep() has its answer */

@@ -1,5 +1,6 @@
 #include "api/idempotency.h"
 
+#include "api/random.h"
 #include "api/secrets.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -69,17 +70,17 @@ static void trim(struct hulld *hulld)
 static bool begin_first(struct request *req, const char *key, const char *digest, struct hulld *hulld)
 {
 	char hidden[HIDDEN_BYTES];
-	int64_t now = now_ms();
+	int64_t number = random_number();
 	struct error err;
 
 	/* The hour that old answers are looked at can be long. */
 	if (++hulld->n_begun % TRIM_EVERY == 0)
 		trim(hulld);
-	if (store_request_begin(hulld->store, request_project(req), kept_by(req, key, hidden), digest, now, &err) < 0) {
+	if (store_request_begin(hulld->store, request_project(req), kept_by(req, key, hidden), digest, number, now_ms(), &err) < 0) {
 		request_refuse_error(req, &err);
 		return false;
 	}
-	request_set_begun(req, now, false);
+	request_set_begun(req, number, false);
 	return true;
 }
 
@@ -103,7 +104,7 @@ static bool begin_again(struct request *req, const struct kept_request *kept)
 		request_refuse(req, &problem);
 		return false;
 	}
-	request_set_begun(req, kept->begun_at, true);
+	request_set_begun(req, kept->number, true);
 	return true;
 }
 
@@ -230,7 +231,9 @@ static void prune(struct hulld *hulld)
 {
 	struct error err;
 
-	if (store_requests_prune(hulld->store, now_ms() - KEPT_MS, &err) < 0)
+	int64_t now = now_ms();
+
+	if (store_requests_prune(hulld->store, now - KEPT_MS, now, &err) < 0)
 		log_error_object(&err, "old answers are kept");
 	trim(hulld);
 	loop_timer_arm(hulld->prune, NS_PER_HOUR);

@@ -188,8 +188,7 @@ static int refuse_deleting(const struct machine *m, struct problem *problem)
 			   : 0;
 }
 
-/* It is begun no earlier than the run before was, nor than a restart was asked for, though the clock was set back since: that is how a
- * repetition of the request finds it. */
+/* It is begun no earlier than the run before was, nor than a restart was asked for, though the clock was set back since. */
 static int64_t choose_start(const struct machine *m)
 {
 	const struct operation_record *op = operation_current(m);
@@ -214,7 +213,7 @@ static void begin_run(struct machine *m)
 	record->stopped_at = 0;
 }
 
-int machine_start(struct machine *m, bool attached, const char *by, struct problem *problem)
+int machine_start(struct machine *m, bool attached, const struct operation_origin *origin, struct problem *problem)
 {
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
@@ -238,7 +237,7 @@ int machine_start(struct machine *m, bool attached, const char *by, struct probl
 	begin_run(m);
 	m->record.cause_code[0] = m->record.cause_message[0] = '\0';
 	m->record.failures = 0;
-	operation_begin(m, OPERATION_START, 0, by);
+	operation_begin(m, OPERATION_START, 0, origin);
 	supervisor_enter_first_phase(m);
 	r = commit(m, &before, problem);
 	if (r < 0)
@@ -258,7 +257,7 @@ static void start_again(struct machine *m)
 	if (!m->record.restart_wanted)
 		m->record.restarts++;
 	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
-		operation_begin(m, OPERATION_RESTART, 0, REQUESTED_BY_HULLD);
+		operation_begin(m, OPERATION_RESTART, 0, &operation_by_hulld);
 	begin_run(m);
 	m->attached = false;
 	supervisor_enter_first_phase(m);
@@ -288,7 +287,8 @@ static void enter_end_phase(struct machine *m)
 							       : PHASE_WORKLOAD);
 }
 
-static int stop(struct machine *m, enum operation_kind kind, bool then_start, int64_t timeout_s, const char *by, struct problem *problem)
+static int stop(struct machine *m, enum operation_kind kind, bool then_start, int64_t timeout_s, const struct operation_origin *origin,
+	struct problem *problem)
 {
 	struct machine_record before = m->record;
 	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING;
@@ -299,7 +299,7 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	if (r < 0)
 		return r;
 	if (!active && then_start)
-		return machine_start(m, false, by, problem);
+		return machine_start(m, false, origin, problem);
 	if (!active && !m->record.restart_at)
 		return 0;
 	if (active) {
@@ -307,13 +307,13 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 		if (shortens)
 			m->record.stop_timeout_s = timeout_s;
 		if (again)
-			operation_begin_or_join(m, kind, shortens ? timeout_s * 1000 : left_ms, by);
+			operation_begin_or_join(m, kind, shortens ? timeout_s * 1000 : left_ms, origin);
 		else
-			operation_begin(m, kind, timeout_s * 1000, by);
+			operation_begin(m, kind, timeout_s * 1000, origin);
 		if (!operation_current(m)->phase[0])
 			enter_end_phase(m);
 	} else {
-		operation_cancel(m, by);
+		operation_cancel(m, origin->by);
 	}
 	m->record.restart_wanted = then_start;
 	m->record.restart_at = 0;
@@ -327,19 +327,19 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	return 0;
 }
 
-int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const char *by, struct problem *problem)
+int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const struct operation_origin *origin, struct problem *problem)
 {
-	return stop(m, then_start ? OPERATION_RESTART : OPERATION_STOP, then_start, timeout_s, by, problem);
+	return stop(m, then_start ? OPERATION_RESTART : OPERATION_STOP, then_start, timeout_s, origin, problem);
 }
 
 int machine_stop_for_now(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem)
 {
-	return stop(m, OPERATION_STOP, then_start, timeout_s, REQUESTED_BY_HULLD, problem);
+	return stop(m, OPERATION_STOP, then_start, timeout_s, &operation_by_hulld, problem);
 }
 
-int machine_kill(struct machine *m, const char *by, struct problem *problem)
+int machine_kill(struct machine *m, const struct operation_origin *origin, struct problem *problem)
 {
-	int r = stop(m, OPERATION_KILL, false, KILL_TIMEOUT_S, by, problem);
+	int r = stop(m, OPERATION_KILL, false, KILL_TIMEOUT_S, origin, problem);
 
 	if (r == 0 && machine_is_active(m))
 		supervisor_kill(m, "killed");
@@ -348,7 +348,7 @@ int machine_kill(struct machine *m, const char *by, struct problem *problem)
 
 int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem)
 {
-	int r = stop(m, OPERATION_DELETE, false, KILL_TIMEOUT_S, by, problem);
+	int r = stop(m, OPERATION_DELETE, false, KILL_TIMEOUT_S, &(struct operation_origin){.by = by}, problem);
 
 	if (r < 0)
 		return r;
@@ -605,15 +605,12 @@ static char *make_name(struct hulld *hulld, const char *project)
 	}
 }
 
-/* No two have the same, and so they are listed in the order in which they were made. A machine is no older than the request that makes
- * it, though the clock was set back since: that is how a repetition finds it. */
-static int64_t choose_time(const struct hulld *hulld, int64_t begun_at)
+/* No two have the same, and so they are listed in the order in which they were made. */
+static int64_t choose_time(const struct hulld *hulld)
 {
 	const struct machine *m = hulld->last_machine;
 	int64_t at = now_ms();
 
-	if (at < begun_at)
-		at = begun_at;
 	while (m && m->record.created_at >= at)
 		m = m->previous;
 	for (m = m ? m->next : hulld->machines; m && m->record.created_at == at; m = m->next)
@@ -627,7 +624,7 @@ static int fill_record(struct hulld *hulld, const struct machine_origin *origin,
 	json_t *dumped, *config;
 
 	*record = (struct machine_record){.state = spec->ports.len ? MACHINE_CREATING : MACHINE_CREATED,
-		.exit_status = -1, .created_at = choose_time(hulld, origin->begun_at)};
+		.exit_status = -1, .created_at = choose_time(hulld), .request = origin->request};
 	make_id(hulld, record);
 	if (!spec->name)
 		spec->name = make_name(hulld, origin->project);
@@ -636,9 +633,6 @@ static int fill_record(struct hulld *hulld, const struct machine_origin *origin,
 	snprintf(record->project, sizeof(record->project), "%s", origin->project);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
-	record->request_key = origin->request_key[0] ? strdup(origin->request_key) : NULL;
-	if (origin->request_key[0] && !record->request_key)
-		abort();
 	record->spec = json_dumps(dumped, JSON_COMPACT);
 	record->image_config = json_dumps(config, JSON_COMPACT);
 	json_decref(dumped);

@@ -35,6 +35,7 @@
 struct agent_call;
 struct health;
 struct operation;
+struct operation_origin;
 struct order_call;
 struct start_wait;
 struct waiter;
@@ -120,8 +121,8 @@ bool machine_restarts(const struct machine *m);
 
 /* Who makes a machine, and with which request. */
 struct machine_origin {
-	const char *project, *request_key; /* "": it has none */
-	int64_t begun_at;		   /* of a request with a key; 0 */
+	const char *project;
+	int64_t request; /* request_number() */
 };
 
 /* machine_check.c. Each 0, or -ECANCELED with `problem` set. */
@@ -134,7 +135,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 #define MACHINE_PENDING_MAX 32
 size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
-/* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. `by`: who asks (operation.h). */
+/* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. `by`, `origin`: who asks (operation.h). */
 int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
 	struct problem *problem); /* takes `spec` */
 /* What that would make, its id made up; ports are not tried. */
@@ -143,11 +144,11 @@ int machine_plan(struct hulld *hulld, const struct machine_origin *origin, struc
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */
-int machine_start(struct machine *m, bool attached, const char *by, struct problem *problem);
+int machine_start(struct machine *m, bool attached, const struct operation_origin *origin, struct problem *problem);
 /* For the host's sake (host_drain.c): no restart, but `then_start` says that it is to start once the host lets it. Of an active one. */
 int machine_stop_for_now(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem);
-int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const char *by, struct problem *problem);
-int machine_kill(struct machine *m, const char *by, struct problem *problem);
+int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const struct operation_origin *origin, struct problem *problem);
+int machine_kill(struct machine *m, const struct operation_origin *origin, struct problem *problem);
 /* One that is active is killed, and then removed; also by the next hulld. */
 int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem);
 /* Undoes what is under way on it: a start, which then ends as any stop does; a stop of which its workload has not heard. No effect where

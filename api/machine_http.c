@@ -293,9 +293,7 @@ static bool reply_created_before(struct request *req, struct hulld *hulld)
 {
 	const struct machine *m = request_repeats(req) ? hulld->machines : NULL;
 
-	/* An older machine is of another request, which had the same key more than a day ago. */
-	while (m && (strcmp(m->record.project, request_project(req)) != 0 ||
-			   !m->record.request_key || strcmp(m->record.request_key, request_key(req)) != 0 || m->record.created_at < request_repeats(req)))
+	while (m && m->record.request != request_number(req))
 		m = m->next;
 	if (!m)
 		return false;
@@ -308,7 +306,7 @@ static bool reply_created_before(struct request *req, struct hulld *hulld)
 
 void machine_http_create(struct request *req, void *ctx)
 {
-	struct machine_origin origin = {request_project(req), request_key(req), request_begun_at(req)};
+	struct machine_origin origin = {request_project(req), request_number(req)};
 	struct hulld *hulld = ctx;
 	struct creation *creation;
 	struct machine_spec spec;
@@ -447,30 +445,43 @@ void machine_http_get(struct request *req, void *ctx)
 		reply_machine(req, 200, m);
 }
 
-/* A request that is repeated, and was cut short once the machine had begun to run, or was to run anew, is replied to: who asked for one
- * run gets one. */
-static bool reply_started_before(struct request *req, const struct machine *m)
+/* The operation that was begun for a request that was cut short and is repeated: who asked for one run, or for one end, gets one. 1, 0, or
+ * -errno having refused. */
+static int find_begun(struct request *req, struct hulld *hulld, char ret[OPERATION_ID_BYTES + 1])
 {
-	int64_t begun_at = request_repeats(req);
+	struct error err;
+	int r = request_repeats(req) ? store_operation_of_request(hulld->store, request_number(req), ret, &err) : 0;
 
-	if (!begun_at || (m->record.started_at < begun_at && !m->record.restart_wanted))
-		return false;
+	if (r < 0)
+		request_refuse_error(req, &err);
+	return r;
+}
+
+static bool reply_begun_before(struct request *req, const struct machine *m)
+{
+	char operation[OPERATION_ID_BYTES + 1];
+	int r = find_begun(req, m->hulld, operation);
+
+	if (r <= 0)
+		return r < 0;
 	reply_machine(req, 200, m);
+	name_operation(req, operation);
 	return true;
 }
 
 void machine_http_start(struct request *req, void *ctx)
 {
+	struct operation_origin origin = {asker(req), request_number(req)};
 	struct machine *m = find_as_it_is(ctx, req);
 	char before[OPERATION_ID_BYTES + 1];
 	struct start_request request;
 	struct problem problem;
 
-	if (!m || reply_started_before(req, m) || check_match(req, m) < 0 ||
+	if (!m || reply_begun_before(req, m) || check_match(req, m) < 0 ||
 		request_read(req, &start_request_table, &request) < 0)
 		return;
 	snprintf(before, sizeof(before), "%s", operation_latest(m));
-	if (machine_start(m, request.attached, asker(req), &problem) < 0) {
+	if (machine_start(m, request.attached, &origin, &problem) < 0) {
 		request_refuse(req, &problem);
 	} else {
 		reply_machine(req, 200, m);
@@ -480,18 +491,19 @@ void machine_http_start(struct request *req, void *ctx)
 
 static void stop(struct request *req, void *ctx, bool then_start)
 {
+	struct operation_origin origin = {asker(req), request_number(req)};
 	struct machine *m = find_as_it_is(ctx, req);
 	char before[OPERATION_ID_BYTES + 1];
 	struct stop_request request;
 	struct problem problem;
 
-	if (!m || (then_start && reply_started_before(req, m)) || check_match(req, m) < 0 ||
+	if (!m || reply_begun_before(req, m) || check_match(req, m) < 0 ||
 		request_read(req, &stop_request_table, &request) < 0)
 		return;
 	if (request.timeout_s < 0)
 		request.timeout_s = machine_running_spec(m)->stop.timeout_s;
 	snprintf(before, sizeof(before), "%s", operation_latest(m));
-	if (machine_stop(m, request.timeout_s, then_start, asker(req), &problem) < 0) {
+	if (machine_stop(m, request.timeout_s, then_start, &origin, &problem) < 0) {
 		request_refuse(req, &problem);
 	} else {
 		reply_machine(req, 200, m);
@@ -511,20 +523,28 @@ void machine_http_restart(struct request *req, void *ctx)
 
 void machine_http_kill(struct request *req, void *ctx)
 {
+	unsigned ended = ~(1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_STOPPING);
+	struct operation_origin origin = {asker(req), request_number(req)};
 	struct machine *m = machine_http_find(ctx, req);
-	char before[OPERATION_ID_BYTES + 1];
+	char operation[OPERATION_ID_BYTES + 1];
 	struct problem problem;
 	struct waiter *waiter;
+	int begun;
 
-	if (!m)
+	if (!m || (begun = find_begun(req, m->hulld, operation)) < 0)
 		return;
-	snprintf(before, sizeof(before), "%s", operation_latest(m));
-	if (machine_kill(m, asker(req), &problem) < 0) {
-		request_refuse(req, &problem);
-		return;
+	if (!begun) {
+		snprintf(operation, sizeof(operation), "%s", operation_latest(m));
+		if (machine_kill(m, &origin, &problem) < 0) {
+			request_refuse(req, &problem);
+			return;
+		}
+		snprintf(operation, sizeof(operation), "%s", operation_since(m, operation));
+	} else if (!operation_current(m) || strcmp(operation_current(m)->id, operation) != 0) {
+		ended = ~0u; /* it has, and what runs now is another run */
 	}
-	waiter = wait_for(m, req, WAITER_ANYHOW, ~(1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_STOPPING), KILL_WAIT_S);
-	snprintf(waiter->operation, sizeof(waiter->operation), "%s", operation_since(m, before));
+	waiter = wait_for(m, req, WAITER_ANYHOW, ended, KILL_WAIT_S);
+	snprintf(waiter->operation, sizeof(waiter->operation), "%s", operation);
 	if (answer_waiter(waiter))
 		waiter_free(waiter);
 }

@@ -33,6 +33,7 @@ const char *const operation_state_names[] = {
 	[OPERATION_CANCELLED] = "cancelled",
 	NULL,
 };
+const struct operation_origin operation_by_hulld = {.by = REQUESTED_BY_HULLD};
 static const char *const phase_names[] = {
 	[PHASE_CONNECTIONS] = "connections",
 	[PHASE_WORKLOAD] = "workload",
@@ -213,9 +214,9 @@ static void end_for(struct operation *op, const char *by)
 	end(op, OPERATION_CANCELLED);
 }
 
-void operation_begin(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const char *requested_by)
+void operation_begin(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const struct operation_origin *origin)
 {
-	struct operation_record record = {.kind = kind, .state = OPERATION_RUNNING, .created_at = now_ms()};
+	struct operation_record record = {.kind = kind, .state = OPERATION_RUNNING, .created_at = now_ms(), .request = origin->request};
 	struct operation *before = current(m), *op;
 
 	memcpy(record.id, "op", 2);
@@ -223,7 +224,7 @@ void operation_begin(struct machine *m, enum operation_kind kind, int64_t timeou
 	snprintf(record.project, sizeof(record.project), "%s", m->record.project);
 	snprintf(record.machine, sizeof(record.machine), "%s", m->record.id);
 	snprintf(record.name, sizeof(record.name), "%s", m->record.name);
-	snprintf(record.requested_by, sizeof(record.requested_by), "%s", requested_by);
+	snprintf(record.requested_by, sizeof(record.requested_by), "%s", origin->by);
 	record.deadline = record.created_at + timeout_ms;
 	if (before)
 		end_for(before, record.id);
@@ -234,10 +235,10 @@ void operation_begin(struct machine *m, enum operation_kind kind, int64_t timeou
 	op->replaces = before;
 }
 
-void operation_begin_or_join(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const char *requested_by)
+void operation_begin_or_join(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const struct operation_origin *origin)
 {
 	if (!operation_is(m, kind) || operation_is_cancelled(m))
-		operation_begin(m, kind, timeout_ms, requested_by);
+		operation_begin(m, kind, timeout_ms, origin);
 	else if (operation_current(m)->deadline > now_ms() + timeout_ms)
 		operation_set_timeout(m, timeout_ms);
 }

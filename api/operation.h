@@ -52,6 +52,13 @@ int operations_start(struct hulld *hulld, struct error *err);
 /* Gives each machine the one that is under way on it. Once machines are loaded, before they are taken up. */
 int operations_load(struct hulld *hulld, struct error *err);
 
+/* Who asks for one, and with which request: 0, or a number by which it is found that it was begun. */
+struct operation_origin {
+	const char *by; /* as `requested_by` has it */
+	int64_t request;
+};
+extern const struct operation_origin operation_by_hulld;
+
 /* Who asks, as `requested_by` has it. */
 const char *operation_asker(const struct client *client);
 
@@ -66,9 +73,9 @@ bool operation_is_cancelled(const struct machine *m);
 const char *operation_latest(const struct machine *m);
 
 /* What follows is in memory only until the next commit. But for the first, nothing happens where none is under way. */
-void operation_begin(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const char *requested_by);
+void operation_begin(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const struct operation_origin *origin);
 /* Makes it, or another of the same kind that is under way already, end within `timeout_ms` from now. */
-void operation_begin_or_join(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const char *requested_by);
+void operation_begin_or_join(struct machine *m, enum operation_kind kind, int64_t timeout_ms, const struct operation_origin *origin);
 /* One it has been in already begins anew, and what came after it did not happen. */
 void operation_enter(struct machine *m, enum operation_phase phase);
 void operation_set_timeout(struct machine *m, int64_t timeout_ms);

@@ -1,10 +1,13 @@
-/* What nobody can guess, of characters that need no escaping anywhere. */
+/* What nobody can guess. */
 #ifndef HULL_API_RANDOM_H
 #define HULL_API_RANDOM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
-/* `len` characters (at most 64) of a-z and 2-7, five bits of the kernel's each, and a NUL. */
+/* `len` characters (at most 64) of a-z and 2-7, five bits of the kernel's each, and a NUL: they need no escaping anywhere. */
 void random_base32(char *ret, size_t len);
+/* 1 to INT64_MAX. */
+int64_t random_number(void);
 
 #endif

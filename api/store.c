@@ -106,6 +106,16 @@ static const char *const migrations[] = {
 
 	"CREATE TABLE certificates (project TEXT NOT NULL, hostname TEXT NOT NULL, certificate TEXT NOT NULL, sealed BLOB NOT NULL,"
 	" created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, PRIMARY KEY (project, hostname)) STRICT, WITHOUT ROWID;",
+
+	/* What a request has done is known by its number, whatever the clock does. */
+	"ALTER TABLE requests ADD COLUMN number INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE requests SET number = abs(random() / 2) + 1;"
+	"ALTER TABLE machines ADD COLUMN request INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE machines AS m SET request = coalesce((SELECT r.number FROM requests r WHERE r.project = m.project"
+	" AND r.key = m.request_key AND r.begun_at <= m.created_at), 0);"
+	"ALTER TABLE machines DROP COLUMN request_key;"
+	"ALTER TABLE operations ADD COLUMN request INTEGER NOT NULL DEFAULT 0;"
+	"CREATE INDEX operations_request ON operations (request) WHERE request <> 0;",
 };
 
 #define OPERATION_COLUMNS \
@@ -116,7 +126,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
 			   " stop_timeout_s, restart_wanted, started_at, stopped_at, run_rootfs, run_spec, run_image_config, name,"
-			   " rootfs, spec, image_config, created_at, request_key, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+			   " rootfs, spec, image_config, created_at, request, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
 			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
 	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
@@ -129,7 +139,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
 		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
 		     " stopped_at, run_rootfs, run_spec, run_image_config, name, rootfs, spec, image_config, created_at,"
-		     " request_key, project FROM machines ORDER BY created_at, id",
+		     " request, project FROM machines ORDER BY created_at, id",
 	[IMAGE_PUT] = "INSERT INTO images (project, name, rootfs, document) VALUES (?1, ?2, ?3, ?4)"
 		      " ON CONFLICT (project, name) DO UPDATE SET rootfs = ?3, document = ?4",
 	[IMAGE_DELETE] = "DELETE FROM images WHERE project = ?1 AND name = ?2",
@@ -143,12 +153,13 @@ static const char *const statements[N_STATEMENTS] = {
 			" AND m.project = o.project)",
 	[BLOB_OWNERS] = "SELECT count(*) FROM blob_owners WHERE digest = ?1",
 	[BLOB_BYTES] = "SELECT coalesce(sum(size_bytes), 0) FROM blob_owners WHERE project = ?1",
-	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body FROM requests WHERE project = ?1 AND key IN (?2, ?3)",
-	[REQUEST_BEGIN] = "INSERT INTO requests (project, key, digest, begun_at, status, type, body)"
-			  " VALUES (?1, ?2, ?3, ?4, 0, '', '')",
+	[REQUEST_GET] = "SELECT digest, begun_at, status, type, body, number FROM requests WHERE project = ?1 AND key IN (?2, ?3)",
+	[REQUEST_BEGIN] = "INSERT INTO requests (project, key, digest, begun_at, status, type, body, number)"
+			  " VALUES (?1, ?2, ?3, ?4, 0, '', '', ?5)",
 	[REQUEST_ANSWER] = "UPDATE requests SET status = ?3, type = ?4, body = ?5 WHERE project = ?1 AND key = ?2",
 	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key IN (?2, ?3)",
 	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
+	[REQUESTS_SET_BACK] = "UPDATE requests SET begun_at = ?1 WHERE begun_at > ?1",
 	/* By the index of begun_at alone, which has project and key, too. */
 	[REQUESTS_TRIM] = "DELETE FROM requests WHERE (project, key) IN (SELECT project, key FROM (SELECT project, key,"
 			  " row_number() OVER (PARTITION BY project ORDER BY begun_at DESC) AS n FROM requests) WHERE n > ?1)",
@@ -203,12 +214,13 @@ static const char *const statements[N_STATEMENTS] = {
 			 " ON e.project = c.project AND e.id <= max(c.last - ?2, coalesce((SELECT id - 1 FROM events k"
 			 " WHERE k.project = c.project AND k.at >= ?1 ORDER BY id LIMIT 1), c.last)))",
 	/* The order of parameters and columns is that of store_operation_put() and read_operation(). */
-	[OPERATION_PUT] = "INSERT INTO operations (" OPERATION_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
-			  " ?13, ?14) ON CONFLICT (id) DO UPDATE SET state = ?6, phase = ?7, phases = ?8, deadline = ?9, ended_at = ?11,"
+	[OPERATION_PUT] = "INSERT INTO operations (" OPERATION_COLUMNS ", request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
+			  " ?12, ?13, ?14, ?15) ON CONFLICT (id) DO UPDATE SET state = ?6, phase = ?7, phases = ?8, deadline = ?9, ended_at = ?11,"
 			  " error = ?12, cancelled_by = ?14",
 	[OPERATION_GET] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE id = ?2 AND project = ?1",
 	[OPERATIONS] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE project = ?1 AND (created_at, id) > (?2, ?3)"
 		       " ORDER BY created_at, id",
+	[OPERATION_OF_REQUEST] = "SELECT id FROM operations WHERE request = ?1 AND request <> 0",
 	[OPERATIONS_RUNNING] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE state = 'running' ORDER BY created_at",
 	[OPERATIONS_END_ORPHANS] = "UPDATE operations SET state = 'failed', phase = '', ended_at = ?1, error = ?2"
 				   " WHERE state = 'running' AND machine NOT IN (SELECT id FROM machines)",
@@ -229,7 +241,6 @@ void machine_record_done(struct machine_record *record)
 	free(record->image_config);
 	free(record->run_spec);
 	free(record->run_image_config);
-	free(record->request_key);
 	memset(record, 0, sizeof(*record));
 }
 
@@ -433,7 +444,7 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	store_bind_text(stmt, 23, record->spec);
 	store_bind_text(stmt, 24, record->image_config);
 	sqlite3_bind_int64(stmt, 25, record->created_at);
-	store_bind_text(stmt, 26, record->request_key ? record->request_key : "");
+	sqlite3_bind_int64(stmt, 26, record->request);
 	store_bind_text(stmt, 27, record->project);
 	return store_commit(store, stmt, err);
 }
@@ -523,7 +534,7 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->spec = strdup(store_column(stmt, 22));
 	ret->image_config = strdup(store_column(stmt, 23));
 	ret->created_at = sqlite3_column_int64(stmt, 24);
-	ret->request_key = text_or_null(store_column(stmt, 25));
+	ret->request = sqlite3_column_int64(stmt, 25);
 	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 26));
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
@@ -631,6 +642,7 @@ static int read_request(sqlite3_stmt *stmt, struct kept_request *ret, struct err
 	snprintf(ret->digest, sizeof(ret->digest), "%s", store_column(stmt, 0));
 	ret->begun_at = sqlite3_column_int64(stmt, 1);
 	ret->status = sqlite3_column_int(stmt, 2);
+	ret->number = sqlite3_column_int64(stmt, 5);
 	ret->type = strdup(store_column(stmt, 3));
 	ret->body = strdup(store_column(stmt, 4));
 	if (ret->type && ret->body)
@@ -657,8 +669,8 @@ int store_request_get(struct store *store, const char *project, const char *key,
 	return r;
 }
 
-int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t begun_at,
-	struct error *err)
+int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t number,
+	int64_t begun_at, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, REQUEST_BEGIN);
 
@@ -666,6 +678,7 @@ int store_request_begin(struct store *store, const char *project, const char *ke
 	store_bind_text(stmt, 2, key);
 	store_bind_text(stmt, 3, digest);
 	sqlite3_bind_int64(stmt, 4, begun_at);
+	sqlite3_bind_int64(stmt, 5, number);
 	return store_commit(store, stmt, err);
 }
 
@@ -700,10 +713,16 @@ int store_requests_trim(struct store *store, int64_t max, struct error *err)
 	return store_commit(store, stmt, err);
 }
 
-int store_requests_prune(struct store *store, int64_t before, struct error *err)
+int store_requests_prune(struct store *store, int64_t before, int64_t now, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, REQUESTS_PRUNE);
+	int r;
 
 	sqlite3_bind_int64(stmt, 1, before);
+	r = store_commit(store, stmt, err);
+	if (r < 0)
+		return r;
+	stmt = store_begin(store, REQUESTS_SET_BACK);
+	sqlite3_bind_int64(stmt, 1, now);
 	return store_commit(store, stmt, err);
 }

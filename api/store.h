@@ -31,7 +31,7 @@ struct machine_record {
 	char *spec;	    /* MachineSpec as JSON; owned; NULL where a struct machine has it read */
 	char *image_config; /* ImageConfig as JSON, of the image when the client named it; owned */
 	int64_t created_at; /* ms since 1970, as all times here; 0: never */
-	char *request_key; /* of the POST that created it; owned; NULL: it had none */
+	int64_t request;    /* request_number() of the POST that created it; 0: it had no key */
 
 	int state; /* enum machine_state */
 	char cause_code[32];
@@ -84,6 +84,7 @@ json_t *store_images(struct store *store, const char *project, struct error *err
 /* A POST that came with an Idempotency-Key, and its answer (idempotency.h). */
 struct kept_request {
 	char digest[REQUEST_DIGEST_BYTES]; /* of what was asked */
+	int64_t number;			   /* no other has it: what it has done is known by that */
 	int64_t begun_at;
 	int status;	   /* of the answer; 0: there is none yet */
 	char *type, *body; /* of the answer, "" without one; owned */
@@ -94,13 +95,13 @@ void kept_request_done(struct kept_request *kept);
 /* Each 0 or -errno with `err` set. -ENOENT: no such row. `hidden`: what it may be kept by in the place of its key. */
 int store_request_get(struct store *store, const char *project, const char *key, const char *hidden, struct kept_request *ret,
 	struct error *err);
-int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t begun_at,
-	struct error *err);
+int store_request_begin(struct store *store, const char *project, const char *key, const char *digest, int64_t number,
+	int64_t begun_at, struct error *err);
 int store_request_answer(struct store *store, const char *project, const char *key, int status, const char *type,
 	const char *body, struct error *err);
 int store_request_forget(struct store *store, const char *project, const char *key, const char *hidden, struct error *err);
-/* Forgets all that were begun before. */
-int store_requests_prune(struct store *store, int64_t before, struct error *err);
+/* Forgets all that were begun before; those that were begun after `now`, by a clock that has been set back since, count as begun then. */
+int store_requests_prune(struct store *store, int64_t before, int64_t now, struct error *err);
 /* Forgets all of each project but its `max` newest. */
 int store_requests_trim(struct store *store, int64_t max, struct error *err);
 
@@ -161,6 +162,7 @@ struct operation_record {
 	const char *phases, *error;
 	int64_t deadline, created_at, ended_at;
 	char requested_by[TOKEN_ID_BYTES + 1];
+	int64_t request; /* request_number() of who asked for it; 0: it had no key, or nobody did. Not read back */
 	char cancelled_by[OPERATION_ID_BYTES + 1];
 };
 
@@ -177,6 +179,8 @@ int store_operations_running(
 /* Calls `fn` with that one. -ENOENT: the project has none of that id. */
 int store_operation_get(struct store *store, const char *project, const char *id,
 	int (*fn)(void *ctx, const struct operation_record *record), void *ctx, struct error *err);
+/* The id of the one that was begun for the request of that number. 1; 0: none was; -errno with `err` set. */
+int store_operation_of_request(struct store *store, int64_t number, char ret[OPERATION_ID_BYTES + 1], struct error *err);
 /* Ends those that are under way and have no machine. */
 int store_operations_end_orphans(struct store *store, int64_t at, const char *error, struct error *err);
 /* Forgets those that began before, and of each project all but the `keep` newest; none that is under way. */

@@ -24,6 +24,7 @@ int store_operation_put(struct store *store, const struct operation_record *reco
 	store_bind_text(stmt, 12, record->error);
 	store_bind_text(stmt, 13, record->requested_by);
 	store_bind_text(stmt, 14, record->cancelled_by);
+	sqlite3_bind_int64(stmt, 15, record->request);
 	return store_commit(store, stmt, err);
 }
 
@@ -104,6 +105,21 @@ int store_operation_get(struct store *store, const char *project, const char *id
 		r = step == SQLITE_DONE ? error_set(err, ENOENT, "there is no operation \"%s\"", id) : store_fail(store, err);
 	if (r == 0)
 		r = fn(ctx, &record);
+	sqlite3_reset(stmt);
+	return r;
+}
+
+int store_operation_of_request(struct store *store, int64_t number, char ret[OPERATION_ID_BYTES + 1], struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, OPERATION_OF_REQUEST);
+	int step, r = 0;
+
+	sqlite3_bind_int64(stmt, 1, number);
+	step = sqlite3_step(stmt);
+	if (step == SQLITE_ROW)
+		r = snprintf(ret, OPERATION_ID_BYTES + 1, "%s", store_column(stmt, 0)) > 0;
+	else if (step != SQLITE_DONE)
+		r = store_fail(store, err);
 	sqlite3_reset(stmt);
 	return r;
 }

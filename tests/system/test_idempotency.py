@@ -184,6 +184,55 @@ def test_a_start_that_was_cut_short_is_one_start(tmp_path, verb):
         daemon.stop()
 
 
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_a_start_that_was_cut_short_before_anything_was_done_is_done(tmp_path, verb):
+    """Although the machine has run, by its times, since: the clock was set back when the request came."""
+    daemon = Hulld(tmp_path)
+    daemon.options["--vmm"] = "/bin/false"
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.start()
+    try:
+        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+        daemon.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16})
+        assert daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"}).status == 200
+        ended = daemon.wait("a", "failed")
+        with database(daemon) as rows:
+            rows.execute("UPDATE requests SET status = 0, type = '', body = '', begun_at = begun_at - 3600000")
+            assert rows.execute("UPDATE operations SET request = 0").rowcount == 1
+        daemon.restart()
+        again = daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"})
+        assert (again.status, again.json["state"]) == (200, "starting") and again.headers["Operation"]
+        assert daemon.wait("a", "failed")["started_at"] > ended["started_at"]
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.parametrize("verb", ["stop", "kill"])
+def test_an_end_that_was_cut_short_is_of_that_run_alone(tmp_path, verb):
+    """One that was started since is not ended by its repetition."""
+    daemon = Hulld(tmp_path).with_stand_in().start()
+    try:
+        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+        daemon.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16})
+
+        def end():
+            return daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"})
+
+        assert daemon.post("/v1/machines/a/start").status == 200
+        first = end()
+        assert first.status == 200
+        daemon.wait("a", "stopped")
+        assert daemon.post("/v1/machines/a/start").status == 200
+        with database(daemon) as rows:
+            rows.execute("UPDATE requests SET status = 0, type = '', body = ''")
+        again = end()
+        assert (again.status, again.json["state"], again.headers["Operation"]) == (200, "starting", first.headers["Operation"])
+        assert daemon.machine("a")["state"] == "starting"
+    finally:
+        daemon.delete("/v1/machines/a?force=1")
+        daemon.stop()
+
+
 def test_answers_are_kept_for_a_day(hulld, post):
     """By the host's clock; and an old machine is not a new request's, although their keys are the same."""
     def age(by):
@@ -198,8 +247,7 @@ def test_answers_are_kept_for_a_day(hulld, post):
     new = post("/v1/machines", {"image": "hello"})
     assert new.status == 201 and new.json["id"] != old.json["id"]
     with database(hulld) as rows:
-        rows.execute("UPDATE requests SET status = 0")
-        rows.execute("UPDATE requests SET begun_at = ?", (int(time.time() * 1000) + 1,))
+        rows.execute("UPDATE requests SET status = 0, number = number + 1")  # as another request's, by the same key
     third = post("/v1/machines", {"image": "hello"})
     assert third.json["id"] not in (old.json["id"], new.json["id"])
 
@@ -233,8 +281,8 @@ def test_a_project_has_so_many_answers_kept_and_no_more(hulld, post):
     now = int(time.time() * 1000)
     with database(hulld) as rows:
         rows.execute("WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 12000)"
-                     " INSERT INTO requests SELECT 'default', printf('k%d', n), '', ? + n, 200, '', '' FROM count", (now - 20000,))
-        rows.execute("INSERT INTO requests VALUES ('other', 'k', '', ?, 200, '', '')", (now - 30000,))
+                     " INSERT INTO requests SELECT 'default', printf('k%d', n), '', ? + n, 200, '', '', n FROM count", (now - 20000,))
+        rows.execute("INSERT INTO requests VALUES ('other', 'k', '', ?, 200, '', '', 1)", (now - 30000,))
     hulld.start()
     with database(hulld) as rows:
         assert rows.execute("SELECT project, count(*), min(begun_at) FROM requests GROUP BY project").fetchall() == [

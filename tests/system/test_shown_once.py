@@ -4,6 +4,7 @@ import base64
 import contextlib
 import os
 import sqlite3
+import time
 
 import pytest
 
@@ -156,6 +157,20 @@ def test_it_is_gone_after_a_day(hulld):
         rows.execute("UPDATE requests SET begun_at = begun_at - ? WHERE project = 'a'", (DAY_MS + 1,))
         hulld.restart()
         assert rows.execute("SELECT count(*) FROM requests WHERE project = 'a'").fetchone() == (0,)
+
+
+def test_a_clock_that_was_ahead_does_not_keep_it_for_longer(hulld):
+    """From when it is seen that the clock has been set back, it is a day."""
+    a = project(hulld, "a")
+    path, body, _ = TOKEN
+    first = keyed(a, path, body)
+    with database(hulld) as rows:
+        rows.execute("UPDATE requests SET begun_at = begun_at + 365 * ? WHERE project = 'a'", (DAY_MS,))
+        assert keyed(a, path, body).body == first.body
+        hulld.restart()
+        begun_at, = rows.execute("SELECT begun_at FROM requests WHERE project = 'a'").fetchone()
+        assert begun_at <= time.time() * 1000
+        assert keyed(a, path, body).body == first.body and len(a.get(path).json["items"]) == 1
 
 
 @pytest.mark.parametrize("what", ["host key", "row", "place"])

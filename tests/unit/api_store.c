@@ -177,7 +177,7 @@ static void a_project_goes_with_all_that_is_its_own(void **state)
 	assert_int_equal(store_projects_each(store, count, &n, &err), 0);
 	assert_int_equal(n, 2); /* and `default` */
 	assert_int_equal(store_blob_own(store, "p", "sha256:cc", 1, 1, &err), 0);
-	assert_int_equal(store_request_begin(store, "p", "k", "d", 1, &err), 0);
+	assert_int_equal(store_request_begin(store, "p", "k", "d", 5, 1, &err), 0);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_project_delete(store, "p", &err), 0);
 	assert_int_equal(store_project_delete(store, "p", &err), -ENOENT);
@@ -208,9 +208,18 @@ static const char version_2[] =
 	"CREATE INDEX requests_begun_at ON requests (begun_at);"
 	"INSERT INTO images VALUES ('i', 'sha256:aa', '{\"size_bytes\":4096}'), ('j', 'sha256:aa', '{\"size_bytes\":4096}');"
 	"INSERT INTO machines VALUES ('m7', 'seven', 'sha256:bb', '{}', '{\"a\":1}', 1, 'running', 'c', 'm', 3, 4, 5, 6, 7, 'b',"
-	" 8, 9, 10, 11, 1, 13, 14, 'key');"
-	"INSERT INTO requests VALUES ('key', 'd', 7, 201, 't', 'b');"
+	" 8, 9, 10, 11, 1, 13, 14, 'key'),"
+	" ('m8', 'eight', 'sha256:bb', '{}', '{}', 0, 'created', '', '', -1, 0, 0, 0, 0, '', 0, 0, 0, 0, 0, 0, 0, 'cut short');"
+	"INSERT INTO requests VALUES ('key', 'd', 7, 201, 't', 'b'), ('cut short', 'd', 0, 0, '', '');"
 	"PRAGMA user_version = 2;";
+
+static int find_request(void *ctx, struct machine_record *record)
+{
+	bool found = strcmp(record->name, "eight") == 0 && record->request == *(int64_t *)ctx;
+
+	machine_record_done(record);
+	return found;
+}
 
 static void what_is_older_than_projects_is_the_default_projects(void **state)
 {
@@ -219,6 +228,7 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	struct kept_request kept = {0};
 	struct error err = {0};
 	struct store *store;
+	int64_t number;
 	sqlite3 *db;
 
 	(void)state;
@@ -241,14 +251,20 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	assert_int_equal(back.stopped_at, 14);
 	assert_null(back.run_spec);
 	assert_string_equal(back.run_rootfs, "");
-	assert_string_equal(back.request_key, "key");
+	number = back.request;
 	machine_record_done(&back);
 	json_decref(store_image_get(store, "default", "j", &err));
 	assert_int_equal(store_blob_bytes(store, "default", &err), 4096);
 	assert_int_equal(store_blob_is_owned(store, "default", "sha256:bb", &err), 1);
 	assert_int_equal(store_request_get(store, "default", "key", " h", &kept, &err), 0);
 	assert_int_equal(kept.status, 201);
+	assert_true(kept.number > 0);
+	assert_int_equal(number, 0); /* the machine is older than the request: it is another's, by the same key */
 	kept_request_done(&kept);
+	assert_int_equal(store_request_get(store, "default", "cut short", " h", &kept, &err), 0);
+	number = kept.number;
+	kept_request_done(&kept);
+	assert_int_equal(store_machines_each(store, find_request, &number, &err), 1);
 	store_close(store);
 	unlink(old);
 }
@@ -262,29 +278,36 @@ static void a_request_is_kept_with_its_answer(void **state)
 	(void)state;
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_request_answer(store, "default", "k", 200, "", "", &err), -ENOENT);
-	assert_int_equal(store_request_begin(store, "default", "k", "d1", 7, &err), 0);
-	assert_int_equal(store_request_begin(store, "default", "k", "d2", 8, &err), -EEXIST);
+	assert_int_equal(store_request_begin(store, "default", "k", "d1", 5, 7, &err), 0);
+	assert_int_equal(store_request_begin(store, "default", "k", "d2", 5, 8, &err), -EEXIST);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), 0);
 	assert_string_equal(kept.digest, "d1");
 	assert_int_equal(kept.begun_at, 7);
+	assert_int_equal(kept.number, 5);
 	assert_int_equal(kept.status, 0);
 	kept_request_done(&kept);
 	assert_int_equal(store_request_answer(store, "default", "k", 201, "application/json", "{}\n", &err), 0);
 	store_close(store);
 
 	store = store_open(path, &err);
-	assert_int_equal(store_requests_prune(store, 7, &err), 0);
+	assert_int_equal(store_requests_prune(store, 7, 7, &err), 0);
+	assert_int_equal(store_request_begin(store, "default", "ahead", "d", 6, 100, &err), 0);
+	assert_int_equal(store_requests_prune(store, 7, 50, &err), 0);
+	assert_int_equal(store_request_get(store, "default", "ahead", " h", &kept, &err), 0);
+	assert_int_equal(kept.begun_at, 50);
+	kept_request_done(&kept);
+	assert_int_equal(store_request_forget(store, "default", "ahead", " h", &err), 0);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), 0);
 	assert_int_equal(kept.status, 201);
 	assert_string_equal(kept.type, "application/json");
 	assert_string_equal(kept.body, "{}\n");
 	kept_request_done(&kept);
-	assert_int_equal(store_requests_prune(store, 8, &err), 0);
+	assert_int_equal(store_requests_prune(store, 8, 8, &err), 0);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
-	assert_int_equal(store_request_begin(store, "default", "k", "d3", 9, &err), 0);
+	assert_int_equal(store_request_begin(store, "default", "k", "d3", 5, 9, &err), 0);
 	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), 0);
 	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), -ENOENT);
-	assert_int_equal(store_request_begin(store, "default", " h", "d4", 9, &err), 0);
+	assert_int_equal(store_request_begin(store, "default", " h", "d4", 5, 9, &err), 0);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), 0);
 	assert_string_equal(kept.digest, "d4");
 	kept_request_done(&kept);

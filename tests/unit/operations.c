@@ -88,7 +88,7 @@ static void begin(struct world *w, enum operation_kind kind, int64_t timeout_ms)
 
 	while (now_ms() == at)
 		;
-	operation_begin(&w->m, kind, timeout_ms, REQUESTED_BY_HOST);
+	operation_begin(&w->m, kind, timeout_ms, &(struct operation_origin){.by = REQUESTED_BY_HOST});
 }
 
 static int keep(void *ctx, const struct operation_record *record)
@@ -165,9 +165,9 @@ static void what_comes_later_takes_its_place_and_the_same_joins_it(void **state)
 	commit(w);
 	assert_rows(w, "start cancelled; stop running; ");
 	assert_non_null(strstr(row(w, first), operation_latest(&w->m)));
-	operation_begin_or_join(&w->m, OPERATION_STOP, 90000, REQUESTED_BY_HOST);
+	operation_begin_or_join(&w->m, OPERATION_STOP, 90000, &(struct operation_origin){.by = REQUESTED_BY_HOST});
 	assert_true(operation_time_left_ms(&w->m, INT64_MAX) <= 60000);
-	operation_begin_or_join(&w->m, OPERATION_STOP, 1000, REQUESTED_BY_HOST);
+	operation_begin_or_join(&w->m, OPERATION_STOP, 1000, &(struct operation_origin){.by = REQUESTED_BY_HOST});
 	assert_true(operation_time_left_ms(&w->m, INT64_MAX) <= 1000);
 	commit(w);
 	assert_rows(w, "start cancelled; stop running; ");
