@@ -3,6 +3,7 @@
 #include "api/host_drain.h"
 #include "api/machine.h"
 #include "api/process.h"
+#include "api/progress.h"
 #include "api/project.h"
 #include "common/cleanup.h"
 
@@ -18,6 +19,7 @@ struct host_view {
 	char *version;
 	int state; /* enum host_state */
 	char *drain_since, *drain_until;
+	struct progress *progress;
 	int64_t cpus, memory_mib, disk_mib, disk_free_mib;
 	struct usage allocated, running;
 	int64_t held;
@@ -40,6 +42,8 @@ static const struct json_field host_fields[] = {
 	{"drain_since", JSON_FIELD_STRING, offsetof(struct host_view, drain_since), .read_only = true, .nullable = true},
 	{"drain_until", JSON_FIELD_STRING, offsetof(struct host_view, drain_until), .read_only = true, .nullable = true,
 		.help = "When machines that still run are killed."},
+	{"progress", JSON_FIELD_OPTIONAL, offsetof(struct host_view, progress), .table = &progress_table, .read_only = true, .nullable = true,
+		.help = "Of its drain: machines that have ended, of those that ran when it began."},
 	NUMBER(cpus, "Processors."),
 	NUMBER(memory_mib, "Memory."),
 	NUMBER(disk_mib, "Size of the file system that holds images and machines' disks."),
@@ -82,10 +86,18 @@ static void look_at_disk(const char *folder, struct host_view *ret)
 	ret->disk_free_mib = (int64_t)((uint64_t)fs.f_bavail * fs.f_frsize >> 20);
 }
 
+static struct progress drain_progress(const struct host_record *record, const struct usage *running)
+{
+	int64_t left = running->used[QUOTA_MACHINES], total = record->drain_machines;
+
+	return (struct progress){left < total ? total - left : 0, total, PROGRESS_MACHINES};
+}
+
 static void reply_host(struct request *req, const struct hulld *hulld)
 {
 	const struct host_record *record = host_drain_record(hulld);
 	cleanup_free char *since = format_time(record->drain_since), *until = format_time(record->drain_until);
+	struct progress progress;
 	char program[256];
 	struct host_view view = {
 		.version = (char *)HULL_VERSION,
@@ -100,6 +112,9 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 
 	look_at_disk(hulld->options.state, &view);
 	machines_usage(hulld, &view.allocated, &view.running);
+	progress = drain_progress(record, &view.running);
+	if (record->state != HOST_SERVING)
+		view.progress = &progress;
 	request_reply(req, 200, json_dump(&host_table, &view));
 }
 

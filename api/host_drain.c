@@ -129,7 +129,8 @@ static int end_one(const struct host_drain *drain, struct machine *m)
 
 static void all_ended(struct host_drain *drain)
 {
-	struct host_record drained = {.state = HOST_DRAINED, .drain_since = drain->record.drain_since};
+	struct host_record drained = {.state = HOST_DRAINED, .drain_since = drain->record.drain_since,
+		.drain_machines = drain->record.drain_machines};
 	void (*fn)(void *) = drain->fn;
 	struct error err;
 
@@ -247,7 +248,7 @@ int host_drain_begin(struct hulld *hulld, int64_t timeout_s, struct problem *pro
 	if (record.state == HOST_DRAINED || (record.state == HOST_DRAINING && timeout_ms >= left_ms(drain)))
 		return 0;
 	if (record.state == HOST_SERVING)
-		record = (struct host_record){.state = HOST_DRAINING, .drain_since = now};
+		record = (struct host_record){.state = HOST_DRAINING, .drain_since = now, .drain_machines = (int64_t)mark_needed(hulld)};
 	record.drain_until = now + timeout_ms;
 	r = enter(drain, &record, problem);
 	if (r == 0)

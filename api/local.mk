@@ -66,6 +66,7 @@ libhull_api_a_SOURCES = \
 	api/openapi_responses.c \
 	api/operation.c api/operation.h \
 	api/operation_http.c \
+	api/operation_progress.c api/progress.h \
 	api/order_call.c api/order_call.h \
 	api/page.c api/page.h \
 	api/problem.c api/problem.h \

@@ -2,6 +2,7 @@
 #include "api/operation.h"
 
 #include "api/access.h"
+#include "api/progress.h"
 #include "api/random.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -159,6 +160,7 @@ void operation_enter(struct machine *m, enum operation_phase phase)
 
 	if (!op || strcmp(op->record.phase, name) == 0)
 		return;
+	operation_progress_enter(&op->record, m, phase);
 	end_phase(op);
 	forget_from(op, name);
 	json_array_append_new(op->phases, json_pack("{s:s, s:o, s:n}", "name", name, "started_at", time_now(), "ended_at"));

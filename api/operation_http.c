@@ -3,6 +3,7 @@
 
 #include "api/hulld.h"
 #include "api/page.h"
+#include "api/progress.h"
 #include "common/cleanup.h"
 
 #include <errno.h>
@@ -21,6 +22,7 @@ struct operation_view {
 	int kind, state;
 	struct subject_view subject;
 	char *phase;
+	struct progress *progress;
 	json_t *phases, *error;
 	char *requested_by, *cancelled_by, *created_at, *deadline, *ended_at;
 };
@@ -41,6 +43,8 @@ static const struct json_field operation_fields[] = {
 	{"phase", JSON_FIELD_STRING, offsetof(struct operation_view, phase), .read_only = true, .nullable = true,
 		.help = "The one it is in: workload, monitor_end, ports (of an end); disk, network, monitor, kernel, agent, health (of a "
 			"start)."},
+	{"progress", JSON_FIELD_OPTIONAL, offsetof(struct operation_view, progress), .table = &progress_table, .read_only = true,
+		.nullable = true, .help = "Phases that are over, of those that it takes; null where nobody knows. It never goes back."},
 	{"phases", JSON_FIELD_ANY, offsetof(struct operation_view, phases), .read_only = true,
 		.schema = "{\"type\": \"array\", \"items\": {\"type\": \"object\", \"properties\": {\"name\": {\"type\": \"string\"}, "
 			  "\"started_at\": {\"type\": \"string\"}, \"ended_at\": {\"type\": [\"string\", \"null\"]}}, "
@@ -74,6 +78,8 @@ static json_t *dump(const struct operation_record *record)
 {
 	cleanup_free char *created = format_time(record->created_at), *deadline = format_time(record->deadline);
 	cleanup_free char *ended = format_time(record->ended_at);
+	struct progress progress;
+	bool is_known = operation_progress(record, &progress);
 	struct operation_view view = {
 		.id = (char *)record->id,
 		.project = (char *)record->project,
@@ -81,6 +87,7 @@ static json_t *dump(const struct operation_record *record)
 		.state = record->state,
 		.subject = {(char *)record->machine, (char *)record->name},
 		.phase = record->phase[0] ? (char *)record->phase : NULL,
+		.progress = is_known ? &progress : NULL,
 		.phases = parse_or(record->phases, json_array()),
 		.error = parse_or(record->error, NULL),
 		.requested_by = (char *)record->requested_by,

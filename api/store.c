@@ -116,10 +116,16 @@ static const char *const migrations[] = {
 	"ALTER TABLE machines DROP COLUMN request_key;"
 	"ALTER TABLE operations ADD COLUMN request INTEGER NOT NULL DEFAULT 0;"
 	"CREATE INDEX operations_request ON operations (request) WHERE request <> 0;",
+
+	/* How far operations, and the host's drain, are. */
+	"ALTER TABLE operations ADD COLUMN plan INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE operations ADD COLUMN reached INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE host ADD COLUMN drain_machines INTEGER NOT NULL DEFAULT 0;",
 };
 
 #define OPERATION_COLUMNS \
-	"id, project, machine, name, kind, state, phase, phases, deadline, created_at, ended_at, error, requested_by, cancelled_by"
+	"id, project, machine, name, kind, state, phase, phases, deadline, created_at, ended_at, error, requested_by, cancelled_by," \
+	" plan, reached"
 
 static const char *const statements[N_STATEMENTS] = {
 	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
@@ -215,8 +221,8 @@ static const char *const statements[N_STATEMENTS] = {
 			 " WHERE k.project = c.project AND k.at >= ?1 ORDER BY id LIMIT 1), c.last)))",
 	/* The order of parameters and columns is that of store_operation_put() and read_operation(). */
 	[OPERATION_PUT] = "INSERT INTO operations (" OPERATION_COLUMNS ", request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
-			  " ?12, ?13, ?14, ?15) ON CONFLICT (id) DO UPDATE SET state = ?6, phase = ?7, phases = ?8, deadline = ?9, ended_at = ?11,"
-			  " error = ?12, cancelled_by = ?14",
+			  " ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT (id) DO UPDATE SET state = ?6, phase = ?7, phases = ?8, deadline = ?9,"
+			  " ended_at = ?11, error = ?12, cancelled_by = ?14, plan = ?15, reached = ?16",
 	[OPERATION_GET] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE id = ?2 AND project = ?1",
 	[OPERATIONS] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE project = ?1 AND (created_at, id) > (?2, ?3)"
 		       " ORDER BY created_at, id",
@@ -227,8 +233,8 @@ static const char *const statements[N_STATEMENTS] = {
 	[OPERATIONS_PRUNE] = "DELETE FROM operations WHERE state <> 'running' AND (created_at < ?1 OR id IN (SELECT id FROM"
 			     " (SELECT id, row_number() OVER (PARTITION BY project ORDER BY created_at DESC, id DESC) AS n"
 			     " FROM operations) WHERE n > ?2))",
-	[HOST_GET] = "SELECT state, drain_since, drain_until FROM host",
-	[HOST_SET] = "UPDATE host SET state = ?1, drain_since = ?2, drain_until = ?3",
+	[HOST_GET] = "SELECT state, drain_since, drain_until, drain_machines FROM host",
+	[HOST_SET] = "UPDATE host SET state = ?1, drain_since = ?2, drain_until = ?3, drain_machines = ?4",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",

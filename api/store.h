@@ -164,6 +164,8 @@ struct operation_record {
 	char requested_by[TOKEN_ID_BYTES + 1];
 	int64_t request; /* request_number() of who asked for it; 0: it had no key, or nobody did. Not read back */
 	char cancelled_by[OPERATION_ID_BYTES + 1];
+	int64_t plan; /* bits of the phases it takes; 0: nobody knows. And the last of them that it has come to, if only once: */
+	int reached;  /* (api/operation_progress.c) */
 };
 
 /* As it is now; inserted where there is none of its id. Within a transaction. */
@@ -306,6 +308,7 @@ struct host_record {
 	int state;	     /* enum host_state */
 	int64_t drain_since; /* 0: it serves */
 	int64_t drain_until; /* when machines that still run are killed; 0: none does */
+	int64_t drain_machines; /* that ran when it began */
 };
 
 int store_host_get(struct store *store, struct host_record *ret, struct error *err);

@@ -21,7 +21,8 @@ int store_host_get(struct store *store, struct host_record *ret, struct error *e
 	} else {
 		const char *state = store_column(stmt, 0);
 
-		*ret = (struct host_record){.drain_since = sqlite3_column_int64(stmt, 1), .drain_until = sqlite3_column_int64(stmt, 2)};
+		*ret = (struct host_record){.drain_since = sqlite3_column_int64(stmt, 1), .drain_until = sqlite3_column_int64(stmt, 2),
+			.drain_machines = sqlite3_column_int64(stmt, 3)};
 		while (host_state_names[ret->state] && strcmp(host_state_names[ret->state], state) != 0)
 			ret->state++;
 		if (!host_state_names[ret->state])
@@ -38,5 +39,6 @@ int store_host_set(struct store *store, const struct host_record *record, struct
 	store_bind_text(stmt, 1, host_state_names[record->state]);
 	sqlite3_bind_int64(stmt, 2, record->drain_since);
 	sqlite3_bind_int64(stmt, 3, record->drain_until);
+	sqlite3_bind_int64(stmt, 4, record->drain_machines);
 	return store_commit(store, stmt, err);
 }

@@ -24,7 +24,9 @@ int store_operation_put(struct store *store, const struct operation_record *reco
 	store_bind_text(stmt, 12, record->error);
 	store_bind_text(stmt, 13, record->requested_by);
 	store_bind_text(stmt, 14, record->cancelled_by);
-	sqlite3_bind_int64(stmt, 15, record->request);
+	sqlite3_bind_int64(stmt, 15, record->plan);
+	sqlite3_bind_int(stmt, 16, record->reached);
+	sqlite3_bind_int64(stmt, 17, record->request);
 	return store_commit(store, stmt, err);
 }
 
@@ -41,7 +43,8 @@ static int read_operation(sqlite3_stmt *stmt, struct operation_record *ret, stru
 	*ret = (struct operation_record){.kind = index_of(store_column(stmt, 4), operation_kind_names),
 		.state = index_of(store_column(stmt, 5), operation_state_names), .phases = store_column(stmt, 7),
 		.deadline = sqlite3_column_int64(stmt, 8), .created_at = sqlite3_column_int64(stmt, 9),
-		.ended_at = sqlite3_column_int64(stmt, 10), .error = store_column(stmt, 11)};
+		.ended_at = sqlite3_column_int64(stmt, 10), .error = store_column(stmt, 11),
+		.plan = sqlite3_column_int64(stmt, 14), .reached = sqlite3_column_int(stmt, 15)};
 	snprintf(ret->id, sizeof(ret->id), "%s", store_column(stmt, 0));
 	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 1));
 	snprintf(ret->machine, sizeof(ret->machine), "%s", store_column(stmt, 2));

@@ -39,7 +39,8 @@ def make(hulld):
     yield create
     for machine in reversed(made):
         hulld.delete(f"/v1/machines/{machine}?force=1")
-    assert hulld.post("/v1/host/undrain").json["state"] == "serving"
+    serving = hulld.post("/v1/host/undrain").json
+    assert serving["state"] == "serving" and serving["progress"] is None
 
 
 def drain(hulld, **body):
@@ -59,7 +60,7 @@ def test_machines_end_before_what_they_depend_on_and_come_back(hulld, make):
     make("idle", started=False)
     after = cursor(hulld)
     host = hulld.get("/v1/host").json
-    assert host["state"] == "serving" and host["drain_since"] is None and host["drain_until"] is None and host["held"] == 0
+    assert host["progress"] is None and host["state"] == "serving" and host["drain_since"] is None and host["drain_until"] is None and host["held"] == 0
     assert host["allocated"] == {"machines": 4, "vcpus": 5, "memory_mib": 1280, "disk_mib": 64, "ports": 0}
     assert host["running"] == {"machines": 3, "vcpus": 4, "memory_mib": 1024, "disk_mib": 48, "ports": 0}
     assert host["cpus"] == os.cpu_count() and host["memory_mib"] > 512 and 0 < host["disk_free_mib"] <= host["disk_mib"]
@@ -67,6 +68,7 @@ def test_machines_end_before_what_they_depend_on_and_come_back(hulld, make):
     assert drain(hulld)["drain_until"] is not None
     host = drained(hulld)
     assert (host["held"], host["running"]["machines"], host["drain_until"]) == (3, 0, None) and host["drain_since"]
+    assert host["progress"] == {"done": 3, "total": 3, "unit": "machines"}
     assert happened(hulld, after, "stopping", "stopped") == [
         ("stopping", "web"), ("stopped", "web"), ("stopping", "app"), ("stopped", "app"), ("stopping", "db"), ("stopped", "db")]
     assert drain(hulld)["state"] == "drained"  # again: nothing to do
@@ -99,6 +101,7 @@ def test_what_does_not_end_in_time_is_killed(hulld, make):
     assert hulld.post("/v1/machines/deaf/restart", {"timeout_s": 3600}).status == 200  # it will, but not yet
     hulld.restart()  # which goes on
     assert hulld.get("/v1/host").json["drain_until"] == until and hulld.machine("db")["state"] == "running"
+    assert hulld.get("/v1/host").json["progress"] == {"done": 0, "total": 2, "unit": "machines"}
     assert drain(hulld, timeout_s=1)["drain_until"] < until
     assert drained(hulld)["held"] == 2
     assert hulld.machine("deaf")["cause"]["code"] == "killed"

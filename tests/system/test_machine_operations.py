@@ -107,6 +107,7 @@ def test_a_start_says_how_far_it_has_come(stand_in):
     assert one["kind"] == "start" and one["state"] == "running" and one["phase"] == "kernel", one
     assert one["subject"] == {"id": machine["id"], "name": "far"} and one["project"] == "default" and one["requested_by"] == "host"
     assert phases(one) == ["disk", "network", "monitor", "kernel"] and one["phases"][-1]["ended_at"] is None
+    assert one["progress"] == {"done": 3, "total": 5, "unit": "phases"}
     assert one["deadline"] > one["created_at"] and one["ended_at"] is one["error"] is one["cancelled_by"] is None
     assert events(stand_in, one) == [("operation.started", "disk"), ("operation.phase", "network"), ("operation.phase", "kernel")]
     again = stand_in.post("/v1/machines/far/start")  # has no effect, and names what is under way
@@ -115,11 +116,13 @@ def test_a_start_says_how_far_it_has_come(stand_in):
     assert killed["kind"] == "kill" and killed["state"] == "succeeded" and phases(killed) == ["monitor_end"], killed
     cancelled = operation(stand_in, one)
     assert cancelled["state"] == "cancelled" and cancelled["cancelled_by"] == killed["id"], cancelled
+    assert cancelled["progress"] == one["progress"] and killed["progress"] == {"done": 1, "total": 1, "unit": "phases"}
     assert phases(started_again := ask(stand_in, "far", "start"))[0] == "network", "its disk is there"
     remove(stand_in, "far")
     last = listed(stand_in, "?machine=far")
     assert [one["kind"] for one in last] == ["start", "kill", "start", "delete"], "what was with a machine stays known"
     assert last[-1]["state"] == "succeeded" and phases(last[-1]) == ["monitor_end", "ports"]
+    assert last[-1]["progress"]["done"] == last[-1]["progress"]["total"] == 2
     assert last[2]["id"] == started_again["id"] and last[2]["cancelled_by"] == last[3]["id"]
 
 
@@ -191,6 +194,7 @@ def test_an_operation_goes_on_when_hulld_is_killed(stand_in):
     stand_in.start()  # which begins the start anew
     after = wait_until(lambda: stand_in.machine("on")["pid"], "its monitor is there")
     assert after != before and (again := operation(stand_in, one))["state"] == "running" and phases(again)[-1] == "kernel"
+    assert again["progress"] == still["progress"] == one["progress"] == {"done": 2, "total": 4, "unit": "phases"}
     assert again["deadline"] > one["deadline"] and len(phases(again)) == len(set(phases(again)))
     os.kill(after, 9)
     failed = ended(stand_in, one, "failed")
@@ -421,6 +425,7 @@ def test_a_run_from_its_start_to_its_removal(alone):
     assert phases(restart)[0] == "workload" and restart["kind"] == "restart"
     stop = ended(alone, ask(alone, "life", "stop"))
     assert phases(stop) == ["workload"] and stop["error"] is None
+    assert all(one["progress"]["done"] == one["progress"]["total"] > 0 for one in (start, restart, stop))
     ended(alone, ask(alone, "life", "start"))
     remove(alone, "life")
     assert [(one["kind"], one["state"]) for one in listed(alone, "?machine=life")] == [
@@ -437,10 +442,11 @@ def test_a_start_with_a_check_ends_when_that_has_succeeded(alone):
     one = ask(alone, "well", "start")
     alone.wait("well", "running")
     assert operation(alone, one)["phase"] == "health" and alone.machine("well")["operation"] == one["id"]
+    assert operation(alone, one)["progress"] == {"done": 4, "total": 5, "unit": "phases"}
     alone.restart()
     assert operation(alone, one)["phase"] == "health"
     listener = socket.create_server(("127.0.0.1", port))
-    assert phases(ended(alone, one))[-1] == "health"
+    assert phases(well := ended(alone, one))[-1] == "health" and well["progress"]["done"] == 5
     listener.close()
     remove(alone, "well")
     create(alone, "ill", health={**health, "retries": 1})

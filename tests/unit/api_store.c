@@ -226,6 +226,7 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	char old[80];
 	struct machine_record back = {0};
 	struct kept_request kept = {0};
+	struct host_record host;
 	struct error err = {0};
 	struct store *store;
 	int64_t number;
@@ -265,6 +266,9 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	number = kept.number;
 	kept_request_done(&kept);
 	assert_int_equal(store_machines_each(store, find_request, &number, &err), 1);
+	assert_int_equal(store_host_get(store, &host, &err), 0);
+	assert_int_equal(host.state, HOST_SERVING);
+	assert_int_equal(host.drain_machines, 0);
 	store_close(store);
 	unlink(old);
 }

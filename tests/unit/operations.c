@@ -3,6 +3,7 @@
 #include "tests/unit/test.h"
 
 #include "api/operation.h"
+#include "api/progress.h"
 #include "common/checked.h"
 
 #include <errno.h>
@@ -257,6 +258,49 @@ static void a_machine_that_goes_ends_it(void **state)
 	assert_null(operation_current(&w->m));
 }
 
+static void assert_progress(struct operation_record record, int64_t done, int64_t total)
+{
+	struct progress progress;
+
+	assert_true(operation_progress(&record, &progress));
+	assert_int_equal(progress.done, done);
+	assert_int_equal(progress.total, total);
+	assert_int_equal(progress.unit, PROGRESS_PHASES);
+}
+
+static void how_far_it_is_never_goes_back(void **state)
+{
+	static const struct {
+		enum operation_phase phase;
+		int done;
+	} steps[] = {{PHASE_CONNECTIONS, 0}, {PHASE_WORKLOAD, 1}, {PHASE_MONITOR_END, 2}, {PHASE_NETWORK, 2}, {PHASE_MONITOR, 3}, {PHASE_KERNEL, 4},
+		/* A crash of hulld, or a guest's reset: it begins anew. */
+		{PHASE_NETWORK, 4}, {PHASE_MONITOR, 4}, {PHASE_KERNEL, 4}, {PHASE_AGENT, 5},
+		/* Somebody has added a check meanwhile. */
+		{PHASE_HEALTH, 6}};
+	struct world *w = *state;
+	struct operation_record record;
+	struct progress none;
+
+	begin(w, OPERATION_RESTART, 1000);
+	assert_false(operation_progress(operation_current(&w->m), &none));
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		operation_enter(&w->m, steps[i].phase);
+		assert_progress(*operation_current(&w->m), steps[i].done, 6);
+	}
+	commit(w);
+	operations_free(&w->m);
+	assert_int_equal(operations_load(&w->hulld, &w->err), 0);
+	record = *operation_current(&w->m);
+	assert_progress(record, 6, 6);
+	record.reached = PHASE_KERNEL;
+	assert_progress(record, 4, 6);
+	record.state = OPERATION_FAILED;
+	assert_progress(record, 4, 6);
+	record.state = OPERATION_SUCCEEDED;
+	assert_progress(record, 6, 6);
+}
+
 static void the_next_hulld_goes_on_with_it(void **state)
 {
 	struct operation_record other = {.id = "opother", .project = "p", .machine = "mgone", .name = "gone", .kind = OPERATION_STOP,
@@ -314,6 +358,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_be_written_did_not_happen, setup, teardown),
 		cmocka_unit_test_setup_teardown(it_ends_as_its_machine_does, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_machine_that_goes_ends_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(how_far_it_is_never_goes_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_next_hulld_goes_on_with_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(old_ones_go_but_none_that_is_under_way, setup, teardown),
 	};
