@@ -15,7 +15,7 @@
 		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
 		"secret.set", "secret.deleted",                                                                         \
-		"token.created", "token.revoked",                                                                       \
+		"token.created", "token.revoked", "token.removed",                                                                     \
 		"project.created", "project.updated",                                                                   \
 		"webhook.created", "webhook.updated", "webhook.disabled", "webhook.deleted",                           \
 		"host.draining", "host.drained", "host.serving"

@@ -57,6 +57,7 @@ struct hulld {
 	uint64_t n_begun;	   /* and how many requests it has begun */
 	struct loop_source *expiry; /* and of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
+	struct loop_source *tokens_prune; /* the timer of token.c */
 	struct loop_source *operations_prune; /* the timer of operation.c, */
 	unsigned n_operations;		      /* and how many were begun since */
 	struct machine *machines, *last_machine; /* a list, all there are (machine.h) */

@@ -20,6 +20,7 @@
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
+#include "api/token.h"
 #include "api/webhook.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
@@ -345,7 +346,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->ingress = ingress_client_new(hulld, err)) || !(hulld->hostnames = hostnames_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
-		access_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0 ||
+		access_start(hulld, err) < 0 || tokens_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0 ||
 		operations_start(hulld, err) < 0)
 		return -err->errnum;
 	if (scratch_prepare(hulld, err) < 0)

@@ -273,7 +273,7 @@ const struct http_route hulld_routes[] = {
 
 	{ROUTE("POST", "/v1/tokens", "createToken", "Make a token of the project, shown this once."), .status = 201,
 		.scope = SCOPE_ADMIN, .body = HTTP_BODY_JSON, .shown_once = true, .confidential = true, .takes = &token_spec_table,
-		.gives = &new_token_table, .handle = token_http_create},
+		.gives = &new_token_table, .refuses = REFUSES(QUOTA_EXCEEDED), .handle = token_http_create},
 	{ROUTE("GET", "/v1/tokens", "listTokens", "All tokens of the project."), .status = 200, .scope = SCOPE_ADMIN,
 		.gives = &token_table, .gives_list = true, .handle = token_http_list},
 	{ROUTE("GET", "/v1/tokens/{token}", "getToken", "One token, by id."), .status = 200, .scope = SCOPE_ADMIN,

@@ -121,6 +121,8 @@ static const char *const migrations[] = {
 	"ALTER TABLE operations ADD COLUMN plan INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE operations ADD COLUMN reached INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE host ADD COLUMN drain_machines INTEGER NOT NULL DEFAULT 0;",
+
+	"CREATE INDEX tokens_expiry ON tokens (expires_at) WHERE expires_at <> 0;",
 };
 
 #define OPERATION_COLUMNS \
@@ -176,6 +178,12 @@ static const char *const statements[N_STATEMENTS] = {
 	[TOKEN_DELETE] = "DELETE FROM tokens WHERE id = ?1",
 	[TOKENS] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens"
 		   " WHERE project = ?1 ORDER BY created_at, id",
+	[TOKENS_COUNT] = "SELECT count(*) FROM tokens WHERE project = ?1 AND (scopes & ?2) = ?2",
+	/* The one that has expired first. */
+	[TOKENS_MAKE_ROOM] = "DELETE FROM tokens WHERE id = (SELECT id FROM tokens WHERE project = ?1 AND (scopes & ?2) = ?2"
+			     " AND expires_at BETWEEN 1 AND ?3 ORDER BY expires_at LIMIT 1)",
+	[TOKENS_PRUNE] = "DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires_at <> 0 AND expires_at < ?1"
+			 " ORDER BY expires_at LIMIT ?2)",
 	[CERTIFICATE_PUT] = "INSERT INTO certificates (project, hostname, certificate, sealed, created_at, updated_at)"
 			    " VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
 			    " ON CONFLICT (project, hostname) DO UPDATE SET certificate = ?3, sealed = ?4, updated_at = ?6",

@@ -209,6 +209,13 @@ int store_token_delete(struct store *store, const char *id, struct error *err);
 int store_tokens_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct token_record *record), void *ctx,
 	struct error *err);
 
+/* How many tokens of the project have all of `scopes`; -errno with `err` set. */
+int64_t store_tokens_count(struct store *store, const char *project, unsigned scopes, struct error *err);
+/* Forgets one of those that have expired, at `now`: 1, or 0 when none has. */
+int store_tokens_make_room(struct store *store, const char *project, unsigned scopes, int64_t now, struct error *err);
+/* Forgets those of all projects that had expired before, `max` at most. How many; -errno with `err` set. */
+int store_tokens_prune(struct store *store, int64_t before, int64_t max, struct error *err);
+
 /* A row of `secrets`. */
 struct secret_record {
 	char project[NAME_MAX_BYTES + 1];

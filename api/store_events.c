@@ -41,6 +41,7 @@
 #define IMAGE_PUT_EVENT \
 	EVENT("new.project", "'image.put'", "new.name", "new.name", "json_object('rootfs', new.rootfs)", ALWAYS)
 #define TOKEN_EVENT(row, type) EVENT(row ".project", type, row ".id", row ".label", "'{}'", ALWAYS)
+#define HAS_EXPIRED "old.expires_at BETWEEN 1 AND unixepoch() * 1000 + 999"
 /* Its URL may be as good as a secret. */
 #define WEBHOOK_EVENT(row, type, data) EVENT(row ".project", type, row ".id", row ".id", data, ALWAYS)
 #define IS_DISABLED "json_extract(old.spec, '$.enabled') AND NOT json_extract(new.spec, '$.enabled')"
@@ -82,7 +83,8 @@ static const char triggers[] =
 	TRIGGER("secret_set", "UPDATE ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
 	TRIGGER("secret_deleted", "DELETE ON main.secrets", NAMED_EVENT("old", "'secret.deleted'"))
 	TRIGGER("token_inserted", "INSERT ON main.tokens", TOKEN_EVENT("new", "'token.created'"))
-	TRIGGER("token_deleted", "DELETE ON main.tokens", TOKEN_EVENT("old", "'token.revoked'"))
+	TRIGGER("token_deleted", "DELETE ON main.tokens",
+		TOKEN_EVENT("old", "CASE WHEN " HAS_EXPIRED " THEN 'token.removed' ELSE 'token.revoked' END"))
 	TRIGGER("webhook_inserted", "INSERT ON main.webhooks", WEBHOOK_EVENT("new", "'webhook.created'", "'{}'"))
 	TRIGGER("webhook_changed", "UPDATE OF spec, sealed ON main.webhooks", WEBHOOK_EVENT("new",
 		"CASE WHEN " IS_DISABLED " THEN 'webhook.disabled' ELSE 'webhook.updated' END",

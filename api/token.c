@@ -16,6 +16,10 @@
 #define EXPIRES_IN_S	 (30 * 86400)
 #define EXPIRES_IN_S_MAX (3650ll * 86400)
 #define USED_EVERY_MS	 600000 /* so fine is last_used_at: each change is a write to disk */
+#define KEPT_MS		 (7 * 24 * INT64_C(3600000)) /* after they have expired */
+#define PRUNE_MAX	 100 /* at a time */
+#define NS_PER_HOUR	 3600000000000ull
+#define PAUSE_NS	 100000000ull
 
 static int scope_check(const char *name, struct error *err)
 {
@@ -132,6 +136,56 @@ static int check_gift(const struct client *giver, const struct token_record *gif
 	return 0;
 }
 
+/* 0, or -ECANCELED with `problem` set. One that has expired makes room. */
+static int check_room_of(struct hulld *hulld, const char *project, unsigned scopes, int max, const char *what, struct problem *problem)
+{
+	struct error err;
+	int64_t n = store_tokens_count(hulld->store, project, scopes, &err);
+
+	if (n >= max)
+		n = store_tokens_make_room(hulld->store, project, scopes, now_ms(), &err) == 1 ? max - 1 : n;
+	if (n < 0)
+		return problem_from_error(problem, &err);
+	if (n < max)
+		return 0;
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, NULL, "a project may have %d tokens%s", max, what);
+	return problem_set_hint(problem, "revoke what is not needed");
+}
+
+static int check_room(struct hulld *hulld, const struct token_record *record, struct problem *problem)
+{
+	unsigned admin = record->scopes & SCOPE_BIT(SCOPE_ADMIN);
+	int r = admin ? check_room_of(hulld, record->project, admin, TOKENS_ADMIN_MAX, " with the scope admin", problem) : 0;
+
+	return r < 0 ? r : check_room_of(hulld, record->project, 0, TOKENS_MAX, "", problem);
+}
+
+/* Some at a time, so that nobody waits for many. */
+static void prune(struct hulld *hulld)
+{
+	struct error err;
+	int n = store_tokens_prune(hulld->store, now_ms() - KEPT_MS, PRUNE_MAX, &err);
+
+	if (n < 0)
+		log_error_object(&err, "tokens that have expired are kept");
+	loop_timer_arm(hulld->tokens_prune, n == PRUNE_MAX ? PAUSE_NS : NS_PER_HOUR);
+}
+
+static void on_prune(void *ctx)
+{
+	prune(ctx);
+}
+
+/* First in an hour: the clock of a host that has just booted may not be right yet. */
+int tokens_start(struct hulld *hulld, struct error *err)
+{
+	hulld->tokens_prune = loop_add_timer(hulld->loop, on_prune, hulld);
+	if (!hulld->tokens_prune)
+		return error_set_errno(err, errno, "cannot make a timer");
+	loop_timer_arm(hulld->tokens_prune, NS_PER_HOUR);
+	return 0;
+}
+
 static void fill_record(const struct request *req, const struct token_spec *spec, struct token_record *ret, char text[TOKEN_CHARS + 1])
 {
 	*ret = (struct token_record){.created_at = now_ms()};
@@ -176,13 +230,14 @@ void token_http_create(struct request *req, void *ctx)
 	json_done(&token_spec_table, &spec);
 	shown = dump(&record, text);
 	explicit_bzero(text, sizeof(text));
-	if (check_gift(request_client(req), &record, &problem) < 0)
+	if (check_gift(request_client(req), &record, &problem) < 0 || check_room(hulld, &record, &problem) < 0)
 		request_refuse(req, &problem);
 	else if (insert(req, hulld->store, &record, shown, &err) < 0)
 		request_refuse_error(req, &err);
 	else
 		request_reply(req, 201, json_incref(shown));
 	json_decref(shown);
+	prune(hulld);
 }
 
 static int list_one(void *ctx, const struct token_record *record)

@@ -4,14 +4,19 @@
  *	     id             secret: 260 bits of the kernel's
  *
  * Shown once, when it is made, or to who asks with the same Idempotency-Key (idempotency.h). What is kept is its SHA-256, which needs neither salt nor stretching for a secret like that; it is
- * found by its id, and compared in a time that does not depend on it. */
+ * found by its id, and compared in a time that does not depend on it.
+ *
+ * A project has TOKENS_MAX at most, TOKENS_ADMIN_MAX of them with the scope admin; those that have expired make room, and are forgotten after
+ * a week. */
 #ifndef HULL_API_TOKEN_H
 #define HULL_API_TOKEN_H
 
 #include "api/access.h"
 #include "api/hulld.h"
 
-#define TOKEN_PREFIX "hull_"
+#define TOKEN_PREFIX	 "hull_"
+#define TOKENS_MAX	 1000
+#define TOKENS_ADMIN_MAX 100
 
 struct token_spec {
 	char *label;
@@ -28,6 +33,9 @@ struct token_view {
 	char *token; /* when it is made; else NULL */
 };
 extern const struct json_table token_table, new_token_table;
+
+/* Begins to forget those that have expired long ago. 0 or -errno with `err` set. */
+int tokens_start(struct hulld *hulld, struct error *err);
 
 /* Who comes with `text`: the rest of `*ret` stays as it is. 0, or -errno with `err` set: -EACCES when it is none that is valid. */
 int token_identify(struct hulld *hulld, const char *text, struct client *ret, struct error *err);

@@ -1,4 +1,5 @@
 """Projects: what one has is not there for another, and none has more of the host than its quotas say."""
+import contextlib
 import hashlib
 import http.client
 import json
@@ -6,6 +7,7 @@ import os
 import re
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -385,6 +387,47 @@ def test_secrets_and_certificates_of_a_project_have_an_end(tmp_path):
         refused(hulld.request("PUT", "/v1/certificates/a.localhost", certificate), 400, "invalid_field", "certificate")
     finally:
         hulld.stop()
+
+
+def test_tokens_of_a_project_have_an_end_and_expired_ones_go(hulld):
+    """Those that have expired make room, and are listed for a week; what is another project's is as it was."""
+    day, read, admin = 86400_000, 1 << 1, 1 << 4
+    a, b = project(hulld, "a"), project(hulld, "b")
+    kept = token(a, "admin")[0]
+    now = int(time.time() * 1000)
+
+    def insert(project, n, scopes, expires_at):
+        with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None, timeout=60)) as rows:
+            rows.execute("BEGIN IMMEDIATE")
+            first, = rows.execute("SELECT count(*) FROM tokens").fetchone()
+            rows.executemany("INSERT INTO tokens VALUES (?, ?, '', '', ?, 1, ?, 0)",
+                             [(f"t{first + n:012d}", project, scopes, expires_at) for n in range(n)])
+            rows.execute("COMMIT")
+
+    def events(acting, kind):
+        return len(acting.get(f"/v1/events?type=token.{kind}&limit=1000").json["items"])
+
+    insert("a", 98, admin, 0)
+    insert("a", 1, admin, now - day)
+    assert a.post("/v1/tokens", {"scopes": ["admin"]}).status == 201, "in the place of the expired one"
+    problem = refused(a.post("/v1/tokens", {"scopes": ["read", "admin"]}), 409, "quota_exceeded")
+    assert problem["detail"] == "a project may have 100 tokens with the scope admin" and problem["hint"] == "revoke what is not needed"
+    insert("a", 898, read, now + 100 * day)
+    insert("a", 2, read, now - day)
+    assert a.post("/v1/tokens", {"scopes": ["read"]}).status == a.post("/v1/tokens", {"scopes": ["read"]}).status == 201
+    assert len(a.get("/v1/tokens").json["items"]) == 1000 and events(a, "removed") == 3 and events(a, "revoked") == 0
+    refused(kept.post("/v1/tokens", {"scopes": ["admin"], "expires_in_s": 10}), 409, "quota_exceeded")
+    refused(a.post("/v1/tokens", {"scopes": ["read"]}, **{"Idempotency-Key": "k"}), 409, "quota_exceeded")
+    one = a.get("/v1/tokens").json["items"][500]["id"]
+    assert a.delete(f"/v1/tokens/{one}").status == 204 and events(a, "revoked") == 1
+    assert a.post("/v1/tokens", {"scopes": ["read"]}).status == 201
+    insert("b", 250, read, now - 8 * day)
+    insert("b", 3, read, now - 6 * day)
+    assert len(b.get("/v1/tokens").json["items"]) == 253
+    assert b.post("/v1/tokens", {"scopes": ["read"]}).status == 201
+    assert len(b.get("/v1/tokens").json["items"]) >= 4 + 50, "not all at once"
+    wait_until(lambda: len(b.get("/v1/tokens").json["items"]) == 4, "those that have expired long ago are forgotten")
+    assert events(b, "removed") == 250 and len(a.get("/v1/tokens").json["items"]) == 1000
 
 
 def test_a_machine_has_its_secrets_in_memory_only(hulld, erofs):
