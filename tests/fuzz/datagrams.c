@@ -2,7 +2,7 @@
  * only, ends all sessions with the stream, and serves an honest client afterwards. The program that is asked answers all it hears.
  *
  *	byte 0: bytes a piece  then the host's stream, after the agent's reply */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/frames.h"
 
 #include "common/frame.h"
 #include "guest-kernel/datagrams.h"
@@ -126,17 +126,14 @@ static void crowd(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	static unsigned turn;
-
 	if (!loop) {
 		prepare();
 		crowd();
 	}
 	if (len < 1)
 		return 0;
-	/* Many small pieces, but not of what is long. */
-	converse(data + 1, len - 1, data[0] ? data[0] + len / 16 : len);
-	if (turn++ % 16 == 0)
+	converse(data + 1, len - 1, fuzz_piece(data[0], len));
+	if (fuzz_honest_turn())
 		honest_host();
 	return 0;
 }

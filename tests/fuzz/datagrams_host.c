@@ -2,7 +2,7 @@
  * but who has asked, and serves an honest machine afterwards.
  *
  *	byte 0: bytes a piece  then the machine's stream, after the agent's reply */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/frames.h"
 
 #include "api/agent.h"
 #include "api/ingress/udp_port.h"
@@ -156,15 +156,12 @@ static void honest_machine(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	static unsigned turn;
-
 	if (!loop)
 		prepare();
 	if (len < 1)
 		return 0;
-	/* Many small pieces, but not of what is long. */
-	converse(data + 1, len - 1, data[0] ? data[0] + len / 16 : len);
-	if (turn++ % 16 == 0)
+	converse(data + 1, len - 1, fuzz_piece(data[0], len));
+	if (fuzz_honest_turn())
 		honest_machine();
 	return 0;
 }

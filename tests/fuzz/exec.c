@@ -3,7 +3,7 @@
  * started: a pipe that knows what it would say is.
  *
  *	byte 0: what becomes of the program  byte 1: bytes a piece  then the client's stream */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/frames.h"
 
 #include "common/frame.h"
 #include "guest-kernel/exec.h"
@@ -134,16 +134,13 @@ static void honest_client(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	static unsigned turn;
-
 	if (!loop)
 		prepare();
 	if (len < 2)
 		return 0;
 	kind = data[0] % PROGRAM_KINDS;
-	/* Many small pieces, but not of what is long. */
-	converse(data + 2, len - 2, data[1] ? data[1] + len / 16 : len);
-	if (turn++ % 16 == 0)
+	converse(data + 2, len - 2, fuzz_piece(data[1], len));
+	if (fuzz_honest_turn())
 		honest_client();
 	return 0;
 }

@@ -3,7 +3,7 @@
  * file is touched: the archive's ends (common/pack.h) have a target of their own.
  *
  *	byte 0: what becomes of it  byte 1: bytes at a time  then the client's stream, as large as a socket takes at once */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/frames.h"
 
 #include "common/checked.h"
 #include "common/file_spec.h"
@@ -154,14 +154,12 @@ static void honest_client(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	static unsigned turn;
-
 	if (len < 2)
 		return 0;
 	kind = data[0] % KINDS;
 	step = data[1] ? data[1] : 1;
 	converse(data + 2, len - 2);
-	if (turn++ % 16 == 0)
+	if (fuzz_honest_turn())
 		honest_client();
 	return 0;
 }

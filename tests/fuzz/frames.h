@@ -8,6 +8,20 @@
 
 #include <string.h>
 
+/* How long pieces are, by what an input says: many are small, but not of what is long. */
+static inline size_t fuzz_piece(uint8_t said, size_t len)
+{
+	return said ? said + len / 16 : len;
+}
+
+/* Is an honest one served now? After some of the hostile. */
+static inline bool fuzz_honest_turn(void)
+{
+	static unsigned turn;
+
+	return turn++ % 16 == 0;
+}
+
 /* 0 while there may be more; else why it ended. */
 typedef int (*fuzz_frame_fn)(void *ctx, const struct frame *frame);
 

@@ -4,7 +4,7 @@
  *
  *	byte 0: what becomes of a program  byte 1: bytes a piece  byte 2: so many bytes are what an asked port says
  *	then those, and the client's stream */
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/frames.h"
 
 #include "common/exec_spec.h"
 #include "common/frame.h"
@@ -201,7 +201,6 @@ static void honest_client(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	static unsigned turn;
 	size_t says_len;
 
 	if (!loop)
@@ -210,10 +209,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		return 0;
 	says_len = data[2] < len - 3 ? data[2] : len - 3;
 	kind = data[0] % PROGRAM_KINDS;
-	/* Many small pieces, but not of what is long. */
-	converse(data + 3, says_len, data + 3 + says_len, len - 3 - says_len, data[1] ? data[1] + len / 16 : len);
+	converse(data + 3, says_len, data + 3 + says_len, len - 3 - says_len, fuzz_piece(data[1], len));
 	orders_thaw(orders);
-	if (turn++ % 16 == 0)
+	if (fuzz_honest_turn())
 		honest_client();
 	return 0;
 }
