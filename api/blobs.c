@@ -84,7 +84,8 @@ char *blob_path(const struct blobs *blobs, const char *digest, char ret[BLOB_PAT
 	return ret;
 }
 
-int64_t blob_size(const struct blobs *blobs, const char *digest)
+/* In bytes, or -errno (-ENOENT). */
+static int64_t size_of(const struct blobs *blobs, const char *digest)
 {
 	char path[BLOB_PATH_MAX];
 	struct stat st;
@@ -98,7 +99,7 @@ int64_t blob_size_for(const struct hulld *hulld, const char *project, const char
 
 	if (owned < 0)
 		return owned;
-	return owned ? blob_size(hulld->blobs, digest) : -ENOENT;
+	return owned ? size_of(hulld->blobs, digest) : -ENOENT;
 }
 
 int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error *err)
@@ -325,7 +326,7 @@ static void on_finished(void *ctx)
 {
 	struct upload *upload = ctx;
 
-	if (upload->err.errnum && blob_size(upload->blobs, upload->digest) < 0)
+	if (upload->err.errnum && size_of(upload->blobs, upload->digest) < 0)
 		image_release_blob(upload->hulld, upload->project, upload->digest);
 	if (upload->req && upload->err.errnum)
 		request_refuse_error(upload->req, &upload->err);

@@ -25,9 +25,7 @@ void blobs_free(struct blobs *blobs);
 
 /* Where the blob is or would be; `digest` has passed digest_check(). Returns `ret`. */
 char *blob_path(const struct blobs *blobs, const char *digest, char ret[BLOB_PATH_MAX]);
-/* Its size in bytes, or -errno (-ENOENT). */
-int64_t blob_size(const struct blobs *blobs, const char *digest);
-/* The same, for a project: -ENOENT when it has not uploaded it, whoever else has. `err` is set when it is not -ENOENT. */
+/* Its size in bytes, or -errno: -ENOENT when the project has not uploaded it, whoever else has; of all others `err` is set. */
 int64_t blob_size_for(const struct hulld *hulld, const char *project, const char *digest, struct error *err);
 /* Does it begin like an EROFS file system? 0, or -EINVAL with `err` set. */
 int blob_check_erofs(const struct blobs *blobs, const char *digest, struct error *err);

@@ -257,6 +257,16 @@ static void log_refusal(void *ctx, const json_t *reply, const struct error *err)
 		log_warn("hull-ingress: %s", message ? message : "refused without a reason");
 }
 
+/* Where hull-ingress has a port of the machine: its address, or the path of a socket for what is served by host name. Returns `ret`. */
+static const char *port_place(const struct machine *m, const struct port_spec *port, char ret[PORT_PLACE_MAX])
+{
+	if (port->hostname)
+		hostnames_socket_path(m, port->guest, ret);
+	else
+		snprintf(ret, PORT_PLACE_MAX, "%s", port->address);
+	return ret;
+}
+
 /* Gives up a port of the list that is no machine's, or not any more. */
 static void look_at_port(struct ingress_client *client, const json_t *port)
 {
@@ -488,15 +498,6 @@ static void set_protocol(json_t *request, const struct port_spec *port)
 {
 	if (port->protocol == PROTOCOL_UDP)
 		json_object_set_new(request, "protocol", json_string("udp"));
-}
-
-char *port_place(const struct machine *m, const struct port_spec *port, char ret[PORT_PLACE_MAX])
-{
-	if (port->hostname)
-		hostnames_socket_path(m, port->guest, ret);
-	else
-		snprintf(ret, PORT_PLACE_MAX, "%s", port->address);
-	return ret;
 }
 
 void ingress_publish(struct ingress_client *client, const struct machine *machine, const struct port_spec *port, ingress_fn fn,

@@ -26,9 +26,8 @@ void ingress_client_free(struct ingress_client *client); /* calls no more functi
 /* Brings what hull-ingress holds in line with the machines. Later, by itself. */
 void ingress_reconcile(struct ingress_client *client);
 
-/* Where hull-ingress has a port of the machine: its address, or the path of a socket for what is served by host name. Returns `ret`. */
+/* Of an address, or the path of a socket for what is served by host name, where hull-ingress has a port. */
 #define PORT_PLACE_MAX 160
-char *port_place(const struct machine *m, const struct port_spec *port, char ret[PORT_PLACE_MAX]);
 
 /* Publishes a port of the machine, or turns one that is published to another port in it; unpublishes one, or all of its ports. `fn` is
  * always called later; NULL: a failure is logged. */

@@ -152,7 +152,8 @@ int machine_exit_status(const json_t *machine, struct failure *fail)
 	return strcmp(json_text(json_object_get(machine, "cause"), "code"), "killed") == 0 ? 137 : 0;
 }
 
-char *machine_ports_text(const json_t *machine)
+/* "127.0.0.1:8080->80, …"; owned by the caller. */
+static char *ports_text(const json_t *machine)
 {
 	char *text = strdup("");
 	const json_t *port;
@@ -184,7 +185,7 @@ static bool has_ended(const json_t *machine)
 
 static void add_row(struct table *table, const json_t *machine)
 {
-	cleanup_free char *ports = machine_ports_text(machine);
+	cleanup_free char *ports = ports_text(machine);
 	const json_t *status = json_object_get(machine, "exit_status"), *waiting = json_object_get(machine, "waiting_for");
 	char age[AGE_MAX], size[SIZE_MAX_TEXT];
 

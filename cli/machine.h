@@ -20,7 +20,4 @@ int machine_restart(struct client *client, const char *machine, json_t **ret, st
 /* The exit status for a machine that ended: the workload's, 137 when the machine was killed, 125 when it failed. */
 int machine_exit_status(const json_t *machine, struct failure *fail);
 
-/* "127.0.0.1:8080->80, …"; owned by the caller. */
-char *machine_ports_text(const json_t *machine);
-
 #endif

@@ -197,7 +197,8 @@ int http_parse_head(const char *text, size_t len, struct http_head *ret, struct 
 	return r < 0 ? r : 1;
 }
 
-const char *http_reason(int status)
+/* "" for a status that nobody here sends. */
+static const char *reason_of(int status)
 {
 	switch (status) {
 	case 100:
@@ -230,7 +231,7 @@ const char *http_reason(int status)
 static int put_answer(struct buf *out, int status, bool keep_alive, const char *fields, const char *type,
 	const void *body, size_t len)
 {
-	int r = buf_printf(out, "HTTP/1.1 %d %s\r\nConnection: %s\r\n%s", status, http_reason(status),
+	int r = buf_printf(out, "HTTP/1.1 %d %s\r\nConnection: %s\r\n%s", status, reason_of(status),
 		keep_alive ? "keep-alive" : "close", fields);
 
 	/* RFC 9110, 8.6: a 204 has no Content-Length. */

@@ -47,8 +47,6 @@ const struct http_text *http_find_field(const struct http_head *head, const char
 /* Whether the text is `string`, in any case of letters. */
 bool http_text_is(const struct http_text *text, const char *string);
 
-/* "OK", "Bad Request" …; "" for a status that nobody here sends. */
-const char *http_reason(int status);
 /* An answer's head and body. `fields`: whole lines, each with CRLF, or "". 0, or as buf_append() with
  * `out` as it was. */
 int http_put_answer(struct buf *out, int status, bool keep_alive, const char *fields, const char *type,

@@ -104,11 +104,6 @@ void gmem_hide(struct gmem *mem, gpa_t gpa)
 	set_state(region_at(mem, gpa), HIDDEN);
 }
 
-void gmem_show(struct gmem *mem, gpa_t gpa)
-{
-	set_state(region_at(mem, gpa), LIVE);
-}
-
 void gmem_remove(struct gmem *mem, gpa_t gpa)
 {
 	struct gmem_region *region = region_at(mem, gpa);

@@ -9,7 +9,7 @@
  *	gmem_hide(), or gmem_set_blocks(…, false)
  *	  └▶ asks each device, under its lock and its groups', virtio_dev_holds(): its rings, and its requests in flight
  *	       ├▶ none does: the memory is nobody's any more; gmem_remove()
- *	       └▶ one does: gmem_show(), or gmem_set_blocks(…, true), and the driver is told that it cannot be
+ *	       └▶ one does: gmem_set_blocks(…, true), and the driver is told that it cannot be; a whole region waits, hidden
  *
  * The memory behind a span is the guest's and changes at any instant: copy a structure once, then validate the copy. */
 #ifndef HULL_DEVICES_GMEM_H
@@ -64,7 +64,6 @@ bool gmem_is_shared(const struct gmem *mem);
 
 /* All for the loop thread; `gpa` is where a region that was added begins. */
 void gmem_hide(struct gmem *mem, gpa_t gpa);
-void gmem_show(struct gmem *mem, gpa_t gpa);
 /* Forgets a region that is hidden, once nobody can be at it any more. */
 void gmem_remove(struct gmem *mem, gpa_t gpa);
 /* Whole blocks of a region that has them are there from now on, or hidden. */

@@ -180,7 +180,8 @@ void vm_done(struct vm *vm)
 	*vm = (struct vm){.kvm_fd = -1, .fd = -1};
 }
 
-gpa_t vm_address_limit(const struct vm *vm)
+/* One more than the highest guest-physical address that a vCPU of this host can have. */
+static gpa_t address_limit(const struct vm *vm)
 {
 	return UINT64_C(1) << cpuid_physical_address_bits(vm->cpuid);
 }
@@ -201,7 +202,7 @@ int vm_place(const struct vm *vm, const struct gmem *mem, uint64_t size_bytes, u
 		if (region->gpa + region->size_bytes > at)
 			at = align_up(region->gpa + region->size_bytes, align);
 	}
-	if (!range_fits(at, size_bytes, vm_address_limit(vm)))
+	if (!range_fits(at, size_bytes, address_limit(vm)))
 		return error_set(err, ENOMEM,
 			"the host's processor addresses %u bits of guest memory, and %llu MiB more do not fit",
 			cpuid_physical_address_bits(vm->cpuid), (unsigned long long)size_bytes >> 20);
@@ -223,7 +224,7 @@ int vm_add_slot(struct vm *vm, const struct gmem_region *memory, struct error *e
 		.flags = memory->read_only ? KVM_MEM_READONLY : 0,
 	};
 
-	if (!range_fits(memory->gpa, memory->size_bytes, vm_address_limit(vm)))
+	if (!range_fits(memory->gpa, memory->size_bytes, address_limit(vm)))
 		return error_set(err, ENOMEM,
 			"the host's processor addresses %u bits of guest memory, which is not enough",
 			cpuid_physical_address_bits(vm->cpuid));

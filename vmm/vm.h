@@ -44,8 +44,6 @@ int vm_add_memory(struct vm *vm, const struct gmem *mem, struct error *err);
  * of `mem`, at a multiple of `align`, a power of two, at least. 0, or -ENOMEM with `err` set (no field): the host's processor addresses no more. */
 int vm_place(const struct vm *vm, const struct gmem *mem, uint64_t size_bytes, uint64_t align, gpa_t *ret,
 	struct error *err);
-/* One more than the highest guest-physical address that a vCPU of this host can have. */
-gpa_t vm_address_limit(const struct vm *vm);
 
 /* Writing `value` (4 bytes) at guest-physical `address` makes the eventfd `fd` readable, without leaving the
  * kernel. */
