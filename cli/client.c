@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 
 #define ANSWER_MAX	   (64u << 20)
@@ -21,6 +22,8 @@
 #define RETRY_FOR_MS	   60000
 #define POLL_MS		   1000
 #define PAGE_LIMIT	   "500"
+#define AGAIN_MS	   250
+#define KEY_BYTES	   16
 
 struct client {
 	struct context context;
@@ -414,16 +417,23 @@ static char *read_etag(const struct transfer *t)
 	return etag;
 }
 
-static void add_if_match(struct transfer *t, const char *etag)
+static void add_field(struct transfer *t, const char *name, const char *value)
 {
 	cleanup_free char *line = NULL;
 
-	if (asprintf(&line, "If-Match: %s", etag) < 0)
+	if (asprintf(&line, "%s: %s", name, value) < 0)
 		abort();
 	transfer_add_header(t, line);
 }
 
-static int call(struct client *client, const struct call *call, json_t **ret, struct failure *fail)
+/* Somebody took the request, or a part of it, and then was not there any more. */
+static bool is_broken(CURLcode result)
+{
+	return result == CURLE_GOT_NOTHING || result == CURLE_RECV_ERROR || result == CURLE_SEND_ERROR || result == CURLE_PARTIAL_FILE;
+}
+
+/* `key`: of a POST. `ret_broken`: whether it was done nobody knows. */
+static int call_once(struct client *client, const struct call *call, const char *key, json_t **ret, bool *ret_broken, struct failure *fail)
 {
 	cleanup_free char *text = call->body ? json_dumps(call->body, JSON_COMPACT) : NULL;
 	struct transfer t;
@@ -439,9 +449,12 @@ static int call(struct client *client, const struct call *call, json_t **ret, st
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
 	}
+	if (strcmp(call->method, "POST") == 0)
+		add_field(&t, "Idempotency-Key", key);
 	if (call->if_match)
-		add_if_match(&t, call->if_match);
+		add_field(&t, "If-Match", call->if_match);
 	r = transfer_finish(&t, fail);
+	*ret_broken = fail->lost && is_broken(t.result);
 	if (r == 0 && ret) {
 		*ret = t.answer.len ? json_parse(t.answer.data, t.answer.len, &fail->error) : NULL;
 		if (t.answer.len && !*ret)
@@ -450,6 +463,44 @@ static int call(struct client *client, const struct call *call, json_t **ret, st
 	if (r == 0 && call->ret_etag)
 		*call->ret_etag = read_etag(&t);
 	transfer_done(&t);
+	return r;
+}
+
+static int make_key(char ret[2 * KEY_BYTES + 1], struct failure *fail)
+{
+	unsigned char bytes[KEY_BYTES];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+		return error_set_errno(&fail->error, errno, "cannot make a key");
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
+	return 0;
+}
+
+/* Asks again, once, where the connection broke in the middle, as when hulld is restarted, as soon as somebody listens again. By its key a POST
+ * is done once; the others come to the same when done twice, but for a DELETE, which finds nothing the second time. */
+static int call(struct client *client, const struct call *call, json_t **ret, struct failure *fail)
+{
+	struct retry retry = {0};
+	char key[2 * KEY_BYTES + 1];
+	bool broken = false, again;
+	int r = make_key(key, fail);
+
+	if (r < 0)
+		return r;
+	do {
+		if (retry.worked)
+			memset(fail, 0, sizeof(*fail));
+		r = call_once(client, call, key, ret, &broken, fail);
+		if (r < 0 && retry.worked && strcmp(call->method, "DELETE") == 0 && strcmp(fail->code, "not_found") == 0)
+			r = 0;
+		if (retry.worked && strcmp(fail->code, "request_in_progress") == 0)
+			fail->lost = true; /* the first one's client, who is gone, is being served still */
+		again = r < 0 && !call->waits && (broken ? !retry.worked : retry.worked);
+		retry.worked |= broken;
+	} while (again && client_retries(client, &retry, AGAIN_MS, fail));
+	if (r < 0 && broken && !call->waits)
+		failure_hint(fail, "it went away twice before its answer; on its host: `journalctl -u hulld`");
 	return r;
 }
 
