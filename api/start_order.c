@@ -189,7 +189,7 @@ static enum presence presence_of(const struct machine *m, enum dependency_condit
 	over = (m->record.state == MACHINE_STOPPED || m->record.state == MACHINE_FAILED) && !machine_restarts(m);
 	if (condition == DEPENDS_COMPLETED && over && m->record.state == MACHINE_STOPPED && m->record.exit_status >= 0)
 		return m->record.exit_status == 0 ? THERE : NEVER;
-	if (over && m->record.state == MACHINE_FAILED)
+	if ((over && m->record.state == MACHINE_FAILED) || (condition == DEPENDS_HEALTHY && !m->spec.health))
 		return NEVER;
 	if (condition == DEPENDS_HEALTHY || (condition == DEPENDS_READY && m->spec.health))
 		return running && health_state(m) == HEALTH_HEALTHY ? THERE : NOT_YET;
@@ -217,10 +217,14 @@ static void give_up(struct machine *m, const char *code, const char *fmt, ...)
 	supervisor_give_up(m, &end);
 }
 
-static void give_up_on(struct machine *m, const char *name, const struct machine *dependency)
+static void give_up_on(struct machine *m, const struct dependency_spec *missing, const struct machine *dependency)
 {
+	const char *name = missing->machine;
+
 	if (!dependency)
 		give_up(m, "dependency_failed", "there is no machine %s, which it depends on", name);
+	else if (missing->condition == DEPENDS_HEALTHY && !dependency->spec.health)
+		give_up(m, "dependency_failed", "machine %s, which should be healthy before it, has no health check any more", name);
 	else if (dependency->record.state == MACHINE_FAILED)
 		give_up(m, "dependency_failed", "machine %s, which it depends on, failed: %s", name, dependency->record.cause_code);
 	else
@@ -263,7 +267,7 @@ static void look_at_all(struct start_wait *wait, bool late)
 		enum presence presence = presence_of(other, dependency->condition);
 
 		if (presence == NEVER) {
-			give_up_on(m, dependency->machine, other);
+			give_up_on(m, dependency, other);
 			return;
 		}
 		if (presence == THERE)

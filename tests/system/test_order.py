@@ -132,6 +132,20 @@ def test_what_cannot_be_there_any_more_fails_who_waits_for_it(hulld, make, statu
     assert web["cause"] == {"code": "dependency_failed", "message": why} and web["waiting_for"] == []
 
 
+def test_a_check_that_is_taken_away_is_not_waited_for(hulld, make):
+    make("db", health={"exec": {"command": ["false"]}, "interval_s": 1, "retries": 1})
+    make("web", "db")
+    make("strict", "db:healthy")
+    start(hulld, "web", "strict", "db")
+    wait_until(lambda: hulld.machine("db")["health"]["state"] == "unhealthy", "its check has failed")
+    waits_for(hulld, "strict", "db")
+    waits_for(hulld, "web", "db")
+    assert hulld.request("PATCH", "/v1/machines/db", {"health": None}, {"Content-Type": "application/merge-patch+json"}).status == 200
+    assert hulld.wait("web", "running,failed")["state"] == "running"
+    assert hulld.wait("strict", "failed")["cause"] == {
+        "code": "dependency_failed", "message": "machine db, which should be healthy before it, has no health check any more"}
+
+
 def test_who_waits_too_long_fails_and_may_try_again(hulld, make):
     make("db")
     make("web", "db", restart={"policy": "on-failure"})
