@@ -7,9 +7,15 @@
 #include "api/project.h"
 #include "common/cleanup.h"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/statvfs.h>
 
 #define DRAIN_TIMEOUT_S 60
+
+/* Documentation/virt/kvm/api.rst, 4.1 KVM_GET_API_VERSION; <linux/kvm.h> is for vmm/ only. */
+#define KVM_VERSION_REQUEST _IO(0xae, 0)
+#define KVM_VERSION	    12
 
 struct capabilities {
 	bool kvm, network;
@@ -27,7 +33,7 @@ struct host_view {
 };
 
 static const struct json_field capabilities_fields[] = {
-	{"kvm", JSON_FIELD_BOOL, offsetof(struct capabilities, kvm), .read_only = true, .help = "hulld may use /dev/kvm."},
+	{"kvm", JSON_FIELD_BOOL, offsetof(struct capabilities, kvm), .read_only = true, .help = "hulld may use /dev/kvm, and that is KVM."},
 	{"network", JSON_FIELD_BOOL, offsetof(struct capabilities, network), .read_only = true,
 		.help = "Machines may have the network default: passt is installed."},
 };
@@ -93,6 +99,14 @@ static struct progress drain_progress(const struct host_record *record, const st
 	return (struct progress){left < total ? total - left : 0, total, PROGRESS_MACHINES};
 }
 
+/* Who may open the device may still have none that works, or something else by that name. */
+static bool has_kvm(void)
+{
+	cleanup_close int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+	return fd >= 0 && ioctl(fd, KVM_VERSION_REQUEST) == KVM_VERSION;
+}
+
 static void reply_host(struct request *req, const struct hulld *hulld)
 {
 	const struct host_record *record = host_drain_record(hulld);
@@ -107,7 +121,7 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 		.cpus = sysconf(_SC_NPROCESSORS_ONLN),
 		.memory_mib = (int64_t)hulld->host_memory_mib,
 		.held = count_held(hulld),
-		.capabilities = {access("/dev/kvm", R_OK | W_OK) == 0, find_program("passt", program, sizeof(program)) == 0},
+		.capabilities = {has_kvm(), find_program("passt", program, sizeof(program)) == 0},
 	};
 
 	look_at_disk(hulld->options.state, &view);

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from hulld_fixtures import wait_until
+from hulld_fixtures import Hulld, wait_until
 from test_exec import finished, hull, start_alone
 from test_order import cursor, happened, refused, start
 from test_patch import patch
@@ -51,6 +51,19 @@ def drain(hulld, **body):
 
 def drained(hulld):
     return wait_until(lambda: (host := hulld.get("/v1/host").json)["state"] == "drained" and host, "it is drained")
+
+
+def test_a_device_that_is_not_kvm_is_no_kvm(tmp_path):
+    """In its eyes /dev has all that there is, but for /dev/kvm, which is another device."""
+    daemon = Hulld(tmp_path)
+    daemon.wrapper = ["unshare", "-m", "sh", "-ec", 'mount --rbind /dev "$1"; mount -t tmpfs none /dev; ln -s "$1"/* /dev; ln -sf "$1"/null /dev/kvm; shift; exec "$@"',
+                      "sh", tmp_path / "dev"]
+    (tmp_path / "dev").mkdir()
+    daemon.start()
+    try:
+        assert daemon.get("/v1/host").json["capabilities"]["kvm"] is False
+    finally:
+        daemon.stop()
 
 
 def test_machines_end_before_what_they_depend_on_and_come_back(hulld, make):
