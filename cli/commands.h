@@ -7,7 +7,7 @@
 /* Ended by a NULL name; those of a noun stand together. */
 extern const struct command hull_commands[];
 
-extern const struct option_def apply_options[], diff_options[], context_create_options[], context_remove_options[], list_options[], inspect_options[], made_options[], verb_options[], machines_options[], logs_options[], stop_options[], stats_options[], wait_options[], remove_options[],
+extern const struct option_def apply_options[], diff_options[], context_create_options[], context_remove_options[], list_options[], inspect_options[], made_options[], verb_options[], machines_options[], logs_options[], stop_options[], wait_options[], remove_options[],
 	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], host_drain_options[], webhook_create_options[], operation_list_options[], image_build_options[];
 
 /* machine.c */

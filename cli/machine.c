@@ -9,6 +9,7 @@
 #include "common/checked.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 const struct option_def machines_options[] = {
@@ -55,6 +56,7 @@ const struct option_def remove_options[] = {
 #define QUERY_MAX (1u << 20)
 
 #define RETRY_MS 250
+#define KILLED_STATUS (128 + SIGKILL)
 
 /* The last event there is. */
 static int find_cursor(struct client *client, json_int_t *ret, struct failure *fail)
@@ -149,7 +151,7 @@ int machine_exit_status(const json_t *machine, struct failure *fail)
 		return refuse_failed(machine, fail);
 	if (json_is_integer(status))
 		return (int)(json_integer_value(status) & 0xff);
-	return strcmp(json_text(json_object_get(machine, "cause"), "code"), "killed") == 0 ? 137 : 0;
+	return strcmp(json_text(json_object_get(machine, "cause"), "code"), "killed") == 0 ? KILLED_STATUS : 0;
 }
 
 /* "127.0.0.1:8080->80, …"; owned by the caller. */
@@ -174,6 +176,14 @@ static char *ports_text(const json_t *machine)
 	return text;
 }
 
+/* hulld's word for it is the cause's message. */
+static bool ran_out_of_memory(const json_t *machine)
+{
+	const json_t *cause = json_object_get(machine, "cause");
+
+	return json_number(machine, "exit_status") == KILLED_STATUS && strstr(json_text(cause, "message"), "out of memory");
+}
+
 /* ---- list ---- */
 
 static bool has_ended(const json_t *machine)
@@ -191,7 +201,9 @@ static void add_row(struct table *table, const json_t *machine)
 
 	table_add(table, "%s", json_text(machine, "name"));
 	table_add(table, "%s", json_text(machine, "image"));
-	if (json_is_integer(status) && has_ended(machine))
+	if (ran_out_of_memory(machine) && has_ended(machine))
+		table_add(table, "%s (%d, out of memory)", json_text(machine, "state"), KILLED_STATUS);
+	else if (json_is_integer(status) && has_ended(machine))
 		table_add(table, "%s (%lld)", json_text(machine, "state"), (long long)json_integer_value(status));
 	else if (strcmp(json_text(machine, "state"), "failed") == 0)
 		table_add(table, "failed (%s)", json_text(json_object_get(machine, "cause"), "code"));
@@ -485,6 +497,11 @@ static int refuse_stopped(const json_t *machine, struct failure *fail)
 	const json_t *status = json_object_get(machine, "exit_status");
 	const char *name = json_text(machine, "name");
 
+	if (ran_out_of_memory(machine)) {
+		error_set_field(&fail->error, EIO, name, "the machine has stopped: its command was killed, as its %lld MiB of memory were used up",
+			(long long)json_number(machine, "memory_mib"));
+		return failure_hint(fail, "`hull update %s -m MIB --restart-now` gives it more", name);
+	}
 	if (json_is_integer(status))
 		error_set_field(&fail->error, EIO, name, "the machine has stopped: its command ended with status %lld", (long long)json_integer_value(status));
 	else

@@ -46,7 +46,7 @@ const struct command hull_commands[] = {
 		"Copy a file or folder to MACHINE:PATH, or from there", 0, machine_cp_run},
 	{"machine list", "ps", "", 0, 0, false, machines_options, "List machines", 0, machine_list_run},
 	{"machine top", "top", "[MACHINE...]", 0, -1, false, top_options, "Show what machines use, again and again", 0, machine_top_run},
-	{"machine stats", "stats", "[MACHINE...]", 0, -1, false, stats_options, "The same as top", 0, machine_top_run},
+	{"machine stats", "stats", "[MACHINE...]", 0, -1, false, top_options, "The same as top", 0, machine_top_run},
 	{"machine logs", "logs", "MACHINE", 1, 1, false, logs_options, "Show what a machine printed", 0,
 		machine_logs_run},
 	{"machine start", "start", "MACHINE...", 1, -1, false, verb_options, "Start machines and wait until they run", 0,

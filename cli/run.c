@@ -167,7 +167,10 @@ static void print_detached(const struct args *args, const json_t *machine)
 	json_array_foreach (json_object_get(machine, "ports"), i, port) {
 		bool udp = strcmp(json_text(port, "protocol"), "udp") == 0;
 
-		printf("  %s%s:%lld -> port %lld%s\n", udp ? "" : "http://", json_text(port, "address"),
+		if (json_object_get(port, "hostname"))
+			printf("  %s, by host name -> port %lld\n", json_text(port, "hostname"), (long long)json_number(port, "guest"));
+		else
+			printf("  %s%s:%lld -> port %lld%s\n", udp ? "" : "http://", json_text(port, "address"),
 			(long long)json_number(port, "host"), (long long)json_number(port, "guest"), udp ? "/udp" : "");
 	}
 }

@@ -16,11 +16,13 @@ const struct option_def secret_set_options[] = {
 	{0},
 };
 
-static int read_value(const char *file, struct buf *ret, struct failure *fail)
+static int read_value(const char *name, const char *file, struct buf *ret, struct failure *fail)
 {
 	ssize_t n = 1;
 	int r = 0;
 
+	if (!file && isatty(STDIN_FILENO))
+		fprintf(stderr, "hull: type the value of %s, then Enter and Ctrl-D\n", name);
 	if (file)
 		r = buf_read_file(ret, file);
 	while (!file && n > 0)
@@ -29,6 +31,11 @@ static int read_value(const char *file, struct buf *ret, struct failure *fail)
 		r = (int)n;
 	if (r < 0)
 		return error_set_field(&fail->error, -r, file ? file : "the input", "%s", strerror(-r));
+	/* Of `cat FILE | hull secret set …` without a FILE this is all that is seen here. */
+	if (!file && !ret->len) {
+		error_set_field(&fail->error, EINVAL, "the input", "is empty");
+		return failure_hint(fail, "for example `hull secret set %s <FILE`", name);
+	}
 	/* The end of the last line is an editor's or echo's, not the value's. */
 	if (ret->len && ret->data[ret->len - 1] == '\n')
 		ret->len--;
@@ -47,7 +54,7 @@ int secret_set_run(const struct args *args, struct failure *fail)
 	if (!client)
 		return -fail->error.errnum; /* before anybody types a value */
 	buf_init(&value, VALUE_MAX);
-	r = read_value(args_value(args, "file"), &value, fail);
+	r = read_value(args->operands[0], args_value(args, "file"), &value, fail);
 	if (r == 0) {
 		body = json_pack("{s:s%}", "value", value.data ? value.data : "", value.len);
 		r = body ? client_call(client, "PUT", path, body, &secret, fail) : error_set_field(&fail->error, EINVAL, "value", "is not UTF-8");

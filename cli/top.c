@@ -27,14 +27,7 @@
 const struct option_def top_options[] = {
 	OUTPUT_OPTION,
 	{0, "once", NULL, "print it once, as where the output is no terminal"},
-	{'i', "interval", "S", "seconds from one look to the next (2)"},
-	{0},
-};
-
-/* By the name, and with the option, that Docker's has. */
-const struct option_def stats_options[] = {
-	OUTPUT_OPTION,
-	{0, "no-stream", NULL, "print it once, as where the output is no terminal"},
+	{0, "no-stream", NULL, "the same, as Docker calls it"},
 	{'i', "interval", "S", "seconds from one look to the next (2)"},
 	{0},
 };

@@ -253,6 +253,7 @@ def test_top_gives_the_terminal_back_as_it_was(hull, key):
 
 def test_top_prints_once_where_nobody_watches(hull):
     assert hull("top").stdout.split()[:4] == ["NAME", "CPU", "%", "MEMORY"] and json.loads(hull("stats", "--no-stream", "-o", "json").stdout) == []
+    assert hull("top", "--no-stream").stdout == hull("stats", "--once").stdout == hull("top", "--once").stdout
 
 
 def test_what_does_not_exist_is_said_with_where_to_look(hull):
@@ -314,6 +315,29 @@ def test_a_command_that_ends_at_once_is_told_of(tmp_path):
             assert hull("run", "-d", *words, "--network", "none", "any").stderr == ""
     finally:
         hulld.stop()
+
+
+def test_who_wants_too_much_memory_is_told_so(tmp_path):
+    """A script says what a monitor does then."""
+    hulld = Hulld(tmp_path).with_stand_in("""#!/bin/sh\nprintf '{"cause":"poweroff","exit_status":137,"message":"the workload was killed: out of memory"}\\n' >&4\n""").start()
+    try:
+        hulld.image("any", make_erofs(tmp_path), command=["any"])
+        hull = Cli(tmp_path, hulld.socket)
+        hull("run", "-d", "--name", "web", "-m", "128", "--network", "none", "any")
+        assert hull.refused("wait", "--healthy", "web") == ("web: the machine has stopped: its command was killed, as its 128 MiB of memory were used up",
+                                                            "`hull update web -m MIB --restart-now` gives it more")
+        assert "stopped (137, out of memory)" in hull("ps", "-a").stdout
+    finally:
+        hulld.stop()
+
+
+def test_a_secret_of_nothing_is_refused_where_its_source_has_failed(hull, hulld, tmp_path):
+    assert hull.refused("secret", "set", "KEY") == ("the input: is empty", "for example `hull secret set KEY <FILE`")
+    assert hulld.get("/v1/secrets").json["items"] == []
+    hull("secret", "set", "KEY", text="\n") # nothing, and meant
+    (tmp_path / "empty").touch()
+    hull("secret", "set", "KEY", "--file", tmp_path / "empty")
+    hull("secret", "rm", "KEY")
 
 
 def test_a_start_that_fails_leaves_nothing(tmp_path, hulld):
