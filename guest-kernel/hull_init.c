@@ -2,7 +2,7 @@
  * starts the workload, carries its output, answers the agent's requests, and hands the exit status over at the end.
  *
  * Theory of operation. Everything before the workload is sequential; a step that fails is said on the console in one
- * line, and the machine ends with status 125. From then on there is one loop and a phase:
+ * line (and in the log, where it is the workload that cannot be started), and the machine ends with status 125, 126 or 127. From then on there is one loop and a phase:
  *
  *	RUNNING ──workload ended──▶ TERM ──2 s──▶ KILL ──no child left──▶ DRAIN ──▶ loop ends
  *	                              └───────no child left──────────────────▲
@@ -247,6 +247,17 @@ static void hold_workload(struct init *init)
 	loop_timer_arm(init->deadline, ATTACH_TIMEOUT_MS * NS_PER_MS);
 }
 
+/* In the log, where its output would be: who reads that learns why there is none. */
+static void log_refusal(struct init *init, int log_fd, const struct error *err)
+{
+	char line[ERROR_FIELD_MAX + ERROR_MESSAGE_MAX];
+
+	dprintf(log_fd, "hull-init: %s\n", error_line(err, line, sizeof line));
+	close_fd(log_fd);
+	enter_drain(init);
+	loop_run(init->loop);
+}
+
 static int start_workload(struct init *init, struct error *err)
 {
 	int ends[2], r;
@@ -267,7 +278,10 @@ static int start_workload(struct init *init, struct error *err)
 		return 0;
 	}
 	r = workload_start(&init->config, ends[1], &init->workload, &init->status, err);
-	close_fd(ends[1]);
+	if (r < 0)
+		log_refusal(init, ends[1], err);
+	else
+		close_fd(ends[1]);
 	return r;
 }
 

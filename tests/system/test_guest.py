@@ -278,6 +278,8 @@ def test_what_cannot_be_set_up_ends_the_machine_with_one_line(machine, change, s
     said = [text for text in m.vmm.console.splitlines() if text.startswith("hull-init: ")]
     assert len(said) == 1 and line in said[0], m.vmm.console
     assert "panic" not in m.vmm.console
+    logged = said[0].replace("workload: ", "", 1) + "\n" if "workload: " in said[0] else ""
+    assert m.output.decode() == logged # what the workload has said, and why it could not
 
 
 def test_without_vsock_the_output_is_on_the_console(machine):
