@@ -20,6 +20,7 @@ struct source {
 	const char *name;
 	int document; /* 0: it has one only */
 	json_t *lines;
+	bool says_something; /* not only comments, or nothing */
 };
 
 static int refuse(const struct source *source, const char *path, struct failure *fail, const char *what)
@@ -130,7 +131,25 @@ static int add_list(struct manifest *manifest, const struct source *source, cons
 	return r;
 }
 
-static int add_document(struct manifest *manifest, const struct source *source, const json_t *value, struct failure *fail)
+/* What else a service is made of has commands of its own. */
+static int hint_at_field(const char *key, struct failure *fail)
+{
+	static const struct {
+		const char *key, *hint;
+	} others[] = {
+		{"secrets", "files have machines, which name secrets; `hull secret set NAME <FILE` makes one"},
+		{"images", "files have machines, which name images; `hull image build` makes one"},
+		{"projects", "files have machines; `hull project create` makes a project, and `hull --project NAME apply` its machines"},
+		{"webhooks", "files have machines; `hull webhook create` makes a webhook"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (strcmp(key, others[i].key) == 0)
+			return failure_hint(fail, "%s", others[i].hint);
+	return nearest_name(key, (const char *const[]){"machines", NULL}) ? failure_hint(fail, "did you mean machines?") : -EINVAL;
+}
+
+static int add_document(struct manifest *manifest, struct source *source, const json_t *value, struct failure *fail)
 {
 	const json_t *list = json_object_get(value, "machines");
 	const char *key;
@@ -138,6 +157,7 @@ static int add_document(struct manifest *manifest, const struct source *source, 
 
 	if (json_is_null(value))
 		return 0; /* nothing between two lines of --- */
+	source->says_something = true;
 	if (json_is_array(value))
 		return add_list(manifest, source, "", value, fail);
 	if (!json_is_object(value))
@@ -147,7 +167,7 @@ static int add_document(struct manifest *manifest, const struct source *source, 
 	json_object_foreach((json_t *)value, key, other)
 		if (strcmp(key, "machines") != 0) {
 			refuse_machine(source, "", "", key, fail, "is no field of a file; it has `machines`, or is a machine, with `name` and `image`");
-			return nearest_name(key, (const char *const[]){"machines", NULL}) ? failure_hint(fail, "did you mean machines?") : -EINVAL;
+			return hint_at_field(key, fail);
 		}
 	if (!json_is_array(list))
 		return refuse(source, "machines", fail, "machines: must be a list of machines");
@@ -210,7 +230,8 @@ static int read_yaml(struct manifest *manifest, struct source *source, const str
 	return r;
 }
 
-static int read_file(struct manifest *manifest, const char *file, struct failure *fail)
+/* `prune`: one that says nothing, as when what should have written it has failed, does not say that all have to go. */
+static int read_file(struct manifest *manifest, const char *file, bool prune, struct failure *fail)
 {
 	struct source source = {.name = strcmp(file, "-") == 0 ? "the input" : file};
 	size_t len = strlen(file);
@@ -230,6 +251,10 @@ static int read_file(struct manifest *manifest, const char *file, struct failure
 		else
 			r = read_yaml(manifest, &source, &text, fail);
 		json_decref(json);
+		if (r == 0 && prune && !source.says_something) {
+			r = error_set(&fail->error, EINVAL, "%s: says nothing, and --prune would delete all machines with the label", source.name);
+			failure_hint(fail, "`machines: []` says that there are to be none");
+		}
 	}
 	buf_done(&text);
 	return r;
@@ -289,7 +314,7 @@ int manifest_read(const struct args *args, struct manifest *ret, struct failure 
 		return failure_hint(fail, "for example `hull %s -f machines.yaml`", args->command->name);
 	}
 	while (r == 0 && (file = args_next(args, "file", &i)))
-		r = read_file(ret, file, fail);
+		r = read_file(ret, file, args_flag(args, "prune"), fail);
 	if (r == 0)
 		sort(ret);
 	return r;

@@ -255,6 +255,8 @@ def test_texts_come_through_a_file_as_they_are(hull, hulld, seed):
     ("name: web\nimage: hello\nenv: [A=1]\n", "m.yaml:3: web: env: ", ""),
     ("name: web\nname: x\n", "m.yaml: line 2: name is there twice", ""),
     ("machines:\n- name: web\n  image: hello\n- {name: web, image: other}\n", "m.yaml:4: web: name: a machine of that name is at m.yaml:2 already", ""),
+    ("machines: []\nsecrets: [A]\n", "m.yaml:2: secrets: is no field of a file; it has `machines`, or is a machine, with `name` and `image`",
+     "files have machines, which name secrets; `hull secret set NAME <FILE` makes one"),
     ("machnes: []\n", "m.yaml:1: machnes: is no field of a file; it has `machines`, or is a machine, with `name` and `image`", "did you mean machines?"),
     ("machines: {}\n", "m.yaml:1: machines: must be a list of machines", ""), ("- 5\n", "m.yaml:1: a machine must be an object", ""),
     ("hello\n", "m.yaml:1: must be a machine, or have machines", ""),
@@ -287,6 +289,16 @@ def test_a_wrong_apply_is_refused(hull, hulld, words, status, line, hint):
 
 def test_an_empty_file_changes_nothing(hull):
     assert hull.here("apply", "-f", write(hull, "# nothing\n")).stdout == "nothing to change: 0 as they are\n"
+
+
+def test_an_empty_file_does_not_say_that_all_have_to_go(hull, hulld):
+    assert hulld.post("/v1/machines", {"name": "mine", "image": "hello", "labels": {"app": "shop"}}).status == 201
+    for text in ("", "# nothing\n", "---\n---\n"):
+        told = hull.refused("apply", "-f", write(hull, text), "-l", "app=shop", "--prune", "-y", cwd=hull.home)
+        assert "says nothing, and --prune would delete all machines with the label" in told[0] and told[1] == "`machines: []` says that there are to be none"
+    assert names(hulld) == ["mine"]
+    hull.here("apply", "-f", write(hull, "machines: []\n"), "-l", "app=shop", "--prune", "-y")
+    assert names(hulld) == []
 
 
 def test_prune_takes_what_has_the_label_and_is_in_no_file(hull, hulld):
