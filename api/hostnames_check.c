@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HOSTNAME_PORTS_MAX 8192
-
 static bool has_name(const struct machine_spec *spec, const char *hostname)
 {
 	const struct port_spec *ports = spec->ports.items;
@@ -85,26 +83,23 @@ static int check_name(struct hulld *hulld, const struct name *taken, const char 
 	return problem_set_hint(problem, "choose another host name");
 }
 
-/* Each name has a slot, and each of its ports a line of HAProxy's. A project may have as many as it leaves to others; the host's owner's, all. */
-static int check_number(const struct names *names, const char *project, size_t more_names, size_t more_ports, struct problem *problem)
+/* Each name has a slot. A project may have as many as it leaves to others; the host's owner's, all. */
+static int check_number(const struct names *names, const char *project, size_t more, struct problem *problem)
 {
-	size_t all_names = more_names, all_ports = more_ports + names->len;
-	size_t own_names = more_names, own_ports = more_ports;
+	size_t all = more, own = more;
 
 	for (size_t i = 0; i < names->len; i++) {
-		bool is_own = strcmp(names->items[i].project, project) == 0;
-		bool is_first = i == 0 || compare(&names->items[i - 1], &names->items[i]) != 0;
-
-		own_ports += is_own;
-		all_names += is_first;
-		own_names += is_own && is_first;
+		if (i && compare(&names->items[i - 1], &names->items[i]) == 0)
+			continue;
+		all++;
+		own += strcmp(names->items[i].project, project) == 0;
 	}
 	if (strcmp(project, PROJECT_DEFAULT) == 0)
-		own_names = own_ports = 0;
-	if (own_names + all_names <= HAPROXY_SLOTS && own_ports + all_ports <= HOSTNAME_PORTS_MAX)
+		own = 0;
+	if (own + all <= HAPROXY_SLOTS)
 		return 0;
-	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, of %d ports, and a project has at most as many as it leaves to others",
-		HAPROXY_SLOTS, HOSTNAME_PORTS_MAX);
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, and a project has at most as many as it leaves to others",
+		HAPROXY_SLOTS);
 	return problem_set_hint(problem, "delete what is not needed");
 }
 
@@ -112,7 +107,7 @@ int hostnames_check(struct hulld *hulld, const char *project, const struct machi
 	struct problem *problem)
 {
 	const struct port_spec *ports = spec->ports.items;
-	size_t more_names = 0, more_ports = 0;
+	size_t more = 0;
 	struct names names = {.items = NULL};
 	char field[40];
 	int r = 0;
@@ -127,11 +122,10 @@ int hostnames_check(struct hulld *hulld, const char *project, const struct machi
 		known = find(&names, ports[i].hostname);
 		snprintf(field, sizeof(field), "ports[%zu].hostname", i);
 		r = check_name(hulld, known, project, ports[i].hostname, field, problem);
-		more_names += !known;
-		more_ports++;
+		more += !known;
 	}
-	if (r == 0 && more_ports)
-		r = check_number(&names, project, more_names, more_ports, problem);
+	if (r == 0 && more)
+		r = check_number(&names, project, more, problem);
 	free(names.items);
 	return r;
 }

@@ -36,6 +36,29 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	return 0;
 }
 
+/* hull-ingress holds so many. A project may have as many as it leaves to others, so that none has all; the host's owner's, what is left. */
+static int check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+	struct problem *problem)
+{
+	size_t all = spec->ports.len, own = all;
+
+	if (spec->ports.len <= (changed ? changed->spec.ports.len : 0))
+		return 0;
+	for (const struct machine *m = hulld->machines; m; m = m->next) {
+		if (m == changed)
+			continue;
+		all += m->spec.ports.len;
+		own += strcmp(m->record.project, project) == 0 ? m->spec.ports.len : 0;
+	}
+	if (strcmp(project, PROJECT_DEFAULT) == 0)
+		own = 0;
+	if (own + all <= INGRESS_PORTS_MAX)
+		return 0;
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host publishes %d ports, and a project has at most as many as it leaves to others",
+		INGRESS_PORTS_MAX);
+	return problem_set_hint(problem, "delete what is not needed");
+}
+
 int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem)
 {
 	struct error err;
@@ -66,6 +89,8 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = check_ports(hulld, project, changed, spec, problem);
+	if (r == 0)
+		r = check_number_of_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = hostnames_check(hulld, project, changed, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);

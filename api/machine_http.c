@@ -260,6 +260,8 @@ int machine_http_check_published(const struct port_spec *port, size_t index, con
 		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
 	if (json_is_true(json_object_get(answer, "ok")))
 		return 0;
+	if (code && strcmp(code, "limit") == 0)
+		return problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host can publish no more: %s", message ? message : code);
 	if (port->hostname)
 		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", message ? message : "refused");
 	if (code && strcmp(code, "address_unavailable") == 0) {

@@ -8,7 +8,6 @@
 #include <stddef.h>
 
 #define INGRESS_CONNECTIONS_MAX	     16384 /* in all; fewer when the limit of open files is low */
-#define INGRESS_PORTS_MAX	     4096
 #define INGRESS_SESSIONS_MAX	     65536 /* of UDP, in all */
 #define INGRESS_WAITING_PER_PORT_MAX 1024 /* connections of one port whose machine is not up */
 #define INGRESS_CLIENTS_MAX	     64	  /* of the control socket */

@@ -12,6 +12,9 @@ enum gate {
 /* Of a port. */
 enum protocol { PROTOCOL_TCP, PROTOCOL_UDP };
 
+/* How many ports there may be, those of host names among them; hulld shares them out. */
+#define INGRESS_PORTS_MAX 4096
+
 /* By the enumerations, and NULL. */
 #define GATE_NAMES     {"open", "wait", "closed", NULL}
 #define PROTOCOL_NAMES {"tcp", "udp", NULL}

@@ -389,6 +389,35 @@ def test_secrets_and_certificates_of_a_project_have_an_end(tmp_path):
         hulld.stop()
 
 
+def test_no_project_has_all_ports(hulld, erofs):
+    """There are 4096. One takes as many as it leaves; the host's owner takes what is left, and no more."""
+    addresses = (f"127.77.{n}.{m}" for n in range(1, 255) for m in range(1, 255))
+
+    def create(acting, name, n=64):
+        ports = [{"address": address, "host": 30000 + port, "guest": 80} for address in [next(addresses)] for port in range(n)]
+        return acting.post("/v1/machines", {"name": name, "image": "hello", "ports": ports})
+
+    a, b, owner = project(hulld, "a", erofs), project(hulld, "b", erofs), In(hulld, "default")
+    assert owner.image("hello", erofs).status == 201
+    for n in range(32):
+        assert create(a, f"m{n}").status == 201
+    problem = refused(create(a, "more", 1), 409, "quota_exceeded", "ports")
+    assert problem["detail"] == "this host publishes 4096 ports, and a project has at most as many as it leaves to others"
+    patch = {"Content-Type": "application/merge-patch+json"}
+    fewer = [{"address": "127.77.0.1", "host": 30000, "guest": 81}]
+    assert a.request("PATCH", "/v1/machines/m0", json.dumps({"ports": fewer}), patch).status == 200, "of what it has"
+    assert create(a, "rest", 63).status == 201 and create(b, "m", 64).status == 201
+    for n in range(30):
+        assert create(owner, f"m{n}").status == 201
+    assert create(owner, "last", 65).status == 400
+    refused(create(b, "more", 33), 409, "quota_exceeded", "ports")
+    assert create(owner, "last", 64).status == 201
+    refused(create(owner, "more", 1), 409, "quota_exceeded", "ports")
+    for machine in owner.get("/v1/machines").json["items"]:
+        assert owner.delete(f"/v1/machines/{machine['id']}").status == 204
+    assert owner.delete("/v1/images/hello").status == 204
+
+
 def test_tokens_of_a_project_have_an_end_and_expired_ones_go(hulld):
     """Those that have expired make room, and are listed for a week; what is another project's is as it was."""
     day, read, admin = 86400_000, 1 << 1, 1 << 4
