@@ -53,8 +53,11 @@ libhull_api_a_SOURCES = \
 	api/logs.c api/logs.h \
 	api/machine.c api/machine.h \
 	api/machine_check.c \
+	api/machine_create.c \
 	api/machine_http.c api/machine_http.h \
 	api/machine_index.c \
+	api/machine_load.c \
+	api/machine_private.h \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \
 	api/openapi.c \

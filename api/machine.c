@@ -1,29 +1,22 @@
 /* The states of a machine. See machine.h for the theory of operation. */
-#include "api/machine.h"
+#include "api/machine_private.h"
 
 #include "api/clock.h"
 #include "api/health.h"
 #include "api/host_drain.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
-#include "api/log_age.h"
 #include "api/logs.h"
 #include "api/operation.h"
 #include "api/project.h"
-#include "api/random.h"
 #include "api/start_order.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
-#include <assert.h>
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define BACKOFF_MAX_MS	  60000
 #define STEADY_RUN_MS	  60000 /* a run as long as this ends a row of failures */
@@ -41,8 +34,6 @@ char *machine_run_path(const struct machine *m, const char *name, char *ret, siz
 	snprintf(ret, size, "%s/machines/%s/%s", m->hulld->options.run, m->record.id, name);
 	return ret;
 }
-
-/* Which there are. */
 
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
 {
@@ -432,6 +423,14 @@ int machine_cancel(struct machine *m, const char *by, struct problem *problem)
 	return refuse_cancel(m, problem);
 }
 
+int machine_created(struct machine *m, struct problem *problem)
+{
+	struct machine_record before = m->record;
+
+	m->record.state = MACHINE_CREATED;
+	return commit(m, &before, problem);
+}
+
 void machine_is_up(struct machine *m)
 {
 	if (m->record.state != MACHINE_STARTING)
@@ -465,7 +464,7 @@ static void schedule_restart(struct machine *m, const struct machine_end *end)
 	record->restart_at = now_ms() + (delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS);
 }
 
-static void arm_restart(struct machine *m)
+void machine_arm_restart(struct machine *m)
 {
 	int64_t wait_ms = m->record.restart_at - now_ms();
 
@@ -523,7 +522,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 	} else {
 		if (again && host_check_stays(m->hulld, &problem) < 0) /* what a client waits for comes to nothing; it starts later all the same */
 			operation_fail(m, problem.code, problem.error.message);
-		arm_restart(m);
+		machine_arm_restart(m);
 		machine_commit(m);
 		host_drain_look(m->hulld);
 	}
@@ -531,9 +530,9 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 		image_release_blob(m->hulld, record->project, rootfs);
 }
 
-/* Coming and going. */
+/* In memory. */
 
-static void machine_free(struct machine *m)
+void machine_free(struct machine *m)
 {
 	supervisor_release(m);
 	leave_alone(m);
@@ -545,8 +544,7 @@ static void machine_free(struct machine *m)
 	free(m);
 }
 
-/* Takes `record` and `spec`. */
-static struct machine *machine_new(struct hulld *hulld, struct machine_record *record, struct machine_spec *spec)
+struct machine *machine_new(struct hulld *hulld, struct machine_record *record, struct machine_spec *spec)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 
@@ -565,276 +563,4 @@ static struct machine *machine_new(struct hulld *hulld, struct machine_record *r
 		abort();
 	machine_index_add(m);
 	return m;
-}
-
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
-{
-	(void)st;
-	(void)kind;
-	(void)walk;
-	if (remove(path) < 0 && errno != ENOENT)
-		log_warn("cannot remove %s: %s", path, strerror(errno));
-	return 0;
-}
-
-/* Not FTW_MOUNT: on an overlay a file's device is not its folder's, and would be passed over. */
-static void remove_tree(const char *path)
-{
-	nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void make_id(struct hulld *hulld, struct machine_record *record)
-{
-	do {
-		record->id[0] = 'm';
-		random_base32(record->id + 1, MACHINE_ID_BYTES - 1);
-	} while (machine_by_id(hulld, record->id));
-}
-
-static char *make_name(struct hulld *hulld, const char *project)
-{
-	char suffix[8], *name;
-
-	for (;;) {
-		random_base32(suffix, 6);
-		if (asprintf(&name, "machine-%s", suffix) < 0)
-			abort();
-		if (!machine_find(hulld, project, name))
-			return name;
-		free(name);
-	}
-}
-
-/* No two have the same, and so they are listed in the order in which they were made. */
-static int64_t choose_time(const struct hulld *hulld)
-{
-	const struct machine *m = hulld->last_machine;
-	int64_t at = now_ms();
-
-	while (m && m->record.created_at >= at)
-		m = m->previous;
-	for (m = m ? m->next : hulld->machines; m && m->record.created_at == at; m = m->next)
-		at++;
-	return at;
-}
-
-static int fill_record(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec,
-	const struct image_view *image, struct machine_record *record, struct error *err)
-{
-	json_t *dumped, *config;
-
-	*record = (struct machine_record){.state = spec->ports.len ? MACHINE_CREATING : MACHINE_CREATED,
-		.exit_status = -1, .created_at = choose_time(hulld), .request = origin->request};
-	make_id(hulld, record);
-	if (!spec->name)
-		spec->name = make_name(hulld, origin->project);
-	dumped = json_dump(&machine_spec_table, spec);
-	config = json_dump(&image_config_table, &image->spec.config);
-	snprintf(record->project, sizeof(record->project), "%s", origin->project);
-	snprintf(record->name, sizeof(record->name), "%s", spec->name);
-	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
-	record->spec = json_dumps(dumped, JSON_COMPACT);
-	record->image_config = json_dumps(config, JSON_COMPACT);
-	json_decref(dumped);
-	json_decref(config);
-	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
-}
-
-/* The row of a machine that there may be. machine_record_done() in any case. 0, or -ECANCELED with `problem` set. */
-static int prepare(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine_record *record,
-	struct problem *problem)
-{
-	struct image_view image = {0};
-	struct error err;
-	int r = machine_check_image(hulld, origin->project, spec->image, &image, problem);
-
-	memset(record, 0, sizeof(*record));
-	if (r == 0)
-		r = machine_check_spec(hulld, origin->project, NULL, spec, &image.spec.config, problem);
-	if (r == 0 && fill_record(hulld, origin, spec, &image, record, &err) < 0)
-		r = problem_from_error(problem, &err);
-	json_done(&image_table, &image);
-	return r;
-}
-
-int machine_plan(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, json_t **ret, struct problem *problem)
-{
-	struct machine m = {.hulld = hulld};
-	int r = prepare(hulld, origin, spec, &m.record, problem);
-
-	if (r == 0) {
-		m.record.state = MACHINE_CREATED;
-		m.spec = *spec;
-		*ret = machine_dump(&m);
-	}
-	machine_record_done(&m.record);
-	json_done(&machine_spec_table, spec);
-	return r;
-}
-
-int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
-	struct problem *problem)
-{
-	struct machine_record record;
-	struct error err;
-	int r = prepare(hulld, origin, spec, &record, problem);
-
-	if (r == 0 && store_machine_insert(hulld->store, &record, &err) < 0)
-		r = err.errnum == EEXIST ? problem_set(problem, PROBLEM_NAME_TAKEN, "name",
-						   "a machine \"%s\" exists already", record.name)
-					 : problem_from_error(problem, &err);
-	if (r == 0) {
-		*ret = machine_new(hulld, &record, spec);
-	} else {
-		machine_record_done(&record);
-		json_done(&machine_spec_table, spec);
-	}
-	return r;
-}
-
-int machine_created(struct machine *m, struct problem *problem)
-{
-	struct machine_record before = m->record;
-
-	m->record.state = MACHINE_CREATED;
-	return commit(m, &before, problem);
-}
-
-int machine_remove(struct machine *m, struct problem *problem)
-{
-	struct hulld *hulld = m->hulld;
-	char rootfs[sizeof(m->record.rootfs)], project[sizeof(m->record.project)], path[512];
-	struct error err;
-
-	assert(!machine_is_active(m));
-	if (operation_commit_removal(m, &err) < 0)
-		return problem_from_error(problem, &err);
-	machine_index_remove(m);
-	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
-	snprintf(project, sizeof(project), "%s", m->record.project);
-	remove_tree(machine_state_path(m, "", path, sizeof(path)));
-	remove_tree(machine_run_path(m, "", path, sizeof(path)));
-	image_release_blob(hulld, project, rootfs);
-	machine_tell_removed(m);
-	start_order_tell_removed(hulld, project, m->record.name);
-	logs_wake(hulld->logs, m->record.id);
-	log_age_forget(hulld->log_age, m);
-	machine_free(m);
-	return 0;
-}
-
-/* After a restart of hulld. */
-
-static int read_spec(const char *text, struct machine_spec *ret, struct error *err)
-{
-	json_t *parsed = json_parse(text, strlen(text), err);
-	int r = parsed ? json_read(&machine_spec_table, parsed, ret, err) : -EINVAL;
-
-	json_decref(parsed);
-	return r;
-}
-
-static int load_one(void *ctx, struct machine_record *record)
-{
-	struct hulld *hulld = ctx;
-	struct machine_spec spec = {0}, *run_spec = NULL;
-	struct error err;
-	int r = read_spec(record->spec, &spec, &err);
-
-	if (r == 0 && record->run_spec) {
-		run_spec = calloc(1, sizeof(*run_spec));
-		if (!run_spec)
-			abort();
-		r = read_spec(record->run_spec, run_spec, &err);
-	}
-	if (r < 0) {
-		json_done(&machine_spec_table, &spec);
-		free(run_spec);
-		error_prefix(&err, "machine %s is damaged in the database: ", record->id);
-		log_error_object(&err, "cannot load");
-		machine_record_done(record);
-		return -EINVAL;
-	}
-	machine_new(hulld, record, &spec)->run_spec = run_spec;
-	return 0;
-}
-
-static void remove_unknown_folders(struct hulld *hulld, const char *root)
-{
-	char path[512];
-	struct dirent *entry;
-	DIR *folder;
-
-	snprintf(path, sizeof(path), "%s/machines", root);
-	folder = opendir(path);
-	while (folder && (entry = readdir(folder))) {
-		if (entry->d_name[0] == '.' || machine_by_id(hulld, entry->d_name))
-			continue;
-		snprintf(path, sizeof(path), "%s/machines/%s", root, entry->d_name);
-		log_info("removing %s, of no machine", path);
-		remove_tree(path);
-	}
-	if (folder)
-		closedir(folder);
-}
-
-/* One that does not run, and whose operation ended with a record that could not be written. */
-static bool is_left_behind(const struct machine *m)
-{
-	return operation_current(m) && !m->deleting && !machine_is_active(m) && !m->record.restart_wanted;
-}
-
-static void take_up(struct machine *m)
-{
-	struct machine_end end = {.code = "unknown", .message = "it ended unseen", .exit_status = -1};
-	struct problem problem;
-
-	m->deleting = operation_is(m, OPERATION_DELETE);
-	if (is_left_behind(m)) {
-		operation_machine_has_ended(m, &end, false);
-		machine_commit(m);
-	}
-	if (m->record.state == MACHINE_CREATING) {
-		if (machine_remove(m, &problem) < 0)
-			log_error_object(&problem.error, m->record.name);
-	} else if (machine_is_active(m)) {
-		supervisor_adopt(m);
-	} else if (m->deleting) {
-		machine_tell_waiters(m); /* of which there are none: it is removed */
-	} else {
-		arm_restart(m);
-	}
-}
-
-int machines_load(struct hulld *hulld, struct error *err)
-{
-	struct machine *m, *next;
-	int r;
-
-	error_set(err, EINVAL, "the log says why");
-	r = store_machines_each(hulld->store, load_one, hulld, err);
-	if (r < 0)
-		return error_prefix(err, "cannot load the machines: ");
-	r = operations_load(hulld, err);
-	if (r < 0)
-		return error_prefix(err, "cannot load the operations: ");
-	remove_unknown_folders(hulld, hulld->options.state);
-	remove_unknown_folders(hulld, hulld->options.run);
-	for (m = hulld->machines; m; m = next) {
-		next = m->next;
-		take_up(m);
-	}
-	ingress_reconcile(hulld->ingress);
-	host_drain_take_up(hulld);
-	return 0;
-}
-
-void machines_free(struct hulld *hulld)
-{
-	while (hulld->machines) {
-		struct machine *m = hulld->machines;
-
-		machine_index_remove(m);
-		machine_free(m);
-	}
 }

@@ -94,7 +94,7 @@ struct machine_end {
 	bool failed;
 };
 
-/* Reads all machines and takes up what was under way. 0 or -errno with `err` set. Before requests are served. */
+/* machine_load.c. Reads all machines and takes up what was under way. 0 or -errno with `err` set. Before requests are served. */
 int machines_load(struct hulld *hulld, struct error *err);
 /* Frees what is in memory; the machines go on. */
 void machines_free(struct hulld *hulld);
@@ -109,9 +109,10 @@ void machine_index_add(struct machine *m);
 void machine_index_remove(struct machine *m);
 void machine_index_add_name(struct machine *m);
 void machine_index_remove_name(struct machine *m);
-const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image);
-bool machines_publish_ports(const struct hulld *hulld);
 
+/* One of the project that has the image, or runs with it; NULL: none. */
+const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image);
+bool machines_publish_ports(const struct hulld *hulld); /* any, of any machine */
 /* In `starting`, `running` or `stopping`. */
 bool machine_is_active(const struct machine *m);
 /* What it runs with, while it is active; else what it will be started with. */
@@ -135,12 +136,16 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 #define MACHINE_PENDING_MAX 32
 size_t machine_pending(const struct machine *m, const char *ret[MACHINE_PENDING_MAX]);
 
-/* Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed. `by`, `origin`: who asks (operation.h). */
+/* machine_create.c. Each 0 after the commit, or -ECANCELED with `problem` set and nothing changed; so are those below. */
 int machine_insert(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, struct machine **ret,
 	struct problem *problem); /* takes `spec` */
 /* What that would make, its id made up; ports are not tried. */
 int machine_plan(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec, json_t **ret,
 	struct problem *problem); /* takes `spec` */
+/* Removes row, folders and struct. Not while it is active. On failure it stays. */
+int machine_remove(struct machine *m, struct problem *problem);
+
+/* machine.c. `by`, `origin`: who asks (operation.h). */
 int machine_created(struct machine *m, struct problem *problem); /* creating → created */
 /* `attached`: its workload waits for a client that executes it, and the machine may not run yet. Not so any start that follows by
  * itself. */
@@ -154,8 +159,6 @@ int machine_kill_to_delete(struct machine *m, const char *by, struct problem *pr
 /* Undoes what is under way on it: a start, which then ends as any stop does; a stop of which its workload has not heard. No effect where
  * that was asked for before. */
 int machine_cancel(struct machine *m, const char *by, struct problem *problem);
-/* Removes row, folders and struct. Not while it is active. On failure it stays. */
-int machine_remove(struct machine *m, struct problem *problem);
 
 /* going_down.c: the host goes down. Every machine that runs is asked to end, and killed when its time is over; those that their
  * policy starts always, the next hulld starts. Then hull-ingress ends, and the loop. */
