@@ -6,6 +6,7 @@
 #include "api/secrets.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
+#include "common/log.h"
 
 #include <errno.h>
 #include <nettle/sha2.h>
@@ -27,14 +28,16 @@ static const struct json_field certificate_fields[] = {
 	VIEW("expires_at", expires_at, .help = "From then on the host's own is served again."),
 	VIEW("created_at", created_at),
 	VIEW("updated_at", updated_at),
+	VIEW("refused", refused, .nullable = true, .help = "Why HAProxy does not take it: until another is set, the host's own is served."),
 };
 const struct json_table certificate_table = JSON_TABLE("Certificate", struct certificate_view, certificate_fields);
 
 static json_t *dump(const struct certificate_record *record)
 {
 	cleanup_free char *created = format_time(record->created_at), *updated = format_time(record->updated_at);
-	cleanup_free char *expires = format_time(x509_expires_at(record->certificate));
-	struct certificate_view view = {(char *)record->hostname, record->certificate, expires, created, updated};
+	cleanup_free char *expires = format_time(record->expires_at);
+	struct certificate_view view = {(char *)record->hostname, record->certificate, expires, created, updated,
+		record->refused[0] ? (char *)record->refused : NULL};
 
 	return json_dump(&certificate_table, &view);
 }
@@ -69,15 +72,45 @@ char *certificates_find(struct hulld *hulld, const char *project, const char *ho
 		return NULL;
 	}
 	err->errnum = 0;
-	*ret_expires_at = x509_expires_at(record.certificate);
+	*ret_expires_at = record.expires_at;
 	sealed = sealed_key(&record);
-	if (*ret_expires_at > now_ms())
+	if (*ret_expires_at > now_ms() && !record.refused[0])
 		key = secrets_unseal(hulld->secrets, &sealed, err);
 	if (key && asprintf(&pem, "%s%s", record.certificate, json_string_value(key)) < 0)
 		abort();
 	json_decref(key);
 	certificate_record_done(&record);
 	return pem;
+}
+
+void certificates_refuse(struct hulld *hulld, const char *project, const char *hostname, const char *answer)
+{
+	char reason[CERTIFICATE_REFUSED_MAX + 1];
+	struct error err;
+	size_t len = 0;
+
+	for (; answer[len] && answer[len] != '\n' && len < sizeof(reason) - 1; len++)
+		reason[len] = answer[len] < ' ' || answer[len] > '~' ? '?' : answer[len];
+	reason[len] = '\0';
+	log_warn("the certificate that was given for %s is not served: %s", hostname, reason);
+	if (store_certificate_refuse(hulld->store, project, hostname, reason, &err) < 0)
+		log_error_object(&err, hostname);
+}
+
+int certificates_start(struct hulld *hulld, struct error *err)
+{
+	struct certificate_record record;
+	int64_t expires_at;
+	int r;
+
+	while ((r = store_certificate_get_undated(hulld->store, &record, err)) == 0) {
+		expires_at = x509_expires_at(record.certificate);
+		r = store_certificate_set_date(hulld->store, record.project, record.hostname, expires_at ? expires_at : 1, err);
+		certificate_record_done(&record);
+		if (r < 0)
+			return r;
+	}
+	return r == -ENOENT ? 0 : r;
 }
 
 /* The one that the path names; `*ret` without a certificate when it is not there. -errno: refused. */
@@ -112,6 +145,8 @@ static int fill(struct hulld *hulld, const struct certificate_spec *spec, struct
 	free(record->certificate);
 	free(record->sealed);
 	record->certificate = certificate;
+	record->expires_at = x509_expires_at(certificate);
+	record->refused[0] = '\0';
 	record->sealed = NULL;
 	sealed = sealed_key(record);
 	secrets_seal(hulld->secrets, &sealed, key);
@@ -182,7 +217,7 @@ static int list_one(void *ctx, const struct certificate_record *record)
 
 	if (page_has(page, record->hostname))
 		page_add(page, record->hostname, dump(record));
-	return 0;
+	return page_is_full(page);
 }
 
 void certificate_http_list(struct request *req, void *ctx)
@@ -193,7 +228,7 @@ void certificate_http_list(struct request *req, void *ctx)
 
 	if (page_begin(req, &page) < 0)
 		return;
-	page_end(&page, req, store_certificates_each(hulld->store, request_project(req), list_one, &page, &err), &err);
+	page_end(&page, req, store_certificates_each(hulld->store, request_project(req), page.after, list_one, &page, &err), &err);
 }
 
 void certificate_http_get(struct request *req, void *ctx)
@@ -202,7 +237,7 @@ void certificate_http_get(struct request *req, void *ctx)
 
 	if (find(req, ctx, false, &record) < 0)
 		return;
-	request_reply(req, 200, dump(&record));
+	request_reply_matching(req, dump(&record));
 	certificate_record_done(&record);
 }
 

@@ -14,7 +14,7 @@
 		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",          \
 		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
-		"secret.set", "secret.deleted",                                                                         \
+		"secret.set", "secret.deleted", "certificate.set", "certificate.refused", "certificate.deleted",        \
 		"token.created", "token.revoked", "token.removed",                                                                     \
 		"project.created", "project.updated",                                                                   \
 		"webhook.created", "webhook.updated", "webhook.disabled", "webhook.deleted",                           \
@@ -23,7 +23,7 @@
 static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
 
-const char *const event_type_words[] = {"machine", "operation", "image", "secret", "token", "project", "webhook", "host", TYPES, NULL};
+const char *const event_type_words[] = {"machine", "operation", "image", "secret", "certificate", "token", "project", "webhook", "host", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

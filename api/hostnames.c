@@ -18,6 +18,7 @@
 #define ROUND_NS  100000000ull	/* from the end of one to the next */
 #define RETRY_NS  1000000000ull /* after one that failed, or could not remove all there was to be removed */
 #define QUIET_NS  5000000000ull /* HAProxy may take so long until it answers */
+#define COMPLAIN_NS 600000000000ull /* what is refused in every round is logged */
 #define RENEW_NS  (6 * 3600000000000ull) /* certificates are looked at */
 
 struct hostnames {
@@ -34,6 +35,8 @@ struct hostnames {
 	bool again; /* something is left for the next one */
 	char **commands; /* to be sent, owned, from `next` on */
 	size_t n_commands, next;
+	bool complains; /* all of what it is refused in this round is logged */
+	uint64_t complained_ns;
 };
 
 void hostnames_socket_path(const struct machine *m, int64_t guest, char *ret)
@@ -137,6 +140,23 @@ static void abort_transaction(struct hostnames *h, const char *answer)
 	command(h, "abort ssl cert %.*s", (int)strcspn(path, "!\n"), path);
 }
 
+static bool is_busy(const char *said)
+{
+	return strncmp(said, "del server", 10) == 0;
+}
+
+/* Not each second of what is tried each second. */
+static void complain(struct hostnames *h, const char *said, const char *answer)
+{
+	uint64_t now = monotonic_ns();
+
+	if (!h->complains && h->complained_ns && now - h->complained_ns < COMPLAIN_NS)
+		return;
+	h->complains = true;
+	h->complained_ns = now;
+	log_warn("haproxy: %.*s: %.*s", (int)strcspn(said, "\n"), said, (int)strcspn(answer, "\n"), answer);
+}
+
 static void tell_next(struct hostnames *h);
 
 static void on_told(void *ctx, const char *answer, const struct error *err)
@@ -154,8 +174,8 @@ static void on_told(void *ctx, const char *answer, const struct error *err)
 			tls_told(h->tls, said);
 	} else {
 		h->again = true;
-		if (strncmp(said, "del server", 10) != 0) /* one that is still busy */
-			log_warn("haproxy: %.*s: %.*s", (int)strcspn(said, "\n"), said, (int)strcspn(answer, "\n"), answer);
+		if (!is_busy(said) && !(h->tls && tls_refused(h->tls, said, answer)))
+			complain(h, said, answer);
 		abort_transaction(h, answer);
 	}
 	h->next++;
@@ -196,7 +216,7 @@ static void on_timer(void *ctx)
 	h->armed = false;
 	if (!haproxy_is_running(h->haproxy))
 		return; /* it begins with what is then, and says so */
-	h->dirty = h->again = false;
+	h->dirty = h->again = h->complains = false;
 	snprintf(question, sizeof(question), "show map %s; show servers state%s%s", haproxy_map_path(h->haproxy),
 		h->tls ? "; show ssl crt-list -n " : "", h->tls ? tls_list_path(h->tls) : "");
 	h->call = haproxy_call(h->hulld->loop, haproxy_socket_path(h->haproxy), question, on_seen, h);

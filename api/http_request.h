@@ -59,7 +59,7 @@ struct request {
 	struct client client;
 	const struct http_route *route; /* NULL when none matches; it is then refused */
 	const char *url, *method; /* its path, and how; libmicrohttpd's, as long as the request */
-	char param[128];
+	char param[256]; /* as long as a host name can be, and more */
 	char subject[64];     /* what its answer shows: an id or a name, or "" */
 	const char *code;     /* of the problem that it is refused with, or NULL */
 	bool replayed;	      /* its answer is one that was kept */

@@ -1,6 +1,7 @@
 /* hulld: the control API's daemon. Options, then one loop until SIGTERM or SIGINT; machines go on without it. */
 #include "api/access.h"
 #include "api/audit.h"
+#include "api/certificates.h"
 #include "api/clock.h"
 #include "api/events.h"
 #include "api/exec.h"
@@ -343,7 +344,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->events = events_new(hulld, err)) || !(hulld->webhooks = webhooks_new(hulld, err)) ||
 		!(hulld->logs = logs_new(hulld, err)) || !(hulld->log_age = log_age_new(hulld, err)) || !(hulld->clock = clock_watch_new(hulld, err)) ||
 		!(hulld->start_order = start_order_new(hulld, err)) || !(hulld->host_drain = host_drain_new(hulld, err)) ||
-		!(hulld->ingress = ingress_client_new(hulld, err)) || !(hulld->hostnames = hostnames_new(hulld, err)) ||
+		!(hulld->ingress = ingress_client_new(hulld, err)) || certificates_start(hulld, err) < 0 || !(hulld->hostnames = hostnames_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
 		access_start(hulld, err) < 0 || tokens_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0 ||

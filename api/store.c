@@ -123,11 +123,18 @@ static const char *const migrations[] = {
 	"ALTER TABLE host ADD COLUMN drain_machines INTEGER NOT NULL DEFAULT 0;",
 
 	"CREATE INDEX tokens_expiry ON tokens (expires_at) WHERE expires_at <> 0;",
+
+	/* certificates.c fills it in, where it is 0. */
+	"ALTER TABLE certificates ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE certificates ADD COLUMN refused TEXT NOT NULL DEFAULT '';",
 };
 
 #define OPERATION_COLUMNS \
 	"id, project, machine, name, kind, state, phase, phases, deadline, created_at, ended_at, error, requested_by, cancelled_by," \
 	" plan, reached"
+
+/* The order is that of read_certificate(). */
+#define CERTIFICATE_COLUMNS "project, hostname, certificate, sealed, created_at, updated_at, expires_at, refused"
 
 static const char *const statements[N_STATEMENTS] = {
 	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
@@ -184,14 +191,15 @@ static const char *const statements[N_STATEMENTS] = {
 			     " AND expires_at BETWEEN 1 AND ?3 ORDER BY expires_at LIMIT 1)",
 	[TOKENS_PRUNE] = "DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires_at <> 0 AND expires_at < ?1"
 			 " ORDER BY expires_at LIMIT ?2)",
-	[CERTIFICATE_PUT] = "INSERT INTO certificates (project, hostname, certificate, sealed, created_at, updated_at)"
-			    " VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
-			    " ON CONFLICT (project, hostname) DO UPDATE SET certificate = ?3, sealed = ?4, updated_at = ?6",
-	[CERTIFICATE_GET] = "SELECT project, hostname, certificate, sealed, created_at, updated_at FROM certificates"
-			    " WHERE project = ?1 AND hostname = ?2",
+	[CERTIFICATE_PUT] = "INSERT INTO certificates (project, hostname, certificate, sealed, created_at, updated_at, expires_at)"
+			    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (project, hostname) DO UPDATE"
+			    " SET certificate = ?3, sealed = ?4, updated_at = ?6, expires_at = ?7, refused = ''",
+	[CERTIFICATE_REFUSE] = "UPDATE certificates SET refused = ?3 WHERE project = ?1 AND hostname = ?2",
+	[CERTIFICATE_DATE] = "UPDATE certificates SET expires_at = ?3 WHERE project = ?1 AND hostname = ?2",
+	[CERTIFICATE_UNDATED] = "SELECT " CERTIFICATE_COLUMNS " FROM certificates WHERE expires_at = 0 LIMIT 1",
+	[CERTIFICATE_GET] = "SELECT " CERTIFICATE_COLUMNS " FROM certificates WHERE project = ?1 AND hostname = ?2",
 	[CERTIFICATE_DELETE] = "DELETE FROM certificates WHERE project = ?1 AND hostname = ?2",
-	[CERTIFICATES] = "SELECT project, hostname, certificate, sealed, created_at, updated_at FROM certificates"
-			 " WHERE project = ?1 ORDER BY hostname",
+	[CERTIFICATES] = "SELECT " CERTIFICATE_COLUMNS " FROM certificates WHERE project = ?1 AND hostname > ?2 ORDER BY hostname",
 	[CERTIFICATES_COUNT] = "SELECT count(*) FROM certificates WHERE project = ?1",
 	[SECRET_PUT] = "INSERT INTO secrets (project, name, sealed, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)"
 		       " ON CONFLICT (project, name) DO UPDATE SET sealed = ?3, updated_at = ?5",

@@ -239,6 +239,8 @@ int store_secrets_each(struct store *store, const char *project, int (*fn)(void 
 #define WEBHOOK_ID_BYTES  13 /* "w" and 12 base32 characters */
 #define WEBHOOK_ERROR_MAX 200
 
+#define CERTIFICATE_REFUSED_MAX 200
+
 /* A row of `certificates`: one that was given. */
 struct certificate_record {
 	char project[NAME_MAX_BYTES + 1];
@@ -247,17 +249,25 @@ struct certificate_record {
 	unsigned char *sealed; /* its key; owned */
 	size_t sealed_len;     /* bytes */
 	int64_t created_at, updated_at;
+	int64_t expires_at; /* what is read from the certificate is kept beside it */
+	char refused[CERTIFICATE_REFUSED_MAX + 1]; /* why HAProxy does not take it, in printable ASCII; "": it has, or was not asked yet */
 };
 
 void certificate_record_done(struct certificate_record *record);
 
+/* One of that name is replaced, but for its created_at; it is not refused. */
 int store_certificate_put(struct store *store, const struct certificate_record *record, struct error *err);
 int store_certificate_get(
 	struct store *store, const char *project, const char *hostname, struct certificate_record *ret, struct error *err);
+int store_certificate_refuse(struct store *store, const char *project, const char *hostname, const char *reason, struct error *err);
+/* Of those that an older hulld has left, without expires_at: any one; and that it is so. */
+int store_certificate_get_undated(struct store *store, struct certificate_record *ret, struct error *err);
+int store_certificate_set_date(
+	struct store *store, const char *project, const char *hostname, int64_t expires_at, struct error *err);
 int store_certificate_delete(struct store *store, const char *project, const char *hostname, struct error *err);
-/* Of one project, by host name; stops at the first non-zero return and returns that. */
-int store_certificates_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct certificate_record *record),
-	void *ctx, struct error *err);
+/* Of one project, by host name, those behind `after`; stops at the first non-zero return and returns that. */
+int store_certificates_each(struct store *store, const char *project, const char *after,
+	int (*fn)(void *ctx, const struct certificate_record *record), void *ctx, struct error *err);
 
 /* A row of `webhooks`: what it is to be, and how far it has come. */
 struct webhook_record {

@@ -41,6 +41,7 @@
 #define IMAGE_PUT_EVENT \
 	EVENT("new.project", "'image.put'", "new.name", "new.name", "json_object('rootfs', new.rootfs)", ALWAYS)
 #define TOKEN_EVENT(row, type) EVENT(row ".project", type, row ".id", row ".label", "'{}'", ALWAYS)
+#define CERTIFICATE_EVENT(row, type, data) EVENT(row ".project", type, row ".hostname", row ".hostname", data, ALWAYS)
 #define HAS_EXPIRED "old.expires_at BETWEEN 1 AND unixepoch() * 1000 + 999"
 /* Its URL may be as good as a secret. */
 #define WEBHOOK_EVENT(row, type, data) EVENT(row ".project", type, row ".id", row ".id", data, ALWAYS)
@@ -82,6 +83,11 @@ static const char triggers[] =
 	TRIGGER("secret_inserted", "INSERT ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
 	TRIGGER("secret_set", "UPDATE ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
 	TRIGGER("secret_deleted", "DELETE ON main.secrets", NAMED_EVENT("old", "'secret.deleted'"))
+	TRIGGER("certificate_inserted", "INSERT ON main.certificates", CERTIFICATE_EVENT("new", "'certificate.set'", "'{}'"))
+	TRIGGER("certificate_set", "UPDATE OF certificate, sealed ON main.certificates", CERTIFICATE_EVENT("new", "'certificate.set'", "'{}'"))
+	TRIGGER("certificate_refused", "UPDATE OF refused ON main.certificates WHEN new.refused <> old.refused AND new.refused <> ''",
+		CERTIFICATE_EVENT("new", "'certificate.refused'", "json_object('reason', new.refused)"))
+	TRIGGER("certificate_deleted", "DELETE ON main.certificates", CERTIFICATE_EVENT("old", "'certificate.deleted'", "'{}'"))
 	TRIGGER("token_inserted", "INSERT ON main.tokens", TOKEN_EVENT("new", "'token.created'"))
 	TRIGGER("token_deleted", "DELETE ON main.tokens",
 		TOKEN_EVENT("old", "CASE WHEN " HAS_EXPIRED " THEN 'token.removed' ELSE 'token.revoked' END"))

@@ -13,6 +13,7 @@
 #define MADE_A_ROUND 32 /* a millisecond each, at most */
 #define RENEW_MS     (30 * 86400000ll)
 #define PATH_BYTES   448
+#define TRIES_MAX    3 /* rounds, until one that was given is given up */
 
 struct certificate {
 	char *hostname;
@@ -22,6 +23,8 @@ struct certificate {
 	bool given; /* by the project */
 	bool wanted, written; /* written: HAProxy has it, or reads it when it starts */
 	unsigned line;	      /* in HAProxy's list; 0: it is not there */
+	unsigned refusals;    /* rounds in a row, in which HAProxy did not take it */
+	bool refused;	      /* in this round */
 	struct certificate *next;
 };
 
@@ -75,7 +78,7 @@ static void forget_strangers(struct tls *tls)
 void tls_begin(struct tls *tls)
 {
 	for (struct certificate *c = tls->first; c; c = c->next) {
-		c->wanted = false;
+		c->wanted = c->refused = false;
 		c->line = 0;
 	}
 	forget_strangers(tls);
@@ -87,6 +90,7 @@ static void forget(struct certificate *c)
 	x509_wipe(c->pem);
 	c->pem = NULL;
 	c->written = false;
+	c->refusals = 0;
 }
 
 void tls_want(struct tls *tls, const char *hostname, const char *project)
@@ -303,8 +307,51 @@ void tls_told(struct tls *tls, const char *command)
 	if (strncmp(command, commit, sizeof(commit) - 1) != 0)
 		return;
 	c = find(tls, strrchr(command, '/') + 1);
-	if (c && c->pem)
-		write_one(tls, c);
+	if (c && c->pem && write_one(tls, c) == 0)
+		c->refusals = 0;
+}
+
+/* Of "set ssl cert <folder>/web.localhost <<…", or "add ssl crt-list <list> <<", and then the same. */
+static struct certificate *find_told(const struct tls *tls, const char *command)
+{
+	char place[sizeof(tls->folder) + 1], hostname[HOSTNAME_MAX_BYTES + 1];
+	const char *path;
+
+	snprintf(place, sizeof(place), "%s/", tls->folder);
+	path = strstr(command, place);
+	if (!path)
+		return NULL;
+	path += strlen(place);
+	snprintf(hostname, sizeof(hostname), "%.*s", (int)strcspn(path, " \n"), path);
+	return find(tls, hostname);
+}
+
+/* What HAProxy says, without the places of files, which are nobody else's business. */
+static void refuse(struct tls *tls, struct certificate *c, const char *answer)
+{
+	char path[PATH_BYTES], reason[PATH_BYTES];
+	const char *place = strstr(answer, path_of(tls, c->hostname, path));
+	int before = place ? (int)(place - answer) : 0;
+
+	snprintf(reason, sizeof(reason), "%.*s%s", before, answer, place ? place + strlen(path) - strlen(c->hostname) : answer);
+	certificates_refuse(tls->hulld, c->project, c->hostname, reason);
+	forget(c);
+}
+
+bool tls_refused(struct tls *tls, const char *command, const char *answer)
+{
+	struct certificate *c = find_told(tls, command);
+
+	if (!c || !c->given)
+		return false;
+	/* The rest of the round says no more, nor what is about one that has been changed since. */
+	if (!c->pem || c->refused)
+		return true;
+	c->refused = true;
+	if (++c->refusals < TRIES_MAX)
+		return true;
+	refuse(tls, c, answer);
+	return true;
 }
 
 struct tls *tls_new(struct hulld *hulld, const char *folder, struct error *err)

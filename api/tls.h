@@ -37,5 +37,7 @@ bool tls_read_line(struct tls *tls, const char *line);
 void tls_compose(struct tls *tls, void (*say)(void *ctx, const char *command), void *ctx);
 /* HAProxy has carried that one out. */
 void tls_told(struct tls *tls, const char *command);
+/* It has refused that. True: it is about one that was given, which is tried again, or, the third time, given up. */
+bool tls_refused(struct tls *tls, const char *command, const char *answer);
 
 #endif

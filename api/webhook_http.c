@@ -266,7 +266,7 @@ void webhook_http_get(struct request *req, void *ctx)
 	const struct webhook *hook = find(req, ctx);
 
 	if (hook)
-		request_reply(req, 200, dump(hook, NULL));
+		request_reply_matching(req, dump(hook, NULL));
 }
 
 /* The row, and then the webhook, as the spec has it. */

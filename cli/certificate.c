@@ -72,9 +72,10 @@ static void add_certificate(struct table *table, const json_t *certificate)
 	table_add(table, "%s", json_text(certificate, "hostname"));
 	table_add(table, "%.10s", json_text(certificate, "expires_at"));
 	table_add(table, "%s", age_text(json_text(certificate, "updated_at"), time(NULL), age));
+	table_add(table, "%s", json_text(certificate, "refused")[0] ? "refused" : "given");
 }
 
-static const struct collection certificates = {"certificates", "hostname", "HOST NAME|EXPIRES|SET", add_certificate};
+static const struct collection certificates = {"certificates", "hostname", "HOST NAME|EXPIRES|SET|STATE", add_certificate};
 
 int certificate_list_run(const struct args *args, struct failure *fail)
 {

@@ -4,6 +4,7 @@
 #include "common/cleanup.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -101,11 +102,14 @@ int open_append(const char *path, unsigned mode)
 
 static int replace_file(const char *path, const void *data, size_t len, unsigned mode, bool durable, struct error *err)
 {
+	const char *slash = strrchr(path, '/');
+	int whole = (int)(slash ? slash + 1 - path : 0), name = NAME_MAX - (int)sizeof(".XXXXXX") + 1;
 	char temporary[4096];
 	cleanup_close int fd = -1;
 	int r;
 
-	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.XXXXXX", path) >= sizeof(temporary))
+	/* A name may be as long as one can be. */
+	if ((size_t)snprintf(temporary, sizeof(temporary), "%.*s%.*s.XXXXXX", whole, path, name, path + whole) >= sizeof(temporary))
 		return error_set(err, ENAMETOOLONG, "%s: path too long", path);
 	fd = mkostemp(temporary, O_CLOEXEC);
 	if (fd < 0)

@@ -375,7 +375,7 @@ def test_secrets_and_certificates_of_a_project_have_an_end(tmp_path):
         hulld.kill()
         with sqlite3.connect(hulld.state / "hull.db") as rows:
             rows.executemany("INSERT INTO secrets VALUES ('default', ?, x'00', 1, 1)", [(f"S{n}",) for n in range(999)])
-            rows.executemany("INSERT INTO certificates VALUES ('default', ?, '', x'00', 1, 1)", [(f"n{n}.localhost",) for n in range(1000)])
+            rows.executemany("INSERT INTO certificates VALUES ('default', ?, '', x'00', 1, 1, 1, '')", [(f"n{n}.localhost",) for n in range(1000)])
         rows.close()
         hulld.start()
         assert "1000 secrets" in refused(hulld.request("PUT", "/v1/secrets/NEW", {"value": "x"}), 409, "quota_exceeded")["detail"]

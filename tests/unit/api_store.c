@@ -509,6 +509,13 @@ static void the_host_stays_as_it_was_put(void **state)
 	store_close(store);
 }
 
+static int count_certificate(void *ctx, const struct certificate_record *record)
+{
+	(void)ctx;
+	(void)record;
+	return 1;
+}
+
 static void a_certificate_is_a_projects_own(void **state)
 {
 	struct certificate_record first = {.project = "default", .hostname = "a.localhost", .certificate = (char *)"one",
@@ -527,6 +534,23 @@ static void a_certificate_is_a_projects_own(void **state)
 	assert_int_equal(read.created_at, 1);
 	assert_int_equal(read.sealed_len, 2);
 	assert_memory_equal(read.sealed, first.sealed, 2);
+	certificate_record_done(&read);
+	assert_int_equal(store_certificate_get_undated(store, &read, &err), 0);
+	assert_string_equal(read.hostname, "a.localhost");
+	certificate_record_done(&read);
+	assert_int_equal(store_certificate_set_date(store, "default", "a.localhost", 77, &err), 0);
+	assert_int_equal(store_certificate_get_undated(store, &read, &err), -ENOENT);
+	assert_int_equal(store_certificate_refuse(store, "default", "a.localhost", "why", &err), 0);
+	assert_int_equal(store_certificate_refuse(store, "other", "a.localhost", "why", &err), -ENOENT);
+	assert_int_equal(store_certificate_get(store, "default", "a.localhost", &read, &err), 0);
+	assert_int_equal(read.expires_at, 77);
+	assert_string_equal(read.refused, "why");
+	certificate_record_done(&read);
+	assert_int_equal(store_certificates_each(store, "default", "a.localhost", count_certificate, NULL, &err), 0);
+	assert_int_equal(store_certificates_each(store, "default", "", count_certificate, NULL, &err), 1);
+	assert_int_equal(store_certificate_put(store, &first, &err), 0);
+	assert_int_equal(store_certificate_get(store, "default", "a.localhost", &read, &err), 0);
+	assert_string_equal(read.refused, "");
 	certificate_record_done(&read);
 	assert_int_equal(store_certificate_get(store, "other", "a.localhost", &read, &err), -ENOENT);
 	assert_int_equal(store_certificate_delete(store, "other", "a.localhost", &err), -ENOENT);
