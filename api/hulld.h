@@ -4,31 +4,11 @@
 
 #include "api/blobs.h"
 #include "api/http.h"
-#include "api/keep.h"
-#include "api/public_address.h"
+#include "api/options.h"
 #include "api/store.h"
 #include "common/loop.h"
 
 #include <stdbool.h>
-
-/* All strings are borrowed from the command line or literals, but `token`. */
-struct options {
-	const char *state, *run; /* absolute */
-	const char *listen;	 /* ADDRESS:PORT, or NULL */
-	char *token;		 /* owned; NULL without --listen */
-	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
-	unsigned patience_s; /* with clients: http_set_patience() */
-	unsigned start_timeout_s, dependency_timeout_s;
-	const char *http;    /* ADDRESS:PORT, checked: digits, dots and a colon; NULL: nothing is served by host name */
-	const char *https;   /* the same */
-	const char *haproxy; /* NULL: the one in PATH */
-	const char *audit_log; /* absolute; NULL: in `state` */
-	struct keep audit_keep, log_keep; /* the latter of each log of each machine */
-	struct address_ranges webhook_allow;
-	struct webhook_timing {
-		int64_t first_retry_ms, give_up_s, timeout_ms;
-	} webhook_timing;
-};
 
 struct hulld {
 	struct options options;

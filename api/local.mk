@@ -108,6 +108,6 @@ libhull_api_a_SOURCES = \
 HULLD_LIBS = libhull-api.a libhull-common.a $(MICROHTTPD_LIBS) $(SQLITE_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS) $(GNUTLS_LIBS) $(LIBCURL_LIBS) $(JANSSON_LIBS) -lpthread
 
 sbin_PROGRAMS += hulld
-hulld_SOURCES = api/main.c
+hulld_SOURCES = api/main.c api/options.c api/options.h
 hulld_CPPFLAGS = $(AM_CPPFLAGS) -DHULL_LIBDIR='"$(pkglibdir)"' -DHULL_BINDIR='"$(bindir)"'
 hulld_LDADD = $(HULLD_LIBS)
