@@ -108,7 +108,7 @@ static bool starts_again(const struct host_drain *drain, const struct machine *m
 	if (m->record.state == MACHINE_STOPPING)
 		return m->record.restart_wanted;
 	if (drain->record.state == HOST_DRAINING)
-		return !m->attached;
+		return !m->record.attached;
 	return m->spec.restart.policy == RESTART_ALWAYS;
 }
 

@@ -98,7 +98,7 @@ static json_t *guest_config(const struct machine *m, const struct image_config *
 		json_object_set_new(config, "user", json_string(user));
 	if (config && workdir)
 		json_object_set_new(config, "workdir", json_string(workdir));
-	if (config && m->attached)
+	if (config && m->record.attached)
 		json_object_set_new(config, "attached", json_true());
 	if (config && spec->network == NETWORK_DEFAULT)
 		json_object_set_new(config, "network",

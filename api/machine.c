@@ -228,13 +228,13 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	begin_run(m);
 	m->record.cause_code[0] = m->record.cause_message[0] = '\0';
 	m->record.failures = 0;
+	m->record.attached = attached;
 	operation_begin(m, OPERATION_START, 0, origin);
 	supervisor_enter_first_phase(m);
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
 	disarm_restart(m);
-	m->attached = attached;
 	supervisor_start(m);
 	return 0;
 }
@@ -250,7 +250,7 @@ static void start_again(struct machine *m)
 	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
 		operation_begin(m, OPERATION_RESTART, 0, &operation_by_hulld);
 	begin_run(m);
-	m->attached = false;
+	m->record.attached = false;
 	supervisor_enter_first_phase(m);
 	machine_commit(m);
 	/* Quotas may have been lowered since. */

@@ -67,7 +67,6 @@ struct machine {
 	struct start_wait *start_wait; /* start_order.c; NULL: it waits for no other machine */
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
-	bool attached;			  /* in this run: the workload waits for a client that executes it */
 
 	bool frozen; /* by what its agent said last */
 	struct order_call *clock; /* clock.c; being set */

@@ -127,6 +127,8 @@ static const char *const migrations[] = {
 	/* certificates.c fills it in, where it is 0. */
 	"ALTER TABLE certificates ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE certificates ADD COLUMN refused TEXT NOT NULL DEFAULT '';",
+
+	"ALTER TABLE machines ADD COLUMN attached INTEGER NOT NULL DEFAULT 0;",
 };
 
 #define OPERATION_COLUMNS \
@@ -140,21 +142,21 @@ static const char *const statements[N_STATEMENTS] = {
 	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
 	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
-			   " stop_timeout_s, restart_wanted, started_at, stopped_at, run_rootfs, run_spec, run_image_config, name,"
+			   " stop_timeout_s, restart_wanted, started_at, stopped_at, run_rootfs, run_spec, run_image_config, attached, name,"
 			   " rootfs, spec, image_config, created_at, request, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
-			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
+			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
 	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
 			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
 			   " restart_wanted = ?15, started_at = ?16, stopped_at = ?17, run_rootfs = ?18, run_spec = ?19,"
-			   " run_image_config = ?20 WHERE id = ?1",
+			   " run_image_config = ?20, attached = ?21 WHERE id = ?1",
 	[MACHINE_RESPECIFY] = "UPDATE machines SET name = ?2, rootfs = ?3, spec = ?4, image_config = ?5, run_rootfs = ?6,"
 			      " run_spec = ?7, run_image_config = ?8, restart_at = ?9 WHERE id = ?1",
 	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
 		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
 		     " stopped_at, run_rootfs, run_spec, run_image_config, name, rootfs, spec, image_config, created_at,"
-		     " request, project FROM machines ORDER BY created_at, id",
+		     " request, project, attached FROM machines ORDER BY created_at, id",
 	[IMAGE_PUT] = "INSERT INTO images (project, name, rootfs, document) VALUES (?1, ?2, ?3, ?4)"
 		      " ON CONFLICT (project, name) DO UPDATE SET rootfs = ?3, document = ?4",
 	[IMAGE_DELETE] = "DELETE FROM images WHERE project = ?1 AND name = ?2",
@@ -454,6 +456,7 @@ static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record
 	store_bind_text(stmt, 18, record->run_rootfs);
 	store_bind_text(stmt, 19, record->run_spec ? record->run_spec : "");
 	store_bind_text(stmt, 20, record->run_image_config ? record->run_image_config : "");
+	sqlite3_bind_int(stmt, 21, record->attached);
 }
 
 int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err)
@@ -461,13 +464,13 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	sqlite3_stmt *stmt = store_begin(store, MACHINE_INSERT);
 
 	bind_machine(stmt, record);
-	store_bind_text(stmt, 21, record->name);
-	store_bind_text(stmt, 22, record->rootfs);
-	store_bind_text(stmt, 23, record->spec);
-	store_bind_text(stmt, 24, record->image_config);
-	sqlite3_bind_int64(stmt, 25, record->created_at);
-	sqlite3_bind_int64(stmt, 26, record->request);
-	store_bind_text(stmt, 27, record->project);
+	store_bind_text(stmt, 22, record->name);
+	store_bind_text(stmt, 23, record->rootfs);
+	store_bind_text(stmt, 24, record->spec);
+	store_bind_text(stmt, 25, record->image_config);
+	sqlite3_bind_int64(stmt, 26, record->created_at);
+	sqlite3_bind_int64(stmt, 27, record->request);
+	store_bind_text(stmt, 28, record->project);
 	return store_commit(store, stmt, err);
 }
 
@@ -558,6 +561,7 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->created_at = sqlite3_column_int64(stmt, 24);
 	ret->request = sqlite3_column_int64(stmt, 25);
 	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 26));
+	ret->attached = sqlite3_column_int(stmt, 27) != 0;
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 

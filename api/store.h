@@ -44,6 +44,7 @@ struct machine_record {
 	int64_t restart_at; /* when its restart policy starts it again; 0: not */
 	int64_t stop_timeout_s;
 	bool restart_wanted; /* starts again as soon as it has stopped */
+	bool attached;	     /* in this run: the workload waits for a client that executes it */
 	int64_t started_at, stopped_at;
 	/* What the present run was begun with, where that has been changed since; "" and NULL otherwise. Owned. */
 	char run_rootfs[80];

@@ -192,6 +192,7 @@ def test_a_machine_that_is_there_for_its_client_does_not_come_back(hulld, make):
     make("shell", started=False)
     assert hulld.post("/v1/machines/shell/start", {"attached": True}).status == 200
     hulld.wait("shell", "running,failed")
+    hulld.restart()  # which does not forget it
     drain(hulld)
     assert drained(hulld)["held"] == 0
 

@@ -67,6 +67,7 @@ static void a_machine_comes_back_as_it_was_updated(void **state)
 	record.state = MACHINE_RUNNING;
 	record.monitor = (struct process_id){123, 1ull << 40};
 	record.restart_at = 77;
+	record.attached = true;
 	assert_int_equal(store_machine_update(store, &record, &err), 0);
 	store_close(store);
 
@@ -78,6 +79,7 @@ static void a_machine_comes_back_as_it_was_updated(void **state)
 	assert_int_equal(back.monitor.pid, 123);
 	assert_true(back.monitor.start_time == 1ull << 40);
 	assert_int_equal(back.restart_at, 77);
+	assert_true(back.attached);
 	assert_int_equal(back.exit_status, -1);
 	machine_record_done(&back);
 	assert_null(back.run_spec);
