@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from conftest import BUILD, GUEST
 
 DEADLINE = 60
@@ -185,3 +187,16 @@ def make_erofs(folder, files=None):
             (root / path).chmod(0o755)
     subprocess.run(["mkfs.erofs", str(image), str(root)], check=True, capture_output=True)
     return image.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def hulld(request, tmp_path_factory):
+    """One of a module's own, with an image, hello. Its monitors are the module's MONITOR, a script, where that has one."""
+    daemon = Hulld(tmp_path_factory.mktemp("hulld"))
+    if hasattr(request.module, "MONITOR"):
+        daemon.with_stand_in(request.module.MONITOR)
+    daemon.start()
+    daemon.erofs = make_erofs(daemon.folder)
+    daemon.image("hello", daemon.erofs, command=["/bin/true"])
+    yield daemon
+    daemon.stop()

@@ -2,19 +2,10 @@
 import pytest
 
 from free_ports import free_port
-from hulld_fixtures import Connection, Hulld, make_erofs
+from hulld_fixtures import Connection, hulld, make_erofs
 from test_hulld import refused
 
 ANY = "\"00000000000000000000000000000000\""
-
-
-@pytest.fixture(scope="module")
-def hulld(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hulld")
-    daemon = Hulld(folder).start()
-    daemon.image("hello", make_erofs(folder), command=["/bin/true"])
-    yield daemon
-    daemon.stop()
 
 
 @pytest.fixture

@@ -17,21 +17,11 @@ import subprocess
 import pytest
 
 from free_ports import free_port
-from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
+from hulld_fixtures import DEADLINE, hulld, wait_until
 from test_hulld import listens, processes_of
 
 STAGES = int(os.environ.get("HULL_CRASH_STAGES", "16"))
 MONITOR = "#!/bin/sh\nMONITOR_OF=$2 exec sleep 600\n"  # a machine of it starts for ever
-
-
-@pytest.fixture(scope="module")
-def hulld(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hulld")
-    daemon = Hulld(folder).with_stand_in(MONITOR).start()
-    daemon.erofs = make_erofs(folder)
-    daemon.image("hello", daemon.erofs, command=["/bin/true"])
-    yield daemon
-    daemon.stop()
 
 
 @contextlib.contextmanager

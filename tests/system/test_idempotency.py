@@ -8,19 +8,10 @@ import time
 import pytest
 
 from free_ports import free_port
-from hulld_fixtures import Hulld, make_erofs, wait_until
+from hulld_fixtures import Hulld, hulld, make_erofs, wait_until
 from test_hulld import refused
 
 DAY_MS = 24 * 3600 * 1000
-
-
-@pytest.fixture(scope="module")
-def hulld(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hulld")
-    daemon = Hulld(folder).start()
-    daemon.image("hello", make_erofs(folder), command=["/bin/true"])
-    yield daemon
-    daemon.stop()
 
 
 @pytest.fixture

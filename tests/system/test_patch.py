@@ -13,23 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from free_ports import free_port
-from hulld_fixtures import Hulld, make_erofs, wait_until
+from hulld_fixtures import hulld, make_erofs, wait_until
 from test_cli import Cli
 from test_etag import tag
 from test_hulld import ingress_pid, listens, refused
 
 MONITOR = "#!/bin/sh\nexec sleep 600\n"
 MERGE = "application/merge-patch+json"
-
-
-@pytest.fixture(scope="module")
-def hulld(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hulld")
-    daemon = Hulld(folder).with_stand_in(MONITOR).start()
-    daemon.erofs = make_erofs(folder)
-    daemon.image("hello", daemon.erofs, command=["/bin/true"])
-    yield daemon
-    daemon.stop()
 
 
 def patch(hulld, changes, path="/v1/machines/a", **fields):
