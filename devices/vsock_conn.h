@@ -50,7 +50,7 @@ enum vsock_owed {
 /* What the device must do after a packet from the guest. */
 enum vsock_verdict {
 	VSOCK_VERDICT_NOTHING,
-	VSOCK_VERDICT_DELIVER,  /* take the payload: vsock_conn_received() */
+	VSOCK_VERDICT_DELIVER,  /* take the payload: vsock_conn_forwarded(), once it is passed on */
 	VSOCK_VERDICT_OPENED,   /* tell the host side that the connection stands */
 	VSOCK_VERDICT_SHUTDOWN, /* guest_shut has grown: pass it on once the queue is flushed */
 	VSOCK_VERDICT_RESET,    /* the guest broke the protocol: vsock_conn_close() */
