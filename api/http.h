@@ -267,16 +267,4 @@ extern const struct http_query http_page_queries[];
 bool http_route_is_tagged(const struct http_route *route);
 bool http_route_has_preconditions(const struct http_route *route);
 
-/* The OpenAPI 3.1 document of a routing table (openapi.c), a new object. `params`: ended by a NULL name; of all paths. */
-json_t *openapi_document(const struct http_route *routes, const struct http_param *params);
-/* What HTTP_BODY_MERGE_PATCH takes, as JSON Schema (openapi_patch.c): any of the table's fields, or null. Adds to `schemas` what it
- * refers to. */
-json_t *openapi_patch_schema(const struct json_table *table, json_t *schemas);
-/* The parameters of a route, and its answers (openapi_parameters.c, openapi_responses.c). */
-json_t *openapi_parameters(const struct http_route *route, const struct http_param *params);
-json_t *openapi_responses(const struct http_route *route, json_t *schemas);
-/* A table, or the list of them, as JSON Schema. */
-json_t *openapi_schema_of(const struct json_table *table, bool list, json_t *schemas);
-json_t *openapi_content(const char *type, json_t *schema);
-
 #endif

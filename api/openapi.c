@@ -1,6 +1,7 @@
 /* The routing table and the field tables as an OpenAPI 3.1 document. */
+#include "api/openapi.h"
+
 #include "api/access.h"
-#include "api/http.h"
 
 #include <string.h>
 

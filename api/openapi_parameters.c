@@ -1,5 +1,6 @@
 /* What a route takes beside a body, as OpenAPI has it: path, query and fields of the head. */
-#include "api/http.h"
+#include "api/openapi.h"
+
 #include "api/idempotency.h"
 #include "api/spec.h"
 

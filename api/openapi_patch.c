@@ -1,5 +1,5 @@
 /* A field table as the JSON Schema of a merge patch for what it describes (RFC 7396). */
-#include "api/http.h"
+#include "api/openapi.h"
 
 /* Of an object a patch may have any part: that it is whole shows once it is merged. Everything else is replaced. */
 static json_t *part_of(const struct json_field *field, json_t *schemas)

@@ -1,6 +1,7 @@
 /* What a route answers, as OpenAPI has it: its successes, and each status that a refusal of it may have, with the codes. */
+#include "api/openapi.h"
+
 #include "api/access.h"
-#include "api/http.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* The routing table: what hulld answers, and what openapi.c describes. */
 #include "api/audit.h"
-#include "api/event_types.h"
 #include "api/certificates.h"
+#include "api/event_types.h"
 #include "api/events.h"
 #include "api/exec.h"
 #include "api/files.h"
@@ -13,6 +13,7 @@
 #include "api/logs.h"
 #include "api/machine_http.h"
 #include "api/metrics.h"
+#include "api/openapi.h"
 #include "api/operation.h"
 #include "api/project.h"
 #include "api/secrets.h"
