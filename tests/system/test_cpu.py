@@ -191,7 +191,7 @@ class Clock:
         said = int(self._read(answer.split(b"@")[1], b"\n"))
         return said - heard, said - asked
 
-    def bounds(self, cpus, times=200):
+    def bounds(self, cpus, times=50):
         """(least, most): what each processor's clock is ahead of the host's, in nanoseconds, at least and at most."""
         answers = [self._ask(cpu) for _ in range(times) for cpu in range(cpus)]
         return max(least for least, _ in answers), min(most for _, most in answers)

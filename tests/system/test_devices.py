@@ -1,6 +1,6 @@
 """The devices' data paths, with a stock guest at the other end: what went in comes out, byte for byte.
 
-HULL_VSOCK_MIB   how much goes over vsock, each way (default: 1024)
+HULL_VSOCK_MIB   how much goes over vsock, each way (default: 256, a thousand times what a window takes)
 """
 import ctypes
 import http.server
@@ -75,7 +75,7 @@ rw=write
 ioengine=psync
 bs=128k
 offset=0
-size=16m
+size=8m
 fsync=16
 
 [random-aio]
@@ -84,8 +84,8 @@ ioengine=libaio
 direct=1
 iodepth=16
 bs=4k
-offset=16m
-size=4m
+offset=8m
+size=2m
 fsync=64
 
 [random-uring]
@@ -94,8 +94,8 @@ ioengine=io_uring
 direct=1
 iodepth=16
 bs=16k
-offset=24m
-size=16m
+offset=12m
+size=8m
 """
 
 FIO = "\nfio_on() { DISK=$1 " + FIO_ENVIRONMENT + """ fio --output=/tmp/fio.log $2 /job.fio 2>/dev/null; result=$?
@@ -112,7 +112,7 @@ def test_what_a_disk_was_given_it_has_after_a_boot(boot, config, fio, tmp_path_f
     folder = tmp_path_factory.mktemp("disks")
     data, corrupted = folder / "data", folder / "corrupted"
     with data.open("wb") as file:
-        file.truncate(48 * MIB)
+        file.truncate(24 * MIB)
     files = {**fio, "job.fio": FIO_JOB}
     config["drives"] = [drive("data", data)]
     machine = boot(FIO + "fio_on /dev/vda; poweroff -f", BLK, files)
@@ -121,7 +121,7 @@ def test_what_a_disk_was_given_it_has_after_a_boot(boot, config, fio, tmp_path_f
 
     # The other engine reads it back; and a single wrong byte would be seen.
     content = bytearray(data.read_bytes())
-    content[30 * MIB + 12345] ^= 1
+    content[15 * MIB + 12345] ^= 1
     corrupted.write_bytes(content)
     config["drives"] = [drive("data", data, io_engine="Sync"), drive("corrupted", corrupted)]
     machine = boot(FIO + "fio_on /dev/vda --verify_only; fio_on /dev/vdb --verify_only; poweroff -f", BLK, files)
@@ -325,7 +325,7 @@ echo guest: uploaded
 
 
 def test_http_both_ways_through_a_tap(boot, config, network, server):
-    content = random.Random(2).randbytes(4 * MIB)
+    content = random.Random(2).randbytes(2 * MIB)
     ip("tuntap", "add", "hull0", "mode", "tap", "vnet_hdr")
     ip("addr", "add", "10.77.0.1/24", "dev", "hull0")
     ip("link", "set", "hull0", "up")
@@ -369,7 +369,7 @@ def passt(network):
 
 
 def test_http_both_ways_through_passt(boot, config, passt, server):
-    content = random.Random(3).randbytes(4 * MIB)
+    content = random.Random(3).randbytes(2 * MIB)
     got = server("10.88.0.1", content)
     config["network-interfaces"] = [{"iface_id": "eth0", "stream_socket_path": str(passt), "guest_mac": "06:00:00:00:00:01"}]
     machine = boot(GUEST_NETWORK.format(guest="10.0.2.15", gateway="10.0.2.2", host="10.88.0.1", uploads=1) + "poweroff -f", NET)
@@ -405,7 +405,7 @@ def connect(path, port):
 
 
 def test_over_vsock_both_ways(boot, config, pump, tmp_path):
-    size = int(os.environ.get("HULL_VSOCK_MIB", "1024")) * MIB
+    size = int(os.environ.get("HULL_VSOCK_MIB", "256")) * MIB
     path = tmp_path / "vsock.sock"
     config["vsock"] = {"guest_cid": 3, "uds_path": str(path)}
     machine = boot("pump listen 5000 & read line; poweroff -f", VSOCK, {"bin/pump": pump.read_bytes()})

@@ -96,11 +96,14 @@ def storage(backend, tmp_path_factory):
     return lambda *arguments, **more: Storage(backend, folder, *arguments, **more)
 
 
+OVERLAY_BYTES = 4 * MIB  # 64 clusters of a qcow2 file
+
+
 @pytest.fixture
 def overlay(tmp_path_factory):
     """A qcow2 file over a raw one with random content: (overlay, base, the base's content)."""
     folder = tmp_path_factory.mktemp("images")
-    content = random.Random(5).randbytes(16 * MIB)
+    content = random.Random(5).randbytes(OVERLAY_BYTES)
     base, top = folder / "base.raw", folder / "overlay.qcow2"
     base.write_bytes(content)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top], check=True)
@@ -215,9 +218,9 @@ def test_an_interface_past_this_process_is_described(vmm, listener):
 WORK = """
     echo guest: size $(blockdev --getsize64 /dev/vda)
     echo guest: before $(crc32 < /dev/vda)
-    dd if=/dev/urandom of=/tmp/new bs=1M count=3 2>/dev/null; echo guest: new $(crc32 < /tmp/new)
-    dd if=/tmp/new of=/dev/vda bs=1M seek=5 conv=fsync,notrunc 2>/dev/null; echo guest: written $?
-    for i in $(seq 100); do dd if=/tmp/new of=/dev/vda bs=4k count=1 skip=$i seek=$((i * 7 + 2200)) conv=notrunc 2>/dev/null; done
+    dd if=/dev/urandom of=/tmp/new bs=64k count=17 2>/dev/null; echo guest: new $(crc32 < /tmp/new)
+    dd if=/tmp/new of=/dev/vda bs=64k seek=45 conv=fsync,notrunc 2>/dev/null; echo guest: written $?
+    for i in $(seq 30); do dd if=/tmp/new of=/dev/vda bs=4k count=1 skip=$i seek=$((i * 21 + 70)) conv=notrunc 2>/dev/null; done
     sync; echo 3 > /proc/sys/vm/drop_caches
     echo guest: after $(crc32 < /dev/vda)
     poweroff -f
@@ -237,7 +240,7 @@ def test_a_qcow2_file_over_another_keeps_what_is_written(boot, config, storage, 
     config["machine-config"]["vcpu_count"] = 2
     machine = boot(WORK, BLK)
     finish(machine)
-    assert f"guest: size {16 * MIB}" in machine.console and "guest: written 0" in machine.console
+    assert f"guest: size {OVERLAY_BYTES}" in machine.console and "guest: written 0" in machine.console
     assert checksum(machine, "before") == f"{zlib.crc32(content):08x}"
     after = checksum(machine, "after")
     assert after != checksum(machine, "before")
@@ -363,6 +366,7 @@ def test_a_disk_comes_and_goes(guest, storage, overlay):
         """The guest lets go of the one before some time after its driver has."""
         while "being taken out" in str(answer := api.call("PUT", "/drives/data", drive(path))):
             assert time.monotonic() < deadline
+            select.select([], [], [], 0.01)  # the guest has the same processor
         return answer
 
     for n in range(3):
@@ -453,7 +457,7 @@ def tap(network):  # noqa: F811
 
 
 def move_data(boot, server, count, arguments=()):  # noqa: F811
-    content = random.Random(7).randbytes(4 * MIB)
+    content = random.Random(7).randbytes(2 * MIB)
     got = server("10.77.0.1", content)
     begin = time.monotonic()
     machine = boot(GUEST_NETWORK.format(guest="10.77.0.2", gateway="10.77.0.1", host="10.77.0.1", uploads=count) +
@@ -463,7 +467,7 @@ def move_data(boot, server, count, arguments=()):  # noqa: F811
     assert got.received == [content * count]
     machine.wait_for("guest: serves")
     assert download("10.77.0.2", "/content") == content
-    print(f"{(2 + count) * 4} MiB, and the boot, in {time.monotonic() - begin:.1f} s")
+    print(f"{(2 + count) * 2} MiB, and the boot, in {time.monotonic() - begin:.1f} s")
     return machine
 
 
