@@ -68,7 +68,7 @@ def sanitized_unit_tests(build, count):
     folder.mkdir(exist_ok=True)
     log = folder / "configure-and-build.txt"
     with log.open("w") as out:
-        configure = [TOP / "configure", "--enable-sanitizers", "--enable-werror", "--quiet", "CFLAGS=-g -O1"]
+        configure = [TOP / "configure", "--enable-sanitizers", "--enable-werror", "--quiet", "CFLAGS=-g1 -O1"]  # lines, for reports
         for command in (configure, ["make", f"-j{os.cpu_count()}"]):
             if call(command, cwd=folder, stdout=out, stderr=out):
                 print(log.read_text()[-4000:])
