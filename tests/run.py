@@ -9,17 +9,22 @@ import argparse
 import concurrent.futures
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-PYTEST = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--color=no"]
-# With KVM they take two minutes and more each, and are begun first: who is last has nobody beside.
-LONGEST = ["test_vhost", "test_balloon", "test_devices", "test_leaks", "test_exec_kvm", "test_hulld_kvm", "test_pci", "test_vmm", "test_cpu"]
+# They take a minute and more each, and are begun first: who is last has nobody beside.
+LONGEST = ["test_vhost", "test_hulld_kvm", "test_balloon", "test_leaks", "test_devices", "test_cpu", "test_guest", "test_pci", "test_vmm",
+           "test_quickstart", "test_kvmhost", "test_bench_footprint", "test_exec_kvm", "test_memory", "test_gdb", "test_cli", "test_limits"]
+# It changes the host that it is on for good.
+LAST = ["test_package"]
 NO_TESTS = 5  # pytest: none was selected
 
 
@@ -33,6 +38,12 @@ class Count:
         self.skipped += skipped
 
 
+def processor_seconds():
+    """Of all that has run and ended, whatever else this machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def call(command, **kwargs):
     print("$ " + " ".join(map(str, command)), flush=True)
     return subprocess.run(list(map(str, command)), **kwargs).returncode
@@ -41,7 +52,8 @@ def call(command, **kwargs):
 def show_failures(folder):
     for log in sorted(folder.rglob("*.log")):
         text = log.read_text(errors="replace")
-        if "[  FAILED  ]" in text or "ERROR: " in text or "runtime error" in text:
+        result = log.with_suffix(".trs")
+        if result.exists() and ":test-result: PASS" not in result.read_text() or "runtime error" in text:
             print(f"--- {log}\n{text}")
 
 
@@ -90,75 +102,141 @@ def pytest_results(report, status, count):
         count.add(0, 1)
 
 
+def report(name, seconds, output, status, folder, count):
+    print(f"\n-- {name}.py, {seconds} s\n{output}", flush=True)
+    if status != NO_TESTS:
+        pytest_results(folder / "report.xml", status, count)
+
+
+interrupted = threading.Event()  # by Ctrl-C: nothing more is begun
+
 HOST_DIED = 125  # kvmhost: the emulated host did not come up, or fell over; not what a test found
+FILE_LIMIT_S = 1800
+HOST_LIMIT_S = 4 * 3600
 
 
-def captured(command, folder):
-    return subprocess.run(list(map(str, command)), cwd=folder, stdin=subprocess.DEVNULL, text=True, errors="replace",
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+class Hosts:
+    """Hosts with KVM, or this machine as it is, and the files of tests that wait for one. What hosts share is the folder `out`, which
+    they have as $KVMHOST_OUT: who takes a file there renames it (in_host.py)."""
+
+    def __init__(self, out, names, marks, extra, here=False):
+        self.out, self.cwd = out, TOP if here else out.parent
+        self.command = ["/usr/bin/python3", TOP / "tests" / "in_host.py", TOP / "tests" / "system", FILE_LIMIT_S, marks, *extra]
+        if not here:
+            self.command[:0] = [TOP / "tools" / "kvmhost", "run", "-m", 7168, "-t", HOST_LIMIT_S, "--"]
+        for folder in ("queue", "taken"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+            (out / folder).mkdir(parents=True)
+        for i, name in enumerate(names):
+            for file in ("output.txt", "report.xml"):
+                (out / name / file).unlink(missing_ok=True)
+            (out / "queue" / f"{i:02}-{name}").touch()
+
+    def run(self, count):
+        """One host after the other, until there is nothing to take: each after the first because one died. A host that died took the
+        results of a file of tests with it, so that runs once more, and it is said."""
+        died_with = set()
+        while any((self.out / "queue").iterdir()) and not interrupted.is_set():
+            name, said, status = self.run_one(count)
+            if status == HOST_DIED and name not in died_with:
+                died_with.add(name)
+                print(f"\n{name or 'tests'}: the emulated host died; once more\n{said}", flush=True)
+                for place in (self.out / "taken").glob(f"[0-9]*-{name}"):
+                    place.rename(self.out / "queue" / place.name)
+            elif name or status:
+                print(f"\n-- {name or 'tests'}: the host ended with {status}\n{self.output(name)}\n{said}", flush=True)
+                count.add(0, 1)
+                if not name or status != HOST_DIED:
+                    return
+
+    def run_one(self, count):
+        """(the file of tests that it was at when it ended, what it said, its status)"""
+        host = subprocess.Popen(list(map(str, self.command)), cwd=self.cwd, env={**os.environ, "KVMHOST_OUT": str(self.out)},
+                                stdin=subprocess.DEVNULL, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        name, said, overdue = "", "", False
+
+        def end_it():
+            nonlocal overdue
+            overdue = True
+            host.terminate()
+
+        while True:
+            patience = threading.Timer(FILE_LIMIT_S + 60, end_it)  # longer than in_host.py's own: it does not answer
+            patience.start()
+            line = host.stdout.readline()
+            patience.cancel()
+            match line.split():
+                case ["begin", name]:
+                    pass
+                case ["end", name, status, seconds]:
+                    report(name, seconds, self.output(name), int(status), self.out / name, count)
+                    name = ""
+                case []:
+                    if not line:
+                        status = host.wait()
+                        return name, said, HOST_DIED if overdue else status
+                case _:
+                    said += line
+
+    def left(self):
+        """The files that nobody has taken; each is a failure."""
+        return [place.name for place in (self.out / "queue").iterdir()]
+
+    def output(self, name):
+        path = self.out / name / "output.txt"
+        return path.read_text(errors="replace") if name and path.exists() else ""
 
 
-def run_here(tests, folder, extra):
-    """What of a file of tests needs no KVM, where we are. Returns the exit status, and what was printed."""
-    return captured(PYTEST + ["-m", "not kvm", f"--junitxml={folder / 'report.xml'}", *extra, tests], TOP)
+def run_system(build, count, extra, here=True, kvm=True):
+    """Three at a time: two hosts with KVM, where an emulated one is one processor that is seldom idle, and beside them what needs none
+    and mostly waits. Who finds nothing more of its own helps with that."""
+    with_none = Hosts(build / "system", system_files(False) if here else [], "not kvm", extra, here=True)
+    with_kvm = Hosts(build / "kvm" / "kvmhost-out", system_files(True) if kvm else [], "kvm and not tuned", extra)
+    add_lanes(count, [[with_none], [with_kvm, with_none], [with_kvm, with_none]])
 
 
-def run_in_kvmhost(tests, folder, extra, marks="kvm and not tuned"):
-    """What of it does, on a host of its own, whose /out is `folder` afterwards. A host that died took its tests' results
-    with it, so they run once more, and it is said."""
-    inner = PYTEST + ["-m", marks, "--junitxml=/out/report.xml", *extra, tests]
-    command = [TOP / "tools" / "kvmhost", "run", "-m", 7168, "-t", 1800, "--", *inner]
-    result = captured(command, folder.parent)
-    if result.returncode == HOST_DIED and not (folder / "report.xml").exists():
-        again = captured(command, folder.parent)
-        again.stdout = f"{result.stdout}\n{tests.name}: the emulated host died; once more\n{again.stdout}"
-        return again
-    return result
+def add_lanes(count, lanes):
+    """Runs lanes side by side, each its hosts one after the other."""
+
+    def run(lane):
+        own = Count()
+        for hosts in lane:
+            hosts.run(own)
+        return own
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        try:
+            for own in pool.map(run, lanes):
+                count.add(own.passed, own.failed, own.skipped)
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
+    for hosts in {id(hosts): hosts for lane in lanes for hosts in lane}.values():
+        for name in hosts.left():
+            print(f"{name}: no host was left to run it", flush=True)
+            count.add(0, 1)
 
 
-def run_file(run, folder, tests, extra):
-    count, start = Count(), time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.xml").unlink(missing_ok=True)
-    result = run(tests, folder, extra)
-    print(f"\n-- {tests.name}, {time.monotonic() - start:.0f} s\n{result.stdout}", flush=True)
-    if result.returncode != NO_TESTS:
-        pytest_results(folder / "report.xml", result.returncode, count)
-    return count
-
-
-def system_files(build, marked_kvm):
-    """(run, folder, file) for each file of tests that has some with KVM, or without."""
-    for tests in sorted((TOP / "tests" / "system").glob("test_*.py"), key=lambda tests: (tests.stem not in LONGEST, tests)):
-        if not marked_kvm:
-            yield run_here, build / "system" / tests.stem, tests
-        elif "mark.kvm" in tests.read_text():
-            yield run_in_kvmhost, build / "kvm" / tests.stem / "kvmhost-out", tests
+def system_files(with_kvm):
+    """The files of tests that have some with KVM, or some without, in the order in which they begin."""
+    texts = {path.stem: path.read_text() for path in sorted((TOP / "tests" / "system").glob("test_*.py"))}
+    names = [name for name, text in texts.items() if ("mark.kvm" in text if with_kvm else "pytestmark = pytest.mark.kvm" not in text)]
+    return sorted(names, key=lambda name: (name in LAST, name not in LONGEST, LONGEST.index(name) if name in LONGEST else 0))
 
 
 def tuned_kernel_tests(build, count, extra):
     """The tests that need KVM, with the tuned kernel in the place of the stock one."""
     os.environ["HULL_GUEST"] = str(build / "guest-tuned")
-
-    def run(tests, folder, extra):
-        return run_in_kvmhost(tests, folder, extra, "kvm")
-
-    run_files([(run, build / "kvm-tuned" / tests.stem / "kvmhost-out", tests) for _, _, tests in system_files(build, True)], count, extra)
+    hosts = Hosts(build / "kvm-tuned" / "kvmhost-out", system_files(True), "kvm", extra)
+    add_lanes(count, [[hosts], [hosts]])
     del os.environ["HULL_GUEST"]
-
-
-def run_files(files, count, extra):
-    """Two at a time: an emulated host is one processor, and whoever waits for one uses none."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        for one in pool.map(lambda file: run_file(*file, extra), files):
-            count.add(one.passed, one.failed, one.skipped)
 
 
 def rules(build, count, _extra):
     """The tree's own rules, and its scripts' syntax."""
-    for check in sorted((TOP / "tests" / "rules").iterdir()):
-        status = call([check], cwd=TOP)
-        count.add(status == 0, status != 0)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for status in pool.map(lambda check: call([check], cwd=TOP), sorted((TOP / "tests" / "rules").iterdir())):
+            count.add(status == 0, status != 0)
 
 
 def main():
@@ -168,11 +246,11 @@ def main():
         "rules": rules,
         "unit": lambda build, count, _: unit_tests(build, count),
         "sanitized": lambda build, count, _: sanitized_unit_tests(build, count),
-        "system": lambda build, count, extra: run_files([*system_files(build, False), *system_files(build, True)], count, extra),
+        "system": run_system,
     }
     parts = {
-        "kvm": lambda build, count, extra: run_files(system_files(build, True), count, extra),
-        "no-kvm": lambda build, count, extra: run_files(system_files(build, False), count, extra),
+        "kvm": lambda build, count, extra: run_system(build, count, extra, here=False),
+        "no-kvm": lambda build, count, extra: run_system(build, count, extra, kvm=False),
         "tuned": tuned_kernel_tests,
     }
     parser.add_argument("--only", choices=suites | parts, action="append",
@@ -185,11 +263,11 @@ def main():
     os.environ["HULL_BUILD"] = str(options.build)
     total, failed = Count(), []
     for name in [*(options.only or suites), *(["tuned"] if options.tuned else [])]:
-        count, start = Count(), time.monotonic()
+        count, start, spent = Count(), time.monotonic(), processor_seconds()
         print(f"\n== {name}", flush=True)
         (suites | parts)[name](options.build, count, options.extra)
         print(f"== {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
-              f"in {time.monotonic() - start:.0f} s", flush=True)
+              f"in {time.monotonic() - start:.0f} s, {processor_seconds() - spent:.0f} s of processors", flush=True)
         total.add(count.passed, count.failed, count.skipped)
         if count.failed or not count.passed:
             failed.append(name)
