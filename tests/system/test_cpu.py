@@ -54,8 +54,8 @@ def test_the_guest_finds_the_machine_that_was_asked_for(guest, cpus, smt):
         for i in cpu0/cache/index*; do echo guest: cache $(cat $i/level) $(cat $i/type) $(cat $i/shared_cpu_list); done
         grep -E 'siblings|cpu cores|model name|initial apicid' /proc/cpuinfo | sort -u | sed 's/^/guest: /'
         probe cpuid 0x80000000 0 | sed 's/^/guest: extended /'; probe cpuid 0x40000000 0 | sed 's/^/guest: hypervisor /'
-        echo guest: end; poweroff -f""", vcpu_count=cpus, smt=smt)
-    machine.wait_for("guest: end")
+        echo guest: online $(nproc) end; poweroff -f""", vcpu_count=cpus, smt=smt)
+    machine.wait_for(f"guest: online {cpus} end")
     assert machine.wait() == 0
     threads = 2 if smt else 1
     for i in range(cpus):

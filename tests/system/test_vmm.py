@@ -88,23 +88,6 @@ def test_an_interactive_shell_on_the_serial_port(boot):
 
 
 @pytest.mark.kvm
-@pytest.mark.parametrize("cpus", [1, 4])
-def test_the_guest_sees_its_processors(boot, cpus):
-    machine = boot("echo guest: cpus $(nproc) $(cat /sys/devices/system/cpu/cpu0/topology/core_cpus_list); poweroff -f",
-                   vcpu_count=cpus)
-    assert machine.wait_for(r"guest: cpus (\d+) (\S+)").groups() == (str(cpus), "0")
-    assert machine.wait() == 0
-
-
-@pytest.mark.kvm
-def test_with_smt_two_processors_are_one_core(boot):
-    machine = boot("echo guest: core $(cat /sys/devices/system/cpu/cpu3/topology/core_cpus_list); poweroff -f",
-                   vcpu_count=4, smt=True)
-    assert machine.wait_for(r"guest: core (\S+)").group(1) == "2-3"
-    assert machine.wait() == 0
-
-
-@pytest.mark.kvm
 @pytest.mark.parametrize("mib", [128, 4096])
 def test_the_guest_sees_its_memory(boot, mib):
     machine = boot("echo guest: memory $(sed -n 's/MemTotal: *//p' /proc/meminfo); poweroff -f", mem_size_mib=mib)
@@ -158,27 +141,19 @@ def test_a_signal_ends_it_while_nobody_reads_its_console(boot):
 
 
 @pytest.mark.kvm
-def test_the_console_can_be_a_file(boot, config, tmp_path_factory):
-    path = tmp_path_factory.mktemp("console") / "console.log"
-    config["serial"] = {"serial_out_path": str(path)}
-    machine = boot("echo guest: to a file; poweroff -f")
+def test_the_console_and_the_log_can_be_files(boot, config, tmp_path_factory):
+    console, log = tmp_path_factory.mktemp("console") / "console.log", tmp_path_factory.mktemp("log") / "vmm.log"
+    config["serial"] = {"serial_out_path": str(console)}
+    config["logger"] = {"log_path": str(log), "level": "Info"}
+    machine = boot("echo guest: to a file; poweroff -f", arguments=["--id", "web_1"])
     assert machine.wait() == 0
-    assert machine.console == ""
-    assert "guest: to a file" in path.read_text()
+    assert machine.console == machine.log == ""
+    assert "guest: to a file" in console.read_text()
+    assert "web_1: ended: the guest powered off" in log.read_text()
 
 
 @pytest.mark.kvm
-def test_the_log_can_be_a_file_and_quiet(boot, config, tmp_path_factory):
-    path = tmp_path_factory.mktemp("log") / "vmm.log"
-    config["logger"] = {"log_path": str(path), "level": "Info"}
-    machine = boot("poweroff -f", arguments=["--id", "web_1"])
-    assert machine.wait() == 0
-    assert machine.log == ""
-    assert "web_1: ended: the guest powered off" in path.read_text()
-
-
-@pytest.mark.kvm
-def test_an_appended_archive_is_part_of_the_initramfs(boot, config, tmp_path_factory):
+def test_an_appended_archive_is_part_of_the_initramfs_and_entropy_comes_from_the_host(boot, config, tmp_path_factory):
     from conftest import Cpio
     archive = Cpio()
     archive.folder("hull")
@@ -186,8 +161,12 @@ def test_an_appended_archive_is_part_of_the_initramfs(boot, config, tmp_path_fac
     path = tmp_path_factory.mktemp("append") / "guest.cpio"
     path.write_bytes(archive.finish())
     config["boot-source"]["initrd_append_path"] = str(path)
-    machine = boot("echo guest: $(cat /hull/word); poweroff -f")
+    config["entropy"] = {}
+    machine = boot("echo guest: $(cat /hull/word); "
+                   "echo guest: $(cat /sys/class/misc/hw_random/rng_current) $(head -c 64 /dev/hwrng | wc -c); poweroff -f",
+                   ["virtio_mmio", "virtio_rng"])
     machine.wait_for("guest: appended")
+    machine.wait_for("guest: virtio_rng.0 64")
     assert machine.wait() == 0
 
 
@@ -217,15 +196,6 @@ def test_drives_are_where_the_guest_looks_for_them(boot, config, tmp_path_factor
     assert machine.wait() == 0
     assert (folder / "data").read_bytes().startswith(b"written")
     assert (folder / "system").read_bytes().startswith(b"system")
-
-
-@pytest.mark.kvm
-def test_entropy_comes_from_the_host(boot, config):
-    config["entropy"] = {}
-    machine = boot("echo guest: $(cat /sys/class/misc/hw_random/rng_current) $(head -c 64 /dev/hwrng | wc -c); poweroff -f",
-                   ["virtio_mmio", "virtio_rng"])
-    machine.wait_for("guest: virtio_rng.0 64")
-    assert machine.wait() == 0
 
 
 @pytest.mark.kvm
