@@ -98,6 +98,7 @@ libhull_api_a_SOURCES = \
 	api/time.c \
 	api/tls.c api/tls.h \
 	api/token.c api/token.h \
+	api/verdict.c api/verdict.h \
 	api/webhook.c api/webhook.h \
 	api/webhook_http.c \
 	api/webhook_send.c api/webhook_send.h \

@@ -16,9 +16,8 @@
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
-#include "common/buf.h"
+#include "api/verdict.h"
 #include "common/cleanup.h"
-#include "common/io.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -28,15 +27,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
 #define NS_PER_S	1000000000ull
 #define NS_PER_MS	1000000ull
 #define PING_EVERY_MS	250 /* by itself, should the agent not be heard */
 #define PING_TIMEOUT_MS 5000
 #define ADOPTED_MS	5000
-#define STATUS_MAX	65536 /* bytes of status.json, and of a log's end */
 
 /* Ending. */
 
@@ -76,106 +72,10 @@ static void fail_start(struct machine *m, const char *fmt, ...)
 	finish(m, &end);
 }
 
-/* The last line of a log that says anything, or "". */
-static void last_line(const struct machine *m, const char *log, char *ret, size_t size)
-{
-	char path[512], text[1024];
-	cleanup_close int fd = open(machine_state_path(m, log, path, sizeof(path)), O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	char *line;
-	ssize_t n;
-
-	ret[0] = '\0';
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return;
-	n = pread_full(fd, text, sizeof(text) - 1,
-		st.st_size > (off_t)sizeof(text) - 1 ? (uint64_t)st.st_size - (sizeof(text) - 1) : 0);
-	while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\0'))
-		n--;
-	if (n <= 0)
-		return;
-	text[n] = '\0';
-	line = strrchr(text, '\n');
-	line = line ? line + 1 : text;
-	line[strnlen(line, size - 1)] = '\0';
-	memcpy(ret, line, strlen(line) + 1);
-}
-
-/* What the monitor left on its status descriptor. False: nothing. */
-static bool read_status(const struct machine *m, struct machine_end *end)
-{
-	struct status_record status;
-	struct error err;
-	struct buf text;
-	char path[512];
-	json_t *value;
-	bool ok;
-
-	buf_init(&text, STATUS_MAX);
-	ok = buf_read_file(&text, machine_state_path(m, "status.json", path, sizeof(path))) == 0 && text.len > 0;
-	value = ok ? json_parse(text.data, text.len, &err) : NULL;
-	buf_done(&text);
-	ok = value && json_read(&status_record_table, value, &status, &err) == 0;
-	if (value && !ok)
-		log_error_object(&err, path);
-	json_decref(value);
-	if (!ok)
-		return false;
-	snprintf(end->code, sizeof(end->code), "%s", status_cause_names[status.cause]);
-	snprintf(end->message, sizeof(end->message), "%s%s%s", status.field ? status.field : "", status.field ? ": " : "",
-		status.message ? status.message : "");
-	if (json_is_integer(status.exit_status))
-		end->exit_status = (int)(json_integer_value(status.exit_status) & 0xff);
-	end->failed = status.cause == STATUS_PANIC || status.cause == STATUS_ERROR;
-	json_done(&status_record_table, &status);
-	return true;
-}
-
-static void describe_death(const struct machine *m, int status, struct machine_end *end)
-{
-	char line[256];
-
-	last_line(m, "vmm.log", line, sizeof(line));
-	if (status >= 0 && WIFSIGNALED(status))
-		snprintf(end->message, sizeof(end->message), "the monitor was ended by signal %d (%s)", WTERMSIG(status),
-			strsignal(WTERMSIG(status)));
-	else
-		snprintf(end->message, sizeof(end->message), "the monitor ended without saying why; its log ends: %s", line);
-}
-
-/* `status` as in process_fn. */
-static struct machine_end conclude(const struct machine *m, int status)
-{
-	struct machine_end end = {.exit_status = -1};
-	bool said = read_status(m, &end);
-	char line[256];
-
-	if (strcmp(m->ending_code, "start_timeout") == 0) {
-		end.failed = true;
-		snprintf(end.code, sizeof(end.code), "start_timeout");
-		snprintf(end.message, sizeof(end.message), "the agent did not answer within %u s",
-			m->hulld->options.start_timeout_s);
-	} else if (!said && strcmp(m->ending_code, "start_failed") == 0) {
-		end.failed = true;
-		snprintf(end.code, sizeof(end.code), "start_failed");
-		last_line(m, "passt.log", line, sizeof(line));
-		snprintf(end.message, sizeof(end.message), "passt ended before the machine was up: %s", line);
-	} else if (m->ending_code[0] && (!said || strcmp(end.code, "signal") == 0)) {
-		snprintf(end.code, sizeof(end.code), "%s", m->ending_code);
-		snprintf(end.message, sizeof(end.message), "%s",
-			strcmp(end.code, "killed") == 0 ? "the monitor was killed" : "stopped before it was up");
-	} else if (!said) {
-		end.failed = true;
-		snprintf(end.code, sizeof(end.code), "monitor_died");
-		describe_death(m, status, &end);
-	}
-	return end;
-}
-
 static void on_monitor_end(void *ctx, int status)
 {
 	struct machine *m = ctx;
-	struct machine_end end = conclude(m, status);
+	struct machine_end end = verdict_of(m, status);
 
 	finish(m, &end);
 }
@@ -542,7 +442,7 @@ static void conclude_unseen(struct machine *m, bool same_boot)
 	struct machine_end end = {.exit_status = -1};
 
 	/* A monitor that was never recorded left no status of its own: what lies there is of the run before. */
-	if (m->record.monitor.pid && read_status(m, &end)) {
+	if (m->record.monitor.pid && verdict_read_status(m, &end)) {
 		finish(m, &end);
 		return;
 	}

@@ -1,0 +1,13 @@
+/* Why a run has ended. For supervisor.c. Loop thread. */
+#ifndef HULL_API_VERDICT_H
+#define HULL_API_VERDICT_H
+
+#include "api/machine.h"
+
+/* Of a monitor that has ended, `status` as in process_fn: what hulld has ended it for, what it has said, or how it died. */
+struct machine_end verdict_of(const struct machine *m, int status);
+
+/* What the monitor has left on its status descriptor. False, with `ret` as it was: nothing. */
+bool verdict_read_status(const struct machine *m, struct machine_end *ret);
+
+#endif
