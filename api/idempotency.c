@@ -229,9 +229,8 @@ const struct http_keeper idempotency_keeper = {.begin = begin, .answer = answer,
 
 static void prune(struct hulld *hulld)
 {
-	struct error err;
-
 	int64_t now = now_ms();
+	struct error err;
 
 	if (store_requests_prune(hulld->store, now - KEPT_MS, now, &err) < 0)
 		log_error_object(&err, "old answers are kept");
