@@ -126,18 +126,20 @@ static bool is_done(const char *said, const char *answer)
 	return answer[strspn(answer, "\n")] == '\0';
 }
 
-/* A hulld that was killed has left a certificate half told, which what we say is taken for: nothing more of this round. */
+/* A hulld that was killed has left a certificate half told, which what we say is taken for, or which is in its way: nothing more of this round. */
 static void abort_transaction(struct hostnames *h, const char *answer)
 {
-	static const char about[] = "Transaction updated for certificate ";
-	const char *path = strstr(answer, about);
+	static const char *const about[] = {"Transaction updated for certificate ", "The ongoing transaction is about '"};
+	const char *path = NULL;
 
+	for (size_t i = 0; i < ARRAY_SIZE(about) && !path; i++)
+		if ((path = strstr(answer, about[i])))
+			path += strlen(about[i]);
 	if (!path)
 		return;
-	path += sizeof(about) - 1;
 	while (h->n_commands > h->next + 1)
 		x509_wipe(h->commands[--h->n_commands]);
-	command(h, "abort ssl cert %.*s", (int)strcspn(path, "!\n"), path);
+	command(h, "abort ssl cert %.*s", (int)strcspn(path, "!'\n"), path);
 }
 
 static bool is_busy(const char *said)

@@ -8,7 +8,7 @@ import pytest
 from free_ports import free_port
 from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_hulld import refused
-from test_hostnames import make_certificate
+from test_hostnames import haproxy_says, make_certificate
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,14 @@ def cursor(hulld):
 def served(hulld, name):
     done = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{hulld.https}", "-servername", name], input=b"", capture_output=True)
     return subprocess.run(["openssl", "x509", "-noout", "-issuer", "-serial"], input=done.stdout, capture_output=True).stdout
+
+
+def serves(hulld, name, ours):
+    """A certificate of the host's own, or one that was given."""
+    def look():
+        said = served(hulld, name)
+        return said and (b"Hull" in said) == ours
+    wait_until(look, f"{'ours' if ours else 'what was given'} is served for {name}")
 
 
 def test_conditions_and_events(hulld, named):
@@ -105,8 +113,8 @@ def test_a_name_may_be_as_long_as_names_are(hulld, named):
     named(name)
     given = make_certificate(name=name)
     assert put(hulld, name, given).status == 201 and hulld.get(f"/v1/certificates/{name}").json["hostname"] == name
-    wait_until(lambda: served(hulld, name) and b"Hull" not in served(hulld, name), "it is served")
-    assert (hulld.run / "http" / "certificates" / name).is_file()
+    serves(hulld, name, False)
+    wait_until(lambda: (hulld.run / "http" / "certificates" / name).is_file(), "HAProxy has taken it")
     refused(hulld.get("/v1/certificates/" + "x" + name), 400, "invalid_field", "hostname")
     refused(hulld.get("/v1/certificates/" + "x" * 300), 404, "not_found")
 
@@ -138,17 +146,18 @@ def test_one_that_haproxy_refuses_is_said_to_be_and_ours_is_served(hulld, named)
     name = "bad.localhost"
     named(name)
     given = make_certificate(name=name)
+    file = hulld.run / "http" / "certificates" / name
     assert put(hulld, name, given).status == 201
-    wait_until(lambda: b"Hull" not in served(hulld, name), "it is served")
+    wait_until(lambda: file.is_file() and given["certificate"] in file.read_text(), "HAProxy has taken it")
     hulld.kill()
     with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None)) as rows:
         rows.execute("UPDATE certificates SET certificate = '-----BEGIN CERTIFICATE-----' || char(10) || 'bm9uZQ==' || char(10)"
                      " || '-----END CERTIFICATE-----' || char(10)")
-    (hulld.run / "http" / "certificates" / name).unlink()
+    file.unlink()
     after = cursor_of(hulld)
     hulld.start()
     reason = wait_until(lambda: hulld.get(f"/v1/certificates/{name}").json["refused"], "it is told")
-    wait_until(lambda: b"Hull" in served(hulld, name), "ours is served")
+    serves(hulld, name, True)
     assert events(hulld, after) == [("certificate.refused", name, {"reason": reason})]
     print(reason)
     log = hulld.log.read_text()
@@ -156,7 +165,20 @@ def test_one_that_haproxy_refuses_is_said_to_be_and_ours_is_served(hulld, named)
     hulld.restart()
     assert hulld.get(f"/v1/certificates/{name}").json["refused"] == reason and events(hulld, after) == [("certificate.refused", name, {"reason": reason})]
     assert put(hulld, name, given).json["refused"] is None
-    wait_until(lambda: b"Hull" not in served(hulld, name), "it is served again")
+    serves(hulld, name, False)
+
+
+def test_what_a_hulld_has_left_half_told_is_in_nobodys_way(hulld, named):
+    """Of a name that there is no more, too."""
+    named("next.localhost")
+    serves(hulld, "next.localhost", True)
+    left = f"{hulld.run}/http/certificates/left.localhost"
+    other, given = make_certificate(name="left.localhost"), make_certificate(name="next.localhost")
+    assert "created" in haproxy_says(hulld, f"new ssl cert {left}") + haproxy_says(hulld, f"set ssl cert {left} <<\n{other['certificate']}{other['key']}\n")
+    after = cursor(hulld)
+    assert put(hulld, "next.localhost", given).status == 201
+    serves(hulld, "next.localhost", False)
+    assert events(hulld, after) == [("certificate.set", "next.localhost", {})]
 
 
 def cursor_of(hulld):
