@@ -72,7 +72,7 @@ static int check_name(struct hulld *hulld, const struct name *taken, const char 
 {
 	if (!hostnames_haproxy(hulld->hostnames)) {
 		problem_set(problem, PROBLEM_INVALID_FIELD, field, "this host serves nothing by host name");
-		return problem_set_hint(problem, "start hulld with --http or --https");
+		return problem_set_hint(problem, "start hulld with --http or --https; `kvmhost up` takes them, too");
 	}
 	/* First, so that nobody learns of names that could not be its own. */
 	if (quota_check_hostname(hulld, project, hostname, field, problem) < 0)

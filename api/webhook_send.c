@@ -127,7 +127,7 @@ static int check_parts(CURLU *parts, const struct address_ranges *allow, struct 
 		 curl_url_get(parts, CURLUPART_FRAGMENT, &other, 0) == CURLUE_OK)
 		r = error_set(err, EINVAL, "must have no user, password or fragment");
 	else if (strcmp(scheme, "http") == 0 && !allow->len)
-		r = error_set(err, EINVAL, "must begin with https://; http is for addresses that this host's administrator has allowed");
+		r = error_set(err, EINVAL, "must begin with https://; http is for addresses that this host's administrator has allowed (hulld --webhook-allow)");
 	else
 		r = check_host(host, strcmp(scheme, "http") == 0, allow, err);
 	curl_free(scheme);

@@ -114,9 +114,14 @@ static const char *find_reason(struct build *build, bool *ret_is_name, const cha
 /* Why mmdebstrap gave up, as a refusal of the recipe's field where it is one. */
 static int explain(struct build *build, struct failure *fail)
 {
-	bool is_name;
+	static const char no_space[] = "No space left on device";
+	bool is_name, full = build->log.len && memmem(build->log.data, build->log.len, no_space, strlen(no_space));
 	const char *before, *reason = find_reason(build, &is_name, &before);
 
+	if (full) {
+		error_set_field(&fail->error, ENOSPC, build->folder, "no space is left there");
+		return failure_hint(fail, "TMPDIR=FOLDER names another place; an image takes some three times its size while it is made");
+	}
 	if (reason && is_name)
 		return error_set_field(&fail->error, ENOENT, "packages", "apt: %s", reason);
 	if (reason && strncmp(reason, "Failed to fetch ", 16) == 0) {
@@ -128,8 +133,8 @@ static int explain(struct build *build, struct failure *fail)
 		error_set(&fail->error, ECHILD, "%s%s%s", reason, before[0] ? ": " : "", before);
 	else if (reason)
 		error_set(&fail->error, ECHILD, "mmdebstrap: %s", reason);
-	if (reason && strstr(reason, "newuidmap"))
-		return failure_hint(fail, "apt-get install uidmap, or run it as root");
+	if (reason && (strstr(reason, "newuidmap") || strstr(reason, "chroot mode")))
+		return failure_hint(fail, "run it as root, or apt-get install uidmap, and give this user numbers in /etc/subuid and /etc/subgid");
 	return failure_hint(fail, "the same with --verbose shows all that was said");
 }
 

@@ -378,6 +378,7 @@ def recipe(tmp_path):
         assert not (tmp_path / "out").exists() and list(temporary.iterdir()) == []
         lines = [line for line in done.stderr.splitlines() if ": installing " not in line]
         assert 1 <= len(lines) <= 2 and len(lines[0]) < 300, done.stderr
+        build.hint = (lines[1:] or [""])[0]
         return lines[0]
 
     build.cli = cli
@@ -435,6 +436,17 @@ def test_what_is_open_here_is_not_open_in_mmdebstrap(recipe):
     assert done.returncode == 1
     opened = re.search(r"open: (.*)", done.stderr)
     assert opened and "77" not in opened.group(1).split(), done.stderr
+
+
+@pytest.mark.parametrize("said, line, hint", [
+    ("cp: error writing x: No space left on device\\nE: special hook failed with exit code 6400", "no space is left there", "TMPDIR=FOLDER names another place"),
+    ("E: unable to pick chroot mode automatically (use --mode for manual selection)", "unable to pick chroot mode", "/etc/subuid")])
+def test_what_this_machine_lacks_for_an_image_is_said(recipe, said, line, hint):
+    fake = recipe.cli.home / "mmdebstrap"
+    fake.write_text(f"#!/bin/sh\nprintf '{said}\\n' >&2\nexit 25\n")
+    fake.chmod(0o755)
+    recipe.cli.env["PATH"] = f"{fake.parent}:{recipe.cli.env['PATH']}"
+    assert line in recipe(packages=["busybox"]) and hint in recipe.hint
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
