@@ -61,12 +61,12 @@ static const char *bearer(const struct request *req)
 }
 
 /* RFC 9110, section 11.6.1; RFC 6750, section 3: no error is named to who has shown no token. */
-static bool refuse_unknown(struct request *req)
+static bool refuse_unknown(struct request *req, const char *why)
 {
 	bool given = request_header(req, MHD_HTTP_HEADER_AUTHORIZATION);
 	struct problem problem;
 
-	problem_set(&problem, PROBLEM_UNAUTHORIZED, NULL, given ? "the token is wrong" : "a token is needed");
+	problem_set(&problem, PROBLEM_UNAUTHORIZED, NULL, "%s", given ? why : "a token is needed");
 	problem_set_hint(&problem, "send Authorization: Bearer TOKEN");
 	request_refuse(req, &problem);
 	MHD_add_response_header(req->response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, given ? CHALLENGE ", error=\"invalid_token\"" : CHALLENGE);
@@ -91,7 +91,7 @@ static bool identify_token(struct request *req, const char *token, struct client
 	int r = token_identify(hulld, token, client, &err);
 
 	if (r == -EACCES)
-		return refuse_unknown(req);
+		return refuse_unknown(req, err.message);
 	if (r < 0) {
 		request_refuse_error(req, &err);
 		return false;
@@ -135,7 +135,7 @@ static bool identify(struct request *req, const char *host_token, struct client 
 	if (token && strncmp(token, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0 && !(host_token && same_token(token, host_token)))
 		return identify_token(req, token, client, ctx);
 	if (host_token && !(token && same_token(token, host_token)))
-		return refuse_unknown(req);
+		return refuse_unknown(req, "the token is wrong");
 	client->is_host = true;
 	client->scopes = ~0u;
 	snprintf(client->project, sizeof(client->project), "%s", PROJECT_DEFAULT);

@@ -111,8 +111,10 @@ int token_identify(struct hulld *hulld, const char *text, struct client *ret, st
 		return r;
 	if (r < 0)
 		memset(&record, 0, sizeof(record)); /* compared all the same */
-	if (!memeql_sec(hash, record.hash, TOKEN_HASH_BYTES) || (record.expires_at && record.expires_at <= now_ms()))
+	if (!memeql_sec(hash, record.hash, TOKEN_HASH_BYTES))
 		return error_set(err, EACCES, "the token is wrong");
+	if (record.expires_at && record.expires_at <= now_ms()) /* said to who has it only */
+		return error_set(err, EACCES, "the token has expired");
 	snprintf(ret->project, sizeof(ret->project), "%s", record.project);
 	snprintf(ret->token, sizeof(ret->token), "%s", record.id);
 	snprintf(ret->label, sizeof(ret->label), "%s", record.label);

@@ -328,7 +328,12 @@ def test_what_is_under_way_ends_with_its_token(hulld, erofs, end):
     for connection in pending[:2]:
         with pytest.raises((OSError, http.client.HTTPException)):
             connection.getresponse().read()
-    unauthorized(client.get("/v1/images"), "invalid_token")
+    answer = client.get("/v1/images")
+    unauthorized(answer, "invalid_token")
+    assert answer.json["detail"] == ("the token has expired" if end == "expired" else "the token is wrong")
+    if end == "expired": # not said of one that is only like it
+        unauthorized(answer := By(hulld, client.token[:-1] + ("a" if client.token[-1] != "a" else "b")).get("/v1/images"), "invalid_token")
+        assert answer.json["detail"] == "the token is wrong"
     assert a.post("/v1/machines/one/kill").status == 200
     assert pending[2].getresponse().status == 200, "another's goes on"
 
