@@ -7,11 +7,8 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#define TRIES_MAX	50
-#define PAUSE_NS	10000000l
 #define EXIT_DIFFERENT	1
 
 #define FILE_OPTION {'f', "file", "FILE", "machines, in JSON or YAML; -: the input; may be repeated"}
@@ -100,20 +97,17 @@ static int look_again(struct client *client, struct plan_step *step, struct fail
 /* Changes or deletes it, if it is still as it was shown. */
 static int change(struct client *client, struct plan_step *step, struct failure *fail)
 {
-	int r = -EAGAIN;
+	unsigned tries = 0;
+	int r;
 
-	for (int tries = 1; r < 0 && tries <= TRIES_MAX; tries++) {
+	for (;;) {
 		r = step->action == PLAN_DELETE ? delete_machine(client, step, fail) : patch_machine(client, step, fail);
-		if (r == 0 || (strcmp(fail->code, "precondition_failed") != 0 && strcmp(fail->code, "request_in_progress") != 0))
-			break;
-		memset(fail, 0, sizeof(*fail));
-		nanosleep(&(struct timespec){.tv_nsec = tries * PAUSE_NS}, NULL);
+		if (r == 0 || !client_tries_again(&tries, fail))
+			return r;
 		r = look_again(client, step, fail);
 		if (r < 0)
-			break;
-		r = error_set(&fail->error, EBUSY, "it changes all the time");
+			return r;
 	}
-	return r;
 }
 
 static int create(struct client *client, struct plan_step *step, struct failure *fail)

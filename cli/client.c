@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
+#include <time.h>
 
 #define ANSWER_MAX	   (64u << 20)
 #define CONNECT_TIMEOUT_S  5L
@@ -21,6 +22,8 @@
 #define KEEPALIVE_S	   20L
 #define RETRY_FOR_MS	   60000
 #define POLL_MS		   1000
+#define TRIES_MAX	   50
+#define TRY_AGAIN_NS	   10000000l
 #define PAGE_LIMIT	   "500"
 #define AGAIN_MS	   250
 #define KEY_BYTES	   16
@@ -306,6 +309,20 @@ bool client_retries(struct client *client, struct retry *retry, int pause_ms, st
 		return true;
 	error_set(&fail->error, EINTR, "interrupted");
 	return false;
+}
+
+bool client_tries_again(unsigned *tries, struct failure *fail)
+{
+	if (strcmp(fail->code, "precondition_failed") != 0 && strcmp(fail->code, "request_in_progress") != 0)
+		return false;
+	if (++*tries == TRIES_MAX) {
+		error_set(&fail->error, EBUSY, "it changes all the time");
+		return false;
+	}
+	/* A machine that starts and ends changes by itself, too. */
+	nanosleep(&(struct timespec){.tv_nsec = *tries * TRY_AGAIN_NS}, NULL);
+	memset(fail, 0, sizeof(*fail));
+	return true;
 }
 
 /* ---- what went wrong ---- */

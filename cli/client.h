@@ -39,6 +39,10 @@ struct retry {
  * `fail` says why. */
 bool client_retries(struct client *client, struct retry *retry, int pause_ms, struct failure *fail);
 
+/* After a change, done only while its thing is as it was read, has failed: because somebody else was at it at the same time? Then it is to be
+ * read and tried again, up to fifty times; `*tries` is 0 at first. Waits, longer each time, and empties `fail`. */
+bool client_tries_again(unsigned *tries, struct failure *fail);
+
 /* "/v1/machines/NAME" with NAME escaped, and `suffix` as it is. Owned by the caller; allocation failure aborts. */
 char *client_path(const char *collection, const char *name, const char *suffix);
 

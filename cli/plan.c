@@ -14,11 +14,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-/* A machine that starts and ends changes by itself, too. */
-#define TRIES_MAX 50
-#define PAUSE_NS  10000000l
 
 static const char *const action_names[PLAN_N_ACTIONS] = {
 	[PLAN_NOTHING] = "nothing", [PLAN_CREATE] = "create", [PLAN_CHANGE] = "change", [PLAN_DELETE] = "delete"};
@@ -219,20 +214,17 @@ static void forget(struct plan_step *step)
 	step->etag = NULL;
 }
 
-static int plan_machine(struct client *client, const struct plan *plan, const struct manifest_machine *wanted, const char *label, struct plan_step *step,
-	struct failure *fail)
+static int plan_machine(struct client *client, const struct plan *plan, const struct manifest_machine *wanted, const char *label,
+	struct plan_step *step, struct failure *fail)
 {
+	unsigned tries = 0;
 	int r;
 
 	*step = (struct plan_step){.name = wanted->name, .wanted = wanted};
-	r = look(client, plan, step, label, fail);
-	for (int tries = 1; r < 0 && tries < TRIES_MAX && (strcmp(fail->code, "precondition_failed") == 0 || strcmp(fail->code, "request_in_progress") == 0);
-		tries++) {
-		nanosleep(&(struct timespec){.tv_nsec = tries * PAUSE_NS}, NULL);
-		memset(fail, 0, sizeof(*fail));
+	do {
 		forget(step);
 		r = look(client, plan, step, label, fail);
-	}
+	} while (r < 0 && client_tries_again(&tries, fail));
 	return r < 0 && (fail->code[0] || fail->error.field[0]) ? manifest_refuse(wanted, fail) : r;
 }
 

@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define TRIES_MAX 20
-
 static const struct {
 	const char *option, *key;
 } quotas[] = {{"machines", "machines"}, {"vcpus", "vcpus"}, {"memory-mib", "memory_mib"}, {"disk-mib", "disk_mib"}, {"ports", "ports"}};
@@ -154,7 +152,7 @@ int project_remove_run(const struct args *args, struct failure *fail)
 }
 
 /* One try: reads the quotas, and changes those asked for if they are still so. */
-static int change_quotas(struct client *client, const char *project, const json_t *asked, json_t **ret, struct failure *fail)
+static int try_to_change(struct client *client, const char *project, const json_t *asked, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("projects", project, ""), *put = client_path("projects", project, "/quotas"), *etag = NULL;
 	json_t *before = NULL;
@@ -165,6 +163,18 @@ static int change_quotas(struct client *client, const char *project, const json_
 		r = client_put(client, put, etag, json_object_get(before, "quotas"), ret, fail);
 	}
 	json_decref(before);
+	return r;
+}
+
+/* Who changes them at the same time changes others: both come to be. */
+static int change_quotas(struct client *client, const char *project, const json_t *asked, json_t **ret, struct failure *fail)
+{
+	unsigned tries = 0;
+	int r;
+
+	do
+		r = try_to_change(client, project, asked, ret, fail);
+	while (r < 0 && client_tries_again(&tries, fail));
 	return r;
 }
 
@@ -182,11 +192,6 @@ int project_set_run(const struct args *args, struct failure *fail)
 	client = r == 0 ? client_new(args, fail) : NULL;
 	if (r == 0)
 		r = client ? change_quotas(client, args->operands[0], asked, &project, fail) : -fail->error.errnum;
-	/* Who has changed them at the same time has changed others. */
-	for (int tries = 1; r < 0 && tries < TRIES_MAX && strcmp(fail->code, "precondition_failed") == 0; tries++) {
-		memset(fail, 0, sizeof(*fail));
-		r = change_quotas(client, args->operands[0], asked, &project, fail);
-	}
 	if (r == 0)
 		print_made(project, "name", format);
 	json_decref(project);

@@ -5,11 +5,6 @@
 #include "cli/spec.h"
 
 #include <string.h>
-#include <time.h>
-
-/* A machine that starts and ends changes by itself, too. */
-#define TRIES_MAX 50
-#define PAUSE_NS  10000000l /* after the first; each is longer by that */
 
 const struct option_def update_options[] = {
 	{0, "restart-now", NULL, "start the machine again, if it runs without what was changed or has ended"},
@@ -81,27 +76,20 @@ static bool lacks_a_start(const json_t *machine)
 	return json_array_size(json_object_get(machine, "pending")) || strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0;
 }
 
-static bool somebody_else_does(const struct failure *fail)
-{
-	return strcmp(fail->code, "precondition_failed") == 0 || strcmp(fail->code, "request_in_progress") == 0;
-}
-
 int machine_update_run(const struct args *args, struct failure *fail)
 {
 	enum output_format format;
 	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
 	cleanup_free char *path = client_path("machines", args->operands[0], "");
 	json_t *machine = NULL, *again = NULL;
+	unsigned tries = 0;
 	int r;
 
 	if (!client)
 		return -fail->error.errnum;
-	r = change(client, path, args, &machine, fail);
-	for (int tries = 1; r < 0 && tries < TRIES_MAX && somebody_else_does(fail); tries++) {
-		nanosleep(&(struct timespec){.tv_nsec = tries * PAUSE_NS}, NULL);
-		memset(fail, 0, sizeof(*fail));
+	do
 		r = change(client, path, args, &machine, fail);
-	}
+	while (r < 0 && client_tries_again(&tries, fail));
 	if (r < 0)
 		return r;
 	if (args_flag(args, "restart-now") && lacks_a_start(machine))
