@@ -74,13 +74,9 @@ static int check_rootfs(struct hulld *hulld, const char *project, const char *ro
 
 static int keep_image(struct hulld *hulld, const char *project, const struct image_view *image, struct error *err)
 {
-	json_t *dumped = json_dump(&image_table, image);
-	cleanup_free char *text = json_dumps(dumped, JSON_COMPACT);
-	int r = text ? store_image_put(hulld->store, project, image->spec.name, image->spec.rootfs, text, err)
-		     : error_set(err, ENOMEM, "out of memory");
+	cleanup_free char *text = json_dump_text(&image_table, image);
 
-	json_decref(dumped);
-	return r;
+	return store_image_put(hulld->store, project, image->spec.name, image->spec.rootfs, text, err);
 }
 
 static int create(struct hulld *hulld, const char *project, struct image_view *image, struct problem *problem)

@@ -52,26 +52,19 @@ static int64_t choose_time(const struct hulld *hulld)
 	return at;
 }
 
-static int fill_record(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec,
-	const struct image_view *image, struct machine_record *record, struct error *err)
+static void fill_record(struct hulld *hulld, const struct machine_origin *origin, struct machine_spec *spec,
+	const struct image_view *image, struct machine_record *record)
 {
-	json_t *dumped, *config;
-
 	*record = (struct machine_record){.state = spec->ports.len ? MACHINE_CREATING : MACHINE_CREATED,
 		.exit_status = -1, .created_at = choose_time(hulld), .request = origin->request};
 	make_id(hulld, record);
 	if (!spec->name)
 		spec->name = make_name(hulld, origin->project);
-	dumped = json_dump(&machine_spec_table, spec);
-	config = json_dump(&image_config_table, &image->spec.config);
 	snprintf(record->project, sizeof(record->project), "%s", origin->project);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
-	record->spec = json_dumps(dumped, JSON_COMPACT);
-	record->image_config = json_dumps(config, JSON_COMPACT);
-	json_decref(dumped);
-	json_decref(config);
-	return record->spec && record->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
+	record->spec = json_dump_text(&machine_spec_table, spec);
+	record->image_config = json_dump_text(&image_config_table, &image->spec.config);
 }
 
 /* The row of a machine that there may be. machine_record_done() in any case. 0, or -ECANCELED with `problem` set. */
@@ -79,14 +72,13 @@ static int prepare(struct hulld *hulld, const struct machine_origin *origin, str
 	struct problem *problem)
 {
 	struct image_view image = {0};
-	struct error err;
 	int r = machine_check_image(hulld, origin->project, spec->image, &image, problem);
 
 	memset(record, 0, sizeof(*record));
 	if (r == 0)
 		r = machine_check_spec(hulld, origin->project, NULL, spec, &image.spec.config, problem);
-	if (r == 0 && fill_record(hulld, origin, spec, &image, record, &err) < 0)
-		r = problem_from_error(problem, &err);
+	if (r == 0)
+		fill_record(hulld, origin, spec, &image, record);
 	json_done(&image_table, &image);
 	return r;
 }

@@ -147,17 +147,6 @@ static void settle_ports(struct machine *m, const struct machine_spec *before)
 
 /* Changing. */
 
-static char *dump_text(const struct json_table *table, const void *object)
-{
-	json_t *dumped = json_dump(table, object);
-	char *text = json_dumps(dumped, JSON_COMPACT);
-
-	json_decref(dumped);
-	if (!text)
-		abort();
-	return text;
-}
-
 static char *copy_text(const char *text)
 {
 	char *copy = strdup(text);
@@ -173,15 +162,15 @@ static struct machine_record make_record(const struct machine *m, const struct p
 	struct machine_record record = m->record;
 
 	snprintf(record.name, sizeof(record.name), "%s", patch->spec.name);
-	record.spec = dump_text(&machine_spec_table, &patch->spec);
+	record.spec = json_dump_text(&machine_spec_table, &patch->spec);
 	if (machine_is_active(m) && !m->run_spec) {
 		snprintf(record.run_rootfs, sizeof(record.run_rootfs), "%s", m->record.rootfs);
-		record.run_spec = dump_text(&machine_spec_table, &m->spec);
+		record.run_spec = json_dump_text(&machine_spec_table, &m->spec);
 		record.run_image_config = copy_text(m->record.image_config);
 	}
 	if (patch->has_image) {
 		snprintf(record.rootfs, sizeof(record.rootfs), "%s", patch->image.spec.rootfs);
-		record.image_config = dump_text(&image_config_table, &patch->image.spec.config);
+		record.image_config = json_dump_text(&image_config_table, &patch->image.spec.config);
 	}
 	/* A guest's reset is started again under every policy; and so is what somebody wants started again. */
 	if (patch->spec.restart.policy == RESTART_NEVER && m->spec.restart.policy != RESTART_NEVER && !record.restart_wanted)
@@ -395,7 +384,7 @@ static int prepare(const struct machine *m, const json_t *document, struct patch
 		return problem_set_hint(problem, "ask again in a moment");
 	}
 	patch->has_image = json_object_get(document, "image");
-	spec = dump_text(&machine_spec_table, &m->spec);
+	spec = json_dump_text(&machine_spec_table, &m->spec);
 	r = merge_patch_read(&machine_spec_table, spec, document, &patch->spec, problem);
 	return r < 0 ? r : check(m, patch, problem);
 }

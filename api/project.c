@@ -99,17 +99,6 @@ static bool find_matching(struct request *req, struct hulld *hulld, struct proje
 	return false;
 }
 
-static char *quotas_text(const struct quotas *quotas)
-{
-	json_t *dumped = json_dump(&quotas_table, quotas);
-	char *text = json_dumps(dumped, JSON_COMPACT);
-
-	json_decref(dumped);
-	if (!text)
-		abort();
-	return text;
-}
-
 /* With the answer, `*ret_shown`, a new reference: who asks again is not told that the name is taken. 0 or -errno with `err` set. */
 static int insert(struct request *req, struct hulld *hulld, const struct project_record *record, json_t **ret_shown, struct error *err)
 {
@@ -137,7 +126,7 @@ void project_http_create(struct request *req, void *ctx)
 	if (request_read(req, &project_spec_table, &spec) < 0)
 		return;
 	snprintf(record.name, sizeof(record.name), "%s", spec.name);
-	record.quotas = quotas_text(&spec.quotas);
+	record.quotas = json_dump_text(&quotas_table, &spec.quotas);
 	json_done(&project_spec_table, &spec);
 	if (insert(req, hulld, &record, &shown, &err) == 0)
 		request_reply(req, 201, json_incref(shown));
@@ -200,7 +189,7 @@ void project_http_set_quotas(struct request *req, void *ctx)
 		return;
 	if (request_read(req, &quotas_table, &quotas) == 0) {
 		free(record.quotas);
-		record.quotas = quotas_text(&quotas);
+		record.quotas = json_dump_text(&quotas_table, &quotas);
 		json_done(&quotas_table, &quotas);
 		if (store_project_update(hulld->store, &record, &err) < 0)
 			request_refuse_error(req, &err);

@@ -145,17 +145,6 @@ static int check(struct request *req, const struct hulld *hulld, const struct we
 	return -ECANCELED;
 }
 
-static char *spec_text(const struct webhook_spec *spec)
-{
-	json_t *dumped = json_dump(&webhook_spec_table, spec);
-	char *text = json_dumps(dumped, JSON_COMPACT);
-
-	json_decref(dumped);
-	if (!text)
-		abort();
-	return text;
-}
-
 static void seal(const struct hulld *hulld, struct webhook_record *record, const char *secret)
 {
 	struct secret_record sealed = {.sealed = NULL};
@@ -223,7 +212,7 @@ static void create(struct request *req, struct hulld *hulld, struct webhook_spec
 	random_base32(record.id + 1, WEBHOOK_ID_BYTES - 1);
 	record.updated_at = record.created_at;
 	snprintf(record.project, sizeof(record.project), "%s", request_project(req));
-	record.spec = spec_text(spec);
+	record.spec = json_dump_text(&webhook_spec_table, spec);
 	seal(hulld, &record, secret);
 	if (insert(req, hulld->store, &record, spec, secret, &shown, &err) == 0 && webhook_add(hulld->webhooks, &record, &err))
 		request_reply(req, 201, json_incref(shown));
@@ -276,7 +265,7 @@ static void change(struct request *req, struct hulld *hulld, struct webhook *hoo
 	struct webhook_record record = hook->record;
 	struct error err;
 
-	record.spec = spec_text(spec);
+	record.spec = json_dump_text(&webhook_spec_table, spec);
 	record.updated_at = now_ms();
 	if (spec->secret)
 		seal(hulld, &record, spec->secret);

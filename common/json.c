@@ -595,3 +595,14 @@ json_t *json_dump(const struct json_table *table, const void *object)
 	}
 	return dumped;
 }
+
+char *json_dump_text(const struct json_table *table, const void *object)
+{
+	json_t *dumped = json_dump(table, object);
+	char *text = json_dumps(dumped, JSON_COMPACT);
+
+	json_decref(dumped);
+	if (!text)
+		abort();
+	return text;
+}

@@ -106,6 +106,8 @@ void json_done(const struct json_table *table, void *object);
 /* A new object with every field that is not `secret`; absent optional ones are left out (or null if nullable).
  * Never NULL (allocation failure aborts). */
 json_t *json_dump(const struct json_table *table, const void *object);
+/* The same as compact text, owned by the caller. */
+char *json_dump_text(const struct json_table *table, const void *object);
 
 /* One field of it, also one that json_dump() would leave out: NULL when it is absent and not nullable. */
 json_t *json_dump_field(const struct json_field *field, const void *object);
