@@ -20,8 +20,8 @@ void events_free(struct events *events); /* after all requests have ended; NULL 
 /* What has become of a machine that its row does not say; `reason` may be "". A failure is logged. */
 void events_add(const struct machine *m, const char *type, const char *reason);
 
-/* Has a machine, after the event `after`, come to one of `states` (bits as machine_http_read_states() has them)? 1 or 0; -ECANCELED having refused, as
- * an event that is not kept could have been that. */
+/* Has a machine, after the event `after`, come to one of `states` (bits as machine_http_read_states() has them)? 1 or 0; -ECANCELED
+ * having refused, as an event that is not kept could have been that. */
 int events_passed(struct request *req, const struct machine *m, int64_t after, unsigned states);
 
 /* As clients see it, a new object. */

@@ -14,7 +14,8 @@ struct exec_output;
 struct exec_output *exec_output_new(void); /* allocation failure aborts */
 void exec_output_free(struct exec_output *output); /* NULL is fine */
 
-/* A frame of the agent's after STARTED; without `has_room`, what the program wrote is dropped. 0, -EPROTO when no such frame may come, -ENOMEM. */
+/* A frame of the agent's after STARTED; without `has_room`, what the program wrote is dropped. 0, -EPROTO when no such frame may
+ * come, -ENOMEM. */
 int exec_output_take(struct exec_output *output, const struct frame *frame, bool has_room);
 size_t exec_output_bytes(const struct exec_output *output); /* that it keeps */
 /* Has EXIT come? */

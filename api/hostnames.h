@@ -29,7 +29,8 @@ void hostnames_changed(struct hulld *hulld);
 /* The host goes down. */
 void hostnames_end(struct hostnames *hostnames);
 
-/* hostnames_check.c. May the names of `spec` be the project's? Those that `changed` (NULL: a new machine) has already may. 0, or -ECANCELED with `problem` set. */
+/* hostnames_check.c. May the names of `spec` be the project's? Those that `changed` (NULL: a new machine) has already may. 0, or
+ * -ECANCELED with `problem` set. */
 int hostnames_check(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	struct problem *problem);
 

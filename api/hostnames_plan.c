@@ -214,19 +214,20 @@ static size_t sort_slots(struct hostnames_plan *p, struct slot *ret[HAPROXY_SLOT
 	return n;
 }
 
-/* That which has been free for longest: what was asked of the name of before may still be tried again, for some seconds, in its backend, and is not for
- * another's machines. */
+/* That which has been free for longest: what was asked of the name of before may still be tried again, for some seconds, in its
+ * backend, and is not for another's machines. */
 static unsigned find_free_slot(const struct hostnames_plan *p)
 {
 	unsigned found = HAPROXY_SLOTS;
 
 	for (unsigned i = 0; i < HAPROXY_SLOTS; i++)
-		if (!p->slots[i].hostname && !p->slots[i].wanted && !p->slots[i].n_servers && (found == HAPROXY_SLOTS || p->used_ns[i] < p->used_ns[found]))
+		if (!p->slots[i].hostname && !p->slots[i].wanted && !p->slots[i].n_servers &&
+			(found == HAPROXY_SLOTS || p->used_ns[i] < p->used_ns[found]))
 			found = i;
 	return found;
 }
 
-/* Both are in order, and so walked through once. A name without a slot (HAPROXY_SLOTS) waits for the next round: those of before are in its way. */
+/* Both are in order, and so walked through once. A name without a slot (HAPROXY_SLOTS) waits for the next round. */
 bool hostnames_plan_assign(struct hostnames_plan *p)
 {
 	struct slot *known[HAPROXY_SLOTS];

@@ -200,8 +200,8 @@ void request_replay(struct request *req, int status, const char *type, const cha
 
 /* The field that makes it depend on what is there: If-Match or, where it is no GET, If-None-Match. NULL: none does. */
 const char *request_condition(const struct request *req);
-/* Does that (RFC 9110, section 13.2.2) allow what the request asks for, the resource being seen as `representation` (taken; NULL: there is none)?
- * 0, or -ECANCELED having refused. Asked before anything is changed. */
+/* Does that (RFC 9110, section 13.2.2) allow what the request asks for, the resource being seen as `representation` (taken; NULL: there
+ * is none)? 0, or -ECANCELED having refused. Asked before anything is changed. */
 int request_check_match(struct request *req, json_t *representation);
 /* The answer to a GET: 200 with it (taken), where its condition allows that. */
 void request_reply_matching(struct request *req, json_t *representation);

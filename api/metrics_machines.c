@@ -1,6 +1,7 @@
 /* The machines in numbers. See metrics_machines.h.
  *
- * All numbers are the host's own, by its kernel and by the monitor: what a guest says of itself is no ground for an account. A number that is not known has no sample. */
+ * All numbers are the host's own, by its kernel and by the monitor: what a guest says of itself is no ground for an account. A number
+ * that is not known has no sample. */
 #include "api/metrics_machines.h"
 
 #include "api/host_stats.h"

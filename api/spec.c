@@ -86,7 +86,9 @@ int dns_name_check(const char *hostname, struct error *err)
 	}
 	if (!ok)
 		return error_set(err, EINVAL,
-			"must be a host name, as web.localhost: at most %d bytes, labels of a-z, 0-9 and - between dots, the last with a letter first", HOSTNAME_MAX_BYTES);
+			"must be a host name, as web.localhost: at most %d bytes, labels of a-z, 0-9 and - between dots, the last with a "
+			"letter first",
+			HOSTNAME_MAX_BYTES);
 	return 0;
 }
 
@@ -382,8 +384,9 @@ bool ports_are_same(const struct port_spec *a, const struct port_spec *b)
 
 bool ports_collide(const struct port_spec *a, const struct port_spec *b)
 {
-	return !a->hostname && !b->hostname && a->host == b->host && a->protocol == b->protocol && (strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 ||
-					     strcmp(b->address, "0.0.0.0") == 0);
+	if (a->hostname || b->hostname || a->host != b->host || a->protocol != b->protocol)
+		return false;
+	return strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 || strcmp(b->address, "0.0.0.0") == 0;
 }
 
 /* What one port says of itself, and of those before it. */

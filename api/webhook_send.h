@@ -51,7 +51,8 @@ size_t sender_left(const struct sender *sender, const char *project);
 #define WEBHOOK_URL_MAX 2048 /* bytes */
 /* Does it look like one? 0 or -EINVAL with `err` set. */
 int webhook_url_check(const char *url, struct error *err);
-/* May there be a webhook of that URL, which looks like one? What it is refused for later, should it be a name, cannot be said yet. 0 or -EINVAL with `err` set. */
+/* May there be a webhook of that URL, which looks like one? What it is refused for later, should it be a name, cannot be said yet.
+ * 0 or -EINVAL with `err` set. */
 int sender_check_url(const char *url, const struct address_ranges *allow, struct error *err);
 
 /* How many there were since the start. */

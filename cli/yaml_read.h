@@ -14,8 +14,9 @@ struct yaml_document {
 };
 
 /* All documents of a text, `*ret` an owned array of `*ret_n` that yaml_documents_free() frees. A plain word is a
- * number, true, false or null where YAML 1.1 and the core schema of 1.2 agree that it is, and in decimal; else it is a string. Keys are strings, and none comes twice; aliases, and tags other
- * than those of JSON's types, are refused. 0, or -EINVAL with `err` set: its message begins with "line N: ". Allocation failure aborts. */
+ * number, true, false or null where YAML 1.1 and the core schema of 1.2 agree that it is, and in decimal; else it is a string. Keys are
+ * strings, and none comes twice; aliases, and tags other than those of JSON's types, are refused. 0, or -EINVAL with `err` set: its
+ * message begins with "line N: ". Allocation failure aborts. */
 int yaml_read(const char *text, size_t len, struct yaml_document **ret, size_t *ret_n, struct error *err);
 void yaml_documents_free(struct yaml_document *documents, size_t n);
 
