@@ -1,4 +1,5 @@
 /* hull apply, hull diff: machines as files say they are. */
+#include "cli/bar.h"
 #include "cli/commands.h"
 #include "cli/machine.h"
 #include "cli/manifest.h"
@@ -36,16 +37,25 @@ const struct option_def diff_options[] = {
 	{0},
 };
 
+/* What is waited for, of how many. */
+struct going {
+	struct bar bar;
+	const char *name;
+	size_t n, of;
+};
+
 struct apply {
 	struct client *client;
 	const struct args *args;
 	bool told; /* people are told what is done */
+	struct going *going;
 };
 
 /* ---- doing it ---- */
 
 static void tell(const struct apply *apply, const struct plan_step *step, const char *what)
 {
+	bar_end(&apply->going->bar);
 	if (apply->told && args_flag(apply->args, "quiet"))
 		printf("%s\n", step->name);
 	else if (apply->told)
@@ -197,6 +207,15 @@ static int do_step(const struct apply *apply, struct plan_step *step, struct fai
 	return 0;
 }
 
+static void on_waiting(void *ctx)
+{
+	struct going *going = ctx;
+	char what[128];
+
+	snprintf(what, sizeof(what), "%s is waited for", going->name);
+	bar_steps(&going->bar, going->n, going->of, what);
+}
+
 static void tell_undone(const struct plan *plan, size_t failed)
 {
 	bool any = false;
@@ -221,7 +240,10 @@ static int wait_for_all(const struct apply *apply, const struct plan *plan, stru
 		if (step->action == PLAN_DELETE || (!plan_is_active(step->after) &&
 							   (strcmp(json_text(step->after, "state"), "created") != 0 || args_flag(apply->args, "no-start"))))
 			continue;
+		apply->going->n = i;
+		apply->going->name = step->name;
 		r = machine_wait_healthy(apply->client, json_text(step->after, "id"), &machine, fail);
+		bar_end(&apply->going->bar);
 		if (r == 0 && apply->told && !args_flag(apply->args, "quiet"))
 			printf("%s: %s\n", step->name, json_object_get(machine, "health") ? "healthy" : "running");
 		json_decref(machine);
@@ -233,12 +255,21 @@ static int do_all(const struct apply *apply, struct plan *plan, struct failure *
 {
 	int r = 0;
 
+	bar_begin(&apply->going->bar, "apply");
+	apply->going->of = plan->n;
+	client_while_waiting(apply->client, on_waiting, apply->going);
 	for (size_t i = 0; i < plan->n && r == 0; i++) {
+		apply->going->n = i;
+		apply->going->name = plan->steps[i].name;
 		r = do_step(apply, &plan->steps[i], fail);
+		bar_end(&apply->going->bar);
 		if (r < 0)
 			tell_undone(plan, i);
 	}
-	return r < 0 || !args_flag(apply->args, "wait") ? r : wait_for_all(apply, plan, fail);
+	if (r == 0 && args_flag(apply->args, "wait"))
+		r = wait_for_all(apply, plan, fail);
+	client_while_waiting(apply->client, NULL, NULL);
+	return r;
 }
 
 /* ---- deciding ---- */
@@ -332,7 +363,8 @@ int apply_run(const struct args *args, struct failure *fail)
 	struct manifest manifest = {0};
 	struct plan plan = {0};
 	enum output_format format;
-	struct apply apply = {.args = args};
+	struct going going = {0};
+	struct apply apply = {.args = args, .going = &going};
 	bool tried = false;
 	json_t *described;
 	int r = check_args(args, &format, fail);

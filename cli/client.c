@@ -33,6 +33,8 @@ struct client {
 	CURLM *multi;
 	int signal_fd;	 /* -1: signals have their usual effect */
 	bool interruptible; /* a signal ends a plain request */
+	void (*waiting)(void *ctx); /* NULL: nobody wants to know */
+	void *waiting_ctx;
 	long long timeout_s; /* of --timeout; 0: none */
 	int64_t deadline_ms; /* of the monotonic clock */
 };
@@ -52,6 +54,12 @@ long client_time_left_ms(const struct client *client, long most_ms)
 	if (!client->timeout_s || left_ms > most_ms)
 		return most_ms;
 	return left_ms > 0 ? (long)left_ms : 1;
+}
+
+void client_while_waiting(struct client *client, void (*fn)(void *ctx), void *ctx)
+{
+	client->waiting = fn;
+	client->waiting_ctx = ctx;
 }
 
 void client_drop_timeout(struct client *client)
@@ -206,7 +214,7 @@ void transfer_init(struct transfer *t, struct client *client, const char *method
 {
 	const char *project = client->context.project;
 
-	*t = (struct transfer){.client = client, .out = -1, .in = -1, .drawn = -1};
+	*t = (struct transfer){.client = client, .out = -1, .in = -1};
 	buf_init(&t->answer, ANSWER_MAX);
 	t->easy = new_easy(client, method, path);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
@@ -227,6 +235,15 @@ void transfer_done(struct transfer *t)
 	curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->headers);
 	buf_done(&t->answer);
+}
+
+void transfer_show(struct transfer *t, const char *label, uint64_t total, curl_xferinfo_callback fn)
+{
+	bar_begin(&t->bar, label);
+	t->total = total;
+	curl_easy_setopt(t->easy, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(t->easy, CURLOPT_XFERINFOFUNCTION, fn);
+	curl_easy_setopt(t->easy, CURLOPT_XFERINFODATA, t);
 }
 
 static void collect_results(struct transfer *t)
@@ -274,12 +291,13 @@ static int transfer_run(struct transfer *t)
 		if (t->done)
 			break;
 		curl_multi_poll(client->multi, &extra, client->signal_fd >= 0 ? 1 : 0, POLL_MS, NULL);
+		if (client->waiting)
+			client->waiting(client->waiting_ctx);
 		if (client->interruptible && next_signal(client))
 			r = -EINTR;
 	}
 	curl_multi_remove_handle(client->multi, t->easy);
-	if (t->drawn >= 0 && t->drawn < 100)
-		fputc('\n', stderr);
+	bar_end(&t->bar);
 	return r;
 }
 
@@ -588,16 +606,31 @@ int client_put(struct client *client, const char *path, const char *etag, const 
 		fail);
 }
 
-int client_stream(struct client *client, const char *path, int out, struct failure *fail)
+static int on_progress(void *ctx, curl_off_t total, curl_off_t got, curl_off_t up_total, curl_off_t up)
+{
+	struct transfer *t = ctx;
+
+	(void)total, (void)up_total, (void)up;
+	bar_bytes(&t->bar, (uint64_t)got, t->total);
+	return 0;
+}
+
+int client_download(struct client *client, const char *path, int out, const char *label, struct failure *fail)
 {
 	struct transfer t;
 	int r;
 
 	transfer_init(&t, client, "GET", path);
+	transfer_show(&t, label, 0, on_progress);
 	t.out = out;
 	r = transfer_finish(&t, fail);
 	transfer_done(&t);
 	return r;
+}
+
+int client_stream(struct client *client, const char *path, int out, struct failure *fail)
+{
+	return client_download(client, path, out, NULL, fail);
 }
 
 int client_head(struct client *client, const char *path, struct failure *fail)

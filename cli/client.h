@@ -29,6 +29,9 @@ long client_time_left_ms(const struct client *client, long most_ms);
 /* --timeout counts no more: what it was for is done, or has to be undone. */
 void client_drop_timeout(struct client *client);
 
+/* Calls `fn` now and then, each second at least, while an answer is waited for. NULL: not any more. */
+void client_while_waiting(struct client *client, void (*fn)(void *ctx), void *ctx);
+
 /* Trying again what got no answer. All 0 at first. */
 struct retry {
 	bool worked;	  /* there was an answer before */
@@ -70,11 +73,14 @@ int client_put(struct client *client, const char *path, const char *etag, const 
 /* GET whose body goes to `out` as it arrives, until it ends. 0 or -errno with `fail` set. */
 int client_stream(struct client *client, const char *path, int out, struct failure *fail);
 
-/* PUT of `size` bytes of `fd`. `label`: what a progress bar calls it; drawn on a terminal only. */
+/* The same, shown by a bar (bar.h) called `label`; NULL: by none. */
+int client_download(struct client *client, const char *path, int out, const char *label, struct failure *fail);
+
+/* PUT of `size` bytes of `fd`. `label` as above. */
 int client_upload(struct client *client, const char *path, int fd, uint64_t size, const char *label,
 	struct failure *fail);
-/* PUT of what `fd` has until its end. `label` as above. */
-int client_upload_stream(struct client *client, const char *path, int fd, const char *label, struct failure *fail);
+/* PUT of what `fd` has until its end, which may be some `size` bytes; 0: nobody knows. `label` as above. */
+int client_upload_stream(struct client *client, const char *path, int fd, uint64_t size, const char *label, struct failure *fail);
 /* 1: there (2xx), 0: not (404), -errno with `fail` set. */
 int client_head(struct client *client, const char *path, struct failure *fail);
 

@@ -3,6 +3,7 @@
  * Theory of operation. The API's bodies are tar streams. A child of this process makes one of local files, or local files of one, by the
  * code that the agent in the machine has (common/pack.h); a pipe is between it and the transfer here. What comes from a
  * machine may be hostile. The child ends with the pipe: it does not hear Ctrl-C, so that it can take away what it was writing. */
+#include "cli/bar.h"
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 const struct option_def cp_options[] = {
@@ -70,8 +72,10 @@ static void on_skipped(void *ctx, const char *name, const char *why)
 
 	(void)ctx;
 	error_set(&line, EOPNOTSUPP, "%.200s: %s: skipped", name, why);
-	if (!quiet)
-		fprintf(stderr, "hull: %s\n", line.message);
+	if (quiet)
+		return;
+	bar_make_room();
+	fprintf(stderr, "hull: %s\n", line.message);
 }
 
 static int write_pipe(void *ctx, const void *data, size_t len)
@@ -140,6 +144,14 @@ static int half_end(struct half *half, int r, bool packs, struct failure *fail)
 
 /* ---- the transfers ---- */
 
+/* What a bar calls it: the end of a path says more than its beginning. */
+static const char *label_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return quiet ? NULL : slash && slash[1] ? slash + 1 : path;
+}
+
 static int copy_out(struct client *client, const struct place *from, const char *to, struct failure *fail)
 {
 	cleanup_free char *path = api_path(from, false);
@@ -149,12 +161,20 @@ static int copy_out(struct client *client, const struct place *from, const char 
 	if (strcmp(to, "-") == 0 && isatty(STDOUT_FILENO))
 		return failure_usage(fail, "-", "an archive is not for a terminal");
 	if (strcmp(to, "-") == 0)
-		return client_stream(client, path, STDOUT_FILENO, fail);
+		return client_download(client, path, STDOUT_FILENO, label_of(from->path), fail);
 	r = half_begin(&half, to, false, fail);
 	if (r < 0)
 		return r;
-	r = client_stream(client, path, half.data_fd, fail);
+	r = client_download(client, path, half.data_fd, label_of(from->path), fail);
 	return half_end(&half, r, false, fail);
+}
+
+/* Of a folder nobody knows; of a file the archive has little more. */
+static uint64_t size_of(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 }
 
 static int copy_in(struct client *client, const char *from, const struct place *to, struct failure *fail)
@@ -165,11 +185,11 @@ static int copy_in(struct client *client, const char *from, const struct place *
 	int r;
 
 	if (archive)
-		return client_upload_stream(client, path, STDIN_FILENO, quiet ? NULL : "-", fail);
+		return client_upload_stream(client, path, STDIN_FILENO, 0, label_of("-"), fail);
 	r = half_begin(&half, from, true, fail);
 	if (r < 0)
 		return r;
-	r = client_upload_stream(client, path, half.data_fd, quiet ? NULL : from, fail);
+	r = client_upload_stream(client, path, half.data_fd, size_of(from), label_of(from), fail);
 	return half_end(&half, r, true, fail);
 }
 

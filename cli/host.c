@@ -1,8 +1,10 @@
 /* hull host inspect, drain, undrain. */
+#include "cli/bar.h"
 #include "cli/commands.h"
 #include "cli/request.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <time.h>
 
@@ -26,17 +28,31 @@ int host_undrain_run(const struct args *args, struct failure *fail)
 	return request_print(args, "POST", "/v1/host/undrain", NULL, OUTPUT_TABLE, "state", fail);
 }
 
+static void show_drain(struct bar *bar, const json_t *host)
+{
+	const json_t *progress = json_object_get(host, "progress");
+	uint64_t done = (uint64_t)json_number(progress, "done"), total = (uint64_t)json_number(progress, "total");
+	char what[80];
+
+	snprintf(what, sizeof(what), "%" PRIu64 " of %" PRIu64 " machines have ended", done, total);
+	bar_steps(bar, done, total, what);
+}
+
 /* Until `*host`, as it is seen last, is not being drained any more. */
 static int wait_for_end(struct client *client, json_t **host, struct failure *fail)
 {
+	struct bar bar;
 	int r = 0;
 
+	bar_begin(&bar, "host");
 	while (r == 0 && strcmp(json_text(*host, "state"), "draining") == 0) {
 		nanosleep(&(struct timespec){.tv_nsec = LOOK_EVERY_NS}, NULL);
 		json_decref(*host);
 		*host = NULL;
 		r = client_call(client, "GET", "/v1/host", NULL, host, fail);
+		show_drain(&bar, *host);
 	}
+	bar_end(&bar);
 	if (r == 0 && strcmp(json_text(*host, "state"), "drained") != 0)
 		return error_set(&fail->error, ECANCELED, "the host serves again: somebody has undrained it");
 	return r;

@@ -138,15 +138,17 @@ static int explain(struct build *build, struct failure *fail)
 	return failure_hint(fail, "the same with --verbose shows all that was said");
 }
 
-static int run_mmdebstrap(struct build *build, const struct words *words, const char *stage, struct failure *fail)
+static int run_mmdebstrap(struct build *build, const struct words *words, const char *stage, const char *doing, struct failure *fail)
 {
+	struct bar bar;
 	char start[32];
 	int r;
 
 	snprintf(start, sizeof(start), "%lld", (long long)time(NULL));
 	if (setenv("HULL_BUILD_START", start, 1) < 0 || setenv("HULL_STAGE", stage, 1) < 0 || setenv("LC_ALL", "C.UTF-8", 1) < 0)
 		return error_set(&fail->error, ENOMEM, "out of memory");
-	r = subprocess_run(words->items, build->signal_fd, &build->log, build->verbose, fail);
+	bar_begin(&bar, build->verbose ? NULL : build->recipe.name);
+	r = subprocess_run(words->items, build->signal_fd, &build->log, build->verbose, &bar, doing, fail);
 	return r == -ECHILD ? explain(build, fail) : r;
 }
 
@@ -166,7 +168,7 @@ static int write_sources(struct build *build, char ret_path[PATH_MAX_TEXT], bool
 	*ret_any = false;
 	snprintf(ret_path, PATH_MAX_TEXT, "%s/sources.list", build->folder);
 	build->log.len = 0;
-	if (subprocess_run(argv, build->signal_fd, &build->log, false, fail) == -EINTR)
+	if (subprocess_run(argv, build->signal_fd, &build->log, false, NULL, NULL, fail) == -EINTR)
 		return -EINTR;
 	memset(fail, 0, sizeof(*fail)); /* no apt configured: no sources of its own */
 	buf_init(&list, 1 << 20);
@@ -268,7 +270,7 @@ static int install_packages(struct build *build, const char *output, struct fail
 	add_word(&words, "%s", output);
 	if (any)
 		add_word(&words, "%s", sources);
-	r = run_mmdebstrap(build, &words, "packages", fail);
+	r = run_mmdebstrap(build, &words, "packages", "installing packages", fail);
 	words_done(&words);
 	buf_done(&include);
 	buf_done(&names);
@@ -405,7 +407,7 @@ int build_image(struct build *build, struct failure *fail)
 	add_word(&words, "--customize-hook=download /.hull.erofs %s/image.erofs", build->folder);
 	add_word(&words, "%s", BUILD_SUITE);
 	add_word(&words, "/dev/null");
-	r = run_mmdebstrap(build, &words, "image", fail);
+	r = run_mmdebstrap(build, &words, "image", "making the file system", fail);
 	words_done(&words);
 	return r;
 }

@@ -3,6 +3,7 @@ noinst_LIBRARIES += libhull-cli.a
 libhull_cli_a_SOURCES = \
 	cli/args.c cli/args.h \
 	cli/archive.c cli/archive.h \
+	cli/bar.c cli/bar.h \
 	cli/depends.c \
 	cli/diff.c cli/diff.h \
 	cli/failure.c cli/failure.h \

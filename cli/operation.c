@@ -1,6 +1,7 @@
 /* hull operation list, inspect, wait, cancel; and how far one is, for who waits at a terminal. */
 #include "cli/operation.h"
 
+#include "cli/bar.h"
 #include "cli/collection.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -9,9 +10,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
-
-#define CLEAR_LINE "\r\033[K"
 
 const struct option_def operation_list_options[] = {
 	{'a', "all", NULL, "ended ones too"},
@@ -21,20 +19,31 @@ const struct option_def operation_list_options[] = {
 	{0},
 };
 
+/* "3/5", or "" where nobody knows. */
+static const char *progress_text(const json_t *operation, char ret[32])
+{
+	const json_t *progress = json_object_get(operation, "progress");
+
+	snprintf(ret, 32, json_is_object(progress) ? "%lld/%lld" : "", (long long)json_number(progress, "done"),
+		(long long)json_number(progress, "total"));
+	return ret;
+}
+
 static void add_row(struct table *table, const json_t *operation)
 {
-	char age[AGE_MAX];
+	char age[AGE_MAX], progress[32];
 
 	table_add(table, "%s", json_text(operation, "id"));
 	table_add(table, "%s", json_text(operation, "kind"));
 	table_add(table, "%s", json_text(json_object_get(operation, "subject"), "name"));
 	table_add(table, "%s%s%s", json_text(operation, "state"), json_text(operation, "phase")[0] ? ": " : "", json_text(operation, "phase"));
+	table_add(table, "%s", progress_text(operation, progress));
 	table_add(table, "%s", json_text(operation, "requested_by"));
 	table_add(table, "%s", age_text(json_text(operation, "created_at"), time(NULL), age));
 	table_add(table, "%s", json_text(json_object_get(operation, "error"), "detail"));
 }
 
-static const struct collection operations = {"operations", "id", "ID|KIND|MACHINE|STATE|BY|BEGAN|ERROR", add_row};
+static const struct collection operations = {"operations", "id", "ID|KIND|MACHINE|STATE|DONE|BY|BEGAN|ERROR", add_row};
 
 /* "state=running&machine=…"; owned by the caller. */
 static char *make_query(const struct args *args)
@@ -73,6 +82,55 @@ static int judge(const json_t *operation, struct failure *fail)
 	return failure_hint(fail, "hull operation inspect %s", id);
 }
 
+/* ---- how far it is ---- */
+
+/* False: there is nothing to see any more, nor of a start, unless it is waited for `to_its_end`, when the machine runs. */
+static bool draw(struct client *client, const char *path, bool to_its_end, struct bar *bar)
+{
+	struct failure unsaid = {0};
+	json_t *operation = NULL;
+	bool goes_on = client_call(client, "GET", path, NULL, &operation, &unsaid) == 0 && json_text(operation, "phase")[0] &&
+		       (to_its_end || strcmp(json_text(operation, "phase"), "health") != 0);
+	const json_t *progress = json_object_get(operation, "progress");
+	char what[80];
+
+	snprintf(what, sizeof(what), "%.30s: %.30s", json_text(operation, "kind"), json_text(operation, "phase"));
+	if (goes_on)
+		bar_steps(bar, (uint64_t)json_number(progress, "done"), (uint64_t)json_number(progress, "total"), what);
+	json_decref(operation);
+	return goes_on;
+}
+
+/* A bar called `label`, once it takes longer than a moment. As operation_show(). */
+static int show(struct client *client, const char *id, const char *label, bool to_its_end, struct failure *fail)
+{
+	cleanup_free char *path = client_path("operations", id, ""), *wait = client_path("operations", id, "/wait?timeout_s=1");
+	json_t *ended = NULL;
+	struct bar bar;
+	int r = 0;
+
+	bar_begin(&bar, label);
+	if (!id[0] || !bar.on)
+		return 0;
+	do {
+		memset(fail, 0, sizeof(*fail));
+		r = client_call(client, "GET", wait, NULL, &ended, fail);
+	} while (r < 0 && strcmp(fail->code, "timeout") == 0 && draw(client, path, to_its_end, &bar));
+	bar_end(&bar);
+	json_decref(ended);
+	if (r == -EINTR)
+		return r;
+	memset(fail, 0, sizeof(*fail));
+	return 0;
+}
+
+int operation_show(struct client *client, const json_t *machine, struct failure *fail)
+{
+	return show(client, json_text(machine, "operation"), json_text(machine, "name"), false, fail);
+}
+
+/* ---- waiting ---- */
+
 int operation_wait_run(const struct args *args, struct failure *fail)
 {
 	enum output_format format;
@@ -84,6 +142,7 @@ int operation_wait_run(const struct args *args, struct failure *fail)
 
 	if (!client)
 		return -fail->error.errnum;
+	show(client, args->operands[0], args->operands[0], true, fail);
 	do {
 		memset(fail, 0, sizeof(*fail));
 		r = client_wait(client, path, &ended, fail);
@@ -109,46 +168,6 @@ int operation_cancel_run(const struct args *args, struct failure *fail)
 			printf("%s\n", args->operands[i]);
 	}
 	return r;
-}
-
-/* For who waits. */
-
-/* It is shown once it takes longer than a moment. False: there is nothing to see any more. */
-static bool show(struct client *client, const char *path, long seconds)
-{
-	struct failure unsaid = {0};
-	json_t *operation = NULL;
-	bool goes_on = client_call(client, "GET", path, NULL, &operation, &unsaid) == 0 && json_text(operation, "phase")[0] &&
-		       strcmp(json_text(operation, "phase"), "health") != 0;
-
-	if (goes_on)
-		fprintf(stderr, CLEAR_LINE "%s: %s: %s, %ld s", json_text(json_object_get(operation, "subject"), "name"),
-			json_text(operation, "kind"), json_text(operation, "phase"), seconds);
-	json_decref(operation);
-	return goes_on;
-}
-
-int operation_show(struct client *client, const json_t *machine, struct failure *fail)
-{
-	const char *id = json_text(machine, "operation");
-	cleanup_free char *path = client_path("operations", id, ""), *wait = client_path("operations", id, "/wait?timeout_s=1");
-	json_t *ended = NULL;
-	long seconds = 0;
-	int r = 0;
-
-	if (!id[0] || !isatty(STDERR_FILENO))
-		return 0;
-	do {
-		memset(fail, 0, sizeof(*fail));
-		r = client_call(client, "GET", wait, NULL, &ended, fail);
-	} while (r < 0 && strcmp(fail->code, "timeout") == 0 && show(client, path, ++seconds));
-	if (seconds)
-		fputs(CLEAR_LINE, stderr);
-	json_decref(ended);
-	if (r == -EINTR)
-		return r;
-	memset(fail, 0, sizeof(*fail));
-	return 0;
 }
 
 int operation_goes_on(const json_t *machine, const char *verb, struct failure *fail)

@@ -14,6 +14,8 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
+#define BAR_TICK_MS 1000
+
 static void caught_signals(sigset_t *set)
 {
 	sigemptyset(set);
@@ -85,15 +87,17 @@ static int read_output(int fd, struct buf *log, bool show)
 	return (int)got;
 }
 
-static int follow(pid_t pid, int out, int signal_fd, struct buf *log, bool show)
+static int follow(pid_t pid, int out, int signal_fd, struct buf *log, bool show, struct bar *bar, const char *doing)
 {
 	struct pollfd fds[] = {{.fd = out, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
 	struct signalfd_siginfo info;
 	int r = 0;
 
 	for (;;) {
-		if (poll(fds, 2, -1) < 0)
+		if (poll(fds, 2, bar ? BAR_TICK_MS : -1) < 0)
 			continue; /* EINTR, the only thing that can happen here */
+		if (bar)
+			bar_steps(bar, 0, 0, doing);
 		if (fds[1].revents && read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
 			kill(-pid, SIGTERM);
 			r = -EINTR;
@@ -103,7 +107,8 @@ static int follow(pid_t pid, int out, int signal_fd, struct buf *log, bool show)
 	}
 }
 
-int subprocess_run(const char *const *argv, int signal_fd, struct buf *log, bool show, struct failure *fail)
+int subprocess_run(const char *const *argv, int signal_fd, struct buf *log, bool show, struct bar *bar, const char *doing,
+	struct failure *fail)
 {
 	int out[2], status, r;
 	pid_t pid;
@@ -119,7 +124,9 @@ int subprocess_run(const char *const *argv, int signal_fd, struct buf *log, bool
 		return error_set_errno(&fail->error, errno, "cannot run %s", argv[0]);
 	}
 	setpgid(pid, pid); /* whichever of us is first */
-	r = follow(pid, out[0], signal_fd, log, show);
+	r = follow(pid, out[0], signal_fd, log, show, bar, doing);
+	if (bar)
+		bar_end(bar);
 	close(out[0]);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;

@@ -2,6 +2,7 @@
 #ifndef HULL_CLI_TRANSFER_H
 #define HULL_CLI_TRANSFER_H
 
+#include "cli/bar.h"
 #include "cli/client.h"
 #include "common/buf.h"
 
@@ -20,9 +21,8 @@ struct transfer {
 	int64_t heard_ms;     /* of the monotonic clock */
 	int in;
 	uint64_t in_offset;
-	const char *label;
-	int drawn; /* per cent on the screen; -1: none */
-	int64_t drawn_mib; /* of a stream */
+	struct bar bar;
+	uint64_t total; /* bytes that there are to be; 0: nobody knows */
 	bool done;
 	bool connected; /* somebody listens there, whatever libcurl counts */
 	CURLcode result;
@@ -32,7 +32,8 @@ struct transfer {
 void transfer_init(struct transfer *t, struct client *client, const char *method, const char *path);
 void transfer_done(struct transfer *t);
 
-/* Before it runs. */
+/* Before it runs. `fn` draws its bar, called `label` (NULL: there is none), of `total` bytes. */
+void transfer_show(struct transfer *t, const char *label, uint64_t total, curl_xferinfo_callback fn);
 void transfer_add_header(struct transfer *t, const char *line);
 /* Runs it to its end, and frees nothing. 0 or -errno with `fail` set. */
 int transfer_finish(struct transfer *t, struct failure *fail);

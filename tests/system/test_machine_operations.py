@@ -276,7 +276,7 @@ def test_a_start_is_undone_though_hulld_is_killed_meanwhile(tmp_path):
 
 
 def hull(hulld, *words, **more):
-    env = dict(os.environ, HULL_HOST=f"unix://{hulld.socket}")
+    env = dict(os.environ, HULL_HOST=f"unix://{hulld.socket}", TERM="vt100")
     return subprocess.Popen([BUILD / "hull", *words], stdout=subprocess.PIPE, text=True, env=env, **{"stderr": subprocess.PIPE, **more})
 
 
@@ -294,14 +294,14 @@ def test_hull_shows_how_far_it_is_on_a_terminal_only_and_may_leave(stand_in):
     with hull(stand_in, "start", "shown", stderr=terminal) as process, open(control, "rb", buffering=0) as screen:
         os.close(terminal)
         seen = b""
-        while b"shown: start: kernel, 1 s" not in seen:
+        while b"% start: kernel, 1 s" not in seen:
             seen += screen.read(4096)
         process.send_signal(signal.SIGINT)
         while b"waits for its end" not in seen:
             seen += screen.read(4096)
         assert process.wait(DEADLINE) == 130 and process.stdout.read() == ""
     one = stand_in.machine("shown")["operation"]
-    assert b"\r\x1b[Khull: shown: its start goes on" in seen and f"`hull operation cancel {one}`".encode() in seen, seen
+    assert b" \rhull: shown: its start goes on" in seen and b"\rshown [####" in seen and b"\x1b" not in seen and f"`hull operation cancel {one}`".encode() in seen, seen
     with hull(stand_in, "start", "quiet", "shown") as process:
         wait_until(lambda: stand_in.machine("quiet")["pid"], "its monitor is there")
         process.send_signal(signal.SIGINT)
@@ -315,7 +315,7 @@ def test_hull_shows_how_far_it_is_on_a_terminal_only_and_may_leave(stand_in):
 def test_hull_lists_waits_for_and_cancels_operations(stand_in):
     one = started(stand_in, "by-hand")["id"]
     row, = [line for line in said(stand_in, "operation", "list").splitlines() if line.startswith(one)]
-    assert row.split()[1:6] == ["start", "by-hand", "running:", "kernel", "host"], row
+    assert row.split()[1:6] == ["start", "by-hand", "running:", "kernel", "2/4"], row
     assert said(stand_in, "operation", "list", "-q", "-m", "by-hand") == one + "\n"
     assert json.loads(said(stand_in, "operation", "inspect", one)) == operation(stand_in, one)
     assert one in said(stand_in, "completion", "words", "--", "operation", "cancel", "")

@@ -1,6 +1,7 @@
 /* The argument table, the machine's spec from options, tables and ages. */
 #include "tests/unit/test.h"
 
+#include "cli/bar.h"
 #include "cli/args.h"
 #include "cli/output.h"
 #include "cli/spec.h"
@@ -261,9 +262,33 @@ static void a_reader_that_refuses_an_event_ends_the_stream(void **state)
 	free(line);
 }
 
+static void a_bar_is_narrower_than_its_terminal(void **state)
+{
+	char line[BAR_LINE_MAX], label[300];
+
+	(void)state;
+	assert_string_equal(bar_line(line, 80, "web", 3, 10, "3 MiB"), "web [############                            ]  30% 3 MiB");
+	assert_string_equal(bar_line(line, 40, "web", 1, 2, "3 MiB"), "web [###########           ]  50% 3 MiB");
+	assert_string_equal(bar_line(line, 24, "web", 10, 10, "3 MiB"), "web 100% 3 MiB");
+	assert_string_equal(bar_line(line, 80, "web", 3, 0, "3 MiB"), "web 3 MiB");
+	assert_string_equal(bar_line(line, 80, "web", 99, 10, ""), "web [########################################] 100% ");
+	assert_string_equal(bar_line(line, 80, "a\033[2J\nb", 3, 0, "x\r"), "a?[2J?b x?");
+	/* UTF-8 is not cut in a character. */
+	assert_string_equal(bar_line(line, 13, "\303\244\303\244\303\244\303\244\303\244", 0, 0, ""), "\303\244\303\244\303\244\303\244 ");
+	memset(label, 'l', sizeof(label) - 1);
+	label[sizeof(label) - 1] = '\0';
+	for (int columns = -1; columns < 400; columns++) {
+		size_t len = strlen(bar_line(line, columns, label, 1, 3, label));
+
+		assert_true(len == 0 || (int)len < columns);
+		assert_true(len <= 128);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_bar_is_narrower_than_its_terminal),
 		cmocka_unit_test(options_stand_anywhere_and_take_values_both_ways),
 		cmocka_unit_test(mistakes_are_refused_with_the_nearest_name),
 		cmocka_unit_test(a_spec_says_what_the_options_said),
