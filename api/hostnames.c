@@ -18,7 +18,7 @@
 #define ROUND_NS  100000000ull	/* from the end of one to the next */
 #define RETRY_NS  1000000000ull /* after one that failed, or could not remove all there was to be removed */
 #define QUIET_NS  5000000000ull /* HAProxy may take so long until it answers */
-#define COMPLAIN_NS 600000000000ull /* what is refused in every round is logged */
+#define COMPLAIN_NS 600000000000ull /* so often it is logged that something is refused in every round */
 #define RENEW_NS  (6 * 3600000000000ull) /* certificates are looked at */
 
 struct hostnames {
@@ -35,8 +35,9 @@ struct hostnames {
 	bool again; /* something is left for the next one */
 	char **commands; /* to be sent, owned, from `next` on */
 	size_t n_commands, next;
-	bool complains; /* all of what it is refused in this round is logged */
-	uint64_t complained_ns;
+	bool fails;	/* something is refused in this round, */
+	bool complains; /* which is logged */
+	uint64_t complained_ns; /* 0: nothing was in the round before */
 };
 
 void hostnames_socket_path(const struct machine *m, int64_t guest, char *ret)
@@ -147,11 +148,12 @@ static bool is_busy(const char *said)
 	return strncmp(said, "del server", 10) == 0;
 }
 
-/* Not each second of what is tried each second. */
+/* Not each second of what is refused in each round. */
 static void complain(struct hostnames *h, const char *said, const char *answer)
 {
 	uint64_t now = monotonic_ns();
 
+	h->fails = true;
 	if (!h->complains && h->complained_ns && now - h->complained_ns < COMPLAIN_NS)
 		return;
 	h->complains = true;
@@ -218,7 +220,8 @@ static void on_timer(void *ctx)
 	h->armed = false;
 	if (!haproxy_is_running(h->haproxy))
 		return; /* it begins with what is then, and says so */
-	h->dirty = h->again = h->complains = false;
+	h->complained_ns = h->fails ? h->complained_ns : 0;
+	h->dirty = h->again = h->fails = h->complains = false;
 	snprintf(question, sizeof(question), "show map %s; show servers state%s%s", haproxy_map_path(h->haproxy),
 		h->tls ? "; show ssl crt-list -n " : "", h->tls ? tls_list_path(h->tls) : "");
 	h->call = haproxy_call(h->hulld->loop, haproxy_socket_path(h->haproxy), question, on_seen, h);
