@@ -102,7 +102,8 @@ drop_context() {
 }
 
 # The archive behind the initramfs, and what the inside is made of.
-make_up_files() { # FOLDER
+make_up_files() { # FOLDER HULLD_OPTION...
+	files=$1
 	mkdir -p "$1/files" "$1/root-files/opt/hull"
 	make_etc "$1/root-files/etc"
 	find_helper kvmhost-agent
@@ -120,11 +121,12 @@ make_up_files() { # FOLDER
 	cp -L "$guest/vmlinux" "$guest/initramfs.cpio" "$1/root-files/opt/hull/"
 	cp "$state/token" "$1/root-files/opt/hull/token"
 	chmod 600 "$1/root-files/opt/hull/token"
+	shift
 	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
 		--token-file /opt/hull/token --kernel /opt/hull/vmlinux --initrd /opt/hull/initramfs.cpio \
 		--vmm /opt/hull/hull-vmm --ingress /opt/hull/hull-ingress \
 		--ingress-forwarder /dev/virtio-ports/hull.forward ${http:+--http 0.0.0.0:7080} \
-		${https:+--https 0.0.0.0:7443} >"$1/files/hulld"
+		${https:+--https 0.0.0.0:7443} "$@" >"$files/files/hulld"
 }
 
 # Of the network: where hulld is reached from here.
@@ -136,7 +138,7 @@ forwards() {
 	done
 }
 
-up_emulated() {
+up_emulated() { # HULLD_OPTION...
 	need qemu-system-x86_64 qemu-system-x86
 	need cpio cpio
 	for dir in bin lib; do
@@ -147,7 +149,7 @@ up_emulated() {
 	work=$(mktemp -d "$run/starting-XXXXXX")
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 130' HUP INT TERM
-	make_up_files "$work/files"
+	make_up_files "$work/files" "$@"
 	append_files "$work/files" "$work/initramfs.cpio"
 	set -- -virtfs "local,path=$entry/lib/modules/$(cat "$entry/release"),mount_tag=modules,security_model=none,readonly=on"
 	n=0
@@ -173,18 +175,19 @@ up_emulated() {
 }
 
 # Where /dev/kvm is usable, hulld itself is what stays.
-up_here() {
+up_here() { # HULLD_OPTION...
 	mkdir -p "$state/hulld"
-	for name in hulld hull-vmm hull-ingress; do
-		find_helper "$name"
-		set -- "$@" "$helper"
-	done
+	find_helper hull-vmm
+	vmm=$helper
+	find_helper hull-ingress
+	ingress=$helper
+	find_helper hulld
 	find_guest
 	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
-		"$1" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
-		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$2" --ingress "$3" \
-		${http:+--http "127.0.0.1:$http"} ${https:+--https "127.0.0.1:$https"} ||
+		"$helper" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
+		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$vmm" --ingress "$ingress" \
+		${http:+--http "127.0.0.1:$http"} ${https:+--https "127.0.0.1:$https"} "$@" ||
 		fail 125 "hulld did not come up: see $state/relay.log"
 }
 
@@ -197,6 +200,33 @@ check_http() {
 	done
 }
 
+# Of hulld's own options, before a host is started that hulld would not come up on.
+check_hulld_options() { # HULLD_OPTION...
+	[ $# -gt 0 ] || return 0
+	[ -z "$bare" ] || refuse "--bare: without hulld there is nothing to take '$1'"
+	case $* in *"
+"*) refuse "'$*': a newline is not supported" ;; esac
+	find_helper hulld
+	why=$("$helper" "$@" --version 2>&1 >/dev/null) || refuse "hulld takes no such options: $(echo "${why#*: }" | head -n 1)"
+}
+
+# What the host is to be, a word to each line. Of a host that is up already, only what is named has to be the same.
+wanted() { # HULLD_OPTION...
+	printf '%s\n' ${cpus:+"-c $cpus"} ${memory:+"-m $memory"} ${http:+"--http $http"} ${https:+"--https $https"}
+	for word in $shares; do echo "--share $word"; done
+	[ $# -eq 0 ] || printf -- '-- %s\n' "$*"
+}
+
+already_up() { # HULLD_OPTION...
+	wanted "$@" | while read -r line; do
+		[ -z "$line" ] || grep -qxFe "$line" "$run/wanted" 2>/dev/null ||
+			fail 1 "already up, without $line: 'kvmhost down' first"
+	done || exit
+	echo "kvmhost: already up" >&2
+	[ ! -e "$state/api.json.new" ] || keep_api
+	print_api
+}
+
 print_api() {
 	if [ -e "$state/api.json" ]; then cat "$state/api.json"; else echo "kvmhost: up, without hulld"; fi
 }
@@ -204,10 +234,9 @@ print_api() {
 up() {
 	options "-c -m --state --hull --bare --http --https --share" "$@"
 	shift "$used"
-	[ $# -eq 0 ] || refuse "up takes no command"
+	case ${1:---} in --*) ;; *) refuse "up takes no command" ;; esac
 	[ -z "$bare" ] || [ -z "$http$https" ] || refuse "--bare: without hulld nothing is served by --http or --https"
-	# One processor: several have been seen to trip over code that the kernel patches while they run it (QEMU 7.2).
-	cpus=${cpus:-1} memory=${memory:-3072} port='' run=$state/run
+	port='' run=$state/run
 	if [ -z "$hull" ]; then
 		if [ -d "${HULL_BUILD:-$here/../build}" ]; then
 			hull=$(realpath "${HULL_BUILD:-$here/../build}")
@@ -221,22 +250,24 @@ up() {
 	chmod 700 "$state" "$run"
 	case $("$relay" ask "$run" status || :) in
 	up)
-		echo "kvmhost: already up" >&2
-		[ ! -e "$state/api.json.new" ] || keep_api
-		print_api
+		already_up "$@"
 		return
 		;;
 	?*) fail 1 "the host is starting or stopping: try again when it has" ;;
 	esac
 	check_http
+	check_hulld_options "$@"
+	# One processor: several have been seen to trip over code that the kernel patches while they run it (QEMU 7.2).
+	cpus=${cpus:-1} memory=${memory:-3072}
+	wanted "$@" >"$run/wanted"
 	rm -rf "$run"/starting-* "$run/here"
 	: >"$state/console.log"
 	if [ -n "$bare" ]; then rm -f "$state/api.json" "$state/api.json.new"; else choose_api; fi
 	if kvm_usable && [ -z "$bare" ]; then
 		: >"$run/here"
-		up_here
+		up_here "$@"
 	else
-		up_emulated
+		up_emulated "$@"
 	fi
 	[ -n "$bare" ] || keep_api
 	print_api

@@ -64,6 +64,9 @@ def boot_files(tmp_path_factory):
     (("up", "--http", "0.0.0.0:80"), "--http: '0.0.0.0:80' is not a number"),
     (("up", "--https", "65536"), "--https: 65536 is not from 1 to 65535"),
     (("up", "--bare", "--http", "80"), "--bare: without hulld nothing is served"),
+    (("up", "--bare", "--", "--log-keep", "8"), "--bare: without hulld there is nothing to take '--log-keep'"),
+    (("up", "--", "now"), "up takes no command"),
+    (("up", "--", "--webhok-allow", "10.0.2.2"), "hulld takes no such options: unrecognized option '--webhok-allow'"),
 ])
 def test_a_wrong_command_line_is_refused_with_the_usage(tmp_path, arguments, message):
     result = kvmhost(*arguments, cwd=tmp_path)
@@ -348,6 +351,10 @@ def test_status_and_a_second_up_say_that_it_is_up(host):
     again = host("up", "--bare")
     assert again.returncode == 0
     assert "already up" in again.stderr
+    for other in ("-m", "700"), ("-c", "2"), ("--share", host.folder):
+        refused = host("up", "--bare", *other)
+        assert (refused.returncode, refused.stderr) == (1, f"kvmhost: already up, without {other[0]} {other[1]}: 'kvmhost down' first\n")
+    assert host("up", "--bare", "-m", 3072, "-c", 1).returncode == 0
     assert len(host.qemu()) == 1
 
 
