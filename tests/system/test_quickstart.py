@@ -1,9 +1,12 @@
 """The README's first command, as a new user types it: a backend answers from inside a virtual machine."""
+import contextlib
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -25,7 +28,8 @@ def get(url):
 def environment(tmp_path_factory):
     """A user of their own: no host, no context, nothing cached but what Debian's packages cost to fetch."""
     home = tmp_path_factory.mktemp("home")
-    return dict(os.environ, HULL_QUICKSTART_PORT=str(free_port()), XDG_STATE_HOME=str(home / "state"),
+    return dict(os.environ, HULL_QUICKSTART_PORT=str(free_port()), HULL_QUICKSTART_HTTP=str(free_port()),
+                HULL_QUICKSTART_HTTPS=str(free_port()), XDG_STATE_HOME=str(home / "state"),
                 XDG_CONFIG_HOME=str(home / "config"), XDG_RUNTIME_DIR=str(home))
 
 
@@ -208,6 +212,26 @@ def test_the_readmes_next_commands_work(running, environment):
     one_off = hull(environment, "run", "--rm", "python-hello", "--", "uname", "-r")
     assert one_off.returncode == 0, one_off.stderr
     assert "6.12" in one_off.stdout
+
+
+def get_by_name(connection):
+    with contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_the_readmes_host_names_work(running, environment, tmp_path):
+    http_port, https_port = int(environment["HULL_QUICKSTART_HTTP"]), int(environment["HULL_QUICKSTART_HTTPS"])
+    must(hull(environment, "update", "hello", "--hostname", "localhost:8080"))
+    deadline = time.monotonic() + 60
+    while (answer := get_by_name(http.client.HTTPConnection("localhost", http_port, timeout=20))) != (200, "ok\n"):
+        assert answer[0] in (404, 503) and time.monotonic() < deadline, answer
+    (tmp_path / "ca.pem").write_text(must(hull(environment, "ca")))
+    trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    assert get_by_name(http.client.HTTPSConnection("localhost", https_port, timeout=20, context=trusting)) == (200, "ok\n")
+    other = subprocess.run([TOP / "tools" / "kvmhost", "up", "--http", str(free_port())], env=environment, capture_output=True, text=True, timeout=60)
+    assert other.returncode == 1 and "kvmhost: already up, without --http " in other.stderr, other
 
 
 def test_the_readmes_second_image_is_broken_found_out_about_and_mended(running, environment):
