@@ -213,6 +213,9 @@ int machine_cp_run(const struct args *args, struct failure *fail)
 		signal(SIGPIPE, SIG_IGN);
 		r = from.machine ? copy_out(client, &from, to.path, fail) : copy_in(client, from.path, &to, fail);
 	}
+	/* What is called that by the API is a path in the machine. */
+	if (r < 0 && strcmp(fail->error.field, "path") == 0)
+		snprintf(fail->error.field, sizeof(fail->error.field), "%s", from.machine ? from.machine : to.machine);
 	free(from.machine);
 	free(to.machine);
 	return r;
