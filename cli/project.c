@@ -203,6 +203,7 @@ static void add_token(struct table *table, const json_t *token)
 {
 	const json_t *scopes = json_object_get(token, "scopes"), *scope;
 	char age[AGE_MAX], text[64] = "";
+	const char *expires = json_text(token, "expires_at");
 	size_t i, len = 0;
 
 	json_array_foreach (scopes, i, scope)
@@ -212,7 +213,7 @@ static void add_token(struct table *table, const json_t *token)
 	table_add(table, "%s", json_text(token, "label"));
 	table_add(table, "%s", text);
 	table_add(table, "%s", age_text(json_text(token, "created_at"), time(NULL), age));
-	table_add(table, "%.10s", json_text(token, "expires_at"));
+	table_add(table, "%.16s%s", expires, expires[0] ? "Z" : "never"); /* to the minute: it may be today */
 }
 
 static const struct collection tokens = {"tokens", "id", "ID|FOR|SCOPES|CREATED|EXPIRES", add_token};

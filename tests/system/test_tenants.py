@@ -579,7 +579,9 @@ def test_hull_makes_projects_and_tokens(hulld, tmp_path):
     assert By(hulld, text).get("/v1/projects").json["items"][0]["name"] == "a"
     assert "a" in hull("project", "list", HULL_TOKEN=text) and "default" not in hull("project", "list", HULL_TOKEN=text)
     assert "has not the scope admin" in hull("token", "list", status=1, HULL_TOKEN=text)
-    id_ = hull("token", "list", HULL_PROJECT="a").splitlines()[1].split()[0]
+    row = hull("token", "list", HULL_PROJECT="a").splitlines()[1]
+    id_ = row.split()[0]
+    assert re.search(r"  \d{4}-\d\d-\d\dT\d\d:\d\dZ$", row)
     assert hull("token", "rm", id_, HULL_PROJECT="a") == f"{id_}\n"
     assert "the token is wrong" in hull("project", "list", status=1, HULL_TOKEN=text)
     assert hull("project", "rm", "a") == "a\n" and "hull project list" in hull("project", "rm", "a", status=1)
