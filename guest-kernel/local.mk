@@ -39,7 +39,8 @@ hull_init_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/build-kernel guest-kernel/make-initramfs \
 	guest-kernel/kernel-files.sh
 kernelconfigdir = $(pkglibexecdir)
-dist_kernelconfig_DATA = guest-kernel/tuned.config guest-kernel/tracing.config guest-kernel/quick_decode.inc
+dist_kernelconfig_DATA = guest-kernel/tuned.config guest-kernel/tracing.config guest-kernel/quick_decode.inc \
+	guest-kernel/sort_jump_labels.c
 
 # Not part of `all`: the kernel is downloaded. Leaves guest/vmlinux and guest/initramfs.cpio in the build folder.
 .PHONY: guest install-guest

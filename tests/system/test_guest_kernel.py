@@ -30,11 +30,41 @@ SOURCE = {
         }
         text_poke(ptr, ((unsigned char []){0x3E}), 1);
         """),
-    "arch/x86/kernel/vmlinux.lds.S": "#define ALIGN_ENTRY_TEXT_BEGIN\n\t\tALIGN_ENTRY_TEXT_BEGIN\n",
+    "arch/x86/kernel/apic/io_apic.c": textwrap.dedent("""\
+        static void clear_IO_APIC_pin(unsigned int apic, unsigned int pin)
+        {
+        \tif (entry.delivery_mode == APIC_DELIVERY_MODE_SMI)
+        \t\treturn;
+        }
+        \tif (entry.delivery_mode == APIC_DELIVERY_MODE_SMI)
+        """),
+    "arch/x86/kernel/vmlinux.lds.S": textwrap.dedent("""\
+        #define ALIGN_ENTRY_TEXT_BEGIN
+        \t\tALIGN_ENTRY_TEXT_BEGIN
+        #define BSS_DECRYPTED
+        \t\tBSS_DECRYPTED
+        """),
     "drivers/net/dummy.c": "static int numdummies = 1;\n",
     "include/uapi/linux/vt.h": "#define MAX_NR_CONSOLES\t63\t/* serial lines start at 64 */\n",
+    "kernel/jump_label.c": textwrap.dedent("""\
+        jump_label_sort_entries(struct jump_entry *start, struct jump_entry *stop)
+        {
+        \tsize = 1;
+        }
+        \tsize = 1;
+        """),
+    "kernel/params.c": textwrap.dedent("""\
+        kernel_add_sysfs_param()
+        \tif (mk->mp)
+        \t\tsysfs_remove_group(&mk->kobj, &mk->mp->grp);
+        \terr = sysfs_create_group(&mk->kobj, &mk->mp->grp);
+        \tfor (;;) {
+        \t\tkernel_add_sysfs_param(modname, kp, name_len);
+        \t}
+        """),
     "lib/kobject_uevent.c": "\t/* skip the event, if the filter returns zero. */\n",
-    "mm/slab.h": "#if defined(CONFIG_SYSFS) && !defined(CONFIG_SLUB_TINY)\n#endif\n"}
+    "mm/slab.h": "#if defined(CONFIG_SYSFS) && !defined(CONFIG_SLUB_TINY)\n#endif\n",
+    "scripts/link-vmlinux.sh": "\tif ! sorttable vmlinux; then\n"}
 QUICK = textwrap.dedent("""\
     #include <asm/set_memory.h>
     #include "quick_decode.inc"
@@ -56,11 +86,45 @@ QUICK = textwrap.dedent("""\
     \tWRITE_ONCE(*ptr, 0x3e);
     }
     text_poke(ptr, ((unsigned char []){0x3E}), 1);
+    static void clear_IO_APIC_pin(unsigned int apic, unsigned int pin)
+    {
+    \tif (entry.delivery_mode == APIC_DELIVERY_MODE_SMI || (entry.w1 == 0x10000 && !entry.w2))
+    \t\treturn;
+    }
+    \tif (entry.delivery_mode == APIC_DELIVERY_MODE_SMI)
     #define ALIGN_ENTRY_TEXT_BEGIN
     \t\tFILL(0)
     \t\tALIGN_ENTRY_TEXT_BEGIN
+    #define BSS_DECRYPTED
+    #ifdef CONFIG_AMD_MEM_ENCRYPT
+    \t\tBSS_DECRYPTED
+    #endif
     static int numdummies;
     #define MAX_NR_CONSOLES\t1\t/* serial lines start at 64 */
+    jump_label_sort_entries(struct jump_entry *start, struct jump_entry *stop)
+    {
+    \tfor (struct jump_entry *at = start;; at++) {
+    \t\tif (at + 1 >= stop)
+    \t\t\treturn;
+    \t\tif (jump_label_cmp(at, at + 1) > 0)
+    \t\t\tbreak;
+    \t}
+    \tsize = 1;
+    }
+    \tsize = 1;
+    kernel_add_sysfs_param()
+    \tif (mk->mp)
+    \t\t(void)0;
+    \tfor (;;) {
+    \t\tkernel_add_sysfs_param(modname, kp, name_len);
+    \t}
+    \t{
+    \t\tstruct kobject *kobj;
+
+    \t\tlist_for_each_entry(kobj, &module_kset->list, entry)
+    \t\t\tif (to_module_kobject(kobj)->mp)
+    \t\t\t\tBUG_ON(sysfs_create_group(kobj, &to_module_kobject(kobj)->mp->grp));
+    \t}
     \tif (system_state < SYSTEM_FREEING_INITMEM) {
     \t\tkobj->state_add_uevent_sent |= action == KOBJ_ADD;
     \t\treturn 0;
@@ -68,6 +132,7 @@ QUICK = textwrap.dedent("""\
     \t/* skip the event, if the filter returns zero. */
     #if 0
     #endif
+    \tif ! { sorttable vmlinux && "$SORT_JUMP_LABELS" vmlinux; }; then
     """)
 
 # A source package's Makefile that does what build-kernel asks of a kernel's, and tells of it in $BUILT.
@@ -168,7 +233,7 @@ def test_a_source_that_is_not_known_is_built_as_it_is(builder, tmp_path_factory)
     assert result.returncode == 0
     for name in SOURCE:
         told = result.stderr.count(f"build-kernel: {name} of this source is not as it was known")
-        assert told == (2 if name.endswith("alternative.c") else 1), name
+        assert told == (2 if name.endswith(("alternative.c", "vmlinux.lds.S")) else 1), name
     assert (builder.output / "vmlinuz").read_text() == "".join(more.values())
 
 
@@ -215,6 +280,67 @@ def test_a_tool_that_is_missing_is_named(builder):
     assert result.returncode == 1 and "apt-get install libelf-dev" in result.stderr
 
 
+# ---- its jump labels -----------------------------------------------------------------------------------------------
+
+LABELS = [(24, 0, 8), (8, 64, 33), (40, 16, 8), (16, 48, 1), (8, 8, 32), (0, 72, 8)]  # code, target, key with its flag
+
+# Prints the labels that it has, as it reads them when it runs.
+LABELLED = """
+    #include <stdint.h>
+    #include <stdio.h>
+    extern struct entry { int32_t code, target; int64_t key; } __start___jump_table[], __stop___jump_table[];
+    extern char base[];
+    asm(".pushsection .data; .balign 64; base: .skip 128; .popsection; .pushsection __jump_table, \\"aw\\"; .balign 8;" ENTRIES
+        ".popsection");
+    int main(void)
+    {
+        for (struct entry *at = __start___jump_table; at < __stop___jump_table; at++)
+            printf("%td %td %td\\n", (char *)&at->code + at->code - base, (char *)&at->target + at->target - base,
+                   (char *)&at->key + at->key - base);
+    }
+    """
+
+
+@pytest.fixture(scope="module")
+def sort_labels(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sort") / "sort_jump_labels"
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, TOP / "guest-kernel/sort_jump_labels.c"], check=True)
+    return lambda file: subprocess.run([path, file], capture_output=True, text=True)
+
+
+def make_labelled(folder, labels):
+    entries = "".join(f".long base + {code} - ., base + {target} - .; .quad base + {key} - .;" for code, target, key in labels)
+    (folder / "labelled.c").write_text(LABELLED.replace("ENTRIES", f'"{entries}"'))
+    subprocess.run(["cc", "-o", folder / "labelled", folder / "labelled.c"], check=True)
+    return folder / "labelled"
+
+
+def labels_of(program):
+    lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [tuple(map(int, line.split())) for line in lines]
+
+
+def test_jump_labels_are_sorted_by_key_and_code(sort_labels, tmp_path):
+    program = make_labelled(tmp_path, LABELS)
+    assert labels_of(program) == LABELS
+    for _ in range(2):  # and stay so
+        assert sort_labels(program).returncode == 0
+        assert labels_of(program) == sorted(LABELS, key=lambda label: (label[2] & ~3, label[0]))
+
+
+def test_what_has_no_jump_labels_to_sort_is_refused(sort_labels, tmp_path):
+    program = make_labelled(tmp_path, LABELS)
+    whole = program.read_bytes()
+    for content, reason in ((b"", "Invalid argument"), (b"text" * 100, "no ELF file of 64 bits"), (whole[:64], "beyond its end"),
+                            (whole[:-200], "beyond its end"), (whole.replace(b"__start___jump", b"__start___jumb"), "no symbol __start___jump_table")):
+        program.write_bytes(content)
+        result = sort_labels(program)
+        assert result.returncode == 1 and reason in result.stderr and len(result.stderr.splitlines()) == 1, (reason, result)
+        assert program.read_bytes() == content
+    result = sort_labels(tmp_path / "nonexistent")
+    assert result.returncode == 1 and "No such file" in result.stderr
+
+
 # ---- what it can do ------------------------------------------------------------------------------------------------
 
 FILE_SYSTEMS = {"tmpfs", "overlay", "erofs", "ext4", "squashfs", "fuse", "virtiofs", "cgroup2", "bpf", "mqueue", "binder", "autofs"}
@@ -236,6 +362,7 @@ def test_what_people_deploy_is_there_in_64_mib(vmm, vmlinux, initramfs, deployed
         echo guest: file systems: $(cat /proc/filesystems)
         mkdir /tmp/cgroup; mount -t cgroup2 none /tmp/cgroup; echo guest: controllers: $(cat /tmp/cgroup/cgroup.controllers)
         echo guest: pressure: $(cat /proc/pressure/memory)
+        cd /sys/module; echo guest: parameters: $(cat kernel/parameters/panic ipv6/parameters/disable_ipv6 loop/parameters/max_part); cd /
         for d in /sys/bus/virtio/drivers/*; do echo guest: driver $(basename $d); done
         for d in /sys/bus/acpi/drivers/*; do echo guest: driver $(basename $d); done
         deployed
@@ -251,6 +378,7 @@ def test_what_people_deploy_is_there_in_64_mib(vmm, vmlinux, initramfs, deployed
     assert FILE_SYSTEMS <= set(said.partition("guest: file systems: ")[2].splitlines()[0].split()), said
     assert CONTROLLERS <= set(said.partition("guest: controllers: ")[2].splitlines()[0].split()), said
     assert "guest: pressure: some avg10=" in said
+    assert "guest: parameters: -1 0 0\r\n" in said, said
     for driver in ("virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon", "virtio_mem", "virtio_pmem", "virtio_console",
                    "vmw_vsock_virtio_transport", "virtiofs", "button"):
         assert f"guest: driver {driver}\r\n" in said, (driver, said)
