@@ -33,9 +33,9 @@ def test_load_says_what_it_needs(tmp_path):
 
 
 def test_the_smallest_run(tmp_path):
-    command = [TOP / "benches/control", "-r", "1", "-m", "100", "-f", "10", "-t", "1", "-n", "1"]
+    command = [TOP / "benches/control", "-r", "1", "-m", "40", "-f", "5", "-s", "200", "-t", "1", "-n", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    for kind, count in (("create", 100), ("read", 400), ("page", 25), ("label", 25), ("change", 50)):
+    for kind, count in (("create", 40), ("read", 160), ("page", 10), ("label", 10), ("change", 20)):
         assert re.search(rf"^{kind} +{count}(  +[\d,.]+ ±0\.0%){{3}}$", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^none .*±0\.0%$", done.stdout, re.MULTILINE), done.stdout
