@@ -42,10 +42,22 @@ static int write_nowhere(void *ctx, const void *data, size_t len)
 
 static int look(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
-	(void)ftw, (void)type;
+	(void)ftw;
+	if (type == FTW_NS)
+		return 0; /* in a folder that may be read, but not searched: by who is not root */
 	CHECK(S_ISLNK(st->st_mode) || !(st->st_mode & 06000));
 	CHECK(!strstr(path, ".hull-cp-"));
 	return 0;
+}
+
+static bool is_closed; /* there is a folder that could not be looked into */
+
+/* Who is not root erases only what is in folders that allow that; what is in one shows once it does. */
+static int open_up(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st, (void)ftw;
+	is_closed |= type == FTW_DNR;
+	return type == FTW_D || type == FTW_DNR ? chmod(path, 0700) : 0;
 }
 
 static int erase(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -123,6 +135,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	sink = (struct tar_sink){write_nowhere, &packed};
 	if (access(target, F_OK) == 0)
 		pack(target, &sink, NULL, NULL, &err); /* a folder may have become one that we cannot read */
+	do {
+		is_closed = false;
+		CHECK(nftw(outer, open_up, 16, FTW_PHYS) == 0);
+	} while (is_closed);
 	CHECK(nftw(outer, erase, 16, FTW_DEPTH | FTW_PHYS) == 0);
 	free(copy);
 	return 0;
