@@ -94,6 +94,14 @@ def started(hulld, name, **spec):
     return operation(hulld, one)
 
 
+def has_ended(pid):
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return "State:\tZ" in status.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def remove(hulld, name):
     assert hulld.delete(f"/v1/machines/{name}?force=1").status == 204
 
@@ -191,6 +199,7 @@ def test_an_operation_goes_on_when_hulld_is_killed(stand_in):
     before = stand_in.machine("on")["pid"]
     stand_in.kill()
     os.kill(before, 9)
+    wait_until(lambda: has_ended(before), "it has ended")
     stand_in.start()  # which begins the start anew
     after = wait_until(lambda: stand_in.machine("on")["pid"], "its monitor is there")
     assert after != before and (again := operation(stand_in, one))["state"] == "running" and phases(again)[-1] == "kernel"
