@@ -128,9 +128,13 @@ static int wait_until_it_runs(struct client *client, const char *machine, json_t
 int machine_start(struct client *client, const char *machine, bool attached, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *path = client_path("machines", machine, "/start");
-	json_t *body = json_pack("{s:b}", "attached", attached);
-	int r = client_call(client, "POST", path, body, NULL, fail);
+	json_t *body = json_pack("{s:b}", "attached", attached), *answer = NULL;
+	int r = client_call(client, "POST", path, body, &answer, fail);
 
+	/* With a check, what is under way takes longer than until the machine runs. */
+	if (r == 0 && !json_object_get(answer, "health"))
+		r = operation_show(client, answer, fail);
+	json_decref(answer);
 	json_decref(body);
 	return r < 0 ? r : wait_until_it_runs(client, machine, ret, fail);
 }

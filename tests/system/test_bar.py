@@ -165,6 +165,10 @@ def test_what_is_waited_for_is_shown(stand_in, tmp_path):
     stand_in.post(f"/v1/operations/{one}/cancel")
     lines, out = waiting.end(1)
     assert lines[0] == f"hull: {one}: cancelled" and out == b"cancelled\n"
+    running = Terminal(stand_in, "run", "--name", "three", "--network", "none", "any").until(rb"three \[##+ +\]  50% start: kernel, [1-9]+ s")
+    running.press(b"\x03")
+    lines, out = running.end(130)
+    assert not [line for line in lines if "%" in line] and out == b"" and stand_in.get("/v1/machines/three").status == 404
     for name in ("one", "two"):
         assert stand_in.delete(f"/v1/machines/{name}?force=1").status == 204
 
