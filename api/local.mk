@@ -81,6 +81,7 @@ libhull_api_a_SOURCES = \
 	api/routes.c \
 	api/scratch.c api/scratch.h \
 	api/secrets.c api/secrets.h \
+	api/spawn.c api/spawn.h \
 	api/spec.c api/spec.h \
 	api/start_order.c api/start_order.h \
 	api/stopping.c \

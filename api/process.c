@@ -2,6 +2,7 @@
 #include "api/process.h"
 
 #include "api/host_stats.h"
+#include "api/spawn.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -16,8 +17,6 @@
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-#define FDS_MAX 8
 
 struct process {
 	pid_t pid;
@@ -122,56 +121,23 @@ struct process *process_adopt(struct loop *loop, const struct process_id *id, pr
 	return process;
 }
 
-/* In the child, which may have been forked from a process with threads: only async-signal-safe calls. */
-static void __attribute__((noreturn)) run_child(const char *const *argv, int *fds, size_t n_fds, const int gate[2])
-{
-	static const char cannot[] = "hulld: cannot execute ";
-	int wait_at;
-	sigset_t none;
-	char go;
-
-	/* First of all hulld's own descriptors go: a successor must not find its sockets still listening. */
-	wait_at = fcntl(gate[0], F_DUPFD, 2 * FDS_MAX);
-	for (size_t i = 0; i < n_fds; i++)
-		fds[i] = fcntl(fds[i], F_DUPFD, FDS_MAX); /* out of the way: one may have the number of another's place */
-	for (size_t i = 0; i < n_fds; i++)
-		if (fds[i] < 0 || dup2(fds[i], (int)i) < 0)
-			_exit(127);
-	close_range((unsigned)n_fds, (unsigned)wait_at - 1, 0);
-	close_range((unsigned)wait_at + 1, ~0u, 0);
-	if (wait_at < 0 || read(wait_at, &go, 1) != 1)
-		_exit(0);
-	close(wait_at);
-	setsid();
-	umask(077);
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execv(argv[0], (char *const *)argv);
-	if (write(2, cannot, sizeof(cannot) - 1) < 0 || write(2, argv[0], strlen(argv[0])) < 0 || write(2, "\n", 1) < 0)
-		_exit(126);
-	_exit(127);
-}
-
 struct process *process_spawn(struct loop *loop, const char *const *argv, const int *fds, size_t n_fds, process_fn fn,
 	void *ctx, struct process_id *ret_id, int *ret_gate, struct error *err)
 {
 	struct process *process;
-	int gate[2], copy[FDS_MAX];
+	int gate[2];
 	pid_t pid;
 
-	memcpy(copy, fds, n_fds * sizeof(*fds));
 	if (pipe2(gate, O_CLOEXEC) < 0) {
 		error_set_errno(err, errno, "cannot start %s", argv[0]);
 		return NULL;
 	}
-	pid = fork();
-	if (pid == 0)
-		run_child(argv, copy, n_fds, gate);
+	pid = spawn_at_gate(argv, fds, n_fds, gate[0], err);
 	close(gate[0]);
 	process = pid > 0 ? watch(loop, pid, fn, ctx) : NULL;
 	if (!process) {
-		error_set_errno(err, errno, "cannot start %s", argv[0]);
+		if (pid > 0)
+			error_set_errno(err, errno, "cannot start %s", argv[0]);
 		close_fd(gate[1]);
 		if (pid > 0)
 			waitpid(pid, NULL, 0); /* at once: its gate has closed */

@@ -1,6 +1,6 @@
 /* Processes that outlive hulld: started behind a gate, known by pid and start time, watched by pidfd.
  *
- * Theory of operation. process_spawn() forks; the child waits at a pipe, the gate, before it executes anything. The
+ * Theory of operation. process_spawn() makes a child (spawn.h) that waits at a pipe, the gate, before it executes anything. The
  * caller writes the child's identity to the database and only then opens the gate. Should hulld be killed at any instant
  * in between, the pipe closes and the child ends without having done a thing; once the gate has been opened the
  * identity is on disk. So there is never a process that a restarted hulld would not know of.
@@ -19,7 +19,7 @@ struct process;
 /* `status` is as from waitpid(), or -1 for a process that was not our child. The process may be freed in it. */
 typedef void (*process_fn)(void *ctx, int status);
 
-/* Forks a child in a session of its own, with descriptors fds[0..n_fds) as 0..n_fds-1 and no others, umask 077, that
+/* A child in a session of its own, with descriptors fds[0..n_fds) as 0..n_fds-1 and no others, umask 077, that
  * executes argv[0] (a path) once the gate is opened. Returns it watched, `*ret_id` and `*ret_gate` set, or NULL with
  * `err` set. A program that cannot be executed ends with status 127 and a line on descriptor 2. */
 struct process *process_spawn(struct loop *loop, const char *const *argv, const int *fds, size_t n_fds, process_fn fn,
