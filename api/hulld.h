@@ -14,6 +14,7 @@ struct hulld {
 	struct options options;
 	char boot_id[BOOT_ID_BYTES]; /* of this boot of the host */
 	uint64_t host_memory_mib;
+	char passt[256]; /* the program, where supervisor.c has found it; "" */
 	struct loop *loop;
 	struct store *store;
 	struct blobs *blobs;

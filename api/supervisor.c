@@ -188,27 +188,6 @@ static bool make_timers(struct machine *m)
 	return m->start_deadline && m->stop_deadline && m->retry;
 }
 
-/* Spawns behind the gate, records who it is, opens the gate. `id` lies in the machine's record. */
-static struct process *spawn_recorded(struct machine *m, const char *const *argv, const int *fds, size_t n_fds,
-	process_fn fn, struct process_id *id, struct error *err)
-{
-	struct process *process;
-	int gate;
-
-	process = process_spawn(m->hulld->loop, argv, fds, n_fds, fn, m, id, &gate, err);
-	if (!process)
-		return NULL;
-	snprintf(m->record.boot_id, sizeof(m->record.boot_id), "%s", m->hulld->boot_id);
-	if (operation_commit(m, err) < 0) {
-		close(gate); /* unrecorded, it must not run */
-		process_kill_and_free(process);
-		*id = (struct process_id){0};
-		return NULL;
-	}
-	process_open_gate(gate);
-	return process;
-}
-
 static int open_log(const struct machine *m, const char *name, int flags)
 {
 	char path[512];
@@ -217,8 +196,8 @@ static int open_log(const struct machine *m, const char *name, int flags)
 		0600);
 }
 
-/* `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: no network. */
-static void start_monitor(struct machine *m, int net_fd)
+/* It waits at its gate. `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: no network. False: the start has failed. */
+static bool spawn_monitor(struct machine *m, int net_fd, int *ret_gate)
 {
 	char config[512], counts[512], limit_mib[24];
 	const char *argv[] = {m->hulld->options.vmm, "--config-file",
@@ -236,23 +215,18 @@ static void start_monitor(struct machine *m, int net_fd)
 	snprintf(limit_mib, sizeof(limit_mib), "%" PRIu64, log_age_limits(m).bytes >> 20);
 	if (null < 0 || console < 0 || log < 0 || workload < 0 || status < 0) {
 		fail_start(m, "cannot open the machine's logs: %s", strerror(errno));
-		return;
+		return false;
 	}
 	if (machine_running_spec(m)->secrets.len && (archive = launch_archive_fd(m, &err)) < 0) {
 		fail_start(m, "%s", err.message);
-		return;
+		return false;
 	}
-	listen_for_agent(m);
-	operation_enter(m, PHASE_KERNEL); /* what is recorded runs at once */
-	m->monitor = spawn_recorded(m, argv, (int[]){null, console, log, workload, status, net_fd < 0 ? null : net_fd, archive},
-		archive >= 0 ? MONITOR_ARCHIVE_FD + 1 : net_fd >= 0 ? MONITOR_NET_FD + 1 : MONITOR_NET_FD, on_monitor_end,
-		&m->record.monitor, &err);
-	if (!m->monitor) {
+	m->monitor = process_spawn(m->hulld->loop, argv, (int[]){null, console, log, workload, status, net_fd < 0 ? null : net_fd, archive},
+		archive >= 0 ? MONITOR_ARCHIVE_FD + 1 : net_fd >= 0 ? MONITOR_NET_FD + 1 : MONITOR_NET_FD, on_monitor_end, m,
+		&m->record.monitor, ret_gate, &err);
+	if (!m->monitor)
 		fail_start(m, "%s", err.message);
-		return;
-	}
-	machine_tell_waiters(m);
-	loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
+	return m->monitor;
 }
 
 static void lose_passt(struct machine *m)
@@ -275,11 +249,16 @@ static void on_passt_end(void *ctx, int status)
 	lose_passt(m);
 }
 
-/* Starts passt with `net_fd` (borrowed). False: the start has failed. */
-static bool start_passt(struct machine *m, int net_fd)
+/* The one that was found last, as long as it is there: there are many folders to look in. */
+static bool find_passt(struct hulld *hulld)
 {
-	char program[256];
-	const char *argv[] = {program, "--foreground", "--quiet", "--fd", "3", "--address", "10.0.2.15", "--netmask", "24", "--gateway",
+	return access(hulld->passt, X_OK) == 0 || find_program("passt", hulld->passt, sizeof(hulld->passt)) == 0;
+}
+
+/* It waits at its gate, with `net_fd` (borrowed). False: the start has failed. */
+static bool spawn_passt(struct machine *m, int net_fd, int *ret_gate)
+{
+	const char *argv[] = {m->hulld->passt, "--foreground", "--quiet", "--fd", "3", "--address", "10.0.2.15", "--netmask", "24", "--gateway",
 		"10.0.2.2", "--mac-addr", "02:00:00:00:00:02", "--dns-forward", "10.0.2.3",
 		/* The gateway's address would be the host's own loopback, and all that listens there. */
 		"--no-map-gw", "--ipv4-only", "--no-dhcp", NULL};
@@ -287,20 +266,42 @@ static bool start_passt(struct machine *m, int net_fd)
 	int fds[] = {null, log, log, net_fd};
 	struct error err;
 
-	if (find_program("passt", program, sizeof(program)) < 0 || null < 0 || log < 0) {
+	if (!find_passt(m->hulld) || null < 0 || log < 0) {
 		fail_start(m, "cannot start passt: it is not installed, or its log cannot be opened");
 		return false;
 	}
-	m->passt = spawn_recorded(m, argv, fds, ARRAY_SIZE(fds), on_passt_end, &m->record.passt, &err);
+	m->passt = process_spawn(m->hulld->loop, argv, fds, ARRAY_SIZE(fds), on_passt_end, m, &m->record.passt, ret_gate, &err);
 	if (!m->passt)
 		fail_start(m, "%s", err.message);
 	return m->passt;
 }
 
+/* Unrecorded, none of them may run: they wait at their gates until it is known who they are. False: the start has failed. */
+static bool record_processes(struct machine *m)
+{
+	struct error err;
+
+	operation_enter(m, PHASE_KERNEL); /* what is recorded runs at once */
+	snprintf(m->record.boot_id, sizeof(m->record.boot_id), "%s", m->hulld->boot_id);
+	if (operation_commit(m, &err) == 0)
+		return true;
+	process_kill_and_free(m->monitor);
+	m->monitor = NULL;
+	fail_start(m, "%s", err.message);
+	return false;
+}
+
+static void open_gate(int *gate)
+{
+	if (*gate >= 0)
+		process_open_gate(*gate);
+	*gate = -1;
+}
+
 /* passt and monitor begin at the same time, each with an end of one connection. */
 static void start_processes(struct machine *m)
 {
-	cleanup_close int passt_fd = -1, monitor_fd = -1;
+	cleanup_close int passt_fd = -1, monitor_fd = -1, passt_gate = -1, monitor_gate = -1;
 	int ends[2];
 
 	if (machine_running_spec(m)->network == NETWORK_DEFAULT) {
@@ -311,11 +312,19 @@ static void start_processes(struct machine *m)
 		monitor_fd = ends[0];
 		passt_fd = ends[1];
 		operation_enter(m, PHASE_NETWORK);
-		if (!start_passt(m, passt_fd))
+		if (!spawn_passt(m, passt_fd, &passt_gate))
 			return;
 	}
 	operation_enter(m, PHASE_MONITOR);
-	start_monitor(m, monitor_fd);
+	if (!spawn_monitor(m, monitor_fd, &monitor_gate))
+		return;
+	listen_for_agent(m);
+	if (!record_processes(m))
+		return;
+	open_gate(&passt_gate);
+	open_gate(&monitor_gate);
+	machine_tell_waiters(m);
+	loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
 }
 
 static void on_scratch(void *ctx, const char *reason)
@@ -341,7 +350,7 @@ static void make_scratch(struct machine *m)
 int supervisor_check(const struct machine *m, struct problem *problem)
 {
 	const struct options *options = &m->hulld->options;
-	char blob[BLOB_PATH_MAX], program[256];
+	char blob[BLOB_PATH_MAX];
 	const struct {
 		const char *what, *path, *hint;
 		int mode;
@@ -359,7 +368,7 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 			needed[i].path, strerror(errno));
 		return problem_set_hint(problem, "%s", needed[i].hint);
 	}
-	if (machine_running_spec(m)->network == NETWORK_DEFAULT && find_program("passt", program, sizeof(program)) < 0) {
+	if (machine_running_spec(m)->network == NETWORK_DEFAULT && !find_passt(m->hulld)) {
 		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
 		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
 	}
