@@ -145,7 +145,7 @@ def test_a_copy_that_is_not_wanted_any_more_leaves_nothing(hulld):
 def test_a_full_disk_is_said_and_nothing_is_half_there(hulld):
     hulld.kill()
     folder = hulld.state / "machines"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", folder], check=True)
     try:
         hulld.start()
         machine = begin(hulld, "a", 64)
