@@ -251,6 +251,9 @@ static const char *const statements[N_STATEMENTS] = {
 	[OPERATIONS_PRUNE] = "DELETE FROM operations WHERE state <> 'running' AND (created_at < ?1 OR id IN (SELECT id FROM"
 			     " (SELECT id, row_number() OVER (PARTITION BY project ORDER BY created_at DESC, id DESC) AS n"
 			     " FROM operations) WHERE n > ?2))",
+	[TRANSACTION_BEGIN] = "BEGIN IMMEDIATE",
+	[TRANSACTION_COMMIT] = "COMMIT",
+	[TRANSACTION_ROLLBACK] = "ROLLBACK",
 	[HOST_GET] = "SELECT state, drain_since, drain_until, drain_machines FROM host",
 	[HOST_SET] = "UPDATE host SET state = ?1, drain_since = ?2, drain_until = ?3, drain_machines = ?4",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
@@ -296,7 +299,7 @@ int store_run(struct store *store, const char *sql, struct error *err)
 
 int store_transaction_begin(struct store *store, struct error *err)
 {
-	return store_run(store, "BEGIN IMMEDIATE", err);
+	return store_commit(store, store_begin(store, TRANSACTION_BEGIN), err);
 }
 
 int store_transaction_end(struct store *store, int r, struct error *err)
@@ -304,9 +307,9 @@ int store_transaction_end(struct store *store, int r, struct error *err)
 	struct error ignored;
 
 	if (r == 0)
-		r = store_run(store, "COMMIT", err);
+		r = store_commit(store, store_begin(store, TRANSACTION_COMMIT), err);
 	if (r < 0)
-		store_run(store, "ROLLBACK", &ignored);
+		store_commit(store, store_begin(store, TRANSACTION_ROLLBACK), &ignored);
 	return r;
 }
 

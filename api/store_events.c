@@ -11,10 +11,11 @@
 #include <errno.h>
 #include <string.h>
 
-/* The next event of `project`, if `condition` holds; all are SQL. */
+/* The next event of `project`, if `condition` holds; all are SQL. Of event_cursors nothing is selected that is inserted into it: SQLite would
+ * make a table for that each time. */
 #define EVENT(project, type, subject, name, data, condition)                                                                   \
-	"INSERT INTO event_cursors (project, last) SELECT " project ", 1 WHERE " condition                                     \
-	" ON CONFLICT (project) DO UPDATE SET last = last + 1;"                                                                \
+	"INSERT INTO event_cursors (project, last) VALUES (" project ", 0) ON CONFLICT DO NOTHING;"                            \
+	"UPDATE event_cursors SET last = last + 1 WHERE project = " project " AND (" condition ");"                            \
 	"INSERT INTO events (project, id, at, type, subject, name, data) SELECT project, last, event_time(project), " type ", " subject \
 	", " name ", " data " FROM event_cursors WHERE project = " project " AND (" condition ");"
 

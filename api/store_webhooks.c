@@ -55,8 +55,7 @@ int store_webhook_respecify(struct store *store, const struct webhook_record *re
 
 int store_webhooks_progress(struct store *store, const struct webhook_record *const *records, size_t n, struct error *err)
 {
-	struct error ignored;
-	int r = store_run(store, "BEGIN IMMEDIATE", err);
+	int r = store_transaction_begin(store, err);
 
 	if (r < 0)
 		return r;
@@ -66,11 +65,7 @@ int store_webhooks_progress(struct store *store, const struct webhook_record *co
 		bind_progress(stmt, records[i]);
 		r = store_commit(store, stmt, err);
 	}
-	if (r == 0)
-		r = store_run(store, "COMMIT", err);
-	if (r < 0)
-		store_run(store, "ROLLBACK", &ignored);
-	return r;
+	return store_transaction_end(store, r, err);
 }
 
 int store_webhook_delete(struct store *store, const char *id, struct error *err)
