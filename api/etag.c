@@ -7,6 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void put_hex(char *place, uint8_t byte)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	place[0] = digits[byte >> 4];
+	place[1] = digits[byte & 15];
+}
+
 void etag_of_text(const char *text, size_t len, char ret[ETAG_BYTES])
 {
 	uint8_t digest[ETAG_BYTES / 2 - 1];
@@ -17,7 +25,7 @@ void etag_of_text(const char *text, size_t len, char ret[ETAG_BYTES])
 	sha256_digest(&hash, sizeof(digest), digest);
 	ret[0] = '"';
 	for (size_t i = 0; i < sizeof(digest); i++)
-		sprintf(ret + 1 + 2 * i, "%02x", digest[i]);
+		put_hex(ret + 1 + 2 * i, digest[i]);
 	memcpy(ret + ETAG_BYTES - 2, "\"", 2);
 }
 

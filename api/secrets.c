@@ -31,7 +31,7 @@ struct secrets {
 static void wipe_and_free(void *memory)
 {
 	if (memory)
-		sodium_memzero(memory, malloc_usable_size(memory));
+		explicit_bzero(memory, malloc_usable_size(memory));
 	free(memory);
 }
 

@@ -591,7 +591,7 @@ json_t *json_dump(const struct json_table *table, const void *object)
 			continue;
 		value = json_dump_field(field, object);
 		if (value)
-			json_object_set_new(dumped, field->name, value);
+			json_object_set_new_nocheck(dumped, field->name, value); /* names are ASCII */
 	}
 	return dumped;
 }
