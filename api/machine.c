@@ -168,11 +168,6 @@ static void leave_alone(struct machine *m)
 	m->frozen = false;
 }
 
-static void disarm_restart(struct machine *m)
-{
-	loop_timer_arm(m->restart, UINT64_MAX);
-}
-
 static int refuse_deleting(const struct machine *m, struct problem *problem)
 {
 	return m->deleting ? problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is being deleted", m->record.name)
@@ -234,7 +229,7 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
-	disarm_restart(m);
+	machine_disarm_restart(m);
 	supervisor_start(m);
 	return 0;
 }
@@ -311,7 +306,7 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
-	disarm_restart(m);
+	machine_disarm_restart(m);
 	leave_alone(m); /* the agent thaws it */
 	if (active && shortens)
 		supervisor_stop(m, (uint64_t)timeout_s * 1000);
@@ -464,6 +459,16 @@ static void schedule_restart(struct machine *m, const struct machine_end *end)
 	record->restart_at = now_ms() + (delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS);
 }
 
+/* Few ever have such a timer. */
+static void set_restart_timer(struct machine *m, int64_t wait_ms)
+{
+	if (!m->restart)
+		m->restart = loop_add_timer(m->hulld->loop, on_restart_due, m);
+	if (!m->restart)
+		abort();
+	loop_timer_arm(m->restart, (uint64_t)wait_ms * 1000000);
+}
+
 void machine_arm_restart(struct machine *m)
 {
 	int64_t wait_ms = m->record.restart_at - now_ms();
@@ -475,12 +480,18 @@ void machine_arm_restart(struct machine *m)
 		wait_ms = 0;
 	if (wait_ms > BACKOFF_MAX_MS)
 		wait_ms = BACKOFF_MAX_MS;
-	loop_timer_arm(m->restart, (uint64_t)wait_ms * 1000000);
+	set_restart_timer(m, wait_ms);
 }
 
 void machine_rearm_restart(struct machine *m, unsigned wait_ms)
 {
-	loop_timer_arm(m->restart, (uint64_t)wait_ms * 1000000);
+	set_restart_timer(m, wait_ms);
+}
+
+void machine_disarm_restart(struct machine *m)
+{
+	if (m->restart)
+		loop_timer_arm(m->restart, UINT64_MAX);
 }
 
 void machine_has_ended(struct machine *m, const struct machine_end *end)
@@ -555,12 +566,9 @@ struct machine *machine_new(struct hulld *hulld, struct machine_record *record, 
 	m->spec = *spec;
 	free(m->record.spec);
 	m->record.spec = NULL; /* `spec` says it all */
-	machine_note_labels(m);
+	machine_note_spec(m);
 	memset(record, 0, sizeof(*record));
 	memset(spec, 0, sizeof(*spec));
-	m->restart = loop_add_timer(hulld->loop, on_restart_due, m);
-	if (!m->restart)
-		abort();
 	machine_index_add(m);
 	return m;
 }

@@ -76,7 +76,7 @@ struct machine {
 	struct operation *operations; /* operation.h; the one under way first */
 	char latest_operation[OPERATION_ID_BYTES + 1];
 
-	struct loop_source *restart; /* the restart policy's timer */
+	struct loop_source *restart; /* the restart policy's timer; NULL: there has never been a need */
 	uint64_t began_ns;	     /* when this hulld has begun the present run, on the monotonic clock; 0: it has not */
 	bool needed, host_kills;     /* host_drain.c: others that run depend on it; its time was over */
 	struct waiter *waiters;	     /* machine_http.c */
@@ -165,8 +165,11 @@ void machines_go_down(struct hulld *hulld);
 /* Its restart is due, by its row: at once, but after `wait_ms`. */
 void machine_rearm_restart(struct machine *m, unsigned wait_ms);
 
-/* machine_list.c: its labels have been set. */
-void machine_note_labels(struct machine *m);
+/* And not any more. */
+void machine_disarm_restart(struct machine *m);
+
+/* machine_list.c: its spec has been set. Gives back the memory of what is empty. */
+void machine_note_spec(struct machine *m);
 
 /* From supervisor.c. */
 void machine_is_up(struct machine *m);

@@ -64,7 +64,15 @@ static uint64_t bit_of(uint32_t hash)
 	return UINT64_C(1) << (hash >> 26);
 }
 
-void machine_note_labels(struct machine *m)
+static void forget_empty(json_t **map)
+{
+	if (json_object_size(*map))
+		return;
+	json_decref(*map);
+	*map = NULL;
+}
+
+void machine_note_spec(struct machine *m)
 {
 	json_t *value;
 	const char *key;
@@ -77,6 +85,8 @@ void machine_note_labels(struct machine *m)
 		hash = hash_on(hash_on(hash, "=", 1), json_string_value(value), json_string_length(value));
 		m->label_bits |= bit_of(hash);
 	}
+	forget_empty(&m->spec.env);
+	forget_empty(&m->spec.labels);
 }
 
 static void take_label(void *ctx, const char *value)

@@ -199,7 +199,7 @@ static void take_spec(struct machine *m, struct patch *patch)
 	struct machine_spec before = m->spec;
 
 	m->spec = patch->spec;
-	machine_note_labels(m);
+	machine_note_spec(m);
 	memset(&patch->spec, 0, sizeof(patch->spec));
 	if (!same_field(json_find_field(&machine_spec_table, "ports"), &before, &m->spec))
 		settle_ports(m, &before);
@@ -240,7 +240,7 @@ static int apply(struct machine *m, struct patch *patch)
 	if (other_health && record.state == MACHINE_RUNNING)
 		health_start(m);
 	if (!record.restart_at)
-		loop_timer_arm(m->restart, UINT64_MAX);
+		machine_disarm_restart(m);
 	if (strcmp(before.rootfs, record.rootfs) != 0)
 		image_release_blob(m->hulld, record.project, before.rootfs);
 	ingress_tell_gate(m->hulld->ingress, m); /* there may be no check any more */

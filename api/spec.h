@@ -91,7 +91,7 @@ struct machine_spec {
 	struct logs_spec logs;
 	struct json_array depends_on; /* of struct dependency_spec */
 	struct health_spec *health; /* NULL: nothing is checked */
-	json_t *labels;
+	json_t *labels; /* as `env`, NULL where there are none, in a struct machine */
 };
 extern const struct json_table machine_spec_table;
 
