@@ -139,18 +139,19 @@ static const char *const migrations[] = {
 #define CERTIFICATE_COLUMNS "project, hostname, certificate, sealed, created_at, updated_at, expires_at, refused"
 
 static const char *const statements[N_STATEMENTS] = {
-	/* The order of parameters and columns is that of bind_machine() and read_machine(). */
-	[MACHINE_INSERT] = "INSERT INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
+	/* The order of parameters and columns is that of bind_machine() and read_machine(). What fails in a transaction ends it anyhow; where it
+	 * does so by itself (OR ROLLBACK), no copy is made of each page that a statement and its triggers change. */
+	[MACHINE_INSERT] = "INSERT OR ROLLBACK INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
 			   " stop_timeout_s, restart_wanted, started_at, stopped_at, run_rootfs, run_spec, run_image_config, attached, name,"
 			   " rootfs, spec, image_config, created_at, request, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
 			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
-	[MACHINE_UPDATE] = "UPDATE machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
+	[MACHINE_UPDATE] = "UPDATE OR ROLLBACK machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
 			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
 			   " restart_wanted = ?15, started_at = ?16, stopped_at = ?17, run_rootfs = ?18, run_spec = ?19,"
 			   " run_image_config = ?20, attached = ?21 WHERE id = ?1",
-	[MACHINE_RESPECIFY] = "UPDATE machines SET name = ?2, rootfs = ?3, spec = ?4, image_config = ?5, run_rootfs = ?6,"
+	[MACHINE_RESPECIFY] = "UPDATE OR ROLLBACK machines SET name = ?2, rootfs = ?3, spec = ?4, image_config = ?5, run_rootfs = ?6,"
 			      " run_spec = ?7, run_image_config = ?8, restart_at = ?9 WHERE id = ?1",
 	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
@@ -238,9 +239,10 @@ static const char *const statements[N_STATEMENTS] = {
 			 " ON e.project = c.project AND e.id <= max(c.last - ?2, coalesce((SELECT id - 1 FROM events k"
 			 " WHERE k.project = c.project AND k.at >= ?1 ORDER BY id LIMIT 1), c.last)))",
 	/* The order of parameters and columns is that of store_operation_put() and read_operation(). */
-	[OPERATION_PUT] = "INSERT INTO operations (" OPERATION_COLUMNS ", request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
-			  " ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT (id) DO UPDATE SET state = ?6, phase = ?7, phases = ?8, deadline = ?9,"
-			  " ended_at = ?11, error = ?12, cancelled_by = ?14, plan = ?15, reached = ?16",
+	[OPERATION_INSERT] = "INSERT OR ROLLBACK INTO operations (" OPERATION_COLUMNS ", request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+			     " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+	[OPERATION_UPDATE] = "UPDATE OR ROLLBACK operations SET state = ?6, phase = ?7, phases = ?8, deadline = ?9, ended_at = ?11,"
+			     " error = ?12, cancelled_by = ?14, plan = ?15, reached = ?16 WHERE id = ?1",
 	[OPERATION_GET] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE id = ?2 AND project = ?1",
 	[OPERATIONS] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE project = ?1 AND (created_at, id) > (?2, ?3)"
 		       " ORDER BY created_at, id",
@@ -376,6 +378,7 @@ struct store *store_open(const char *path, struct error *err)
 		error_set(err, ENOMEM, "out of memory");
 		return NULL;
 	}
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* nobody asks, and each allocation took a lock to count itself */
 	if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
 		SQLITE_OK)
 		error_set(err, EIO, "%s: %s", path, store->db ? sqlite3_errmsg(store->db) : "out of memory");

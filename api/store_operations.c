@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
-int store_operation_put(struct store *store, const struct operation_record *record, struct error *err)
+static sqlite3_stmt *begin(struct store *store, enum store_statement which, const struct operation_record *record)
 {
-	sqlite3_stmt *stmt = store_begin(store, OPERATION_PUT);
+	sqlite3_stmt *stmt = store_begin(store, which);
 
 	store_bind_text(stmt, 1, record->id);
 	store_bind_text(stmt, 2, record->project);
@@ -26,8 +26,19 @@ int store_operation_put(struct store *store, const struct operation_record *reco
 	store_bind_text(stmt, 14, record->cancelled_by);
 	sqlite3_bind_int64(stmt, 15, record->plan);
 	sqlite3_bind_int(stmt, 16, record->reached);
-	sqlite3_bind_int64(stmt, 17, record->request);
-	return store_commit(store, stmt, err);
+	return stmt;
+}
+
+int store_operation_put(struct store *store, const struct operation_record *record, struct error *err)
+{
+	sqlite3_stmt *insert;
+	int r = store_commit(store, begin(store, OPERATION_UPDATE, record), err);
+
+	if (r < 0 || sqlite3_changes(store->db))
+		return r;
+	insert = begin(store, OPERATION_INSERT, record);
+	sqlite3_bind_int64(insert, 17, record->request);
+	return store_commit(store, insert, err);
 }
 
 static int index_of(const char *name, const char *const *names)
