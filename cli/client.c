@@ -301,9 +301,10 @@ static int transfer_run(struct transfer *t)
 	return r;
 }
 
+/* For an API that is away nobody has to wait who would rather not, whatever there is to be cleaned up. */
 static bool pause_for(struct client *client, int pause_ms)
 {
-	struct pollfd fd = {.fd = client->interruptible ? client->signal_fd : -1, .events = POLLIN};
+	struct pollfd fd = {.fd = client->signal_fd, .events = POLLIN};
 	int64_t end_ms = monotonic_ms() + client_time_left_ms(client, pause_ms), left_ms;
 
 	while ((left_ms = end_ms - monotonic_ms()) > 0) {
@@ -527,16 +528,20 @@ static int call(struct client *client, const struct call *call, json_t **ret, st
 		if (retry.worked)
 			memset(fail, 0, sizeof(*fail));
 		r = call_once(client, call, key, ret, &broken, fail);
-		if (r < 0 && retry.worked && strcmp(call->method, "DELETE") == 0 && strcmp(fail->code, "not_found") == 0)
+		if (r < 0 && retry.worked && strcmp(call->method, "DELETE") == 0 && strcmp(fail->code, "not_found") == 0) {
+			memset(fail, 0, sizeof(*fail));
 			r = 0;
+		}
 		if (retry.worked && strcmp(fail->code, "request_in_progress") == 0)
 			fail->lost = true; /* the first one's client, who is gone, is being served still */
 		again = r < 0 && !call->waits && (broken ? !retry.worked : retry.worked);
 		retry.worked |= broken;
 	} while (again && client_retries(client, &retry, AGAIN_MS, fail));
-	if (r < 0 && broken && !call->waits)
+	if (r < 0 && fail->error.errnum == EINTR && retry.worked)
+		failure_hint(fail, "the API is away; what was asked for may have been done: `hull ps -a`, once it is back");
+	else if (r < 0 && broken && !call->waits)
 		failure_hint(fail, "it went away twice before its answer; on its host: `journalctl -u hulld`");
-	return r;
+	return r < 0 ? -fail->error.errnum : r;
 }
 
 int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,

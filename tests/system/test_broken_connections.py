@@ -1,13 +1,14 @@
 """What hull does when its connection breaks in the middle: it asks again, once, and all is done once."""
+import contextlib
 import json
+import signal
 import socket
 import threading
-from contextlib import contextmanager
 from http.client import HTTPResponse
 
 import pytest
 
-from hulld_fixtures import DEADLINE, Hulld, make_erofs
+from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
 from test_cli import Cli
 
 
@@ -46,7 +47,7 @@ class Between:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            with client:
+            with client, contextlib.suppress(ConnectionError): # hulld is away
                 self.pass_on(client)
 
     def pass_on(self, client):
@@ -73,7 +74,7 @@ class Between:
         client.sendall(b"HTTP/1.1 %d X\r\nConnection: close\r\n%s%s\r\n" % (answer.status, length, etag) + content)
 
 
-@contextmanager
+@contextlib.contextmanager
 def between(hulld, tmp_path, *args, **options):
     relay = Between(hulld, tmp_path / "relay", *args, **options)
     try:
@@ -137,3 +138,14 @@ def test_what_breaks_again_is_a_failure(hulld, tmp_path):
     with between(hulld, tmp_path, CREATE, loses=1000) as (relay, cli):
         said = cli("apply", "-y", "--no-start", "-f", manifest(tmp_path), status=1).stderr
         assert "it went away twice before its answer" in said and "not done: one" in said and len(relay.keys) == 2
+
+
+def test_who_does_not_want_to_wait_for_hulld_interrupts(hulld, tmp_path):
+    with between(hulld, tmp_path, CREATE, lost=hulld.kill) as (relay, cli):
+        run = cli.popen("run", "-d", "--name", "one", "busybox", "--", "true")
+        wait_until(lambda: relay.keys, "the first try")
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=DEADLINE / 2)[1] # a minute is how long it would wait
+        assert run.returncode in (125, 130) and said.startswith("hull: interrupted\n      the API is away; what was asked for may have been done"), said
+        hulld.start()
+        assert names(hulld) == ["one"]
