@@ -153,15 +153,10 @@ static void note_progress(struct webhook *hook)
 static void disable(struct webhook *hook, const char *reason)
 {
 	struct webhook_record record = hook->record;
-	json_t *spec;
 	struct error err;
 
 	hook->spec.enabled = false;
-	spec = json_dump(&webhook_spec_table, &hook->spec);
-	record.spec = json_dumps(spec, JSON_COMPACT);
-	json_decref(spec);
-	if (!record.spec)
-		abort();
+	record.spec = json_dump_text(&webhook_spec_table, &hook->spec);
 	snprintf(record.disabled_reason, sizeof(record.disabled_reason), "%s", reason);
 	record.next_attempt_at = 0;
 	record.updated_at = now_ms();
