@@ -274,9 +274,14 @@ static int check_label(const struct manifest *manifest, const char *label, struc
 {
 	const char *equals = strchr(label, '=');
 	cleanup_free char *key = equals ? strndup(label, (size_t)(equals - label)) : NULL;
+	json_t *text;
 
 	if (!key || equals == label || !equals[1])
 		return failure_usage(fail, "--label", "\"%s\" is not KEY=VALUE", label);
+	text = json_string(label);
+	if (!text)
+		return failure_usage(fail, "--label", "is not UTF-8");
+	json_decref(text);
 	for (size_t i = 0; i < manifest->n; i++) {
 		const json_t *said = json_object_get(json_object_get(manifest->machines[i].spec, "labels"), key);
 

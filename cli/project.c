@@ -2,6 +2,7 @@
 #include "cli/collection.h"
 #include "cli/commands.h"
 #include "cli/request.h"
+#include "cli/spec.h"
 #include "common/checked.h"
 
 #include <errno.h>
@@ -96,9 +97,8 @@ int project_create_run(const struct args *args, struct failure *fail)
 int token_create_run(const struct args *args, struct failure *fail)
 {
 	json_t *scopes = json_array();
-	const char *scope, *label = args_value(args, "name");
+	const char *label = args_value(args, "name");
 	long long expires;
-	size_t i = 0;
 	int r = args_value(args, "scope") ? 0 : failure_usage(fail, "--scope", "is missing: what does it let do?");
 
 	if (r < 0) {
@@ -106,9 +106,8 @@ int token_create_run(const struct args *args, struct failure *fail)
 		return failure_hint(fail, "for example --scope read --scope write");
 	}
 	r = args_integer(args, "expires", 0, INT32_MAX, 30 * 86400, &expires, fail);
-
-	while (r == 0 && (scope = args_next(args, "scope", &i)))
-		json_array_append_new(scopes, json_string(scope));
+	if (r == 0)
+		r = spec_add_texts(args, "scope", scopes, fail);
 	if (r == 0)
 		r = post(args, "/v1/tokens", json_pack("{s:O, s:s, s:I}", "scopes", scopes, "label", label ? label : "", "expires_in_s",
 			(json_int_t)expires), "token", fail);

@@ -127,39 +127,42 @@ static const struct json_field recipe_fields[] = {
 };
 const struct json_table recipe_table = JSON_TABLE("Recipe", struct recipe, recipe_fields);
 
+static int add_copies(const struct args *args, json_t *copies, struct failure *fail)
+{
+	const char *value;
+	size_t i = 0;
+
+	while ((value = args_next(args, "copy", &i))) {
+		const char *colon = strrchr(value, ':');
+
+		if (!colon || colon == value)
+			return failure_usage(fail, "--copy", "\"%s\" is not SOURCE:PATH-IN-THE-IMAGE", value);
+		if (json_array_append_new(copies, json_pack("{s:s%, s:s}", "from", value, (size_t)(colon - value), "to", colon + 1)) < 0)
+			return failure_usage(fail, "--copy", "is not UTF-8");
+	}
+	return 0;
+}
+
 /* Packages, copies and the command as JSON, so that the same table checks them. */
 static json_t *json_from_options(const struct args *args, struct failure *fail)
 {
 	json_t *recipe = json_object(), *packages = json_array(), *copy = json_array(), *command = json_array();
 	json_t *config = json_object();
-	const char *value;
-	size_t i = 0;
+	int r = spec_add_texts(args, "package", packages, fail);
 
-	while ((value = args_next(args, "package", &i)))
-		json_array_append_new(packages, json_string(value));
-	i = 0;
-	while ((value = args_next(args, "copy", &i))) {
-		const char *colon = strrchr(value, ':');
-
-		if (!colon || colon == value) {
-			failure_usage(fail, "--copy", "\"%s\" is not SOURCE:PATH-IN-THE-IMAGE", value);
-			break;
-		}
-		json_array_append_new(
-			copy, json_pack("{s:s%, s:s}", "from", value, (size_t)(colon - value), "to", colon + 1));
-	}
-	i = 0;
-	while ((value = args_next(args, "command", &i)))
-		json_array_append_new(command, json_string(value));
+	if (r == 0)
+		r = add_copies(args, copy, fail);
+	if (r == 0)
+		r = spec_add_texts(args, "command", command, fail);
+	if (r == 0)
+		r = spec_add_text(args, "user", config, fail);
+	if (r == 0)
+		r = spec_add_text(args, "workdir", config, fail);
 	json_object_set_new(config, "command", command);
-	if (args_value(args, "user"))
-		json_object_set_new(config, "user", json_string(args_value(args, "user")));
-	if (args_value(args, "workdir"))
-		json_object_set_new(config, "workdir", json_string(args_value(args, "workdir")));
 	json_object_set_new(recipe, "packages", packages);
 	json_object_set_new(recipe, "copy", copy);
 	json_object_set_new(recipe, "config", config);
-	if (!fail->usage)
+	if (r == 0)
 		return recipe;
 	json_decref(recipe);
 	return NULL;

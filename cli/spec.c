@@ -19,6 +19,28 @@ static int set_text(json_t *object, const char *key, const char *field, const ch
 	return 0;
 }
 
+int spec_add_texts(const struct args *args, const char *option, json_t *array, struct failure *fail)
+{
+	const char *value;
+	char shown[32];
+	size_t i = 0;
+
+	snprintf(shown, sizeof(shown), "--%s", option);
+	while ((value = args_next(args, option, &i)))
+		if (json_array_append_new(array, json_string(value)) < 0)
+			return failure_usage(fail, shown, "is not UTF-8");
+	return 0;
+}
+
+int spec_add_text(const struct args *args, const char *option, json_t *object, struct failure *fail)
+{
+	const char *value = args_value(args, option);
+	char shown[32];
+
+	snprintf(shown, sizeof(shown), "--%s", option);
+	return value ? set_text(object, option, shown, value, fail) : 0;
+}
+
 int spec_add_pair(json_t *map, const char *field, const char *pair, struct failure *fail)
 {
 	const char *equals = strchr(pair, '=');

@@ -29,6 +29,10 @@ int spec_add_health(const struct args *args, json_t *spec, struct failure *fail)
 /* depends.c: what --depends-on says over `before`, a list of Dependencies or NULL, when it does. 0 or -errno with `fail` set. */
 int spec_add_dependencies(const struct args *args, const json_t *before, json_t *spec, struct failure *fail);
 
+/* Each value of an option, into an array; and its last one, if there is one, into an object by the option's name. 0 or a usage failure. */
+int spec_add_texts(const struct args *args, const char *option, json_t *array, struct failure *fail);
+int spec_add_text(const struct args *args, const char *option, json_t *object, struct failure *fail);
+
 /* "KEY=VALUE" into `map`. `field` is the option, for the refusal. */
 int spec_add_pair(json_t *map, const char *field, const char *pair, struct failure *fail);
 

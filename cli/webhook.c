@@ -49,9 +49,8 @@ static int add_all(const struct args *args, json_t *spec, struct failure *fail)
 	json_object_set_new(spec, "events", events);
 	json_object_set_new(spec, "labels", labels);
 	json_object_set_new(spec, "enabled", json_boolean(!args_flag(args, "disabled")));
-	while (r == 0 && (value = args_next(args, "event", &i)))
-		r = json_array_append_new(events, json_string(value)) < 0 ? failure_usage(fail, "--event", "is not UTF-8") : 0;
-	i = 0;
+	if (r == 0)
+		r = spec_add_texts(args, "event", events, fail);
 	while (r == 0 && (value = args_next(args, "label", &i)))
 		r = spec_add_pair(labels, "--label", value, fail);
 	if (r == 0 && json_object_set_new(spec, "url", json_string(args->operands[0])) < 0)

@@ -91,6 +91,15 @@ def test_without_a_command_it_shows_them_all_and_fails(alone):
     assert alone("--help").stdout == shown.stderr
 
 
+@pytest.mark.parametrize("words", [("token", "create", "--scope"), ("webhook", "create", "https://a.example/", "--event"),
+                                   ("image", "build", "a", "--package"), ("image", "build", "a", "--package", "b", "--copy"),
+                                   ("image", "build", "a", "--package", "b", "--command"), ("image", "build", "a", "--package", "b", "--user"),
+                                   ("apply", "--file", "/dev/null", "--label"), ("project", "create", "a", "--hostname")])
+def test_what_is_no_text_is_refused_and_not_left_out(tmp_path, words):
+    value = {"--label": "a=", "--copy": "b:/"}.get(words[-1], "") + "\udcff"
+    assert Cli(tmp_path).refused(*words, value, status=2)[0] == f"{words[-1]}: is not UTF-8"
+
+
 def test_every_command_explains_itself(alone):
     names = [line[2:20].strip() for line in alone("--help").stdout.splitlines() if line[:2] == "  " and line[2:3].isalpha()]
     assert len(names) >= 63
