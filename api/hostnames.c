@@ -30,7 +30,7 @@ struct hostnames {
 	bool armed;
 	uint64_t began_ns;
 	/* A round. */
-	struct haproxy_call *call;
+	struct haproxy_call *call; /* NULL: there is none; not so while an answer is looked at, which may be an event itself */
 	bool dirty; /* something has changed since it began */
 	bool again; /* something is left for the next one */
 	char **commands; /* to be sent, owned, from `next` on */
@@ -168,7 +168,6 @@ static void on_told(void *ctx, const char *answer, const struct error *err)
 	struct hostnames *h = ctx;
 	const char *said = h->commands[h->next];
 
-	h->call = NULL;
 	if (!answer) {
 		fail_round(h, err);
 		return;
@@ -198,7 +197,6 @@ static void on_seen(void *ctx, const char *answer, const struct error *err)
 {
 	struct hostnames *h = ctx;
 
-	h->call = NULL;
 	if (!answer) {
 		fail_round(h, err);
 		return;

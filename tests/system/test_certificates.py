@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from free_ports import free_port
-from hulld_fixtures import Hulld, make_erofs, wait_until
+from hulld_fixtures import BUILD, Hulld, make_erofs, wait_until
 from test_hulld import refused
 from test_hostnames import haproxy_says, make_certificate
 
@@ -159,7 +159,8 @@ def test_one_that_haproxy_refuses_is_said_to_be_and_ours_is_served(hulld, named)
     reason = wait_until(lambda: hulld.get(f"/v1/certificates/{name}").json["refused"], "it is told")
     serves(hulld, name, True)
     assert events(hulld, after) == [("certificate.refused", name, {"reason": reason})]
-    print(reason)
+    listed = subprocess.run([BUILD / "hull", "certificate", "list"], env={"HULL_HOST": f"unix://{hulld.socket}"}, capture_output=True, text=True).stdout
+    assert [line.split()[-1] for line in listed.splitlines()] == ["STATE", "refused"] and listed.splitlines()[1].startswith(name), listed
     log = hulld.log.read_text()
     assert log.count("is not served: ") == 1 and reason in log and "haproxy: " not in log and str(hulld.run) not in reason, log
     hulld.restart()
