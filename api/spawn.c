@@ -11,6 +11,7 @@
  *   then (CLONE_CHILD_CLEARTID, clone(2)). Should hulld end first, the memory is the child's until then. */
 #include "api/spawn.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -163,6 +164,7 @@ pid_t spawn_at_gate(const char *const *argv, const int *fds, size_t n_fds, int g
 	sigset_t all, before;
 	pid_t pid;
 
+	assert(n_fds <= SPAWN_FDS_MAX);
 	if (!place || !copy_arguments(place, argv))
 		return error_set_errno(err, place ? E2BIG : ENOMEM, "cannot start %s", argv[0]);
 	memcpy(place->fds, fds, n_fds * sizeof(*fds));
