@@ -71,6 +71,14 @@ static int refuse_senseless(struct request *req, const char *field)
 	return -ECANCELED;
 }
 
+bool http_condition_is_senseless(struct request *req, const char *field)
+{
+	struct condition condition = {.field = field, .etag = "\"\""};
+
+	look_at_fields(req, &condition);
+	return condition.r < 0 && refuse_senseless(req, field) < 0;
+}
+
 /* `etag` NULL: there is none. */
 static int check_none_match(struct request *req, const char *etag)
 {

@@ -114,6 +114,8 @@ void request_resume(struct request *req);
 
 /* http_conditional.c: does the client of a GET have what `etag` stands for already (section 13.1.2)? */
 bool http_is_not_modified(const struct request *req, const char *etag);
+/* Is what request_condition() has named no list of tags? Then it has been refused, whether it would be looked at or not. */
+bool http_condition_is_senseless(struct request *req, const char *field);
 
 /* http_count.c. All that `http` has routes for; calloc()ed. */
 struct http_count *http_counts_new(const struct http *http);

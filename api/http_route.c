@@ -102,6 +102,8 @@ static void check_condition(struct request *req)
 
 	if (field && !http_route_has_preconditions(req->route))
 		request_refuse_with(req, PROBLEM_INVALID_FIELD, field, "what is asked for has no entity tag");
+	else if (field)
+		http_condition_is_senseless(req, field);
 }
 
 void http_check_request(struct request *req)

@@ -127,6 +127,8 @@ def test_a_start_that_is_repeated_is_answered_whatever_has_changed(hulld, machin
 
 
 def test_what_failed_for_its_tag_is_tried_anew_with_the_same_key(hulld, machine):
+    refused(hulld.post(machine + "/stop", headers={"If-Match": "none"}), 400, "invalid_field", "If-Match")
+    refused(hulld.post("/v1/machines/nobody/stop", headers={"If-Match": "none"}), 400, "invalid_field", "If-Match")
     refused(hulld.post(machine + "/stop", headers={"If-Match": ANY, "Idempotency-Key": "anew"}), 412, "precondition_failed", "If-Match")
     assert hulld.post(machine + "/stop", headers={"If-Match": "*", "Idempotency-Key": "anew"}).status == 200
 
