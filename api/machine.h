@@ -130,6 +130,9 @@ int machine_check_image(struct hulld *hulld, const char *project, const char *na
 /* May there be a machine like this, over an image with `config`? `changed`: the one that is to become it; NULL: a new one. */
 int machine_check_spec(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	const struct image_config *config, struct problem *problem);
+/* Of which hull-ingress holds so many; part of machine_check_spec(). */
+int machine_check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+	struct problem *problem);
 
 /* machine_patch.c: which fields of the spec its run does not have yet. Their number; their names. */
 #define MACHINE_PENDING_MAX 32

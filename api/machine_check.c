@@ -36,8 +36,8 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	return 0;
 }
 
-/* hull-ingress holds so many. A project may have as many as it leaves to others, so that none has all; the host's owner's, what is left. */
-static int check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+/* A project may have as many as it leaves to others, so that none has all; the host's owner's, what is left. */
+int machine_check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	struct problem *problem)
 {
 	size_t all = spec->ports.len, own = all;
@@ -90,7 +90,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	if (r == 0)
 		r = check_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
-		r = check_number_of_ports(hulld, project, changed, spec, problem);
+		r = machine_check_number_of_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = hostnames_check(hulld, project, changed, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);

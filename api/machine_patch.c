@@ -261,13 +261,15 @@ static int check_disk(const struct machine *m, const struct patch *patch, struct
 }
 
 /* While ports were published it may have been started, others have come to depend on it, or to have its host name, its image been removed,
- * and what the project has left used up. */
+ * and what the project, or the host, has left used up. */
 static int check_again(const struct machine *m, struct patch *patch)
 {
 	int r = check_disk(m, patch, &patch->problem);
 
 	if (r == 0)
 		r = start_order_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
+	if (r == 0)
+		r = machine_check_number_of_ports(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0)
 		r = hostnames_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0 && patch->has_image) {

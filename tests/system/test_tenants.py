@@ -411,6 +411,20 @@ def test_no_project_has_all_ports(hulld, erofs):
     patch = {"Content-Type": "application/merge-patch+json"}
     fewer = [{"address": "127.77.0.1", "host": 30000, "guest": 81}]
     assert a.request("PATCH", "/v1/machines/m0", json.dumps({"ports": fewer}), patch).status == 200, "of what it has"
+    assert a.delete("/v1/machines/m1").status == 204
+    # Nor by changes that are made at the same time, each of which has enough when it begins.
+    at_once = [Connection(hulld.socket) for _ in range(2)]
+    for n, connection in enumerate(at_once):
+        assert create(a, f"empty{n}", 0).status == 201
+        more = [{"address": f"127.78.0.{n + 1}", "host": 30000 + port, "guest": 80} for port in range(64)]
+        connection.body = json.dumps({"ports": more})
+    for n, connection in enumerate(at_once):
+        connection.request("PATCH", f"/v1/machines/empty{n}", connection.body, {"Hull-Project": "a", **patch})
+    answers = [connection.getresponse() for connection in at_once]
+    assert sorted(answer.status for answer in answers) == [200, 409]
+    assert [json.load(answer)["code"] for answer in answers if answer.status == 409] == ["quota_exceeded"]
+    for connection in at_once:
+        connection.close()
     assert create(a, "rest", 63).status == 201 and create(b, "m", 64).status == 201
     for n in range(30):
         assert create(owner, f"m{n}").status == 201
