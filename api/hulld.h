@@ -34,9 +34,8 @@ struct hulld {
 	struct host_drain *host_drain;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct worker *scratch_copies; /* a list (scratch.c) */
-	struct loop_source *prune; /* the timer of idempotency.c, */
-	uint64_t n_begun;	   /* and how many requests it has begun */
-	struct loop_source *expiry; /* and of access.c: */
+	struct loop_source *prune; /* the timer of idempotency.c */
+	struct loop_source *expiry; /* of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
 	struct loop_source *tokens_prune; /* the timer of token.c */
 	struct loop_source *operations_prune; /* the timer of operation.c, */

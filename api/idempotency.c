@@ -13,8 +13,10 @@
 #define HEADER	    IDEMPOTENCY_HEADER
 #define NS_PER_HOUR 3600000000000ull
 #define KEPT_MS	    (24 * 3600 * 1000ll)
-#define KEPT_MAX    10000 /* of a project; up to TRIM_EVERY more until they are looked at */
-#define TRIM_EVERY  1000
+#define KEPT_MAX    10000 /* of a project; a few more until they are looked at, */
+#define TRIM_EVERY  16	  /* about once in so many */
+#define FORGET_MAX  32	  /* at a time: SQLite overwrites each of their pages, and others wait */
+#define PAUSE_NS    50000000ull
 #define BODY_MAX    65536 /* bytes: more is a program's output, whose size a guest chooses */
 #define HIDDEN_BYTES (1 + 2 * SHA256_DIGEST_SIZE + 1)
 #define BOUND_BYTES  (HIDDEN_BYTES + REQUEST_DIGEST_BYTES)
@@ -58,11 +60,11 @@ static void bind_to(const char *project, const char *key, const char *digest, ch
 }
 
 /* The newest stay: who repeats a request does so soon. */
-static void trim(struct hulld *hulld)
+static void trim(struct hulld *hulld, const char *project)
 {
 	struct error err;
 
-	if (store_requests_trim(hulld->store, KEPT_MAX, &err) < 0)
+	if (store_requests_trim(hulld->store, project, KEPT_MAX, FORGET_MAX, &err) < 0)
 		log_error_object(&err, "too many answers are kept");
 }
 
@@ -73,9 +75,9 @@ static bool begin_first(struct request *req, const char *key, const char *digest
 	int64_t number = random_number();
 	struct error err;
 
-	/* The hour that old answers are looked at can be long. */
-	if (++hulld->n_begun % TRIM_EVERY == 0)
-		trim(hulld);
+	/* A day can be long. By chance: no client knows when, and so none keeps more. */
+	if (number % TRIM_EVERY == 0)
+		trim(hulld, request_project(req));
 	if (store_request_begin(hulld->store, request_project(req), kept_by(req, key, hidden), digest, number, now_ms(), &err) < 0) {
 		request_refuse_error(req, &err);
 		return false;
@@ -231,11 +233,11 @@ static void prune(struct hulld *hulld)
 {
 	int64_t now = now_ms();
 	struct error err;
+	int n = store_requests_prune(hulld->store, now - KEPT_MS, now, FORGET_MAX, &err);
 
-	if (store_requests_prune(hulld->store, now - KEPT_MS, now, &err) < 0)
+	if (n < 0)
 		log_error_object(&err, "old answers are kept");
-	trim(hulld);
-	loop_timer_arm(hulld->prune, NS_PER_HOUR);
+	loop_timer_arm(hulld->prune, n > 0 ? PAUSE_NS : NS_PER_HOUR);
 }
 
 static void on_prune(void *ctx)

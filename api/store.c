@@ -129,6 +129,10 @@ static const char *const migrations[] = {
 	"ALTER TABLE certificates ADD COLUMN refused TEXT NOT NULL DEFAULT '';",
 
 	"ALTER TABLE machines ADD COLUMN attached INTEGER NOT NULL DEFAULT 0;",
+
+	/* What is old of a project is found without a look at others'. */
+	"DROP INDEX requests_begun_at;"
+	"CREATE INDEX requests_age ON requests (project, begun_at);",
 };
 
 #define OPERATION_COLUMNS \
@@ -176,11 +180,13 @@ static const char *const statements[N_STATEMENTS] = {
 			  " VALUES (?1, ?2, ?3, ?4, 0, '', '', ?5)",
 	[REQUEST_ANSWER] = "UPDATE requests SET status = ?3, type = ?4, body = ?5 WHERE project = ?1 AND key = ?2",
 	[REQUEST_FORGET] = "DELETE FROM requests WHERE project = ?1 AND key IN (?2, ?3)",
-	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE begun_at < ?1",
-	[REQUESTS_SET_BACK] = "UPDATE requests SET begun_at = ?1 WHERE begun_at > ?1",
-	/* By the index of begun_at alone, which has project and key, too. */
-	[REQUESTS_TRIM] = "DELETE FROM requests WHERE (project, key) IN (SELECT project, key FROM (SELECT project, key,"
-			  " row_number() OVER (PARTITION BY project ORDER BY begun_at DESC) AS n FROM requests) WHERE n > ?1)",
+	/* All three by the index of project and begun_at alone, which has the key, too. */
+	[REQUESTS_PRUNE] = "DELETE FROM requests WHERE (project, key) IN (SELECT r.project, r.key FROM projects p CROSS JOIN requests r"
+			   " ON r.project = p.name AND r.begun_at < ?1 LIMIT ?2)",
+	[REQUESTS_SET_BACK] = "UPDATE requests SET begun_at = ?1 WHERE (project, key) IN (SELECT r.project, r.key FROM projects p"
+			      " CROSS JOIN requests r ON r.project = p.name AND r.begun_at > ?1 LIMIT ?2)",
+	[REQUESTS_TRIM] = "DELETE FROM requests WHERE project = ?1 AND key IN (SELECT key FROM requests WHERE project = ?1"
+			  " ORDER BY begun_at DESC LIMIT ?3 OFFSET ?2)",
 	[TOKEN_INSERT] = "INSERT INTO tokens (id, project, label, hash, scopes, created_at, expires_at, last_used_at)"
 			 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
 	[TOKEN_GET] = "SELECT id, project, label, hash, scopes, created_at, expires_at, last_used_at FROM tokens WHERE id = ?1",
@@ -431,6 +437,13 @@ int store_commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, 
 	if (r == 0 && sqlite3_changes(store->db) == 0)
 		r = error_set(err, ENOENT, "there is no such %s", what);
 	return r;
+}
+
+int store_commit_some(struct store *store, sqlite3_stmt *stmt, struct error *err)
+{
+	int r = store_commit(store, stmt, err);
+
+	return r < 0 ? r : sqlite3_changes(store->db);
 }
 
 int64_t store_number(struct store *store, sqlite3_stmt *stmt, struct error *err)
@@ -738,24 +751,28 @@ int store_request_forget(struct store *store, const char *project, const char *k
 	return store_commit_one(store, stmt, "request", err);
 }
 
-int store_requests_trim(struct store *store, int64_t max, struct error *err)
+int store_requests_trim(struct store *store, const char *project, int64_t kept, int64_t max, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, REQUESTS_TRIM);
 
-	sqlite3_bind_int64(stmt, 1, max);
-	return store_commit(store, stmt, err);
+	store_bind_text(stmt, 1, project);
+	sqlite3_bind_int64(stmt, 2, kept);
+	sqlite3_bind_int64(stmt, 3, max);
+	return store_commit_some(store, stmt, err);
 }
 
-int store_requests_prune(struct store *store, int64_t before, int64_t now, struct error *err)
+int store_requests_prune(struct store *store, int64_t before, int64_t now, int64_t max, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, REQUESTS_PRUNE);
-	int r;
+	int n;
 
 	sqlite3_bind_int64(stmt, 1, before);
-	r = store_commit(store, stmt, err);
-	if (r < 0)
-		return r;
+	sqlite3_bind_int64(stmt, 2, max);
+	n = store_commit_some(store, stmt, err);
+	if (n != 0)
+		return n;
 	stmt = store_begin(store, REQUESTS_SET_BACK);
 	sqlite3_bind_int64(stmt, 1, now);
-	return store_commit(store, stmt, err);
+	sqlite3_bind_int64(stmt, 2, max);
+	return store_commit_some(store, stmt, err);
 }

@@ -101,10 +101,11 @@ int store_request_begin(struct store *store, const char *project, const char *ke
 int store_request_answer(struct store *store, const char *project, const char *key, int status, const char *type,
 	const char *body, struct error *err);
 int store_request_forget(struct store *store, const char *project, const char *key, const char *hidden, struct error *err);
-/* Forgets all that were begun before; those that were begun after `now`, by a clock that has been set back since, count as begun then. */
-int store_requests_prune(struct store *store, int64_t before, int64_t now, struct error *err);
-/* Forgets all of each project but its `max` newest. */
-int store_requests_trim(struct store *store, int64_t max, struct error *err);
+/* Forgets `max` of those that were begun before `before`; once there are none, as many of those that were begun after `now`, by a clock that has
+ * been set back since, count as begun then. How many there were, or -errno with `err` set. */
+int store_requests_prune(struct store *store, int64_t before, int64_t now, int64_t max, struct error *err);
+/* Forgets `max` of the project's but its `kept` newest. How many, or -errno with `err` set. */
+int store_requests_trim(struct store *store, const char *project, int64_t kept, int64_t max, struct error *err);
 
 /* Who has a blob: a project that uploaded it, and, until the row goes, that has images or machines of it. */
 

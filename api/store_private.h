@@ -100,9 +100,11 @@ sqlite3_stmt *store_begin(struct store *store, enum store_statement which);
 void store_bind_text(sqlite3_stmt *stmt, int index, const char *text);
 /* A column as text; "" for none. Valid until the next step. */
 const char *store_column(sqlite3_stmt *stmt, int index);
-/* Runs a statement that returns no rows; store_commit_one() also refuses (-ENOENT) when there was no row to change. */
+/* Runs a statement that returns no rows; store_commit_one() also refuses (-ENOENT) when there was no row to change, and store_commit_some()
+ * says how many it has changed. */
 int store_commit(struct store *store, sqlite3_stmt *stmt, struct error *err);
 int store_commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, struct error *err);
+int store_commit_some(struct store *store, sqlite3_stmt *stmt, struct error *err);
 /* Runs one that gives a number. */
 int64_t store_number(struct store *store, sqlite3_stmt *stmt, struct error *err);
 

@@ -91,14 +91,6 @@ int64_t store_tokens_count(struct store *store, const char *project, unsigned sc
 	return store_number(store, stmt, err);
 }
 
-/* How many rows it has changed; -errno with `err` set. */
-static int commit_some(struct store *store, sqlite3_stmt *stmt, struct error *err)
-{
-	int r = store_commit(store, stmt, err);
-
-	return r < 0 ? r : sqlite3_changes(store->db);
-}
-
 int store_tokens_make_room(struct store *store, const char *project, unsigned scopes, int64_t now, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, TOKENS_MAKE_ROOM);
@@ -106,7 +98,7 @@ int store_tokens_make_room(struct store *store, const char *project, unsigned sc
 	store_bind_text(stmt, 1, project);
 	sqlite3_bind_int64(stmt, 2, scopes);
 	sqlite3_bind_int64(stmt, 3, now);
-	return commit_some(store, stmt, err);
+	return store_commit_some(store, stmt, err);
 }
 
 int store_tokens_prune(struct store *store, int64_t before, int64_t max, struct error *err)
@@ -115,5 +107,5 @@ int store_tokens_prune(struct store *store, int64_t before, int64_t max, struct 
 
 	sqlite3_bind_int64(stmt, 1, before);
 	sqlite3_bind_int64(stmt, 2, max);
-	return commit_some(store, stmt, err);
+	return store_commit_some(store, stmt, err);
 }

@@ -296,9 +296,10 @@ static void a_request_is_kept_with_its_answer(void **state)
 	store_close(store);
 
 	store = store_open(path, &err);
-	assert_int_equal(store_requests_prune(store, 7, 7, &err), 0);
+	assert_int_equal(store_requests_prune(store, 7, 7, 9, &err), 0);
 	assert_int_equal(store_request_begin(store, "default", "ahead", "d", 6, 100, &err), 0);
-	assert_int_equal(store_requests_prune(store, 7, 50, &err), 0);
+	assert_int_equal(store_requests_prune(store, 7, 50, 9, &err), 1);
+	assert_int_equal(store_requests_prune(store, 7, 50, 9, &err), 0);
 	assert_int_equal(store_request_get(store, "default", "ahead", " h", &kept, &err), 0);
 	assert_int_equal(kept.begun_at, 50);
 	kept_request_done(&kept);
@@ -308,7 +309,7 @@ static void a_request_is_kept_with_its_answer(void **state)
 	assert_string_equal(kept.type, "application/json");
 	assert_string_equal(kept.body, "{}\n");
 	kept_request_done(&kept);
-	assert_int_equal(store_requests_prune(store, 8, 8, &err), 0);
+	assert_int_equal(store_requests_prune(store, 8, 8, 9, &err), 1);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
 	assert_int_equal(store_request_begin(store, "default", "k", "d3", 5, 9, &err), 0);
 	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), 0);
@@ -318,6 +319,58 @@ static void a_request_is_kept_with_its_answer(void **state)
 	assert_string_equal(kept.digest, "d4");
 	kept_request_done(&kept);
 	assert_int_equal(store_request_forget(store, "default", "k", " h", &err), 0);
+	store_close(store);
+}
+
+static void begin_some(struct store *store, const char *project, int n)
+{
+	char key[16];
+	struct error err;
+
+	for (int i = 0; i < n; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		assert_int_equal(store_request_begin(store, project, key, "d", i + 1, i, &err), 0);
+	}
+}
+
+static bool is_kept(struct store *store, const char *project, const char *key)
+{
+	struct kept_request kept = {0};
+	struct error err;
+	int r = store_request_get(store, project, key, " h", &kept, &err);
+
+	kept_request_done(&kept);
+	return r == 0;
+}
+
+/* However many there are, nobody waits for more than a few. */
+static void requests_are_forgotten_some_at_a_time(void **state)
+{
+	const struct project_record other = {.name = "other", .quotas = (char *)"{}", .created_at = 1};
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	assert_int_equal(store_project_insert(store, &other, &err), 0);
+	begin_some(store, "default", 10);
+	begin_some(store, "other", 4);
+	assert_int_equal(store_requests_trim(store, "other", 4, 3, &err), 0);
+	assert_int_equal(store_requests_trim(store, "default", 6, 3, &err), 3);
+	assert_int_equal(store_requests_trim(store, "default", 6, 3, &err), 1);
+	assert_int_equal(store_requests_trim(store, "default", 6, 3, &err), 0);
+	assert_false(is_kept(store, "default", "k3"));
+	assert_true(is_kept(store, "default", "k4") && is_kept(store, "other", "k0"));
+	/* Six and four: those before 7 are k4, k5, k6, and the other's four. */
+	for (int left = 7; left > 0; left -= 2)
+		assert_int_equal(store_requests_prune(store, 7, 9, 2, &err), left > 2 ? 2 : left);
+	assert_int_equal(store_requests_prune(store, 7, 9, 2, &err), 0);
+	assert_false(is_kept(store, "default", "k6") || is_kept(store, "other", "k3"));
+	assert_true(is_kept(store, "default", "k7") && is_kept(store, "default", "k9"));
+	/* Of a clock that was set back to 6. */
+	assert_int_equal(store_requests_prune(store, 0, 6, 2, &err), 2);
+	assert_int_equal(store_requests_prune(store, 0, 6, 2, &err), 1);
+	assert_int_equal(store_requests_prune(store, 0, 6, 2, &err), 0);
+	assert_int_equal(store_requests_prune(store, 7, 7, 9, &err), 3);
 	store_close(store);
 }
 
@@ -583,6 +636,7 @@ int main(void)
 		cmocka_unit_test(a_project_goes_with_all_that_is_its_own),
 		cmocka_unit_test(what_is_older_than_projects_is_the_default_projects),
 		cmocka_unit_test(a_request_is_kept_with_its_answer),
+		cmocka_unit_test(requests_are_forgotten_some_at_a_time),
 		cmocka_unit_test(what_changes_is_an_event_once_and_what_fails_none),
 		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
 		cmocka_unit_test(a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event),
