@@ -2,7 +2,8 @@
  *
  * Theory of operation. One timer, one call: the next check begins `interval_s` after the end of the one before; until the first
  * success a second after it, so that who waits for a machine that comes up does not wait for the timer. Of the failures then one in
- * `interval_s` counts, so that it has no less time to come up. What a machine says of itself is one order's answer (HEALTH), or why there
+ * `interval_s` counts, so that it has no less time to come up, and none does in its grace: `grace_s` of the time that the workload has
+ * run, of which what it was frozen for is no part. It is the run's: a success ends it, and a check that is another does not renew it. What a machine says of itself is one order's answer (HEALTH), or why there
  * was none, which counts as not healthy; but a frozen machine is neither. It is memory only: a new hulld begins with `starting`. */
 #include "api/health.h"
 
@@ -17,7 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NS_PER_S 1000000000ull
+#define NS_PER_S  1000000000ull
+#define NS_PER_MS 1000000ull
 
 struct health {
 	struct machine *machine;
@@ -26,6 +28,7 @@ struct health {
 	int state; /* enum health_state */
 	int64_t since_ms, failures; /* in a row */
 	uint64_t counts_at_ns;	    /* a failure before that, while it starts, is not counted */
+	uint64_t looked_at_ns;	    /* when the last check ended */
 	char reason[ORDER_REASON_MAX + 1];
 };
 
@@ -50,11 +53,21 @@ static void arm(struct health *health)
 	loop_timer_arm(health->timer, starts ? NS_PER_S : (uint64_t)health->machine->spec.health->interval_s * NS_PER_S);
 }
 
-static bool counts(struct health *health)
+static bool has_grace(const struct machine *m, uint64_t now_ns)
 {
-	uint64_t now = monotonic_ns();
+	return m->grace_from_ns && now_ns - m->grace_from_ns < (uint64_t)m->spec.health->grace_s * NS_PER_S;
+}
 
-	if (health->state == HEALTH_STARTING && now < health->counts_at_ns)
+/* Between two looks of which the second finds it frozen, it is taken to have been. */
+static void extend_grace(struct health *health, uint64_t now_ns)
+{
+	if (health->machine->grace_from_ns)
+		health->machine->grace_from_ns += now_ns - health->looked_at_ns;
+}
+
+static bool counts(struct health *health, uint64_t now)
+{
+	if (health->state == HEALTH_STARTING && (now < health->counts_at_ns || has_grace(health->machine, now)))
 		return false;
 	health->counts_at_ns = now + (uint64_t)health->machine->spec.health->interval_s * NS_PER_S;
 	return true;
@@ -64,9 +77,13 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 {
 	struct health *health = ctx;
 	const struct health_spec *spec = health->machine->spec.health;
+	uint64_t now = monotonic_ns();
 
 	health->call = NULL;
-	if (err && err->errnum == EBUSY) { /* frozen */
+	if (err && err->errnum == EBUSY) /* frozen */
+		extend_grace(health, now);
+	health->looked_at_ns = now;
+	if (err && err->errnum == EBUSY) {
 		arm(health);
 		return;
 	}
@@ -74,9 +91,10 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 		err ? err->message : answer->reason ? answer->reason : "");
 	if (answer && answer->healthy) {
 		health->failures = 0;
+		health->machine->grace_from_ns = 0;
 		health->reason[0] = '\0';
 		enter(health, HEALTH_HEALTHY);
-	} else if (counts(health) && ++health->failures >= spec->retries) {
+	} else if (counts(health, now) && ++health->failures >= spec->retries) {
 		enter(health, HEALTH_UNHEALTHY);
 	}
 	arm(health);
@@ -93,6 +111,13 @@ static void on_due(void *ctx)
 		(unsigned)m->spec.health->timeout_s * 1000, on_answer, health);
 }
 
+void health_begin_grace(struct machine *m, int64_t ago_ms)
+{
+	uint64_t now = monotonic_ns(), ago_ns = ago_ms > 0 ? (uint64_t)ago_ms * NS_PER_MS : 0;
+
+	m->grace_from_ns = ago_ns < now ? now - ago_ns : 1;
+}
+
 void health_start(struct machine *m)
 {
 	struct health *health;
@@ -105,7 +130,7 @@ void health_start(struct machine *m)
 	health = calloc(1, sizeof(*health));
 	if (!health)
 		abort();
-	*health = (struct health){.machine = m, .state = HEALTH_STARTING, .since_ms = now_ms()};
+	*health = (struct health){.machine = m, .state = HEALTH_STARTING, .since_ms = now_ms(), .looked_at_ns = monotonic_ns()};
 	health->timer = loop_add_timer(m->hulld->loop, on_due, health);
 	if (!health->timer)
 		abort();

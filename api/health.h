@@ -7,8 +7,9 @@
 struct machine;
 struct health;
 
-/* Begins anew, as `starting`; nothing for a machine without a check. Allocation failure aborts. Loop thread, as everything
- * here. */
+/* Its workload has begun, `ago_ms` ago: its grace is counted from then. Loop thread, as everything here. */
+void health_begin_grace(struct machine *m, int64_t ago_ms);
+/* Begins anew, as `starting`, with what is left of the grace; nothing for a machine without a check. Allocation failure aborts. */
 void health_start(struct machine *m);
 /* It runs no more. */
 void health_stop(struct machine *m);

@@ -53,5 +53,7 @@ extern const struct http_param hulld_params[]; /* of its paths */
 int64_t now_ms(void);
 /* RFC 3339, UTC, with milliseconds; NULL for 0. The caller frees. */
 char *format_time(int64_t ms);
+/* The other way round; 0 for what that has not made. */
+int64_t parse_time(const char *text);
 
 #endif

@@ -433,6 +433,7 @@ void machine_is_up(struct machine *m)
 	m->record.state = MACHINE_RUNNING;
 	operation_machine_is_up(m);
 	machine_commit(m);
+	health_begin_grace(m, 0);
 	health_start(m);
 }
 

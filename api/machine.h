@@ -71,6 +71,7 @@ struct machine {
 	bool frozen; /* by what its agent said last */
 	struct order_call *clock; /* clock.c; being set */
 	struct health *health;	  /* health.c; NULL: nothing is checked, or it does not run */
+	uint64_t grace_from_ns;	  /* of that: when the workload began, on the monotonic clock; 0: a check has succeeded since, or nobody knows */
 	int gate;		  /* enum gate: what hull-ingress was told last */
 
 	struct operation *operations; /* operation.h; the one under way first */

@@ -17,7 +17,7 @@
 #define PRUNE_EVERY 1000
 #define PRUNE_NS   (3600 * 1000000000ull)
 #define NS_PER_MS  1000000ull
-#define HEALTH_GRACE_MS 60000 /* beyond what its checks take until it is unhealthy: it may be frozen meanwhile */
+#define HEALTH_SLACK_MS 60000 /* beyond what its checks take until it is unhealthy: it may be frozen meanwhile */
 
 const char *const operation_kind_names[] = {
 	[OPERATION_START] = "start",
@@ -173,6 +173,15 @@ bool operation_is_in(const struct machine *m, enum operation_phase phase)
 	const struct operation *op = current(m);
 
 	return op && strcmp(op->record.phase, phase_names[phase]) == 0;
+}
+
+int64_t operation_phase_since(const struct machine *m)
+{
+	const struct operation *op = current(m);
+	const json_t *last = op ? json_array_get(op->phases, json_array_size(op->phases) - 1) : NULL;
+	const char *text = json_string_value(json_object_get(last, "started_at"));
+
+	return text ? parse_time(text) : 0;
 }
 
 /* Its life. */
@@ -461,7 +470,7 @@ static void await_health(struct machine *m)
 {
 	const struct health_spec *health = m->spec.health;
 	struct operation *op = current(m);
-	int64_t timeout_ms = health->retries * (health->interval_s + health->timeout_s) * 1000 + HEALTH_GRACE_MS;
+	int64_t most_s = health->grace_s + health->retries * (health->interval_s + health->timeout_s), timeout_ms = most_s * 1000 + HEALTH_SLACK_MS;
 
 	if (!operation_is_in(m, PHASE_HEALTH)) {
 		operation_enter(m, PHASE_HEALTH);

@@ -67,6 +67,8 @@ const struct operation_record *operation_current(const struct machine *m);
 /* That one, and is it of `kind`? */
 bool operation_is(const struct machine *m, enum operation_kind kind);
 bool operation_is_in(const struct machine *m, enum operation_phase phase);
+/* When its phase began, as now_ms(); 0: it has none. */
+int64_t operation_phase_since(const struct machine *m);
 /* Has somebody asked for its end? */
 bool operation_is_cancelled(const struct machine *m);
 /* The id of the one that was begun last, by this hulld, or "". */

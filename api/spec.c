@@ -175,6 +175,10 @@ static const struct json_field dependency_fields[] = {
 };
 static const struct json_table dependency_table = JSON_TABLE("Dependency", struct dependency_spec, dependency_fields);
 
+/* A machine has as long to come up as its checks take to fail, and more only if that is said: so a check means the same with it and
+ * without, and what was stored before there was any. A day, as between two checks: an import at the first start, a database's log. */
+#define GRACE_S_MAX 86400
+
 #define HEALTH_SPEC_FIELDS                                                                                    \
 	HEALTH_CHECK_FIELDS,                                                                                          \
 	{"interval_s", JSON_FIELD_INT, offsetof(struct health_spec, interval_s), .def = 10, .min = 1, .max = 86400,     \
@@ -182,7 +186,10 @@ static const struct json_table dependency_table = JSON_TABLE("Dependency", struc
 	{"timeout_s", JSON_FIELD_INT, offsetof(struct health_spec, timeout_s), .def = 2, .min = 1, .max = 300,          \
 		.help = "Seconds that one check may take."},                                                            \
 	{"retries", JSON_FIELD_INT, offsetof(struct health_spec, retries), .def = 3, .min = 1, .max = 1000,             \
-		.help = "Checks in a row that have to fail until it is unhealthy."}
+		.help = "Checks in a row that have to fail until it is unhealthy."},                                    \
+	{"grace_s", JSON_FIELD_INT, offsetof(struct health_spec, grace_s), .max = GRACE_S_MAX,                         \
+		.help = "Seconds from the workload's start in which it may come up: until the first success, what fails in "  \
+			"them does not count. The time for which it is frozen is none of them."}
 
 static const struct json_field health_spec_fields[] = {HEALTH_SPEC_FIELDS};
 static const struct json_table health_spec_table =

@@ -60,6 +60,7 @@ struct health_spec {
 	struct health_check check;
 	int64_t interval_s, timeout_s; /* from the end of one check to the next; of one */
 	int64_t retries;	       /* failures in a row that make it unhealthy */
+	int64_t grace_s;	       /* after the workload's start, in which they do not, before a first success */
 };
 
 /* What has to be so of another machine before one is started. */

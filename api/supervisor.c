@@ -521,6 +521,8 @@ void supervisor_adopt(struct machine *m)
 		supervisor_stop(m, time_left(m, (unsigned)m->record.stop_timeout_s));
 	} else {
 		take_up_operation(m);
+		if (operation_is_in(m, PHASE_HEALTH)) /* no check has succeeded yet */
+			health_begin_grace(m, now_ms() - operation_phase_since(m));
 		health_start(m);
 		clock_step(m); /* nobody told it what happened meanwhile */
 	}

@@ -27,3 +27,15 @@ char *format_time(int64_t ms)
 		abort();
 	return text;
 }
+
+int64_t parse_time(const char *text)
+{
+	struct tm utc = {0};
+	int ms = 0;
+
+	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ", &utc.tm_year, &utc.tm_mon, &utc.tm_mday, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &ms) != 7)
+		return 0;
+	utc.tm_year -= 1900;
+	utc.tm_mon--;
+	return (int64_t)timegm(&utc) * 1000 + ms;
+}

@@ -45,30 +45,30 @@ static int add_exec(const char *value, json_t *check, struct failure *fail)
 	return 0;
 }
 
-static int add_numbers(const struct args *args, json_t *health, struct failure *fail)
+static int add_numbers(const struct args *args, bool has_check, json_t *health, struct failure *fail)
 {
 	static const struct {
 		const char *option, *key;
-		long long max;
-	} numbers[] = {
-		{"health-interval", "interval_s", 86400}, {"health-timeout", "timeout_s", 300}, {"health-retries", "retries", 1000}};
+		long long min, max;
+	} numbers[] = {{"health-interval", "interval_s", 1, 86400}, {"health-timeout", "timeout_s", 1, 300},
+		{"health-retries", "retries", 1, 1000}, {"health-grace", "grace_s", 0, 86400}};
 	long long value;
 	char shown[32];
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers) && r == 0; i++) {
-		r = args_integer(args, numbers[i].option, 1, numbers[i].max, 0, &value, fail);
-		if (r == 0 && value && json_object_size(health) == 0) {
+		r = args_integer(args, numbers[i].option, numbers[i].min, numbers[i].max, -1, &value, fail);
+		if (r == 0 && value >= 0 && !has_check) {
 			snprintf(shown, sizeof(shown), "--%s", numbers[i].option);
 			return failure_usage(fail, shown, "goes with --health-http, --health-tcp or --health-cmd");
 		}
-		if (r == 0 && value)
+		if (r == 0 && value >= 0)
 			json_object_set_new(health, numbers[i].key, json_integer(value));
 	}
 	return r;
 }
 
-int spec_add_health(const struct args *args, json_t *spec, struct failure *fail)
+int spec_add_health(const struct args *args, bool has_check, json_t *spec, struct failure *fail)
 {
 	static const struct {
 		const char *option, *key;
@@ -87,7 +87,7 @@ int spec_add_health(const struct args *args, json_t *spec, struct failure *fail)
 		r = checks[i].add(value, check, fail);
 	}
 	if (r == 0)
-		r = add_numbers(args, health, fail);
+		r = add_numbers(args, has_check || json_object_size(health), health, fail);
 	if (r == 0 && json_object_size(health))
 		json_object_set(spec, "health", health);
 	json_decref(health);

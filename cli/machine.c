@@ -527,7 +527,8 @@ int machine_wait_healthy(struct client *client, const char *name, json_t **ret, 
 	} else if (r == 0 && strcmp(health_state, "unhealthy") == 0) {
 		r = error_set_field(&fail->error, EIO, json_text(machine, "name"), "the machine is unhealthy: %s",
 			json_text(health, "reason"));
-		failure_hint(fail, "hull logs %s", json_text(machine, "name"));
+		failure_hint(fail, "`hull logs %s` may say more; what takes longer to come up gets that by `hull update --health-grace S %s`",
+			json_text(machine, "name"), json_text(machine, "name"));
 	}
 	if (r == 0)
 		*ret = machine;

@@ -160,10 +160,13 @@ static void replace_wholly(const struct args *args, json_t *patch)
 {
 	static const char *const checks[] = {"http", "tcp", "exec"}, *const texts[] = {"user", "workdir"};
 	json_t *restart = json_object_get(patch, "restart"), *health = json_object_get(patch, "health");
+	bool is_other_check = false;
 
 	if (restart && !json_object_get(restart, "max_retries"))
 		json_object_set_new(restart, "max_retries", json_null());
-	for (size_t i = 0; health && i < ARRAY_SIZE(checks); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(checks); i++)
+		is_other_check |= json_object_get(health, checks[i]) != NULL;
+	for (size_t i = 0; is_other_check && i < ARRAY_SIZE(checks); i++)
 		if (!json_object_get(health, checks[i]))
 			json_object_set_new(health, checks[i], json_null());
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
@@ -179,6 +182,8 @@ int patch_from_args(const struct args *args, const json_t *machine, json_t **ret
 	json_t *patch = json_object();
 	int r = spec_add_plain(args, patch, fail);
 
+	if (r == 0)
+		r = spec_add_health(args, json_object_get(machine, "health") != NULL, patch, fail);
 	if (r == 0 && image && json_object_set_new(patch, "image", json_string(image)) < 0)
 		r = failure_usage(fail, "--image", "is not UTF-8");
 	if (r == 0)

@@ -38,6 +38,7 @@ const struct option_def run_options[] = {
 	{0, "health-interval", "S", "seconds from one check to the next (10)"},
 	{0, "health-timeout", "S", "seconds one check may take (2)"},
 	{0, "health-retries", "N", "checks in a row that have to fail until it is unhealthy (3)"},
+	{0, "health-grace", "S", "seconds it may take to come up, in which none of them counts (0)"},
 	{0, "label", "KEY=VALUE", "label"},
 	{'i', "interactive", NULL, "give the command this one's input, as is done without it but for -d"},
 	{'t', "tty", NULL, "a terminal for the command also when this one's output is none"},

@@ -382,9 +382,14 @@ static int build(const struct args *args, const add_fn *parts, json_t **ret, str
 	return r;
 }
 
+static int add_health(const struct args *args, json_t *spec, struct failure *fail)
+{
+	return spec_add_health(args, false, spec, fail);
+}
+
 int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 {
-	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, add_logs, spec_add_health, add_command, NULL};
+	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, add_logs, add_command, NULL};
 
 	return add_all(args, parts, spec, fail);
 }
@@ -393,7 +398,7 @@ int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
 		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_logs, add_dependencies,
-		spec_add_health, add_labels, add_command, NULL};
+		add_health, add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);
 }

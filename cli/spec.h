@@ -17,14 +17,14 @@ int exec_spec_from_args(const struct args *args, json_t **ret, struct failure *f
 int patch_from_args(const struct args *args, const json_t *machine, json_t **ret, struct failure *fail);
 
 /* What both are made of. Each adds to `spec`, or to the map or list, what its options say. 0 or -errno with `fail` set. */
-int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail); /* all but image, env, ports and labels */
+int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail); /* all but image, env, ports, labels and health */
 int spec_add_env_files(const struct args *args, json_t *spec, struct failure *fail); /* `env` is there afterwards */
 int spec_add_env(json_t *env, const char *value, struct failure *fail);
 int spec_add_port(json_t *ports, const char *text, struct failure *fail);
 int spec_add_hostname(json_t *ports, const char *text, struct failure *fail); /* "NAME:GUEST" */
 
-/* health.c: adds what --health-… say, when they do. 0 or -errno with `fail` set. */
-int spec_add_health(const struct args *args, json_t *spec, struct failure *fail);
+/* health.c: adds what --health-… say, when they do; without a check among them only where there `has_check` already. 0 or -errno with `fail` set. */
+int spec_add_health(const struct args *args, bool has_check, json_t *spec, struct failure *fail);
 
 /* depends.c: what --depends-on says over `before`, a list of Dependencies or NULL, when it does. 0 or -errno with `fail` set. */
 int spec_add_dependencies(const struct args *args, const json_t *before, json_t *spec, struct failure *fail);

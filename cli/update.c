@@ -32,6 +32,7 @@ const struct option_def update_options[] = {
 	{0, "health-interval", "S", "seconds from one check to the next"},
 	{0, "health-timeout", "S", "seconds one check may take"},
 	{0, "health-retries", "N", "checks in a row that have to fail until it is unhealthy"},
+	{0, "health-grace", "S", "seconds it may take to come up, in which none of them counts"},
 	{0, "no-health", NULL, "its health is not looked at any more"},
 	{0, "label", "KEY=VALUE", "label; KEY-: take it away"},
 	OUTPUT_OPTION,

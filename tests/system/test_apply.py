@@ -178,12 +178,12 @@ def test_what_differs_is_shown_and_changed(hull, hulld):
 
 def test_a_named_field_is_wholly_as_the_file_says_and_others_are_left_alone(hull, hulld):
     spec = {"name": "web", "image": "hello", "env": {"A": "1", "B": "2"}, "labels": {"mine": "1"}, "cpus": 3, "workdir": "/srv",
-            "health": {"http": {"port": 80, "path": "/up"}, "interval_s": 77}, "restart": {"policy": "on-failure", "max_retries": 9}}
+            "health": {"http": {"port": 80, "path": "/up"}, "interval_s": 77, "grace_s": 20}, "restart": {"policy": "on-failure", "max_retries": 9}}
     assert hulld.post("/v1/machines", spec).status == 201
-    file = write(hull, {"name": "web", "image": "hello", "env": {"A": "1"}, "health": {"http": {"port": 81}}, "restart": {"policy": "on-failure"}, "workdir": None}, "web.json")
+    file = write(hull, {"name": "web", "image": "hello", "env": {"A": "1"}, "health": {"http": {"port": 81}, "grace_s": 30}, "restart": {"policy": "on-failure"}, "workdir": None}, "web.json")
     hull.here("apply", "-f", file, "-y", "--no-start")
     now = hulld.machine("web")
-    assert now["env"] == {"A": "1"} and now["health"]["http"] == {"port": 81, "path": "/"} and now["health"]["interval_s"] == 10
+    assert now["env"] == {"A": "1"} and now["health"]["http"] == {"port": 81, "path": "/"} and now["health"]["interval_s"] == 10 and now["health"]["grace_s"] == 30
     assert now["restart"] == {"policy": "on-failure", "max_retries": 0} and "workdir" not in now
     assert now["labels"] == {"mine": "1"} and now["cpus"] == 3
     assert hull.here("diff", "-f", file).stdout == ""
@@ -428,7 +428,8 @@ def test_it_restarts_when_told_and_waits_until_all_are_healthy(hull):
         assert hull.here("--host", url, "apply", "-f", file, "-y", "--wait").stdout.splitlines()[2:] == ["web: changed, at its next start, or with --restart: cpus", "web: healthy"]
         answers["GET", "/v1/machines/m1/wait"] = {**changed, "health": {"state": "unhealthy", "reason": "refused"}}
         line, hint = hull.refused("--host", url, "apply", "-f", file, "-y", "--wait", cwd=hull.home)
-        assert (line, hint) == ("web: the machine is unhealthy: refused", "hull logs web")
+        assert line == "web: the machine is unhealthy: refused"
+        assert hint == "`hull logs web` may say more; what takes longer to come up gets that by `hull update --health-grace S web`"
         answers["GET", "/v1/machines/web/wait"] = {**changed, "state": "stopped", "exit_status": 1}
         assert hull.refused("--host", url, "wait", "--healthy", "web") == ("web: the machine has stopped: its command ended with status 1", "hull logs web")
 

@@ -1,15 +1,20 @@
 """Health, freeze and thaw, as hulld has them. The agent is real; the machine is this host, so that none has to boot
 (test_orders_kvm.py has one that does)."""
+import contextlib
 import errno
 import os
 import socket
+import sqlite3
 import struct
 import threading
+import time
+from datetime import datetime
 
 import pytest
 
 from hulld_fixtures import DEADLINE, wait_until
 from test_exec import execute, finished, hull, ran, start_alone
+from test_patch import patch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
 REFUSED, ANSWER = 17, 24
@@ -76,11 +81,66 @@ def test_a_check_is_a_program_too(hulld, tmp_path):
     hulld.delete("/v1/machines/prog?force=1")
 
 
+def seconds(text):
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def looked_at_in_vain(hulld, name):
+    """It is said how a check has failed; the state is still that of before the first answer."""
+    return wait_until(lambda: (seen := hulld.machine(name)["health"])["reason"] and seen, f"{name} was looked at")["state"] == "starting"
+
+
+def test_what_takes_long_to_come_up_has_its_grace(hulld, tmp_path):
+    check = {"exec": {"command": ["test", "-e", f"{tmp_path}/up"]}, "interval_s": 1, "retries": 1}
+    run(hulld, "slow", health={**check, "grace_s": 3600})
+    assert hulld.machine("slow")["health"]["grace_s"] == 3600 and looked_at_in_vain(hulld, "slow")
+    hulld.restart()
+    assert looked_at_in_vain(hulld, "slow"), "the time is the workload's, not hulld's"
+    assert patch(hulld, {"health": {"grace_s": 0}}, "/v1/machines/slow").status == 200
+    health(hulld, "slow", "unhealthy")
+    assert patch(hulld, {"health": {"grace_s": 3600}}, "/v1/machines/slow").status == 200
+    assert looked_at_in_vain(hulld, "slow"), "as it has never succeeded"
+    (tmp_path / "up").touch()
+    health(hulld, "slow", "healthy")
+    (tmp_path / "up").unlink()
+    health(hulld, "slow", "unhealthy")  # the first success has ended it,
+    assert patch(hulld, {"health": {"grace_s": 7200}}, "/v1/machines/slow").status == 200
+    health(hulld, "slow", "unhealthy")  # for whatever is asked then,
+    hulld.restart()
+    health(hulld, "slow", "unhealthy")  # and of whomever.
+    hulld.post("/v1/machines/slow/restart")
+    assert hulld.wait("slow", "running") and looked_at_in_vain(hulld, "slow"), "it is each run's"
+    hulld.delete("/v1/machines/slow?force=1")
+
+
+def test_grace_ends_and_goes_by_the_time_that_the_workload_runs(hulld):
+    """Each second is looked, so that what it has run for between a look and its thaw is not known to more than that."""
+    spec = {"exec": {"command": ["false"]}, "interval_s": 1, "retries": 1, "grace_s": 3}
+    begun = time.monotonic()
+    run(hulld, "ice", health=spec)
+    assert hulld.post("/v1/machines/ice/freeze").status == 200
+    ran_s = time.monotonic() - begun
+    run(hulld, "brief", health=spec)
+    assert seconds(health(hulld, "brief", "unhealthy")["since"]) - seconds(hulld.machine("brief")["started_at"]) >= 3
+    begun = time.monotonic()
+    assert hulld.post("/v1/machines/ice/thaw").status == 200
+    health(hulld, "ice", "unhealthy")
+    assert ran_s + time.monotonic() - begun > 3 - 1.5
+    for name in ("ice", "brief"):
+        hulld.delete(f"/v1/machines/{name}?force=1")
+
+
 def test_one_that_does_not_run_has_no_health(hulld):
     spec = {"http": {"port": 80}}
     seen = hulld.post("/v1/machines", {"name": "cold", "image": "any", "command": ["any"], "health": spec}).json["health"]
-    assert seen == {"http": {"port": 80, "path": "/"}, "interval_s": 10, "timeout_s": 2, "retries": 3, "state": "unknown",
+    assert seen == {"http": {"port": 80, "path": "/"}, "interval_s": 10, "timeout_s": 2, "retries": 3, "grace_s": 0, "state": "unknown",
                     "reason": None, "since": None}
+    # As it was stored by a hulld that knew no grace.
+    hulld.kill()
+    with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None)) as rows:
+        rows.execute("UPDATE machines SET spec = json_remove(spec, '$.health.grace_s') WHERE name = 'cold'")
+    hulld.start()
+    assert hulld.machine("cold")["health"] == seen
     for verb in ("freeze", "thaw"):
         answer = hulld.post(f"/v1/machines/cold/{verb}")
         assert (answer.status, answer.json["code"], answer.json["detail"]) == (409, "wrong_state", "machine cold is created")
@@ -138,6 +198,9 @@ def test_a_hostile_agent_is_answered_for_in_one_line(hulld, liar, says, detail):
     ({"tcp": {"port": 1}, "interval_s": 0}, "invalid_field", "health.interval_s", "must be 1 to 86400"),
     ({"tcp": {"port": 1}, "timeout_s": 301}, "invalid_field", "health.timeout_s", "must be 1 to 300"),
     ({"tcp": {"port": 1}, "retries": 0}, "invalid_field", "health.retries", "must be 1 to 1000"),
+    ({"tcp": {"port": 1}, "grace_s": -1}, "invalid_field", "health.grace_s", "must be 0 to 86400"),
+    ({"tcp": {"port": 1}, "grace_s": 86401}, "invalid_field", "health.grace_s", "must be 0 to 86400"),
+    ({"tcp": {"port": 1}, "grace_s": "20"}, "invalid_field", "health.grace_s", "must be an integer"),
     ({"tcp": {"port": 1}, "state": "healthy"}, "unknown_field", "health.state", "unknown field"),
 ])
 def test_a_check_that_is_none_is_refused(hulld, spec, code, field, detail):

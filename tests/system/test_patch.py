@@ -85,7 +85,7 @@ def test_each_field_is_changed_alone(hulld, a, changes, expected):
     ({"env": {"A": 1}}, "invalid_field", "env.A"), ({"env": {"=": ""}}, "invalid_field", "env.="),
     ({"name": None}, "missing_field", "name"), ({"name": "A"}, "invalid_field", "name"), ({"image": None}, "missing_field", "image"),
     ({"memory_mib": 1048576}, "invalid_field", "memory_mib"), ({"command": [""]}, "invalid_field", "command[0]"),
-    ({"health": {}}, "invalid_field", "health"), ({"health": {"tcp": {"port": 1}, "http": {"port": 1}}}, "invalid_field", "health"),
+    ({"health": {}}, "invalid_field", "health"), ({"health": {"tcp": {"port": 1}, "grace_s": 86401}}, "invalid_field", "health.grace_s"), ({"health": {"tcp": {"port": 1}, "http": {"port": 1}}}, "invalid_field", "health"),
     ({"ports": [{"host": 1}]}, "missing_field", "ports[0].guest"), ([], "invalid_field", None), ("x", "invalid_field", None), (None, "invalid_field", None)])
 def test_what_makes_no_sense_is_refused_and_changes_nothing(hulld, a, changes, code, field):
     before = a()
@@ -364,6 +364,18 @@ def test_the_command_changes_what_is_given_and_nothing_else(hulld, a, hull):
     after = hulld.machine("b")
     assert after["ports"] == [{"host": two, **port, "guest": 81}] and "health" not in after
     assert hull("inspect", "b").returncode == 0
+
+
+def test_the_command_changes_one_thing_about_a_check(hulld, a, hull):
+    before = a(health={"http": {"port": 80, "path": "/up"}, "retries": 9})["health"]
+    hull("update", "a", "--health-grace", "60", "--health-interval", "5")
+    assert hulld.machine("a")["health"] == {**before, "grace_s": 60, "interval_s": 5}
+    hull("update", "a", "--health-grace", "0")
+    assert hulld.machine("a")["health"] == {**before, "interval_s": 5}
+    assert hull.refused("update", "a", "--health-grace", "86401", status=2)[0].startswith("--health-grace: ")
+    hull("update", "a", "--no-health")
+    assert hull.refused("update", "a", "--health-grace", "60", status=2)[0] == \
+        "--health-grace: goes with --health-http, --health-tcp or --health-cmd"
 
 
 def test_the_command_says_what_is_at_the_next_start(hulld, a, hull):

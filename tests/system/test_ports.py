@@ -58,7 +58,8 @@ def test_only_the_healthy_are_served(hulld, tmp_path):
                 inside.sendall(b"x")
                 return client.recv(1) == b"x"
 
-        check = {"exec": {"command": ["sh", "-c", f"echo not yet; test -e {tmp_path}/up"]}, "interval_s": 600, "retries": 2}
+        check = {"exec": {"command": ["sh", "-c", f"echo not yet; test -e {tmp_path}/up"]}, "interval_s": 600, "retries": 1,
+                 "grace_s": 3600}
         run(hulld, "gated", health=check, ports=[{"host": host, "guest": guest}])
         with connect() as early:
             assert hulld.get("/v1/machines/gated/wait?state=healthy&timeout_s=0").json["code"] == "timeout"

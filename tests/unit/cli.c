@@ -24,6 +24,8 @@ static const struct option_def options[] = {
 	{0, "health-cmd", "COMMAND", ""},
 	{0, "health-interval", "S", ""},
 	{0, "health-retries", "N", ""},
+	{0, "health-grace", "S", ""},
+	{0, "hostname", "NAME:GUEST", ""},
 	{0},
 };
 
@@ -128,6 +130,10 @@ static void a_spec_says_what_the_options_said(void **state)
 	BAD("--health-tcp", "-1");
 	BAD("--health-interval", "1");
 	BAD("--health-retries", "0");
+	BAD("--health-grace", "0");
+	BAD("--health-http=80", "--health-grace=-1");
+	BAD("--health-http=80", "--health-grace=86401");
+	BAD("--health-http=80", "--health-grace=soon");
 }
 
 static void dependencies_are_added_replaced_and_taken_away(void **state)
@@ -156,7 +162,7 @@ static void a_check_is_made_of_options(void **state)
 {
 	struct failure fail;
 	struct args args;
-	json_t *spec;
+	json_t *spec, *patch = json_object();
 	char *text;
 
 	(void)state;
@@ -173,6 +179,19 @@ static void a_check_is_made_of_options(void **state)
 	GOOD("--health-http", "80/up?x", "{\"http\":{\"path\":\"/up?x\",\"port\":80},\"retries\":5}");
 	GOOD("--health-http", "80", "{\"http\":{\"port\":80},\"retries\":5}");
 	GOOD("--health-tcp", "5432", "{\"retries\":5,\"tcp\":{\"port\":5432}}");
+	GOOD("--health-http=80", "--health-grace=20", "{\"grace_s\":20,\"http\":{\"port\":80},\"retries\":5}");
+	GOOD("--health-http=80", "--health-grace=0", "{\"grace_s\":0,\"http\":{\"port\":80},\"retries\":5}");
+	GOOD("--health-http=80", "--health-grace=86400", "{\"grace_s\":86400,\"http\":{\"port\":80},\"retries\":5}");
+	/* Of a check that there is, a number alone may be said. */
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "--health-grace", "20"), 0);
+	assert_int_equal(spec_add_health(&args, false, patch, &fail), -EINVAL);
+	assert_string_equal(fail.error.field, "--health-grace");
+	assert_int_equal(spec_add_health(&args, true, patch, &fail), 0);
+	text = json_dumps(patch, JSON_COMPACT);
+	assert_string_equal(text, "{\"health\":{\"grace_s\":20}}");
+	free(text);
+	json_decref(patch);
+	args_done(&args);
 	GOOD("--health-cmd", "test -e /up", "{\"exec\":{\"command\":[\"/bin/sh\",\"-c\",\"test -e /up\"]},\"retries\":5}");
 }
 
