@@ -5,7 +5,8 @@
  * it executes, and what it touches of it is its place alone, where its stack is, and a copy of all that it is told. hulld goes on
  * meanwhile, unlike after vfork(), as it has to write down who waits at the gate. Hence
  *
- * - the child calls no function of the C library, not even for errno, which is hulld's own: system calls, and nothing else;
+ * - the child calls no function of the C library, not even for errno, which is hulld's own: system calls, and nothing else; it has no
+ *   loop that a compiler knows as one of those, as strlen();
  * - all signals are blocked until right before it executes, and there are no handlers;
  * - its place is not used again until the kernel says that it has left our memory, by execution or by its end: it writes 0 to `pid`
  *   then (CLONE_CHILD_CLEARTID, clone(2)). Should hulld end first, the memory is the child's until then. */
@@ -18,6 +19,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -36,7 +38,9 @@ struct place {
 	int fds[SPAWN_FDS_MAX];
 	int n_fds, gate;
 	char *argv[ARGS_MAX + 1];
-	char text[TEXT_MAX];
+	char text[TEXT_MAX]; /* of the arguments, and behind them */
+	const char *failure; /* a line, for who reads descriptor 2 */
+	size_t failure_len;
 };
 
 static struct place *places; /* as many as have been in use at a time */
@@ -59,15 +63,6 @@ CHILD void __attribute__((noreturn)) leave(int status)
 {
 	for (;;)
 		call(SYS_exit_group, status, 0, 0, 0);
-}
-
-CHILD void say(const char *text)
-{
-	long len = 0;
-
-	while (text[len])
-		len++;
-	call(SYS_write, 2, (long)text, len, 0);
 }
 
 /* First of all hulld's own descriptors go: a successor must not find its sockets still listening. */
@@ -116,9 +111,7 @@ static int __attribute__((noreturn, no_sanitize("address", "undefined"))) child(
 	call(SYS_rt_sigaction, SIGPIPE, (long)&by_default, 0, sizeof(by_default.mask)); /* what is ignored stays so */
 	call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&none, 0, sizeof(none));
 	call(SYS_execve, (long)place->argv[0], (long)place->argv, (long)environ, 0);
-	say("hulld: cannot execute ");
-	say(place->argv[0]);
-	say("\n");
+	call(SYS_write, 2, (long)place->failure, (long)place->failure_len, 0);
 	leave(127);
 }
 
@@ -145,6 +138,7 @@ static struct place *find_place(void)
 static bool copy_arguments(struct place *place, const char *const *argv)
 {
 	size_t used = 0, i;
+	int r;
 
 	for (i = 0; argv[i]; i++) {
 		size_t bytes = strlen(argv[i]) + 1;
@@ -155,7 +149,10 @@ static bool copy_arguments(struct place *place, const char *const *argv)
 		used += bytes;
 	}
 	place->argv[i] = NULL;
-	return true;
+	place->failure = place->text + used;
+	r = snprintf(place->text + used, sizeof(place->text) - used, "hulld: cannot execute %s\n", argv[0]);
+	place->failure_len = (size_t)r;
+	return (size_t)r < sizeof(place->text) - used;
 }
 
 pid_t spawn_at_gate(const char *const *argv, const int *fds, size_t n_fds, int gate, struct error *err)

@@ -121,6 +121,7 @@ UNIT_TESTS += tests/unit/host_reader tests/unit/worker tests/unit/spawn
 tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_worker_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_spawn_LDADD = libhull-api.a $(UNIT_LIBS)
+tests_unit_spawn_LDFLAGS = -Wl,--wrap=strlen
 
 UNIT_TESTS += tests/unit/stats
 tests_unit_stats_LDADD = libhull-guest.a libhull-api.a libhull-cli.a $(UNIT_LIBS) $(YAML_LIBS)

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +19,18 @@ struct child {
 	pid_t pid;
 	int gate, output;
 };
+
+/* The compiler makes a call of a loop that does the same: under a sanitizer, or as what is bound late, that writes to our memory. */
+static volatile bool is_called_by_child; /* which has it, too */
+static pid_t tester;
+size_t __real_strlen(const char *text);
+size_t __wrap_strlen(const char *text);
+size_t __wrap_strlen(const char *text)
+{
+	if (syscall(SYS_getpid) != tester)
+		is_called_by_child = true;
+	return __real_strlen(text);
+}
 
 /* Its standard output and error are a file in memory. */
 static struct child spawn(const char *const *argv)
@@ -102,6 +116,7 @@ static void what_cannot_be_executed_says_so(void **state)
 	open_gate(&child);
 	assert_int_equal(end(&child, said, sizeof(said)), 127);
 	assert_string_equal(said, "hulld: cannot execute /nowhere/program\n");
+	assert_false(is_called_by_child);
 }
 
 static void many_wait_at_once_each_with_its_own(void **state)
@@ -223,5 +238,6 @@ int main(void)
 		cmocka_unit_test(too_many_arguments_are_refused),
 	};
 
+	tester = getpid();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
