@@ -126,6 +126,21 @@ def test_what_is_done_twice_comes_to_the_same(hulld, tmp_path, start, words):
         assert names(hulld) == ([] if start == "DELETE " else ["one"])
 
 
+def test_what_is_removed_twice_is_not_what_another_has_made_in_between(hulld, tmp_path):
+    one = {"name": "one", "image": "busybox", "command": ["true"]}
+    with between(hulld, tmp_path, "DELETE ", lost=lambda: hulld.post("/v1/machines", one)) as (relay, cli):
+        first = hulld.post("/v1/machines", one).json
+        assert cli("rm", "one").stdout == "one\n" and len(relay.keys) == 2
+        assert names(hulld) == ["one"] and hulld.get("/v1/machines/one").json["id"] != first["id"]
+
+
+def test_who_may_not_look_removes_all_the_same(hulld, tmp_path):
+    with between(hulld, tmp_path, "DELETE ") as (_, cli):
+        assert hulld.post("/v1/machines", {"name": "one", "image": "busybox", "command": ["true"]}).status == 201
+        cli.env["HULL_TOKEN"] = hulld.post("/v1/tokens", {"scopes": ["write"]}).json["token"]
+        assert cli("rm", "one").stdout == "one\n" and names(hulld) == []
+
+
 def test_each_request_has_a_key_of_its_own(hulld, tmp_path):
     with between(hulld, tmp_path, "POST /v1/webhooks", loses=0) as (relay, cli):
         for _ in range(2):
