@@ -15,6 +15,9 @@
 #include <sys/stat.h>
 
 #define ARCHIVE_MAX (4u << 20) /* bytes; the configuration comes from bodies of less than 1 MiB each */
+/* No PCI, keyboard or second UART to look for, no self-tests of ciphers (a stock kernel takes half a second for them). */
+#define BOOT_ARGS                                                                                                                          \
+	"console=ttyS0 quiet panic=-1 reboot=k pci=off i8042.nokbd 8250.nr_uarts=1 rcupdate.rcu_expedited=1 cryptomgr.notests"
 #define GUEST_ADDRESS "10.0.2.15"
 #define GUEST_GATEWAY "10.0.2.2"
 #define GUEST_DNS     "10.0.2.3"
@@ -66,7 +69,7 @@ static json_t *monitor_config(const struct machine *m)
 	snprintf(passt, sizeof(passt), "/dev/fd/%d", MONITOR_NET_FD);
 	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
 		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
-		"boot_args", "console=ttyS0 quiet panic=-1 reboot=k pci=off i8042.nokbd 8250.nr_uarts=1 rcupdate.rcu_expedited=1", "machine-config",
+		"boot_args", BOOT_ARGS, "machine-config",
 		"vcpu_count", (json_int_t)spec->cpus, "mem_size_mib", (json_int_t)spec->memory_mib, "drives",
 		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
 		"entropy");

@@ -26,6 +26,8 @@ from guest_image import Cpio, make_initramfs  # noqa: F401 (tests have Cpio from
 TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build")).resolve()
 GUEST = Path(os.environ.get("HULL_GUEST", BUILD / "guest")).resolve()
+# Of a guest as hulld boots it, but on either transport: a stock kernel would test its ciphers for half a second, each time.
+BOOT_ARGS = "console=ttyS0 quiet panic=-1 reboot=k cryptomgr.notests"
 DEADLINE = 120  # seconds, for whatever a guest on an emulated host is waited for
 
 

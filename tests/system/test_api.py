@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from conftest import DEADLINE, UnixConnection
+from conftest import BOOT_ARGS, DEADLINE, UnixConnection
 
 NOT_YET = "not supported before starting the microVM"
 NOT_ANY_MORE = "not supported after starting the microVM"
@@ -290,7 +290,7 @@ def guest(vmm, vmlinux, initramfs):
     def start(script, pieces=None, arguments=(), modules=(), files=None):
         api = vmm(None, *arguments)
         api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(script, modules, files)),
-                                         "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"})
+                                         "boot_args": BOOT_ARGS})
         for path, body in (pieces or {}).items():
             api.must("PUT", path, body)
         api.must("PUT", "/actions", {"action_type": "InstanceStart"})

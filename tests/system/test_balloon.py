@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEADLINE, Counts
+from conftest import BOOT_ARGS, Counts, DEADLINE
 
 MIB = 1 << 20
 MODULES = ["virtio_mmio", "virtio_balloon"]
@@ -172,7 +172,7 @@ def start(cgroup, vmm, vmlinux, initramfs, tmp_path_factory):
 
     def start(balloon, options=(), modules=MODULES, **machine):
         config = {"boot-source": {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(SHELL, modules)),
-                                  "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
+                                  "boot_args": BOOT_ARGS},
                   "machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB, **machine}, "balloon": balloon}
         path, metrics_path = (tmp_path_factory.mktemp("config") / name for name in ("config.json", "metrics"))
         config["metrics"] = {"metrics_path": str(metrics_path)}

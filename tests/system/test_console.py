@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from conftest import DEADLINE
+from conftest import BOOT_ARGS, DEADLINE
 
 pytestmark = pytest.mark.kvm
 
@@ -23,7 +23,7 @@ def guest(vmm, vmlinux, initramfs):
     def start(script, console):
         machine = vmm(None)
         machine.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(script, MODULES)),
-                                             "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"})
+                                             "boot_args": BOOT_ARGS})
         machine.must("PUT", "/hull/console", console)
         machine.must("PUT", "/actions", {"action_type": "InstanceStart"})
         machine.refused("PUT", "/hull/console", console, "not supported after starting the microVM")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEADLINE, TOP
+from conftest import BOOT_ARGS, DEADLINE, TOP
 from guest_image import FIO_ENVIRONMENT, fio_files
 
 MIB = 1 << 20
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kvm
 @pytest.fixture
 def config(vmlinux):
     return {
-        "boot-source": {"kernel_image_path": str(vmlinux), "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
+        "boot-source": {"kernel_image_path": str(vmlinux), "boot_args": BOOT_ARGS},
         "machine-config": {"vcpu_count": 1, "mem_size_mib": 256},
     }
 

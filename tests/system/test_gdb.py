@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import DEADLINE
+from conftest import BOOT_ARGS, DEADLINE
 
 pytestmark = pytest.mark.kvm
 
@@ -41,7 +41,7 @@ def machine_config(vmlinux, initramfs, toggle):
     def make(script, **machine):
         return {"boot-source": {"kernel_image_path": str(vmlinux),
                                 "initrd_path": str(initramfs(script, files={"bin/toggle": toggle})),
-                                "boot_args": "console=ttyS0 quiet panic=-1 reboot=k nokaslr"},
+                                "boot_args": BOOT_ARGS + " nokaslr"},
                 "machine-config": {"vcpu_count": 2, "mem_size_mib": 192, **machine}}
 
     return make

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, DEADLINE, GUEST, TOP, Cpio
+from conftest import BOOT_ARGS, BUILD, Cpio, DEADLINE, GUEST, TOP
 
 pytestmark = pytest.mark.kvm
 
@@ -56,7 +56,7 @@ class Machine:
         config = {
             "boot-source": {"kernel_image_path": str(kernel), "initrd_path": str(GUEST / "initramfs.cpio"),
                             "initrd_append_path": str(folder / "guest.cpio"),
-                            "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
+                            "boot_args": BOOT_ARGS},
             "machine-config": {"vcpu_count": 1, "mem_size_mib": 192},
             "drives": [{"drive_id": "image", "path_on_host": str(image), "is_root_device": False, "is_read_only": True},
                        {"drive_id": "scratch", "path_on_host": str(self.scratch), "is_root_device": False}],

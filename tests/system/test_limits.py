@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Vmm
+from conftest import BOOT_ARGS, Vmm
 from guest_image import make_initramfs, module
 from test_pci import NET, OBEDIENT, PMEM, Obedient
 
@@ -66,7 +66,7 @@ class Machine:
     def describe(self, folder, vmlinux, image):
         must = self.api.must
         must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(image),
-                                     "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"})
+                                     "boot_args": BOOT_ARGS})
         must("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": 256})
         for name, limiter in (("bytes", {"bandwidth": bucket(BYTES)}), ("operations", {"ops": bucket(OPERATIONS)})):
             must("PUT", f"/drives/{name}", {"drive_id": name, "path_on_host": file_of(folder / name), "is_root_device": False,

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from conftest import DEADLINE, TOP, payload
+from conftest import BOOT_ARGS, DEADLINE, TOP, payload
 
 MIB = 1 << 20
 BLK = ["virtio_mmio", "virtio_blk"]
@@ -24,7 +24,7 @@ def guest(vmm, vmlinux, initramfs):
     def start(script, pieces, modules, files=None, mem_mib=256, boot_args="", kind=None, pci=False):
         api = vmm(None, *(["--enable-pci"] if pci else []))
         api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(script, modules, files)),
-                                         "boot_args": f"console=ttyS0 quiet panic=-1 reboot=k{boot_args}"})
+                                         "boot_args": BOOT_ARGS + boot_args})
         api.must("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": mem_mib, "memory_kind": kind})
         for path, body in pieces.items():
             api.must("PUT", path, body)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DEADLINE, TOP, Counts
+from conftest import BOOT_ARGS, Counts, DEADLINE, TOP
 
 from guest_image import FIO_ENVIRONMENT, fio_files
 from test_api import NOT_ANY_MORE, guest  # noqa: F401 (a fixture)
@@ -361,7 +361,7 @@ def test_a_guest_that_looks_for_itself(vmm, vmlinux, initramfs, disk):
     path = disk("late", b"plugged")
     api = vmm(None, "--enable-pci")
     api.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(OBEDIENT, BLK)),
-                                     "boot_args": "console=ttyS0 quiet panic=-1 reboot=k acpiphp.disable=1"})
+                                     "boot_args": BOOT_ARGS + " acpiphp.disable=1"})
     api.must("PUT", "/actions", {"action_type": "InstanceStart"})
     console = Obedient(api)
     api.must("PUT", "/drives/late", drive("late", path))

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from conftest import DEADLINE
+from conftest import BOOT_ARGS, DEADLINE
 
 NOT_YET = "not supported before starting the microVM"
 BUTTON = ["button", "evdev"]
@@ -23,7 +23,7 @@ def guest(vmm, vmlinux, initramfs):
     def start(script, modules=(), *arguments):
         machine = vmm(None, *arguments)
         machine.must("PUT", "/boot-source", {"kernel_image_path": str(vmlinux), "initrd_path": str(initramfs(script, modules)),
-                                             "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"})
+                                             "boot_args": BOOT_ARGS})
         machine.must("PUT", "/machine-config", {"vcpu_count": 2, "mem_size_mib": 128})
         machine.refused("PUT", "/actions", {"action_type": "SendCtrlAltDel"}, NOT_YET)
         machine.must("PUT", "/actions", {"action_type": "InstanceStart"})

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD
+from conftest import BOOT_ARGS, BUILD
 
 PANIC_MODULES = ["pvpanic", "pvpanic_mmio"]
 
@@ -16,7 +16,7 @@ PANIC_MODULES = ["pvpanic", "pvpanic_mmio"]
 @pytest.fixture
 def config(vmlinux):
     return {
-        "boot-source": {"kernel_image_path": str(vmlinux), "boot_args": "console=ttyS0 quiet panic=-1 reboot=k"},
+        "boot-source": {"kernel_image_path": str(vmlinux), "boot_args": BOOT_ARGS},
         "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
     }
 
