@@ -5,6 +5,7 @@
 #include "api/log_pieces.h"
 #include "api/logs.h"
 #include "api/machine.h"
+#include "api/random.h"
 #include "common/bounded_file.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
@@ -117,7 +118,7 @@ static bool look_at_log(const struct machine *m, const char *file, const struct 
 
 static void look_at_machine(const struct log_age *age, const struct machine *m)
 {
-	struct log_moment moment = {age->clock.now, age->before, now_ms()};
+	struct log_moment moment = {age->clock.id, age->clock.now, age->before, now_ms()};
 	json_t *stored, *now = json_object();
 	bool changed = false;
 	char path[512];
@@ -230,6 +231,8 @@ struct log_age *log_age_new(struct hulld *hulld, struct error *err)
 	}
 	stored = read_stored(clock_path(age, path, sizeof(path)));
 	log_clock_read(&age->clock, stored);
+	if (!age->clock.now)
+		age->clock.id = random_number();
 	age->round = age->clock.now;
 	json_decref(stored);
 	loop_timer_arm(age->timer, 0);

@@ -16,6 +16,7 @@
 
 /* Milliseconds. */
 struct log_clock {
+	int64_t id;	       /* whoever begins one gives it another: what was timed by one that is lost says nothing here */
 	int64_t now;	       /* 0: it has not begun */
 	int64_t uptime, wall;  /* as they were then, */
 	char boot[BOOT_ID_BYTES]; /* and the boot that `uptime` is of */

@@ -36,13 +36,14 @@ static int64_t written_by(const struct stat *st, const struct log_moment *moment
 	return at > earliest ? at : earliest;
 }
 
-/* None was written later than now, whatever was said by a clock that is lost. True: one was changed. */
-static bool correct(struct log_pieces *log, int64_t now)
+/* What was timed by a clock that is lost may have been written now, and none was later. True: one was changed. */
+static bool correct(struct log_pieces *log, const struct log_moment *moment)
 {
-	bool changed = false;
+	bool lost = log->clock != moment->clock, changed = false;
 
-	for (size_t i = log->n; i-- > 0 && log->pieces[i].at > now; changed = true)
-		log->pieces[i].at = now;
+	for (size_t i = log->n; i-- > 0 && (lost || log->pieces[i].at > moment->now); changed = true)
+		log->pieces[i].at = moment->now;
+	log->clock = moment->clock;
 	return changed;
 }
 
@@ -54,7 +55,7 @@ bool log_pieces_add(struct log_pieces *log, const struct stat *st, const struct 
 
 	if (other)
 		*log = (struct log_pieces){.inode = st->st_ino};
-	other |= correct(log, moment->now);
+	other |= correct(log, moment);
 	if (size == (log->n ? last(log)->end : log->gone) || (log->n && moment->now - last(log)->at < age_ms / LOG_PIECES_A_AGE))
 		return other;
 	if (log->n == LOG_PIECES_MAX)
@@ -121,7 +122,8 @@ json_t *log_pieces_dump(const struct log_pieces *log)
 
 	for (size_t i = 0; i < log->n; i++)
 		json_array_append_new(pieces, json_pack("[I, I]", (json_int_t)log->pieces[i].at, (json_int_t)log->pieces[i].end));
-	return json_pack("{s:I, s:I, s:o}", "inode", (json_int_t)log->inode, "gone", (json_int_t)log->gone, "pieces", pieces);
+	return json_pack("{s:I, s:I, s:I, s:o}", "inode", (json_int_t)log->inode, "gone", (json_int_t)log->gone, "clock", (json_int_t)log->clock,
+		"pieces", pieces);
 }
 
 /* In their order, with no end before the one before. */
@@ -145,7 +147,8 @@ void log_pieces_read(struct log_pieces *ret, const json_t *stored)
 {
 	json_int_t inode = json_integer_value(json_object_get(stored, "inode")), gone = json_integer_value(json_object_get(stored, "gone"));
 
-	*ret = (struct log_pieces){.inode = (uint64_t)inode, .gone = gone > 0 ? (uint64_t)gone : 0};
+	*ret = (struct log_pieces){.inode = (uint64_t)inode, .gone = gone > 0 ? (uint64_t)gone : 0,
+		.clock = json_integer_value(json_object_get(stored, "clock"))};
 	if (!read_pieces(ret, json_object_get(stored, "pieces")))
 		*ret = (struct log_pieces){0};
 }

@@ -25,12 +25,14 @@ struct log_piece {
 struct log_pieces {
 	uint64_t inode; /* 0: of no file yet */
 	uint64_t gone;	/* what lies before is not there any more */
+	int64_t clock;	/* log_clock.id: whose times these are */
 	size_t n;
 	struct log_piece pieces[LOG_PIECES_MAX]; /* the oldest first */
 };
 
 /* When a log is looked at. */
 struct log_moment {
+	int64_t clock; /* log_clock.id */
 	int64_t now;
 	int64_t before; /* when logs were looked at before that: what was written since has come since */
 	int64_t wall;	/* the wall clock, for the file's own time; nothing is older by it than `before` */

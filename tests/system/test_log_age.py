@@ -146,6 +146,11 @@ def test_what_is_known_of_a_logs_age_may_be_lost_or_damaged(hulld):
     next_round(hulld)
     hulld.kill()
     os.unlink(hulld.state / "log-clock.json")
+    hulld.jump(400 * DAY)  # and the wall clock, by which another begins, is wrong
+    hulld.start()
+    next_round(hulld)
+    assert all_logs(hulld) == {"a line\n"}
+    hulld.kill()
     (hulld.logs[0].parent / "logs.json").write_text(json.dumps({"workload.log": {"inode": hulld.logs[0].stat().st_ino, "gone": -5, "pieces": [[1]]}}))
     (hulld.logs[3].parent / "logs.json").write_text("{" * 70000)
     hulld.start()

@@ -41,7 +41,7 @@ static int setup(void **state)
 	strcpy(w->path, "/tmp/hull-log-XXXXXX");
 	w->fd = mkstemp(w->path);
 	assert_true(w->fd >= 0);
-	w->moment = (struct log_moment){BEGUN, BEGUN, BEGUN};
+	w->moment = (struct log_moment){.now = BEGUN, .before = BEGUN, .wall = BEGUN};
 	no_holes = false;
 	*state = w;
 	return 0;
@@ -187,10 +187,31 @@ static void test_pieces_of_the_future_are_of_now(void **state)
 
 	say(w, "a\n");
 	look(w);
-	w->moment = (struct log_moment){BEGUN - 1000 * DAY_MS, BEGUN - 1000 * DAY_MS, BEGUN};
+	w->moment = (struct log_moment){.now = BEGUN - 1000 * DAY_MS, .before = BEGUN - 1000 * DAY_MS, .wall = BEGUN};
 	look(w);
 	assert_int_equal(w->log.pieces[0].at, BEGUN - 1000 * DAY_MS);
 	pass(w, AGE_MS);
+	look(w);
+	assert_string_equal(kept(w), "");
+}
+
+/* That was lost to a crash of the host, which then came up with a wall clock that is years ahead: nothing is too old by that. */
+static void test_what_another_clock_has_timed_may_be_of_now(void **state)
+{
+	struct world *w = *state;
+
+	say(w, "a\n");
+	look(w);
+	pass(w, DAY_MS);
+	say(w, "b\n");
+	look(w);
+	w->moment = (struct log_moment){.clock = 7, .now = BEGUN + 1000 * DAY_MS, .before = BEGUN + 1000 * DAY_MS, .wall = BEGUN + 1000 * DAY_MS};
+	look(w);
+	assert_string_equal(kept(w), "a\nb\n");
+	pass(w, AGE_MS - 1);
+	look(w);
+	assert_string_equal(kept(w), "a\nb\n");
+	pass(w, 1);
 	look(w);
 	assert_string_equal(kept(w), "");
 }
@@ -317,7 +338,9 @@ static void test_how_long_a_host_was_off_its_wall_clock_says_an_hour_later(void 
 static void test_a_stored_clock_goes_on_and_a_damaged_one_begins_anew(void **state)
 {
 	static const char *const damaged[] = {"{}", "[]", "{\"now_ms\": 0, \"uptime_ms\": 1, \"wall_ms\": 1, \"boot_id\": \"x\"}",
-		"{\"now_ms\": 1, \"uptime_ms\": -1, \"wall_ms\": 1, \"boot_id\": \"x\"}", "{\"now_ms\": 1, \"uptime_ms\": 1, \"wall_ms\": 1, \"boot_id\": 1}"};
+		"{\"now_ms\": 1, \"uptime_ms\": -1, \"wall_ms\": 1, \"boot_id\": \"x\"}", "{\"now_ms\": 1, \"uptime_ms\": 1, \"wall_ms\": 1, \"boot_id\": 1}",
+		"{\"now_ms\": 9223372036854775807, \"uptime_ms\": 1, \"wall_ms\": 1, \"boot_id\": \"x\"}",
+		"{\"now_ms\": 1, \"uptime_ms\": 1, \"wall_ms\": -9223372036854775808, \"boot_id\": \"x\"}"};
 	struct log_clock clock = {0}, read;
 	json_t *stored;
 
@@ -345,6 +368,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_line_that_goes_on_after_its_piece_stays_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_was_written_while_nobody_looked_is_as_old_as_its_file_says, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pieces_of_the_future_are_of_now, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_another_clock_has_timed_may_be_of_now, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_file_or_a_shorter_one_begins_anew, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_without_holes_a_log_is_emptied_when_all_of_it_is_old_and_nobody_writes, setup, teardown),
