@@ -10,6 +10,7 @@
 #include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define SECRET_CHARS	 52 /* of 5 bits */
 #define TOKEN_CHARS	 (sizeof(TOKEN_PREFIX) - 1 + TOKEN_ID_BYTES + 1 + SECRET_CHARS)
@@ -20,6 +21,7 @@
 #define PRUNE_MAX	 100 /* at a time */
 #define NS_PER_HOUR	 3600000000000ull
 #define PAUSE_NS	 100000000ull
+#define SETTLED_S	 3600 /* the wall clock of a host that has just booted may not be right yet */
 
 static int scope_check(const char *name, struct error *err)
 {
@@ -162,11 +164,19 @@ static int check_room(struct hulld *hulld, const struct token_record *record, st
 	return r < 0 ? r : check_room_of(hulld, record->project, 0, TOKENS_MAX, "", problem);
 }
 
+static bool is_clock_settled(void)
+{
+	struct timespec uptime;
+
+	clock_gettime(CLOCK_BOOTTIME, &uptime);
+	return uptime.tv_sec >= SETTLED_S;
+}
+
 /* Some at a time, so that nobody waits for many. */
 static void prune(struct hulld *hulld)
 {
 	struct error err;
-	int n = store_tokens_prune(hulld->store, now_ms() - KEPT_MS, PRUNE_MAX, &err);
+	int n = is_clock_settled() ? store_tokens_prune(hulld->store, now_ms() - KEPT_MS, PRUNE_MAX, &err) : 0;
 
 	if (n < 0)
 		log_error_object(&err, "tokens that have expired are kept");
@@ -178,7 +188,6 @@ static void on_prune(void *ctx)
 	prune(ctx);
 }
 
-/* First in an hour: the clock of a host that has just booted may not be right yet. */
 int tokens_start(struct hulld *hulld, struct error *err)
 {
 	hulld->tokens_prune = loop_add_timer(hulld->loop, on_prune, hulld);

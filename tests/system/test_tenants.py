@@ -438,9 +438,9 @@ def test_no_project_has_all_ports(hulld, erofs):
 
 
 def test_tokens_of_a_project_have_an_end_and_expired_ones_go(hulld):
-    """Those that have expired make room, and are listed for a week; what is another project's is as it was."""
+    """Those that have expired make room; what is another project's is as it was."""
     day, read, admin = 86400_000, 1 << 1, 1 << 4
-    a, b = project(hulld, "a"), project(hulld, "b")
+    a = project(hulld, "a")
     kept = token(a, "admin")[0]
     now = int(time.time() * 1000)
 
@@ -469,13 +469,6 @@ def test_tokens_of_a_project_have_an_end_and_expired_ones_go(hulld):
     one = a.get("/v1/tokens").json["items"][500]["id"]
     assert a.delete(f"/v1/tokens/{one}").status == 204 and events(a, "revoked") == 1
     assert a.post("/v1/tokens", {"scopes": ["read"]}).status == 201
-    insert("b", 250, read, now - 8 * day)
-    insert("b", 3, read, now - 6 * day)
-    assert len(b.get("/v1/tokens").json["items"]) == 253
-    assert b.post("/v1/tokens", {"scopes": ["read"]}).status == 201
-    assert len(b.get("/v1/tokens").json["items"]) >= 4 + 50, "not all at once"
-    wait_until(lambda: len(b.get("/v1/tokens").json["items"]) == 4, "those that have expired long ago are forgotten")
-    assert events(b, "removed") == 250 and len(a.get("/v1/tokens").json["items"]) == 1000
 
 
 def test_a_machine_has_its_secrets_in_memory_only(hulld, erofs):
