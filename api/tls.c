@@ -347,8 +347,8 @@ bool tls_refused(struct tls *tls, const char *command, const char *answer)
 	/* The rest of the round says no more, nor what is about one that has been changed since. */
 	if (!c->pem || c->refused)
 		return true;
-	/* Else HAProxy is busy with another, or has no memory. */
-	if (!strstr(answer, "unable to load") && !strstr(answer, "inconsistencies"))
+	/* Else HAProxy is busy with another, whose name may be any word, or has no memory. */
+	if (!strstr(answer, "unable to load") && !strstr(answer, "inconsistencies between"))
 		return false;
 	c->refused = true;
 	if (++c->refusals < TRIES_MAX)
