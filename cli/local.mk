@@ -56,6 +56,7 @@ hull_SOURCES = \
 	cli/update.c \
 	cli/upgrade.c cli/upgrade.h \
 	cli/upload.c \
+	cli/wait.c \
 	cli/webhook.c
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS) $(YAML_LIBS)
 

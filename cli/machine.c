@@ -42,12 +42,6 @@ const struct option_def verb_options[] = {
 	{0},
 };
 
-const struct option_def wait_options[] = {
-	OUTPUT_OPTION,
-	{0, "healthy", NULL, "until it runs and its health check, if it has one, has succeeded"},
-	{0},
-};
-
 const struct option_def remove_options[] = {
 	{'f', "force", NULL, "even when it is in use"},
 	{0},
@@ -544,30 +538,6 @@ int machine_wait_healthy(struct client *client, const char *name, json_t **ret, 
 	else
 		json_decref(machine);
 	return r;
-}
-
-int machine_wait_run(const struct args *args, struct failure *fail)
-{
-	enum output_format format;
-	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
-	json_t *machine = NULL;
-	int r;
-
-	if (!client)
-		return -fail->error.errnum;
-	if (args_flag(args, "healthy"))
-		r = machine_wait_healthy(client, args->operands[0], &machine, fail);
-	else
-		r = machine_wait(client, args->operands[0], "stopped,failed", &machine, fail);
-	if (r == 0 && format != OUTPUT_TABLE) {
-		print_value(machine, format);
-	} else if (r == 0 && !args_flag(args, "healthy")) {
-		r = machine_exit_status(machine, fail);
-		if (r >= 0)
-			printf("%d\n", r);
-	}
-	json_decref(machine);
-	return r < 0 ? r : 0;
 }
 
 int machine_inspect_run(const struct args *args, struct failure *fail)

@@ -341,6 +341,16 @@ def test_a_machine_has_a_name_once(hulld):
     assert answer.status == 400 and answer.json["field"] == "ports[1].hostname", answer
 
 
+def test_who_starts_one_is_told_by_which_name_it_is_served(hulld, servers):
+    guest = servers("said").port
+    try:
+        words = ["run", "-d", "--name", "said", "--network", "none", "--disk", "16", "--hostname", f"said.localhost:{guest}"]
+        assert finished(hull(hulld, *words, "any", "any")) == (f"said\n  said.localhost, by host name -> port {guest}\n".encode(), b"", 0)
+        served(hulld, "said.localhost", "said")
+    finally:
+        hulld.delete("/v1/machines/said?force=1")
+
+
 def test_names_may_be_changed_while_it_runs(hulld, run, servers):
     run("move", "old.localhost", servers("move").port)
     served(hulld, "old.localhost", "move")

@@ -13,6 +13,7 @@ from datetime import datetime
 import pytest
 
 from hulld_fixtures import DEADLINE, wait_until
+from test_bar import Terminal
 from test_exec import execute, finished, hull, ran, start_alone
 from test_patch import patch
 
@@ -128,6 +129,32 @@ def test_grace_ends_and_goes_by_the_time_that_the_workload_runs(hulld):
     assert ran_s + time.monotonic() - begun > 3 - 1.5
     for name in ("ice", "brief"):
         hulld.delete(f"/v1/machines/{name}?force=1")
+
+
+def test_who_waits_in_vain_is_told_so_once_at_a_terminal(hulld):
+    spec = {"name": "cold", "image": "any", "command": ["any"], "network": "none", "disk_mib": 16,
+            "health": {"exec": {"command": ["true"]}, "interval_s": 1, "retries": 1}}
+    assert hulld.post("/v1/machines", spec).status == 201
+    hint = "      `hull start cold` starts it"
+    ended, healthy, piped = Terminal(hulld, "wait", "cold"), Terminal(hulld, "wait", "--healthy", "cold"), hull(hulld, "wait", "cold")
+    ended.until(b"starts it")
+    healthy.until(b"starts it")
+    hulld.post("/v1/machines/cold/start")
+    assert healthy.end() == (["hull: cold: waits until it is healthy, but it was never started", hint], b"")
+    # The end of one that runs may come; that one's programs stand still, nothing is about to change.
+    unsaid = Terminal(hulld, "wait", "cold")
+    assert hulld.post("/v1/machines/cold/freeze").status == 200
+    assert patch(hulld, {"health": {"interval_s": 2}}, "/v1/machines/cold").status == 200
+    frozen = Terminal(hulld, "wait", "--healthy", "cold").until(b"run on")
+    hulld.post("/v1/machines/cold/kill")
+    screen, _ = frozen.end(status=1)
+    assert screen[:2] == ["hull: cold: waits until it is healthy, but it is frozen", "      `hull thaw cold` lets it run on"]
+    assert ended.end() == (["hull: cold: waits until it has ended, but it was never started", hint], b"137\n")
+    assert unsaid.end() == ([], b"137\n") and finished(piped) == (b"137\n", b"", 0)
+    # What has ended is not waited for.
+    assert Terminal(hulld, "wait", "cold").end() == ([], b"137\n")
+    assert Terminal(hulld, "wait", "nosuch").end(status=1)[0][0] == 'hull: there is no machine "nosuch"'
+    hulld.delete("/v1/machines/cold")
 
 
 def test_one_that_does_not_run_has_no_health(hulld):

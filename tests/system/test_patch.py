@@ -388,6 +388,8 @@ def test_the_command_says_what_is_at_the_next_start(hulld, a, hull):
 
 @pytest.mark.parametrize("words, line, status", [
     ([], "a: nothing is to be changed", 2), (["-p", "1-"], "--publish: 127.0.0.1:1 is not published", 2),
+    (["--hostname", "a.localhost-"], "--hostname: a.localhost is not served", 2),
+    (["--hostname", "a.localhost"], '--hostname: "a.localhost" is not NAME:GUEST with a port from 1 to 65535', 2),
     (["-e", "=x"], '--env: "=x" is not KEY=VALUE', 2), (["--label", "x"], '--label: "x" is not KEY=VALUE', 2),
     (["--image", "none"], 'image: there is no image "none"', 1), (["-m", "1"], "memory_mib: must be 64 to 1048576, not 1", 1)])
 def test_the_command_refuses_what_makes_no_sense(hulld, a, hull, words, line, status):

@@ -6,6 +6,7 @@
 #include "cli/output.h"
 #include "cli/spec.h"
 #include "cli/sse.h"
+#include "common/checked.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -134,6 +135,35 @@ static void a_spec_says_what_the_options_said(void **state)
 	BAD("--health-http=80", "--health-grace=-1");
 	BAD("--health-http=80", "--health-grace=86401");
 	BAD("--health-http=80", "--health-grace=soon");
+}
+
+static void a_host_name_that_is_none_is_refused_by_its_option(void **state)
+{
+	static char *const bad[] = {"web.localhost", "web.localhost:", ":80", "web.localhost:0", "web.localhost:65536", "web.localhost:80x", ""};
+	json_t *ports = json_array(), *spec;
+	struct failure fail;
+	struct args args;
+	char *text;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		memset(&fail, 0, sizeof(fail));
+		assert_int_equal(spec_add_hostname(ports, bad[i], &fail), -EINVAL);
+		assert_true(fail.usage);
+		assert_string_equal(fail.error.field, "--hostname");
+		assert_string_equal(fail.hint, "for example --hostname web.localhost:80");
+	}
+	assert_int_equal(spec_add_hostname(ports, "b\xff:80", &fail), -EINVAL);
+	assert_string_equal(fail.error.field, "--hostname");
+	assert_string_equal(fail.error.message, "is not UTF-8");
+	json_decref(ports);
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "--hostname", "a.localhost:80", "--hostname=b.localhost:81"), 0);
+	assert_int_equal(spec_from_args(&args, &spec, &fail), 0);
+	text = json_dumps(json_object_get(spec, "ports"), JSON_COMPACT | JSON_SORT_KEYS);
+	assert_string_equal(text, "[{\"guest\":80,\"hostname\":\"a.localhost\"},{\"guest\":81,\"hostname\":\"b.localhost\"}]");
+	free(text);
+	json_decref(spec);
+	args_done(&args);
 }
 
 static void dependencies_are_added_replaced_and_taken_away(void **state)
@@ -313,6 +343,7 @@ int main(void)
 		cmocka_unit_test(a_spec_says_what_the_options_said),
 		cmocka_unit_test(dependencies_are_added_replaced_and_taken_away),
 		cmocka_unit_test(a_check_is_made_of_options),
+		cmocka_unit_test(a_host_name_that_is_none_is_refused_by_its_option),
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
 		cmocka_unit_test(events_are_the_same_however_they_are_cut),
 		cmocka_unit_test(a_reader_that_refuses_an_event_ends_the_stream),
