@@ -52,6 +52,7 @@ struct machine {
 	struct machine_spec spec;      /* what it is to be, as its client says */
 	struct machine_spec *run_spec; /* what the present run was begun with, where it is not that; NULL: it is */
 	bool patching;		       /* machine_patch.c: hull-ingress is asked for ports that are to be its */
+	size_t patch_ports;	       /* while that is so: how many it is to have */
 	bool deleting; /* ends in its removal, */
 	bool removing; /* which has begun: hull-ingress has been asked to give up its ports */
 
@@ -131,9 +132,6 @@ int machine_check_image(struct hulld *hulld, const char *project, const char *na
 /* May there be a machine like this, over an image with `config`? `changed`: the one that is to become it; NULL: a new one. */
 int machine_check_spec(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	const struct image_config *config, struct problem *problem);
-/* Of which hull-ingress holds so many; part of machine_check_spec(). */
-int machine_check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
-	struct problem *problem);
 
 /* machine_patch.c: which fields of the spec its run does not have yet. Their number; their names. */
 #define MACHINE_PENDING_MAX 32

@@ -36,20 +36,42 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	return 0;
 }
 
-/* A project may have as many as it leaves to others, so that none has all; the host's owner's, what is left. */
-int machine_check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+/* Is there one among them that the machine has not? */
+static bool has_new_port(const struct machine *changed, const struct machine_spec *spec)
+{
+	const struct port_spec *ports = spec->ports.items, *held = changed ? changed->spec.ports.items : NULL;
+	size_t n_held = changed ? changed->spec.ports.len : 0, j;
+
+	for (size_t i = 0; i < spec->ports.len; i++) {
+		for (j = 0; j < n_held && !ports_are_same(&ports[i], &held[j]); j++)
+			;
+		if (j == n_held)
+			return true;
+	}
+	return false;
+}
+
+/* hull-ingress holds so many. A project may have as many as it leaves to others, so that none has all; the host's owner's, what is left. While a
+ * machine is changed, there are those that it has and those that it is to have. */
+static int check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	struct problem *problem)
 {
-	size_t all = spec->ports.len, own = all;
+	size_t all = spec->ports.len, own = all, coming = 0;
 
-	if (spec->ports.len <= (changed ? changed->spec.ports.len : 0))
+	if (!has_new_port(changed, spec))
 		return 0;
 	for (const struct machine *m = hulld->machines; m; m = m->next) {
+		bool is_own = strcmp(m->record.project, project) == 0;
+
 		if (m == changed)
 			continue;
-		all += m->spec.ports.len;
-		own += strcmp(m->record.project, project) == 0 ? m->spec.ports.len : 0;
+		all += m->spec.ports.len + m->patch_ports;
+		own += is_own ? m->spec.ports.len + m->patch_ports : 0;
+		coming += is_own ? m->patch_ports : 0;
 	}
+	/* Others in the place of those that it has. */
+	if (!coming && spec->ports.len <= (changed ? changed->spec.ports.len : 0))
+		return 0;
 	if (strcmp(project, PROJECT_DEFAULT) == 0)
 		own = 0;
 	if (own + all <= INGRESS_PORTS_MAX)
@@ -90,7 +112,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	if (r == 0)
 		r = check_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
-		r = machine_check_number_of_ports(hulld, project, changed, spec, problem);
+		r = check_number_of_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = hostnames_check(hulld, project, changed, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);

@@ -261,15 +261,13 @@ static int check_disk(const struct machine *m, const struct patch *patch, struct
 }
 
 /* While ports were published it may have been started, others have come to depend on it, or to have its host name, its image been removed,
- * and what the project, or the host, has left used up. */
+ * and what the project has left used up. */
 static int check_again(const struct machine *m, struct patch *patch)
 {
 	int r = check_disk(m, patch, &patch->problem);
 
 	if (r == 0)
 		r = start_order_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
-	if (r == 0)
-		r = machine_check_number_of_ports(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0)
 		r = hostnames_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0 && patch->has_image) {
@@ -292,8 +290,10 @@ static void finish(struct patch *patch, struct machine *m, bool ok)
 {
 	bool waited = m && m->patching;
 
-	if (m)
+	if (m) {
 		m->patching = false;
+		m->patch_ports = 0;
+	}
 	if (ok && ((waited && check_again(m, patch) < 0) || apply(m, patch) < 0))
 		ok = false;
 	if (m && !ok)
@@ -334,6 +334,7 @@ static void go_on(struct patch *patch, struct machine *m)
 	if (!m->patching)
 		request_on_gone(patch->req, on_client_gone, patch);
 	m->patching = true;
+	m->patch_ports = patch->spec.ports.len;
 	ingress_publish(m->hulld->ingress, m, port_at(&patch->spec, patch->port), on_published, patch);
 }
 
