@@ -5,9 +5,11 @@
 #include "common/checked.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/hull-store-XXXXXX";
@@ -443,6 +445,53 @@ static void what_changes_is_an_event_once_and_what_fails_none(void **state)
 	store_close(store);
 }
 
+/* In one transaction, where no file may become longer than `bytes`. */
+static int start_and_add(struct store *store, const struct machine_record *started, const struct machine_record *added, rlim_t bytes)
+{
+	struct rlimit limit = {bytes, RLIM_INFINITY};
+	struct error err = {0};
+	int r;
+
+	assert_int_equal(store_transaction_begin(store, &err), 0);
+	r = store_machine_update(store, started, &err);
+	if (r == 0)
+		r = store_machine_insert(store, added, &err);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	r = store_transaction_end(store, r, &err);
+	limit.rlim_cur = RLIM_INFINITY;
+	setrlimit(RLIMIT_FSIZE, &limit);
+	return r;
+}
+
+static void a_transaction_that_fails_is_nothing_and_the_next_is_whole(void **state)
+{
+	struct machine_record one = example("m1", "one"), taken = example("m2", "one"), two = example("m2", "two"), back = {0};
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	snprintf(one.project, sizeof(one.project), "t");
+	snprintf(taken.project, sizeof(taken.project), "t");
+	snprintf(two.project, sizeof(two.project), "t");
+	assert_int_equal(store_machine_insert(store, &one, &err), 0);
+	one.state = MACHINE_STARTING;
+	assert_int_equal(start_and_add(store, &one, &taken, RLIM_INFINITY), -EEXIST);
+	assert_int_equal(start_and_add(store, &one, &two, 512), -EIO); /* COMMIT itself */
+	assert_events(store, "t", 0, "1 machine.created one;");
+	store_close(store);
+	store = store_open(path, &err);
+	assert_int_equal(store_machines_each(store, count_and_keep, &back, &err), 0);
+	assert_string_equal(back.name, "one");
+	assert_int_equal(back.state, MACHINE_CREATED);
+	machine_record_done(&back);
+	assert_int_equal(start_and_add(store, &one, &two, RLIM_INFINITY), 0);
+	assert_events(store, "t", 0, "1 machine.created one;2 machine.starting one;3 machine.created two;");
+	assert_int_equal(store_machine_delete(store, "m1", &err), 0);
+	assert_int_equal(store_machine_delete(store, "m2", &err), 0);
+	store_close(store);
+}
+
 static void an_event_is_kept_by_age_and_number_and_its_id_never_given_again(void **state)
 {
 	int64_t before, last;
@@ -638,6 +687,7 @@ int main(void)
 		cmocka_unit_test(a_request_is_kept_with_its_answer),
 		cmocka_unit_test(requests_are_forgotten_some_at_a_time),
 		cmocka_unit_test(what_changes_is_an_event_once_and_what_fails_none),
+		cmocka_unit_test(a_transaction_that_fails_is_nothing_and_the_next_is_whole),
 		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
 		cmocka_unit_test(a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event),
 		cmocka_unit_test(the_host_stays_as_it_was_put),
