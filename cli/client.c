@@ -441,6 +441,7 @@ struct call {
 	const char *if_match; /* NULL: whatever it is */
 	char **ret_etag;      /* NULL: nobody asks */
 	bool waits;	      /* its answer takes as long as it takes */
+	bool keyless;	      /* a POST that changes nothing */
 };
 
 static char *read_etag(const struct transfer *t)
@@ -485,7 +486,7 @@ static int call_once(struct client *client, const struct call *call, const char 
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDSIZE, text ? (long)strlen(text) : 0L);
 		curl_easy_setopt(t.easy, CURLOPT_POSTFIELDS, text ? text : "");
 	}
-	if (strcmp(call->method, "POST") == 0)
+	if (strcmp(call->method, "POST") == 0 && !call->keyless)
 		add_field(&t, "Idempotency-Key", key);
 	if (call->if_match)
 		add_field(&t, "If-Match", call->if_match);
@@ -548,6 +549,13 @@ int client_call(struct client *client, const char *method, const char *path, con
 	struct failure *fail)
 {
 	return call(client, &(struct call){.method = method, .path = path, .type = "Content-Type: application/json", .body = body}, ret,
+		fail);
+}
+
+int client_dry_run(struct client *client, const char *path, const json_t *body, json_t **ret, struct failure *fail)
+{
+	return call(client,
+		&(struct call){.method = "POST", .path = path, .type = "Content-Type: application/json", .body = body, .keyless = true}, ret,
 		fail);
 }
 

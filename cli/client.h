@@ -57,6 +57,9 @@ char *client_escape(const char *text);
 int client_call(struct client *client, const char *method, const char *path, const json_t *body, json_t **ret,
 	struct failure *fail);
 
+/* A POST by which nothing is changed, and so nothing has to be done once: hulld writes nothing of it down. */
+int client_dry_run(struct client *client, const char *path, const json_t *body, json_t **ret, struct failure *fail);
+
 /* A GET that is answered when something has happened, however long that takes. */
 int client_wait(struct client *client, const char *path, json_t **ret, struct failure *fail);
 

@@ -171,7 +171,7 @@ static int ask(struct client *client, const struct plan *plan, struct plan_step 
 	if (step->before)
 		r = client_patch(client, path, step->etag, now, &step->after, fail);
 	else
-		r = client_call(client, "POST", "/v1/machines?dry_run=1", now, &step->after, fail);
+		r = client_dry_run(client, "/v1/machines?dry_run=1", now, &step->after, fail);
 	if (r == 0 && json_array_size(later)) {
 		if (!json_object_get(step->after, "depends_on"))
 			json_object_set_new(step->after, "depends_on", json_array());

@@ -141,6 +141,11 @@ def test_who_may_not_look_removes_all_the_same(hulld, tmp_path):
         assert cli("rm", "one").stdout == "one\n" and names(hulld) == []
 
 
+def test_what_is_only_planned_needs_no_key(hulld, tmp_path):
+    with between(hulld, tmp_path, "POST /v1/machines?dry_run=1 ") as (relay, cli):
+        assert "machine one" in cli("apply", "--dry-run", "-f", manifest(tmp_path)).stdout and relay.keys == [None, None]
+
+
 def test_each_request_has_a_key_of_its_own(hulld, tmp_path):
     with between(hulld, tmp_path, "POST /v1/webhooks", loses=0) as (relay, cli):
         for _ in range(2):
