@@ -20,6 +20,7 @@
 
 #define NS_PER_S  1000000000ull
 #define NS_PER_MS 1000000ull
+#define FROZEN_MS 60000 /* that a start waits for its check beyond what that may take */
 
 struct health {
 	struct machine *machine;
@@ -109,6 +110,11 @@ static void on_due(void *ctx)
 
 	health->call = order_call(m->hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), &order,
 		(unsigned)m->spec.health->timeout_s * 1000, on_answer, health);
+}
+
+int64_t health_patience_ms(const struct health_spec *spec)
+{
+	return (spec->grace_s + spec->retries * (spec->interval_s + spec->timeout_s)) * 1000 + FROZEN_MS;
 }
 
 void health_begin_grace(struct machine *m, int64_t ago_ms)

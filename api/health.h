@@ -7,6 +7,9 @@
 struct machine;
 struct health;
 
+/* How long it may take, from the start of the workload, until it is known whether it is healthy, and somewhat more: it may be frozen meanwhile. */
+int64_t health_patience_ms(const struct health_spec *spec);
+
 /* Its workload has begun, `ago_ms` ago: its grace is counted from then. Loop thread, as everything here. */
 void health_begin_grace(struct machine *m, int64_t ago_ms);
 /* Begins anew, as `starting`, with what is left of the grace; nothing for a machine without a check. Allocation failure aborts. */

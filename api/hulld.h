@@ -53,7 +53,7 @@ extern const struct http_param hulld_params[]; /* of its paths */
 int64_t now_ms(void);
 /* RFC 3339, UTC, with milliseconds; NULL for 0. The caller frees. */
 char *format_time(int64_t ms);
-/* The other way round; 0 for what that has not made. */
+/* The other way round; 0 for what that has not made, and for NULL. */
 int64_t parse_time(const char *text);
 
 #endif

@@ -21,6 +21,7 @@
 #include "api/machine_http.h"
 #include "api/machine.h"
 #include "api/merge_patch.h"
+#include "api/operation.h"
 #include "api/project.h"
 #include "api/start_order.h"
 #include "common/cleanup.h"
@@ -237,8 +238,10 @@ static int apply(struct machine *m, struct patch *patch)
 	if (other_health)
 		health_stop(m); /* it looks at the spec */
 	take_spec(m, patch);
-	if (other_health && record.state == MACHINE_RUNNING)
+	if (other_health && record.state == MACHINE_RUNNING) {
+		operation_check_is_another(m);
 		health_start(m);
+	}
 	if (!record.restart_at)
 		machine_disarm_restart(m);
 	if (strcmp(before.rootfs, record.rootfs) != 0)

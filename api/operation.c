@@ -2,6 +2,7 @@
 #include "api/operation.h"
 
 #include "api/access.h"
+#include "api/health.h"
 #include "api/progress.h"
 #include "api/random.h"
 #include "common/cleanup.h"
@@ -17,7 +18,6 @@
 #define PRUNE_EVERY 1000
 #define PRUNE_NS   (3600 * 1000000000ull)
 #define NS_PER_MS  1000000ull
-#define HEALTH_SLACK_MS 60000 /* beyond what its checks take until it is unhealthy: it may be frozen meanwhile */
 
 const char *const operation_kind_names[] = {
 	[OPERATION_START] = "start",
@@ -178,10 +178,9 @@ bool operation_is_in(const struct machine *m, enum operation_phase phase)
 int64_t operation_phase_since(const struct machine *m)
 {
 	const struct operation *op = current(m);
-	const json_t *last = op ? json_array_get(op->phases, json_array_size(op->phases) - 1) : NULL;
-	const char *text = json_string_value(json_object_get(last, "started_at"));
+	const json_t *last = op ? json_array_get(op->phases, json_array_size(op->phases) - 1) : NULL, *at = json_object_get(last, "started_at");
 
-	return text ? parse_time(text) : 0;
+	return at ? parse_time(json_string_value(at)) : 0;
 }
 
 /* Its life. */
@@ -465,12 +464,10 @@ static void on_health_deadline(void *ctx)
 	machine_commit(m);
 }
 
-/* Whoever changes the check while it is waited for gets what the old one had. */
 static void await_health(struct machine *m)
 {
-	const struct health_spec *health = m->spec.health;
+	int64_t timeout_ms = health_patience_ms(m->spec.health);
 	struct operation *op = current(m);
-	int64_t most_s = health->grace_s + health->retries * (health->interval_s + health->timeout_s), timeout_ms = most_s * 1000 + HEALTH_SLACK_MS;
 
 	if (!operation_is_in(m, PHASE_HEALTH)) {
 		operation_enter(m, PHASE_HEALTH);
@@ -481,6 +478,20 @@ static void await_health(struct machine *m)
 	if (!op->timer)
 		abort();
 	loop_timer_arm(op->timer, (uint64_t)operation_time_left_ms(m, timeout_ms) * NS_PER_MS);
+}
+
+void operation_check_is_another(struct machine *m)
+{
+	int64_t left_ms;
+
+	if (!m->spec.health || !operation_is_in(m, PHASE_HEALTH))
+		return;
+	left_ms = operation_phase_since(m) + health_patience_ms(m->spec.health) - now_ms();
+	if (left_ms > operation_time_left_ms(m, INT64_MAX)) {
+		operation_set_timeout(m, left_ms);
+		await_health(m);
+		machine_commit(m);
+	}
 }
 
 void operation_machine_is_up(struct machine *m)

@@ -100,6 +100,9 @@ int operation_commit_removal(struct machine *m, struct error *err);
 /* From machine.c: it has come up; its run has ended, and, `again`, the other half of a restart follows. Also in memory only. */
 void operation_machine_is_up(struct machine *m);
 void operation_machine_has_ended(struct machine *m, const struct machine_end *end, bool again);
+/* From machine_patch.c: it is asked otherwise whether it is healthy, and that awaited for as long as if it had been from the start, if that is
+ * longer. Commits then. */
+void operation_check_is_another(struct machine *m);
 /* From health.c: what is known of a machine that runs. Commits, if that ends a start. */
 void operation_health_is_known(struct machine *m, bool healthy, const char *reason);
 

@@ -33,7 +33,7 @@ int64_t parse_time(const char *text)
 	struct tm utc = {0};
 	int ms = 0;
 
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ", &utc.tm_year, &utc.tm_mon, &utc.tm_mday, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &ms) != 7)
+	if (!text || sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ", &utc.tm_year, &utc.tm_mon, &utc.tm_mday, &utc.tm_hour, &utc.tm_min, &utc.tm_sec, &ms) != 7)
 		return 0;
 	utc.tm_year -= 1900;
 	utc.tm_mon--;

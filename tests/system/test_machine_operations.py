@@ -16,6 +16,8 @@ from conftest import BUILD
 from free_ports import free_port
 from hulld_fixtures import DEADLINE, Hulld, make_erofs, wait_until
 from test_exec import start_alone
+from test_orders import seconds
+from test_patch import patch
 from test_tenants import project, token
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
@@ -452,6 +454,11 @@ def test_a_start_with_a_check_ends_when_that_has_succeeded(alone):
     alone.wait("well", "running")
     assert operation(alone, one)["phase"] == "health" and alone.machine("well")["operation"] == one["id"]
     assert operation(alone, one)["progress"] == {"done": 4, "total": 5, "unit": "phases"}
+    # It waits for as long as its check may take, also for one that may take longer; no less.
+    until = operation(alone, one)["deadline"]
+    for grace_s in (1800, 0):
+        assert patch(alone, {"health": {"grace_s": grace_s}}, "/v1/machines/well").status == 200
+        assert abs(seconds(operation(alone, one)["deadline"]) - seconds(until) - 1800) < 1, (until, operation(alone, one))
     alone.restart()
     assert operation(alone, one)["phase"] == "health"
     listener = socket.create_server(("127.0.0.1", port))

@@ -349,9 +349,40 @@ static void old_ones_go_but_none_that_is_under_way(void **state)
 	assert_int_equal(store_operation_get(w->hulld.store, "q", "opq", keep, (char[2000]){0}, &w->err), 0);
 }
 
+static void a_time_is_read_as_it_was_written(void **state)
+{
+	static const int64_t times[] = {1, 999, 1000, 951826830123, 1795679999999, 4102444800000};
+	static const char *const bad[] = {"", "2026", "2026-11-26T08:15:00Z", "yesterday"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
+		char *text = format_time(times[i]);
+
+		assert_int_equal(parse_time(text), times[i]);
+		free(text);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(parse_time(bad[i]), 0);
+	assert_int_equal(parse_time(NULL), 0);
+}
+
+static void a_phase_knows_when_it_began(void **state)
+{
+	struct world *w = *state;
+	int64_t before = now_ms();
+
+	assert_int_equal(operation_phase_since(&w->m), 0);
+	operation_begin(&w->m, OPERATION_START, 0, &operation_by_hulld);
+	assert_int_equal(operation_phase_since(&w->m), 0);
+	operation_enter(&w->m, PHASE_KERNEL);
+	assert_in_range(operation_phase_since(&w->m), before, now_ms());
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_time_is_read_as_it_was_written),
+		cmocka_unit_test_setup_teardown(a_phase_knows_when_it_began, setup, teardown),
 		cmocka_unit_test_setup_teardown(it_is_written_with_its_machine, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_phase_that_begins_anew_forgets_what_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_comes_later_takes_its_place_and_the_same_joins_it, setup, teardown),
