@@ -38,8 +38,7 @@ struct hulld {
 	struct loop_source *expiry; /* of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
 	struct loop_source *tokens_prune; /* the timer of token.c */
-	struct loop_source *operations_prune; /* the timer of operation.c, */
-	unsigned n_operations;		      /* and how many were begun since */
+	struct loop_source *operations_prune; /* the timer of operation.c */
 	struct machine *machines, *last_machine; /* a list, all there are (machine.h) */
 	void *machine_keys;			 /* and machine_index.c's tree of them */
 	bool going_down;	  /* the host is: going_down.c */

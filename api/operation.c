@@ -13,10 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEPT	   10000 /* of each project; up to PRUNE_EVERY more until they are looked at, */
+#define KEPT	   10000 /* of each project; a few more until they are looked at, */
+#define TRIM_EVERY 16	 /* about once in so many, by chance, so that no client knows when */
 #define KEPT_MS	   (7 * 24 * INT64_C(3600000))
-#define PRUNE_EVERY 1000
 #define PRUNE_NS   (3600 * 1000000000ull)
+#define FORGET_MAX 64 /* at a time: others wait */
+#define PAUSE_NS   50000000ull
 #define NS_PER_MS  1000000ull
 
 const char *const operation_kind_names[] = {
@@ -325,11 +327,19 @@ static bool is_changed(const struct machine *m)
 static void prune(struct hulld *hulld)
 {
 	struct error err;
+	int n = store_operations_prune(hulld->store, now_ms() - KEPT_MS, FORGET_MAX, &err);
 
-	hulld->n_operations = 0;
-	if (store_operations_prune(hulld->store, now_ms() - KEPT_MS, KEPT, &err) < 0)
+	if (n < 0)
 		log_error_object(&err, "old operations are kept");
-	loop_timer_arm(hulld->operations_prune, PRUNE_NS);
+	loop_timer_arm(hulld->operations_prune, n > 0 ? PAUSE_NS : PRUNE_NS);
+}
+
+static void trim(const struct machine *m)
+{
+	struct error err;
+
+	if (store_operations_trim(m->hulld->store, m->record.project, KEPT, FORGET_MAX, &err) < 0)
+		log_error_object(&err, "too many operations are kept");
 }
 
 static void on_prune(void *ctx)
@@ -389,8 +399,8 @@ static void settle(struct machine *m)
 	while (*link) {
 		struct operation *op = *link;
 
-		if (!op->written_phases && ++m->hulld->n_operations == PRUNE_EVERY)
-			loop_timer_arm(m->hulld->operations_prune, 0);
+		if (!op->written_phases && random_number() % TRIM_EVERY == 0)
+			trim(m);
 		is_written(op);
 		if (op->record.state == OPERATION_RUNNING) {
 			link = &op->next;

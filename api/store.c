@@ -256,9 +256,11 @@ static const char *const statements[N_STATEMENTS] = {
 	[OPERATIONS_RUNNING] = "SELECT " OPERATION_COLUMNS " FROM operations WHERE state = 'running' ORDER BY created_at",
 	[OPERATIONS_END_ORPHANS] = "UPDATE operations SET state = 'failed', phase = '', ended_at = ?1, error = ?2"
 				   " WHERE state = 'running' AND machine NOT IN (SELECT id FROM machines)",
-	[OPERATIONS_PRUNE] = "DELETE FROM operations WHERE state <> 'running' AND (created_at < ?1 OR id IN (SELECT id FROM"
-			     " (SELECT id, row_number() OVER (PARTITION BY project ORDER BY created_at DESC, id DESC) AS n"
-			     " FROM operations) WHERE n > ?2))",
+	/* Both by the index of project and age. */
+	[OPERATIONS_PRUNE] = "DELETE FROM operations WHERE id IN (SELECT o.id FROM projects p CROSS JOIN operations o"
+			     " ON o.project = p.name AND o.created_at < ?1 WHERE o.state <> 'running' LIMIT ?2)",
+	[OPERATIONS_TRIM] = "DELETE FROM operations WHERE state <> 'running' AND id IN (SELECT id FROM operations WHERE project = ?1"
+			    " ORDER BY created_at DESC, id DESC LIMIT ?3 OFFSET ?2)",
 	[TRANSACTION_BEGIN] = "BEGIN IMMEDIATE",
 	[TRANSACTION_COMMIT] = "COMMIT",
 	[TRANSACTION_ROLLBACK] = "ROLLBACK",

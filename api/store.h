@@ -187,8 +187,10 @@ int store_operation_get(struct store *store, const char *project, const char *id
 int store_operation_of_request(struct store *store, int64_t number, char ret[OPERATION_ID_BYTES + 1], struct error *err);
 /* Ends those that are under way and have no machine. */
 int store_operations_end_orphans(struct store *store, int64_t at, const char *error, struct error *err);
-/* Forgets those that began before, and of each project all but the `keep` newest; none that is under way. */
-int store_operations_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
+/* Forgets `max` of those that began before `before`, none of them under way. How many there were, or -errno with `err` set. */
+int store_operations_prune(struct store *store, int64_t before, int64_t max, struct error *err);
+/* Forgets `max` of the project's but its `kept` newest, and those under way. How many, or -errno with `err` set. */
+int store_operations_trim(struct store *store, const char *project, int64_t kept, int64_t max, struct error *err);
 
 #define TOKEN_HASH_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 

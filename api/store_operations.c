@@ -147,11 +147,21 @@ int store_operations_end_orphans(struct store *store, int64_t at, const char *er
 	return store_commit(store, stmt, err);
 }
 
-int store_operations_prune(struct store *store, int64_t before, int64_t keep, struct error *err)
+int store_operations_prune(struct store *store, int64_t before, int64_t max, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, OPERATIONS_PRUNE);
 
 	sqlite3_bind_int64(stmt, 1, before);
-	sqlite3_bind_int64(stmt, 2, keep);
-	return store_commit(store, stmt, err);
+	sqlite3_bind_int64(stmt, 2, max);
+	return store_commit_some(store, stmt, err);
+}
+
+int store_operations_trim(struct store *store, const char *project, int64_t kept, int64_t max, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, OPERATIONS_TRIM);
+
+	store_bind_text(stmt, 1, project);
+	sqlite3_bind_int64(stmt, 2, kept);
+	sqlite3_bind_int64(stmt, 3, max);
+	return store_commit_some(store, stmt, err);
 }

@@ -29,6 +29,7 @@ static void insert(struct world *w)
 
 static int setup(void **state)
 {
+	static const char *const projects[] = {"p", "q"};
 	struct world *w = calloc(1, sizeof(*w));
 
 	strcpy(w->folder, "/tmp/hull-operations-XXXXXX");
@@ -36,6 +37,12 @@ static int setup(void **state)
 	snprintf(w->path, sizeof(w->path), "%s/hull.db", w->folder);
 	w->hulld.store = store_open(w->path, &w->err);
 	assert_non_null(w->hulld.store);
+	for (size_t i = 0; i < ARRAY_SIZE(projects); i++) {
+		struct project_record project = {.quotas = (char *)"{}", .created_at = 1};
+
+		snprintf(project.name, sizeof(project.name), "%s", projects[i]);
+		assert_int_equal(store_project_insert(w->hulld.store, &project, &w->err), 0);
+	}
 	insert(w);
 	*state = w;
 	return 0;
@@ -219,7 +226,7 @@ static void assert_end(struct world *w, enum operation_kind kind, struct machine
 	assert_rows(w, expected);
 	while (w->m.operations)
 		operation_succeed(&w->m), commit(w);
-	assert_int_equal(store_operations_prune(w->hulld.store, 0, 0, &w->err), 0);
+	assert_true(store_operations_trim(w->hulld.store, "p", 0, 9, &w->err) > 0);
 	assert_rows(w, "");
 }
 
@@ -342,10 +349,15 @@ static void old_ones_go_but_none_that_is_under_way(void **state)
 	snprintf(record.id, sizeof(record.id), "opq");
 	snprintf(record.project, sizeof(record.project), "q");
 	assert_int_equal(store_operation_put(w->hulld.store, &record, &w->err), 0);
-	assert_int_equal(store_operations_prune(w->hulld.store, 2, 2, &w->err), 0);
+	/* Some at a time. */
+	assert_int_equal(store_operations_trim(w->hulld.store, "p", 2, 2, &w->err), 1);
+	assert_rows(w, "start succeeded; stop running; kill succeeded; delete succeeded; ");
+	assert_int_equal(store_operations_trim(w->hulld.store, "q", 2, 2, &w->err), 0);
+	assert_int_equal(store_operations_prune(w->hulld.store, 2, 9, &w->err), 1);
 	assert_rows(w, "stop running; kill succeeded; delete succeeded; ");
+	assert_int_equal(store_operations_prune(w->hulld.store, 6, 2, &w->err), 2);
+	assert_rows(w, "stop running; ");
 	assert_int_equal(store_operations_prune(w->hulld.store, 5, 2, &w->err), 0);
-	assert_rows(w, "stop running; delete succeeded; ");
 	assert_int_equal(store_operation_get(w->hulld.store, "q", "opq", keep, (char[2000]){0}, &w->err), 0);
 }
 
