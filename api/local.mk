@@ -90,8 +90,11 @@ libhull_api_a_SOURCES = \
 	api/store_certificates.c \
 	api/store_events.c \
 	api/store_host.c \
+	api/store_images.c \
+	api/store_machines.c \
 	api/store_operations.c \
 	api/store_projects.c \
+	api/store_requests.c \
 	api/store_secrets.c \
 	api/store_tokens.c \
 	api/store_webhooks.c \
