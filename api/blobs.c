@@ -6,6 +6,7 @@
 #include "api/project.h"
 #include "api/worker.h"
 #include "common/cleanup.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/log.h"
 
@@ -296,8 +297,7 @@ static int check_content(struct upload *upload)
 	char hex[DIGEST_HEX_BYTES + 1];
 
 	sha256_digest(&upload->hash, sizeof(digest), digest);
-	for (size_t i = 0; i < sizeof(digest); i++)
-		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+	hex_encode(digest, sizeof(digest), hex);
 	if (strcmp(hex, upload->digest + strlen("sha256:")) == 0)
 		return 0;
 	request_refuse_with(upload->req, PROBLEM_DIGEST_MISMATCH, "digest", "the %llu bytes received have sha256:%s",

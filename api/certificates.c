@@ -6,6 +6,7 @@
 #include "api/secrets.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
+#include "common/hex.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -48,13 +49,13 @@ static struct secret_record sealed_key(const struct certificate_record *record)
 	struct secret_record key = {.sealed = record->sealed, .sealed_len = record->sealed_len};
 	uint8_t digest[SHA256_DIGEST_SIZE];
 	struct sha256_ctx sha;
-	int len = snprintf(key.name, sizeof(key.name), "certificate:");
+	char name[2 * 20 + 1];
 
 	sha256_init(&sha);
 	sha256_update(&sha, strlen(record->hostname), (const uint8_t *)record->hostname);
 	sha256_digest(&sha, sizeof(digest), digest);
-	for (size_t i = 0; i < 20; i++)
-		len += snprintf(key.name + len, sizeof(key.name) - (size_t)len, "%02x", digest[i]);
+	hex_encode(digest, 20, name);
+	snprintf(key.name, sizeof(key.name), "certificate:%s", name);
 	snprintf(key.project, sizeof(key.project), "%s", record->project);
 	return key;
 }

@@ -83,7 +83,7 @@ static int check_name(struct hulld *hulld, const struct name *taken, const char 
 	return problem_set_hint(problem, "choose another host name");
 }
 
-/* Each name has a slot. A project may have as many as it leaves to others; the host's owner's, all. */
+/* Each name has a slot. */
 static int check_number(const struct names *names, const char *project, size_t more, struct problem *problem)
 {
 	size_t all = more, own = more;
@@ -94,13 +94,7 @@ static int check_number(const struct names *names, const char *project, size_t m
 		all++;
 		own += strcmp(names->items[i].project, project) == 0;
 	}
-	if (strcmp(project, PROJECT_DEFAULT) == 0)
-		own = 0;
-	if (own + all <= HAPROXY_SLOTS)
-		return 0;
-	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host serves %d host names, and a project has at most as many as it leaves to others",
-		HAPROXY_SLOTS);
-	return problem_set_hint(problem, "delete what is not needed");
+	return quota_check_share(project, own, all, HAPROXY_SLOTS, "serves", "host names", problem);
 }
 
 int hostnames_check(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,

@@ -1,6 +1,8 @@
 /* What a handler asks of a request, and of its head and body. See http.h. */
 #include "api/http_request.h"
 
+#include "common/hex.h"
+
 #include <errno.h>
 #include <microhttpd.h>
 #include <nettle/sha2.h>
@@ -95,8 +97,7 @@ void request_digest(const struct request *req, char ret[65])
 		digest_argument(&hash, 0, req->client.token, NULL);
 	sha256_update(&hash, req->body.len, (const uint8_t *)req->body.data);
 	sha256_digest(&hash, sizeof(digest), digest);
-	for (size_t i = 0; i < sizeof(digest); i++)
-		sprintf(ret + 2 * i, "%02x", digest[i]);
+	hex_encode(digest, sizeof(digest), ret);
 }
 
 bool request_is_once(const struct request *req)

@@ -50,6 +50,8 @@ extern const struct http_param hulld_params[]; /* of its paths */
 
 /* Milliseconds since 1970. */
 int64_t now_ms(void);
+/* Since the boot, sleep included. */
+int64_t uptime_ms(void);
 /* RFC 3339, UTC, with milliseconds; NULL for 0. The caller frees. */
 char *format_time(int64_t ms);
 /* The other way round; 0 for what that has not made, and for NULL. */

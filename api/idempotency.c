@@ -3,6 +3,7 @@
 #include "api/random.h"
 #include "api/secrets.h"
 #include "common/cleanup.h"
+#include "common/hex.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -39,8 +40,7 @@ static void hide(const char *project, const char *key, char ret[HIDDEN_BYTES])
 	sha256_update(&hash, strlen(key), (const uint8_t *)key);
 	sha256_digest(&hash, sizeof(digest), digest);
 	ret[0] = ' ';
-	for (size_t i = 0; i < sizeof(digest); i++)
-		snprintf(ret + 1 + 2 * i, 3, "%02x", digest[i]);
+	hex_encode(digest, sizeof(digest), ret + 1);
 }
 
 /* By what this one is: the key, or `hidden`. */

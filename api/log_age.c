@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #define ROUND_NS   (600 * 1000000000ull)
 #define AT_ONCE	   4 /* machines, and then: */
@@ -167,10 +166,7 @@ uint64_t log_age_gone(const struct machine *m, const char *file, int fd)
 /* False: nobody knows what time it is yet. */
 static bool advance(struct log_age *age)
 {
-	struct timespec uptime;
-
-	clock_gettime(CLOCK_BOOTTIME, &uptime);
-	return log_clock_advance(&age->clock, uptime.tv_sec * INT64_C(1000) + uptime.tv_nsec / 1000000, now_ms(), age->hulld->boot_id);
+	return log_clock_advance(&age->clock, uptime_ms(), now_ms(), age->hulld->boot_id);
 }
 
 /* Once it is known what time it is. */

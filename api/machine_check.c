@@ -51,8 +51,7 @@ static bool has_new_port(const struct machine *changed, const struct machine_spe
 	return false;
 }
 
-/* hull-ingress holds so many. A project may have as many as it leaves to others, so that none has all; the host's owner's, what is left. While a
- * machine is changed, there are those that it has and those that it is to have. */
+/* hull-ingress holds so many. While a machine is changed, there are those that it has and those that it is to have. */
 static int check_number_of_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	struct problem *problem)
 {
@@ -72,13 +71,7 @@ static int check_number_of_ports(struct hulld *hulld, const char *project, const
 	/* Others in the place of those that it has. */
 	if (!coming && spec->ports.len <= (changed ? changed->spec.ports.len : 0))
 		return 0;
-	if (strcmp(project, PROJECT_DEFAULT) == 0)
-		own = 0;
-	if (own + all <= INGRESS_PORTS_MAX)
-		return 0;
-	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host publishes %d ports, and a project has at most as many as it leaves to others",
-		INGRESS_PORTS_MAX);
-	return problem_set_hint(problem, "delete what is not needed");
+	return quota_check_share(project, own, all, INGRESS_PORTS_MAX, "publishes", "ports", problem);
 }
 
 int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem)

@@ -1,5 +1,7 @@
 #include "api/page.h"
 
+#include "common/hex.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -26,10 +28,8 @@ static bool decode(const char *cursor, char ret[PAGE_KEY_MAX + 1])
 static json_t *encode(const char *key)
 {
 	char cursor[2 * PAGE_KEY_MAX + 1];
-	size_t len = strlen(key);
 
-	for (size_t i = 0; i < len; i++)
-		snprintf(cursor + 2 * i, 3, "%02x", (unsigned char)key[i]);
+	hex_encode(key, strlen(key), cursor);
 	return json_string(cursor);
 }
 

@@ -37,9 +37,13 @@ void machines_usage(const struct hulld *hulld, struct usage *ret_all, struct usa
 /* To be given back to json_done(). */
 int quotas_parse(const char *text, struct quotas *ret, struct error *err);
 
-/* May the project have a machine with that spec, too? 0, or -ECANCELED with `problem` set, as of the next two. */
+/* May the project have a machine with that spec, too? 0, or -ECANCELED with `problem` set, as of the next three. */
 int quota_check_machine(struct hulld *hulld, const char *project, const struct machine *changed,
 	const struct machine_spec *spec, struct problem *problem);
+/* May it have `own` of the `all` that all projects would have, where the host has `max`: `verb` and `what` say of what, "serves" and "host
+ * names"? A project may have as many as it leaves to others, so that none has all; `default`, the host's owner's, what is left. */
+int quota_check_share(const char *project, size_t own, size_t all, size_t max, const char *verb, const char *what,
+	struct problem *problem);
 /* Does it keep to its quotas as it is? */
 int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem);
 /* May its machines be served by that host name? */

@@ -229,3 +229,14 @@ int quota_check_hostname(struct hulld *hulld, const char *project, const char *h
 	json_done(&quotas_table, &limits);
 	return may ? 0 : -ECANCELED;
 }
+
+int quota_check_share(const char *project, size_t own, size_t all, size_t max, const char *verb, const char *what, struct problem *problem)
+{
+	if (strcmp(project, PROJECT_DEFAULT) == 0)
+		own = 0;
+	if (own + all <= max)
+		return 0;
+	problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host %s %zu %s, and a project has at most as many as it leaves to others",
+		verb, max, what);
+	return problem_set_hint(problem, "delete what is not needed");
+}

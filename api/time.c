@@ -5,12 +5,22 @@
 #include <stdlib.h>
 #include <time.h>
 
-int64_t now_ms(void)
+static int64_t read_ms(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME, &now);
+	clock_gettime(clock, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t now_ms(void)
+{
+	return read_ms(CLOCK_REALTIME);
+}
+
+int64_t uptime_ms(void)
+{
+	return read_ms(CLOCK_BOOTTIME);
 }
 
 char *format_time(int64_t ms)

@@ -3,6 +3,7 @@
 #include "api/page.h"
 #include "api/random.h"
 #include "common/cleanup.h"
+#include "common/hex.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define SECRET_CHARS	 52 /* of 5 bits */
 #define TOKEN_CHARS	 (sizeof(TOKEN_PREFIX) - 1 + TOKEN_ID_BYTES + 1 + SECRET_CHARS)
@@ -21,7 +21,7 @@
 #define PRUNE_MAX	 100 /* at a time */
 #define NS_PER_HOUR	 3600000000000ull
 #define PAUSE_NS	 100000000ull
-#define SETTLED_S	 3600 /* the wall clock of a host that has just booted may not be right yet */
+#define SETTLED_MS	 3600000 /* the wall clock of a host that has just booted may not be right yet */
 
 static int scope_check(const char *name, struct error *err)
 {
@@ -84,8 +84,7 @@ static void make_hash(const char *text, char ret[TOKEN_HASH_BYTES])
 	sha256_init(&hash);
 	sha256_update(&hash, strlen(text), (const uint8_t *)text);
 	sha256_digest(&hash, sizeof(digest), digest);
-	for (size_t i = 0; i < sizeof(digest); i++)
-		snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+	hex_encode(digest, sizeof(digest), ret);
 }
 
 /* Who comes with it. */
@@ -166,10 +165,7 @@ static int check_room(struct hulld *hulld, const struct token_record *record, st
 
 static bool is_clock_settled(void)
 {
-	struct timespec uptime;
-
-	clock_gettime(CLOCK_BOOTTIME, &uptime);
-	return uptime.tv_sec >= SETTLED_S;
+	return uptime_ms() >= SETTLED_MS;
 }
 
 /* Some at a time, so that nobody waits for many. */

@@ -2,6 +2,7 @@
 #include "cli/client.h"
 
 #include "cli/transfer.h"
+#include "common/hex.h"
 #include "common/io.h"
 #include "common/json.h"
 
@@ -509,8 +510,7 @@ static int make_key(char ret[2 * KEY_BYTES + 1], struct failure *fail)
 
 	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
 		return error_set_errno(&fail->error, errno, "cannot make a key");
-	for (size_t i = 0; i < sizeof(bytes); i++)
-		snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
+	hex_encode(bytes, sizeof(bytes), ret);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "cli/archive.h"
 #include "cli/image_hook.h"
+#include "common/hex.h"
 #include "common/io.h"
 
 #include <fcntl.h>
@@ -10,12 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-
-static void hex(const uint8_t *bytes, size_t n, char *ret)
-{
-	for (size_t i = 0; i < n; i++)
-		snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
-}
 
 int build_digest(const char *path, char ret[DIGEST_TEXT_MAX], uint64_t *ret_size_bytes, struct error *err)
 {
@@ -36,7 +31,7 @@ int build_digest(const char *path, char ret[DIGEST_TEXT_MAX], uint64_t *ret_size
 		return error_set_errno(err, (int)-got, "cannot read %s", path);
 	sha256_digest(&hash, sizeof(digest), digest);
 	strcpy(ret, "sha256:");
-	hex(digest, sizeof(digest), ret + strlen(ret));
+	hex_encode(digest, sizeof(digest), ret + strlen(ret));
 	*ret_size_bytes = size_bytes;
 	return 0;
 }
@@ -201,7 +196,7 @@ static int cache_path(struct build *build, struct failure *fail)
 		sha256_update(&hash, strlen(build->recipe.packages.items[i]) + 1,
 			(const uint8_t *)build->recipe.packages.items[i]);
 	sha256_digest(&hash, sizeof(digest), digest);
-	hex(digest, sizeof(digest), key);
+	hex_encode(digest, sizeof(digest), key);
 	if (cache && cache[0] == '/')
 		snprintf(folder, sizeof(folder), "%s/hull/images", cache);
 	else

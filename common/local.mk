@@ -13,6 +13,7 @@ libhull_common_a_SOURCES = \
 	common/guest_network.c common/guest_network.h \
 	common/guest_stats.c common/guest_stats.h \
 	common/health_check.c common/health_check.h \
+	common/hex.c common/hex.h \
 	common/io.c common/io.h \
 	common/json.c common/json.h \
 	common/json_schema.c \

@@ -149,53 +149,50 @@ def test_a_request_that_was_cut_short_is_done_again(hulld, post):
     assert other.status == 201 and other.json["id"] != first.json["id"], "what was deleted is not what a key names"
 
 
+@pytest.fixture
+def fails(tmp_path):
+    """A hulld with one machine, `a`, each run of which ends at once."""
+    daemon = Hulld(tmp_path)
+    daemon.options["--vmm"] = "/bin/false"
+    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
+    daemon.start()
+    try:
+        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+        daemon.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16})
+        yield daemon
+    finally:
+        daemon.stop()
+
+
 @pytest.mark.parametrize("verb", ["start", "restart"])
-def test_a_start_that_was_cut_short_is_one_start(tmp_path, verb):
+def test_a_start_that_was_cut_short_is_one_start(fails, verb):
     """Whose machine has run, and ended, when it is asked for again."""
-    daemon = Hulld(tmp_path)
-    daemon.options["--vmm"] = "/bin/false"
-    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
-    daemon.start()
-    try:
-        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
-        daemon.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16})
-        def ask(key):
-            return daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": key})
+    def ask(key):
+        return fails.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": key})
 
-        assert ask("k").status == 200
-        ended = daemon.wait("a", "failed")
-        with database(daemon) as rows:
-            rows.execute("UPDATE requests SET status = 0, type = '', body = ''")
-        daemon.restart()
-        again = ask("k")
-        assert (again.status, again.json["state"], again.json["started_at"]) == (200, "failed", ended["started_at"])
-        assert ask("another").json["state"] == "starting"
-        assert daemon.wait("a", "failed")["started_at"] > ended["started_at"]
-    finally:
-        daemon.stop()
+    assert ask("k").status == 200
+    ended = fails.wait("a", "failed")
+    with database(fails) as rows:
+        rows.execute("UPDATE requests SET status = 0, type = '', body = ''")
+    fails.restart()
+    again = ask("k")
+    assert (again.status, again.json["state"], again.json["started_at"]) == (200, "failed", ended["started_at"])
+    assert ask("another").json["state"] == "starting"
+    assert fails.wait("a", "failed")["started_at"] > ended["started_at"]
 
 
 @pytest.mark.parametrize("verb", ["start", "restart"])
-def test_a_start_that_was_cut_short_before_anything_was_done_is_done(tmp_path, verb):
+def test_a_start_that_was_cut_short_before_anything_was_done_is_done(fails, verb):
     """Although the machine has run, by its times, since: the clock was set back when the request came."""
-    daemon = Hulld(tmp_path)
-    daemon.options["--vmm"] = "/bin/false"
-    daemon.options["--kernel"] = daemon.options["--initrd"] = "/etc/hostname"
-    daemon.start()
-    try:
-        daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
-        daemon.post("/v1/machines", {"name": "a", "image": "hello", "network": "none", "disk_mib": 16})
-        assert daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"}).status == 200
-        ended = daemon.wait("a", "failed")
-        with database(daemon) as rows:
-            rows.execute("UPDATE requests SET status = 0, type = '', body = '', begun_at = begun_at - 3600000")
-            assert rows.execute("UPDATE operations SET request = 0").rowcount == 1
-        daemon.restart()
-        again = daemon.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"})
-        assert (again.status, again.json["state"]) == (200, "starting") and again.headers["Operation"]
-        assert daemon.wait("a", "failed")["started_at"] > ended["started_at"]
-    finally:
-        daemon.stop()
+    assert fails.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"}).status == 200
+    ended = fails.wait("a", "failed")
+    with database(fails) as rows:
+        rows.execute("UPDATE requests SET status = 0, type = '', body = '', begun_at = begun_at - 3600000")
+        assert rows.execute("UPDATE operations SET request = 0").rowcount == 1
+    fails.restart()
+    again = fails.post(f"/v1/machines/a/{verb}", headers={"Idempotency-Key": "k"})
+    assert (again.status, again.json["state"]) == (200, "starting") and again.headers["Operation"]
+    assert fails.wait("a", "failed")["started_at"] > ended["started_at"]
 
 
 @pytest.mark.parametrize("verb", ["stop", "kill"])

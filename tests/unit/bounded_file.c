@@ -1,4 +1,5 @@
 /* A file that keeps what is newest: how much of the disk it takes, and what a reader finds. */
+#include "tests/unit/no_holes.h"
 #include "tests/unit/test.h"
 
 #include "common/bounded_file.h"
@@ -14,18 +15,6 @@
 
 #define LIMIT (1u << 20)
 #define LINE  64u
-
-static bool no_holes;
-
-int __real_fallocate(int fd, int mode, off_t offset, off_t len);
-int __wrap_fallocate(int fd, int mode, off_t offset, off_t len);
-int __wrap_fallocate(int fd, int mode, off_t offset, off_t len)
-{
-	if (!no_holes)
-		return __real_fallocate(fd, mode, offset, len);
-	errno = EOPNOTSUPP;
-	return -1;
-}
 
 static int setup(void **state)
 {

@@ -2,7 +2,7 @@
 # not say otherwise.
 EXTRA_DIST += tests/unit/test.h tests/unit/virtio_probe.h tests/unit/virtq_driver.h tests/unit/blk_fixture.h tests/unit/queues_driver.h tests/unit/net_world.h \
 	tests/unit/vsock_world.h tests/unit/boot_fixture.h tests/unit/mmds_guest.h \
-	tests/unit/vhost_backend.h tests/unit/vhost_world.h tests/unit/tap.h
+	tests/unit/vhost_backend.h tests/unit/vhost_world.h tests/unit/tap.h tests/unit/no_holes.h
 UNIT_TESTS =
 check_PROGRAMS += $(UNIT_TESTS)
 TESTS += $(UNIT_TESTS)

@@ -1,4 +1,5 @@
 /* How old logs are: what is young stays whatever happens, what is too old goes, and the time that says so is nobody's to set. */
+#include "tests/unit/no_holes.h"
 #include "tests/unit/test.h"
 
 #include "api/log_clock.h"
@@ -21,17 +22,6 @@ struct world {
 	struct log_pieces log;
 	struct log_moment moment;
 };
-
-static bool no_holes;
-int __real_fallocate(int fd, int mode, off_t offset, off_t len);
-int __wrap_fallocate(int fd, int mode, off_t offset, off_t len);
-int __wrap_fallocate(int fd, int mode, off_t offset, off_t len)
-{
-	if (!no_holes)
-		return __real_fallocate(fd, mode, offset, len);
-	errno = EOPNOTSUPP;
-	return -1;
-}
 
 static int setup(void **state)
 {
