@@ -60,6 +60,7 @@ libhull_api_a_SOURCES = \
 	api/machine_private.h \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \
+	api/mounts.c api/mounts.h \
 	api/openapi.c api/openapi.h \
 	api/machine_list.c \
 	api/machine_patch.c \

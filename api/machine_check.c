@@ -74,6 +74,18 @@ static int check_number_of_ports(struct hulld *hulld, const char *project, const
 	return quota_check_share(project, own, all, INGRESS_PORTS_MAX, "publishes", "ports", problem);
 }
 
+static int check_volumes(const struct machine_spec *spec, struct problem *problem)
+{
+	const struct mount_spec *mounts = spec->mounts.items;
+	char field[40];
+
+	for (size_t i = 0; i < spec->mounts.len; i++) {
+		snprintf(field, sizeof(field), "mounts[%zu].volume", i);
+		return problem_set(problem, PROBLEM_NOT_FOUND, field, "there is no volume \"%s\"", mounts[i].volume);
+	}
+	return 0;
+}
+
 int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem)
 {
 	struct error err;
@@ -100,6 +112,8 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	if (named && named != changed)
 		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
 	r = secrets_check(hulld, project, spec, problem);
+	if (r == 0)
+		r = check_volumes(spec, problem);
 	if (r == 0)
 		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)

@@ -2,6 +2,7 @@
 #include "api/spec.h"
 
 #include "api/keep.h"
+#include "api/mounts.h"
 #include "common/exec_spec.h"
 #include "common/stop_signal.h"
 
@@ -239,6 +240,8 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 		.pattern = EXEC_FOLDER_PATTERN, .help = "Working directory; the image's when absent."},                \
 	{"ports", JSON_FIELD_ARRAY, offsetof(struct machine_spec, ports), .table = &port_table, .max = 64,             \
 		.help = "Ports published on the host, or by host name."},                                                           \
+	{"mounts", JSON_FIELD_ARRAY, offsetof(struct machine_spec, mounts), .table = &mount_table, .max = MOUNTS_MAX,   \
+		.help = "What lasts longer than the machine, and where it is found in it."},                           \
 	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
 		.help = "default: outgoing connections by way of the host; none: loopback only."},                     \
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
@@ -430,5 +433,5 @@ int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib
 	for (size_t i = 0; i < spec->ports.len; i++)
 		if (port_check(ports, i, err) < 0)
 			return error_in_field(err, "ports[%zu]", i);
-	return 0;
+	return mounts_check(&spec->mounts, err);
 }

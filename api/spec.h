@@ -77,6 +77,14 @@ struct dependency_spec {
 	int condition; /* enum dependency_condition */
 };
 
+#define MOUNTS_MAX 12 /* each is a device of the machine's, which has 18 */
+
+struct mount_spec {
+	char *volume; /* its name */
+	char *path;   /* in the machine */
+	bool read_only;
+};
+
 struct machine_spec {
 	char *name; /* NULL: to be made up */
 	char *image;
@@ -86,6 +94,7 @@ struct machine_spec {
 	struct json_strings secrets; /* their names, as variables */
 	char *user, *workdir;
 	struct json_array ports; /* of struct port_spec */
+	struct json_array mounts; /* of struct mount_spec */
 	int network;		 /* enum network_kind */
 	struct restart_spec restart;
 	struct stop_spec stop;

@@ -1,6 +1,7 @@
 /* Checks of single values, ports that collide, and problems as JSON. */
 #include "tests/unit/test.h"
 
+#include "api/mounts.h"
 #include "api/problem.h"
 #include "api/spec.h"
 
@@ -77,6 +78,51 @@ static void ports_collide_on_one_address_or_all(void **state)
 	assert_true(ports_collide(&udp, &udp));
 }
 
+static void a_mount_is_at_a_normal_path_of_its_own(void **state)
+{
+	static const char *const good[] = {"/d", "/data", "/var/lib/postgresql/data", "/...", "/.a/..b", "/running", "/a b", "/etc"};
+	static const char *const bad[] = {"", "/", "data", "//data", "/data/", "/a//b", "/.", "/a/.", "/a/../b", "/..", "a/b", "./a", "/proc", "/proc/1",
+		"/sys/fs", "/dev/shm", "/run", "/run/x"};
+	struct error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		assert_int_equal(mount_path_check(good[i], &err), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(mount_path_check(bad[i], &err), -EINVAL);
+}
+
+static void assert_mounts(const char *text, int r, const char *field)
+{
+	json_t *json = json_loads(text, 0, NULL);
+	struct machine_spec spec;
+	struct error err = {0};
+	int found = json_read(&machine_spec_table, json, &spec, &err);
+
+	json_decref(json);
+	if (found == 0)
+		found = machine_spec_check(&spec, UINT64_MAX, &err);
+	assert_int_equal(found, r);
+	assert_string_equal(err.field, field);
+	json_done(&machine_spec_table, &spec);
+}
+
+static void no_two_mounts_are_the_same(void **state)
+{
+#define MOUNTS(text_) "{\"image\": \"i\", \"mounts\": [" text_ "]}"
+#define A	      "{\"volume\": \"a\", \"path\": \"/a\"}"
+	(void)state;
+	assert_mounts(MOUNTS(A), 0, "");
+	assert_mounts(MOUNTS(A ", {\"volume\": \"b\", \"path\": \"/a/b\", \"read_only\": true}"), 0, "");
+	assert_mounts(MOUNTS(A ", {\"volume\": \"b\", \"path\": \"/a\"}"), -EINVAL, "mounts[1].path");
+	assert_mounts(MOUNTS(A ", {\"volume\": \"a\", \"path\": \"/b\"}"), -EINVAL, "mounts[1].volume");
+	assert_mounts(MOUNTS("{\"path\": \"/a\"}"), -ENODATA, "mounts[0].volume");
+	assert_mounts(MOUNTS("{\"volume\": \"a\"}"), -ENODATA, "mounts[0].path");
+	assert_mounts(MOUNTS("{\"volume\": \"A\", \"path\": \"/a\"}"), -EINVAL, "mounts[0].volume");
+	assert_mounts(MOUNTS("{\"volume\": \"a\", \"path\": \"/a/\"}"), -EINVAL, "mounts[0].path");
+	assert_mounts(MOUNTS(A "," A "," A "," A "," A "," A "," A "," A "," A "," A "," A "," A "," A), -EINVAL, "mounts");
+}
+
 static void a_problem_is_always_json(void **state)
 {
 	struct problem problem;
@@ -102,6 +148,8 @@ int main(void)
 		cmocka_unit_test(host_names_are_labels_between_dots),
 		cmocka_unit_test(a_digest_cannot_be_a_path),
 		cmocka_unit_test(ports_collide_on_one_address_or_all),
+		cmocka_unit_test(a_mount_is_at_a_normal_path_of_its_own),
+		cmocka_unit_test(no_two_mounts_are_the_same),
 		cmocka_unit_test(a_problem_is_always_json),
 	};
 

@@ -15,6 +15,7 @@ BEYOND_SCHEMAS = [
     (r"memory_mib", r"is more than this host's"),
     (r"ports\[\d+\](\.host|\.address)?", r"is no address of this host|is published twice"),
     (r"ports\[\d+\]\.(host|hostname|address|protocol)", r"is required, or a hostname|does not go with a hostname|is there twice|serves nothing by host name"),
+    (r"mounts\[\d+\]\.(volume|path)", r"is mounted twice|is there twice"),
     (r"disk_mib", r"its disk has been made"),
     (r"secrets\[\d+\]", r"is in env, too"),
     (r"url", r"is no URL|is no address that|must have no user|for addresses that"),
