@@ -4,6 +4,7 @@
 #include "api/event_filter.h"
 #include "api/event_streams.h"
 #include "api/event_types.h"
+#include "api/forget.h"
 #include "api/hostnames.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
@@ -17,16 +18,15 @@
 
 #define KEPT        50000 /* of each project, */
 #define KEPT_MS     (7 * 24 * INT64_C(3600000))
-#define PRUNE_EVERY 1000 /* after so many, or: */
-#define PRUNE_NS    (3600 * 1000000000ull)
+#define LOOK_EVERY  1000 /* after so many it is looked at whether there are more */
+#define FORGET_MAX  250	 /* at a time */
 #define PAGE        100
 #define SCAN_MAX    10000 /* rows that one page looks at */
 
 struct events {
 	struct hulld *hulld;
 	struct event_streams *streams;
-	struct loop_source *prune;
-	unsigned since_prune;
+	unsigned since_look;
 };
 
 struct event_view {
@@ -79,15 +79,10 @@ json_t *events_dump(const struct event_record *event)
 
 /* Keeping. */
 
-static void on_prune(void *ctx)
+int events_forget(struct hulld *hulld, int64_t now, struct error *err)
 {
-	struct events *events = ctx;
-	struct error err;
-
-	events->since_prune = 0;
-	if (store_events_prune(events->hulld->store, now_ms() - KEPT_MS, KEPT, &err) < 0)
-		log_error_object(&err, "old events are kept");
-	loop_timer_arm(events->prune, PRUNE_NS);
+	hulld->events->since_look = 0;
+	return store_events_prune(hulld->store, now - KEPT_MS, KEPT, FORGET_MAX, err);
 }
 
 static void on_new(void *ctx, const char *project)
@@ -96,8 +91,8 @@ static void on_new(void *ctx, const char *project)
 
 	webhooks_on_event(events->hulld->webhooks, project);
 	event_streams_look(events->streams);
-	if (++events->since_prune >= PRUNE_EVERY)
-		loop_timer_arm(events->prune, 0);
+	if (++events->since_look >= LOOK_EVERY)
+		forgetter_look(events->hulld->forgetter);
 	hostnames_changed(events->hulld);
 }
 
@@ -111,15 +106,11 @@ struct events *events_new(struct hulld *hulld, struct error *err)
 	}
 	events->hulld = hulld;
 	events->streams = event_streams_new(hulld, err);
-	events->prune = loop_add_timer(hulld->loop, on_prune, events);
-	if (events->streams && !events->prune)
-		error_set_errno(err, errno, "cannot make a timer");
-	if (!events->streams || !events->prune) {
+	if (!events->streams) {
 		events_free(events);
 		return NULL;
 	}
 	store_on_event(hulld->store, on_new, events);
-	on_prune(events);
 	return events;
 }
 
@@ -129,7 +120,6 @@ void events_free(struct events *events)
 		return;
 	store_on_event(events->hulld->store, NULL, NULL);
 	event_streams_free(events->streams);
-	loop_remove(events->prune);
 	free(events);
 }
 

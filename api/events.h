@@ -13,9 +13,12 @@ struct machine;
 
 extern const struct json_table event_page_table;
 
-/* Begins to prune, too. NULL with `err` set. */
+/* NULL with `err` set. */
 struct events *events_new(struct hulld *hulld, struct error *err);
 void events_free(struct events *events); /* after all requests have ended; NULL is fine */
+
+/* A step of forgetting (forget.h) what is older than a week, or beyond the last 50,000 of a project. */
+int events_forget(struct hulld *hulld, int64_t now, struct error *err);
 
 /* What has become of a machine that its row does not say; `reason` may be "". A failure is logged. */
 void events_add(const struct machine *m, const char *type, const char *reason);

@@ -34,11 +34,9 @@ struct hulld {
 	struct host_drain *host_drain;
 	struct exec_call *execs; /* a list (exec.h) */
 	struct worker *scratch_copies; /* a list (scratch.c) */
-	struct loop_source *prune; /* the timer of idempotency.c */
+	struct forgetter *forgetter;
 	struct loop_source *expiry; /* of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */
-	struct loop_source *tokens_prune; /* the timer of token.c */
-	struct loop_source *operations_prune; /* the timer of operation.c */
 	struct machine *machines, *last_machine; /* a list, all there are (machine.h) */
 	void *machine_keys;			 /* and machine_index.c's tree of them */
 	bool going_down;	  /* the host is: going_down.c */
@@ -52,6 +50,9 @@ extern const struct http_param hulld_params[]; /* of its paths */
 int64_t now_ms(void);
 /* Since the boot, sleep included. */
 int64_t uptime_ms(void);
+/* The wall clock of a host that has just booted may not be right yet, until somebody has been asked for the time. */
+#define CLOCK_SETTLED_MS 3600000
+bool clock_is_settled(void);
 /* RFC 3339, UTC, with milliseconds; NULL for 0. The caller frees. */
 char *format_time(int64_t ms);
 /* The other way round; 0 for what that has not made, and for NULL. */

@@ -12,12 +12,10 @@
 #include <string.h>
 
 #define HEADER	    IDEMPOTENCY_HEADER
-#define NS_PER_HOUR 3600000000000ull
 #define KEPT_MS	    (24 * 3600 * 1000ll)
 #define KEPT_MAX    10000 /* of a project; a few more until they are looked at, */
 #define TRIM_EVERY  16	  /* about once in so many */
 #define FORGET_MAX  32	  /* at a time: SQLite overwrites each of their pages, and others wait */
-#define PAUSE_NS    50000000ull
 #define BODY_MAX    65536 /* bytes: more is a program's output, whose size a guest chooses */
 #define HIDDEN_BYTES (1 + 2 * SHA256_DIGEST_SIZE + 1)
 #define BOUND_BYTES  (HIDDEN_BYTES + REQUEST_DIGEST_BYTES)
@@ -229,27 +227,7 @@ static void answer(const struct request *req, int status, const char *type, cons
 
 const struct http_keeper idempotency_keeper = {.begin = begin, .answer = answer, .keep = keep};
 
-static void prune(struct hulld *hulld)
+int idempotency_forget(struct hulld *hulld, int64_t now, struct error *err)
 {
-	int64_t now = now_ms();
-	struct error err;
-	int n = store_requests_prune(hulld->store, now - KEPT_MS, now, FORGET_MAX, &err);
-
-	if (n < 0)
-		log_error_object(&err, "old answers are kept");
-	loop_timer_arm(hulld->prune, n > 0 ? PAUSE_NS : NS_PER_HOUR);
-}
-
-static void on_prune(void *ctx)
-{
-	prune(ctx);
-}
-
-int idempotency_start(struct hulld *hulld, struct error *err)
-{
-	hulld->prune = loop_add_timer(hulld->loop, on_prune, hulld);
-	if (!hulld->prune)
-		return error_set_errno(err, errno, "cannot make a timer");
-	prune(hulld);
-	return 0;
+	return now ? store_requests_prune(hulld->store, now - KEPT_MS, now, FORGET_MAX, err) : 0;
 }

@@ -21,7 +21,7 @@
 /* Its `ctx` is the hulld. */
 extern const struct http_keeper idempotency_keeper;
 
-/* Begins to forget what is older: now, and each hour, some at a time. 0 or -errno with `err` set. */
-int idempotency_start(struct hulld *hulld, struct error *err);
+/* A step of forgetting (forget.h) what is older than that. */
+int idempotency_forget(struct hulld *hulld, int64_t now, struct error *err);
 
 #endif

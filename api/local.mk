@@ -22,6 +22,7 @@ libhull_api_a_SOURCES = \
 	api/exec_stream.c api/exec_stream.h \
 	api/files.c api/files.h \
 	api/going_down.c \
+	api/forget.c api/forget.h \
 	api/freeze.c api/freeze.h \
 	api/haproxy.c api/haproxy.h \
 	api/haproxy_call.c api/haproxy_call.h \

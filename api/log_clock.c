@@ -12,7 +12,7 @@ bool log_clock_advance(struct log_clock *clock, int64_t uptime, int64_t wall, co
 
 	if (!clock->now)
 		passed = wall > 0 ? wall : 1;
-	else if (!same_boot && uptime < LOG_CLOCK_SETTLED_MS)
+	else if (!same_boot && uptime < CLOCK_SETTLED_MS)
 		return false;
 	else if (!same_boot && passed < uptime)
 		passed = uptime; /* that at least */

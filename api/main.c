@@ -5,6 +5,7 @@
 #include "api/clock.h"
 #include "api/events.h"
 #include "api/exec.h"
+#include "api/forget.h"
 #include "api/host_drain.h"
 #include "api/host_reader.h"
 #include "api/hostnames.h"
@@ -20,7 +21,6 @@
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
-#include "api/token.h"
 #include "api/webhook.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -190,8 +190,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->ingress = ingress_client_new(hulld, err)) || certificates_start(hulld, err) < 0 || !(hulld->hostnames = hostnames_new(hulld, err)) ||
 		!(hulld->audit = audit_new(hulld, err)) ||
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
-		access_start(hulld, err) < 0 || tokens_start(hulld, err) < 0 || idempotency_start(hulld, err) < 0 ||
-		operations_start(hulld, err) < 0)
+		access_start(hulld, err) < 0 || !(hulld->forgetter = forgetter_new(hulld, err)))
 		return -err->errnum;
 	if (scratch_prepare(hulld, err) < 0)
 		return -err->errnum;
@@ -215,6 +214,7 @@ static void tear_down(struct hulld *hulld)
 	scratch_wait(hulld);
 	hostnames_free(hulld->hostnames);
 	logs_free(hulld->logs);
+	forgetter_free(hulld->forgetter);
 	events_free(hulld->events);
 	webhooks_free(hulld->webhooks);
 	clock_watch_free(hulld->clock);

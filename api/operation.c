@@ -16,9 +16,7 @@
 #define KEPT	   10000 /* of each project; a few more until they are looked at, */
 #define TRIM_EVERY 16	 /* about once in so many, by chance, so that no client knows when */
 #define KEPT_MS	   (7 * 24 * INT64_C(3600000))
-#define PRUNE_NS   (3600 * 1000000000ull)
 #define FORGET_MAX 64 /* at a time: others wait */
-#define PAUSE_NS   50000000ull
 #define NS_PER_MS  1000000ull
 
 const char *const operation_kind_names[] = {
@@ -324,14 +322,9 @@ static bool is_changed(const struct machine *m)
 	return false;
 }
 
-static void prune(struct hulld *hulld)
+int operations_forget(struct hulld *hulld, int64_t now, struct error *err)
 {
-	struct error err;
-	int n = store_operations_prune(hulld->store, now_ms() - KEPT_MS, FORGET_MAX, &err);
-
-	if (n < 0)
-		log_error_object(&err, "old operations are kept");
-	loop_timer_arm(hulld->operations_prune, n > 0 ? PAUSE_NS : PRUNE_NS);
+	return store_operations_prune(hulld->store, now - KEPT_MS, FORGET_MAX, err);
 }
 
 static void trim(const struct machine *m)
@@ -340,20 +333,6 @@ static void trim(const struct machine *m)
 
 	if (store_operations_trim(m->hulld->store, m->record.project, KEPT, FORGET_MAX, &err) < 0)
 		log_error_object(&err, "too many operations are kept");
-}
-
-static void on_prune(void *ctx)
-{
-	prune(ctx);
-}
-
-int operations_start(struct hulld *hulld, struct error *err)
-{
-	hulld->operations_prune = loop_add_timer(hulld->loop, on_prune, hulld);
-	if (!hulld->operations_prune)
-		return error_set_errno(err, errno, "cannot make a timer");
-	prune(hulld);
-	return 0;
 }
 
 static void pop(struct machine *m)

@@ -47,8 +47,8 @@ enum operation_phase {
 
 struct operation;
 
-/* Begins to forget old ones. 0 or -errno with `err` set. */
-int operations_start(struct hulld *hulld, struct error *err);
+/* A step of forgetting (forget.h) old ones. */
+int operations_forget(struct hulld *hulld, int64_t now, struct error *err);
 /* Gives each machine the one that is under way on it. Once machines are loaded, before they are taken up. */
 int operations_load(struct hulld *hulld, struct error *err);
 

@@ -2,6 +2,7 @@
 #include "api/project.h"
 
 #include "api/access.h"
+#include "api/forget.h"
 #include "api/image.h"
 #include "api/machine.h"
 #include "api/page.h"
@@ -12,6 +13,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define DELETE_NS 30000000ull /* others wait; most projects have no more than goes in that time */
 
 #define PROJECT_SPEC_FIELDS                                                                                   \
 	{"name", JSON_FIELD_STRING, offsetof(struct project_spec, name), .required = true, .max = NAME_MAX_BYTES,      \
@@ -115,6 +118,15 @@ static int insert(struct request *req, struct hulld *hulld, const struct project
 	return store_transaction_end(hulld->store, r, err);
 }
 
+static void refuse_departing(struct request *req, const struct error *err)
+{
+	struct problem problem;
+
+	problem_set(&problem, PROBLEM_BUSY, "name", "%s", err->message);
+	problem_set_hint(&problem, "ask again in a moment");
+	request_refuse(req, &problem);
+}
+
 void project_http_create(struct request *req, void *ctx)
 {
 	struct project_record record = {.created_at = now_ms()};
@@ -132,6 +144,8 @@ void project_http_create(struct request *req, void *ctx)
 		request_reply(req, 201, json_incref(shown));
 	else if (err.errnum == EEXIST)
 		request_refuse_with(req, PROBLEM_NAME_TAKEN, "name", "a project \"%s\" exists already", record.name);
+	else if (err.errnum == EBUSY)
+		refuse_departing(req, &err);
 	else
 		request_refuse_error(req, &err);
 	json_decref(shown);
@@ -199,6 +213,12 @@ void project_http_set_quotas(struct request *req, void *ctx)
 	project_record_done(&record);
 }
 
+int projects_forget(struct hulld *hulld, int64_t now, struct error *err)
+{
+	(void)now;
+	return store_projects_forget(hulld->store, err);
+}
+
 static bool is_of_project(const struct client *client, void *project)
 {
 	return strcmp(client->project, project) == 0;
@@ -237,7 +257,7 @@ void project_http_delete(struct request *req, void *ctx)
 		return;
 	if (refuse_in_use(hulld, record.name, &problem) < 0) {
 		request_refuse(req, &problem);
-	} else if (store_project_delete(hulld->store, record.name, &err) < 0) {
+	} else if (store_project_delete(hulld->store, record.name, DELETE_NS, &err) < 0) {
 		request_refuse_error(req, &err);
 	} else {
 		request_reply(req, 204, NULL);
@@ -245,6 +265,7 @@ void project_http_delete(struct request *req, void *ctx)
 		http_end_requests(hulld->http, is_of_project, record.name);
 		blobs_each_stale(hulld->blobs, -1, release_blob, hulld);
 		webhooks_forget(hulld->webhooks, record.name);
+		forgetter_look(hulld->forgetter);
 	}
 	project_record_done(&record);
 }

@@ -53,6 +53,9 @@ int quota_check_row(struct hulld *hulld, const char *project, enum store_kind ki
 /* May it have a blob of so many bytes, too? */
 int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_bytes, struct problem *problem);
 
+/* A step of forgetting (forget.h) what deleted ones have left. */
+int projects_forget(struct hulld *hulld, int64_t now, struct error *err);
+
 /* Routes; their context is a struct hulld. */
 void project_http_create(struct request *req, void *ctx);
 void project_http_list(struct request *req, void *ctx);

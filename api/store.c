@@ -130,6 +130,9 @@ static const char *const migrations[] = {
 	/* What is old of a project is found without a look at others'. */
 	"DROP INDEX requests_begun_at;"
 	"CREATE INDEX requests_age ON requests (project, begun_at);",
+
+	/* Projects that were deleted, and have left rows. */
+	"CREATE TABLE departed (project TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;",
 };
 
 #define OPERATION_COLUMNS \
@@ -237,10 +240,12 @@ static const char *const statements[N_STATEMENTS] = {
 	[EVENTS_HAS] = "SELECT EXISTS (SELECT 1 FROM events INDEXED BY events_subject WHERE project = ?1 AND subject = ?2"
 		       " AND type = ?3 AND id > ?4)",
 	[EVENTS_SINCE] = "SELECT coalesce((SELECT id FROM events WHERE project = ?1 AND at < ?2 ORDER BY id DESC LIMIT 1), 0)",
-	/* The oldest of each project, never one in the middle, whatever the clock has done. */
+	/* The oldest of each project, never one in the middle, whatever the clock has done: those up to the first that is young, which is looked
+	 * for in as many as may go. */
 	[EVENTS_PRUNE] = "DELETE FROM events WHERE row IN (SELECT e.row FROM event_cursors c CROSS JOIN events e"
-			 " ON e.project = c.project AND e.id <= max(c.last - ?2, coalesce((SELECT id - 1 FROM events k"
-			 " WHERE k.project = c.project AND k.at >= ?1 ORDER BY id LIMIT 1), c.last)))",
+			 " ON e.project = c.project AND e.id <= max(c.last - ?2, coalesce((SELECT id - 1 FROM"
+			 " (SELECT id, at FROM events k WHERE k.project = c.project ORDER BY id LIMIT ?3)"
+			 " WHERE at >= ?1 ORDER BY id LIMIT 1), c.last)) ORDER BY c.project, e.id LIMIT ?3)",
 	/* The order of parameters and columns is that of store_operation_put() and read_operation(). */
 	[OPERATION_INSERT] = "INSERT OR ROLLBACK INTO operations (" OPERATION_COLUMNS ", request) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
 			     " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
@@ -267,6 +272,16 @@ static const char *const statements[N_STATEMENTS] = {
 	[PROJECT_UPDATE] = "UPDATE projects SET quotas = ?2 WHERE name = ?1",
 	[PROJECT_GET] = "SELECT name, quotas, created_at FROM projects WHERE name = ?1",
 	[PROJECTS] = "SELECT name, quotas, created_at FROM projects ORDER BY name",
+	[PROJECT_DEPART] = "INSERT INTO departed (project) VALUES (?1)",
+	[PROJECT_IS_DEPARTED] = "SELECT count(*) FROM departed WHERE project = ?1",
+	[DEPARTED_REQUESTS] = "DELETE FROM requests WHERE (project, key) IN (SELECT project, key FROM departed CROSS JOIN requests USING (project)"
+			      " LIMIT ?1)",
+	[DEPARTED_IMAGES] = "DELETE FROM images WHERE (project, name) IN (SELECT project, name FROM departed CROSS JOIN images USING (project)"
+			    " LIMIT ?1)",
+	[DEPARTED_OPERATIONS] = "DELETE FROM operations WHERE id IN (SELECT id FROM departed CROSS JOIN operations USING (project) LIMIT ?1)",
+	[DEPARTED_EVENTS] = "DELETE FROM events WHERE row IN (SELECT row FROM departed CROSS JOIN events USING (project) LIMIT ?1)",
+	[DEPARTED_CURSORS] = "DELETE FROM event_cursors WHERE project IN (SELECT project FROM departed)",
+	[DEPARTED_FORGET] = "DELETE FROM departed",
 };
 
 int store_fail(struct store *store, struct error *err)

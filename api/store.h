@@ -149,8 +149,9 @@ int64_t store_events_since(struct store *store, const char *project, int64_t at,
 /* Has there been one of that type, of that subject, after that one? 1 or 0; -errno. */
 int store_events_has(struct store *store, const char *project, const char *subject, const char *type, int64_t after,
 	struct error *err);
-/* Forgets those of before, and of each project all but the last `keep`. */
-int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err);
+/* Forgets `max` of those of before, and of what each project has but its last `keep`, the oldest of a project first. How many, or -errno with
+ * `err` set. */
+int store_events_prune(struct store *store, int64_t before, int64_t keep, int64_t max, struct error *err);
 /* `fn` is called within the change that makes an event: what it sees of the database is not committed yet. */
 void store_on_event(struct store *store, void (*fn)(void *ctx, const char *project), void *ctx);
 
@@ -310,13 +311,17 @@ struct project_record {
 
 void project_record_done(struct project_record *record);
 
+/* -EEXIST: there is one. -EBUSY: one of that name was deleted, and its rows are not all forgotten. */
 int store_project_insert(struct store *store, const struct project_record *record, struct error *err);
 /* Its quotas. */
 int store_project_update(struct store *store, const struct project_record *record, struct error *err);
 int store_project_get(struct store *store, const char *name, struct project_record *ret, struct error *err);
-/* With its images, what it has of blobs, its tokens, secrets, operations and kept requests, in one transaction. Its machines have
- * gone before. */
-int store_project_delete(struct store *store, const char *name, struct error *err);
+/* From then on it is not there, nor are its tokens, webhooks, secrets, certificates, and what it has of blobs. Its images, kept requests,
+ * operations and events, which nobody finds any more, go as far as that takes no more than `for_ns`; the rest is for the next. Its machines
+ * have gone before. */
+int store_project_delete(struct store *store, const char *name, uint64_t for_ns, struct error *err);
+/* A step of that, for all that were deleted. How many rows have gone, 0 when it is done; -errno with `err` set. */
+int store_projects_forget(struct store *store, struct error *err);
 /* As store_machines_each(), by name. */
 int store_projects_each(
 	struct store *store, int (*fn)(void *ctx, struct project_record *record), void *ctx, struct error *err);

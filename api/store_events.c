@@ -231,11 +231,12 @@ int store_events_has(struct store *store, const char *project, const char *subje
 	return (int)store_number(store, stmt, err);
 }
 
-int store_events_prune(struct store *store, int64_t before, int64_t keep, struct error *err)
+int store_events_prune(struct store *store, int64_t before, int64_t keep, int64_t max, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, EVENTS_PRUNE);
 
 	sqlite3_bind_int64(stmt, 1, before);
 	sqlite3_bind_int64(stmt, 2, keep);
-	return store_commit(store, stmt, err);
+	sqlite3_bind_int64(stmt, 3, max);
+	return store_commit_some(store, stmt, err);
 }

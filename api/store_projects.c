@@ -1,6 +1,8 @@
 /* Projects in SQLite, and which of them have which blobs. See store.h. */
 #include "api/store_private.h"
 
+#include "common/loop.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,8 +88,12 @@ void project_record_done(struct project_record *record)
 
 int store_project_insert(struct store *store, const struct project_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, PROJECT_INSERT);
+	sqlite3_stmt *stmt = store_begin(store, PROJECT_IS_DEPARTED);
 
+	store_bind_text(stmt, 1, record->name);
+	if (store_number(store, stmt, err) > 0)
+		return error_set(err, EBUSY, "what a deleted project \"%s\" has left is not all gone yet", record->name);
+	stmt = store_begin(store, PROJECT_INSERT);
 	store_bind_text(stmt, 1, record->name);
 	store_bind_text(stmt, 2, record->quotas);
 	sqlite3_bind_int64(stmt, 3, record->created_at);
@@ -125,14 +131,47 @@ int store_project_get(struct store *store, const char *name, struct project_reco
 	return r;
 }
 
-/* All that is a project's own but its machines, in an order that a reader sees no half of. */
-static const char *const project_tables[] = {"images WHERE project", "blob_owners WHERE project", "requests WHERE project",
-	"tokens WHERE project", "secrets WHERE project", "certificates WHERE project", "webhooks WHERE project", "operations WHERE project",
-	/* the events of all this, too */
-	"events WHERE project", "event_cursors WHERE project", "projects WHERE name"};
+/* What a project has much of, which goes by and by: SQLite overwrites each page, and an answer may have many. */
+static const struct {
+	enum store_statement which;
+	int64_t max; /* rows in a step */
+} departed[] = {{DEPARTED_REQUESTS, 32}, {DEPARTED_IMAGES, 64}, {DEPARTED_OPERATIONS, 64}, {DEPARTED_EVENTS, 250}};
 
-static int delete_rows(struct store *store, const char *name, struct error *err)
+/* What it has little of, or what would be found without it. Also what goes is events, whose cursor is the last to go. */
+static const char *const project_tables[] = {"tokens WHERE project", "webhooks WHERE project", "secrets WHERE project",
+	"certificates WHERE project", "blob_owners WHERE project", "projects WHERE name"};
+
+static int forget_some(struct store *store, struct error *err)
 {
+	int n = 0, sum = 0;
+
+	for (size_t i = 0; n >= 0 && i < ARRAY_SIZE(departed); i++) {
+		sqlite3_stmt *stmt = store_begin(store, departed[i].which);
+
+		sqlite3_bind_int64(stmt, 1, departed[i].max);
+		n = store_commit_some(store, stmt, err);
+		sum += n;
+	}
+	if (n < 0 || sum)
+		return n < 0 ? n : sum;
+	n = store_commit(store, store_begin(store, DEPARTED_CURSORS), err);
+	return n < 0 ? n : store_commit(store, store_begin(store, DEPARTED_FORGET), err);
+}
+
+int store_projects_forget(struct store *store, struct error *err)
+{
+	int n, r = store_transaction_begin(store, err);
+
+	if (r < 0)
+		return r;
+	n = forget_some(store, err);
+	r = store_transaction_end(store, n < 0 ? n : 0, err);
+	return r < 0 ? r : n;
+}
+
+static int depart(struct store *store, const char *name, struct error *err)
+{
+	sqlite3_stmt *stmt;
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(project_tables); i++) {
@@ -141,14 +180,28 @@ static int delete_rows(struct store *store, const char *name, struct error *err)
 		r = sql ? store_run(store, sql, err) : error_set(err, ENOMEM, "out of memory");
 		sqlite3_free(sql);
 	}
-	return r == 0 && sqlite3_changes(store->db) == 0 ? error_set(err, ENOENT, "there is no project \"%s\"", name) : r;
+	if (r == 0 && sqlite3_changes(store->db) == 0)
+		r = error_set(err, ENOENT, "there is no project \"%s\"", name);
+	if (r < 0)
+		return r;
+	stmt = store_begin(store, PROJECT_DEPART);
+	store_bind_text(stmt, 1, name);
+	return store_commit(store, stmt, err);
 }
 
-int store_project_delete(struct store *store, const char *name, struct error *err)
+int store_project_delete(struct store *store, const char *name, uint64_t for_ns, struct error *err)
 {
-	int r = store_transaction_begin(store, err);
+	uint64_t end = monotonic_ns() + for_ns;
+	int n, r = store_transaction_begin(store, err);
 
-	return r < 0 ? r : store_transaction_end(store, delete_rows(store, name, err), err);
+	if (r < 0)
+		return r;
+	n = depart(store, name, err);
+	if (n == 0)
+		do {
+			n = forget_some(store, err);
+		} while (n > 0 && monotonic_ns() < end);
+	return store_transaction_end(store, n < 0 ? n : 0, err);
 }
 
 int store_projects_each(

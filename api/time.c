@@ -23,6 +23,11 @@ int64_t uptime_ms(void)
 	return read_ms(CLOCK_BOOTTIME);
 }
 
+bool clock_is_settled(void)
+{
+	return uptime_ms() >= CLOCK_SETTLED_MS;
+}
+
 char *format_time(int64_t ms)
 {
 	time_t seconds = ms / 1000;

@@ -1,5 +1,6 @@
 #include "api/token.h"
 
+#include "api/forget.h"
 #include "api/page.h"
 #include "api/random.h"
 #include "common/cleanup.h"
@@ -18,10 +19,7 @@
 #define EXPIRES_IN_S_MAX (3650ll * 86400)
 #define USED_EVERY_MS	 600000 /* so fine is last_used_at: each change is a write to disk */
 #define KEPT_MS		 (7 * 24 * INT64_C(3600000)) /* after they have expired */
-#define PRUNE_MAX	 100 /* at a time */
-#define NS_PER_HOUR	 3600000000000ull
-#define PAUSE_NS	 100000000ull
-#define SETTLED_MS	 3600000 /* the wall clock of a host that has just booted may not be right yet */
+#define FORGET_MAX	 100 /* at a time */
 
 static int scope_check(const char *name, struct error *err)
 {
@@ -163,34 +161,9 @@ static int check_room(struct hulld *hulld, const struct token_record *record, st
 	return r < 0 ? r : check_room_of(hulld, record->project, 0, TOKENS_MAX, "", problem);
 }
 
-static bool is_clock_settled(void)
+int tokens_forget(struct hulld *hulld, int64_t now, struct error *err)
 {
-	return uptime_ms() >= SETTLED_MS;
-}
-
-/* Some at a time, so that nobody waits for many. */
-static void prune(struct hulld *hulld)
-{
-	struct error err;
-	int n = is_clock_settled() ? store_tokens_prune(hulld->store, now_ms() - KEPT_MS, PRUNE_MAX, &err) : 0;
-
-	if (n < 0)
-		log_error_object(&err, "tokens that have expired are kept");
-	loop_timer_arm(hulld->tokens_prune, n == PRUNE_MAX ? PAUSE_NS : NS_PER_HOUR);
-}
-
-static void on_prune(void *ctx)
-{
-	prune(ctx);
-}
-
-int tokens_start(struct hulld *hulld, struct error *err)
-{
-	hulld->tokens_prune = loop_add_timer(hulld->loop, on_prune, hulld);
-	if (!hulld->tokens_prune)
-		return error_set_errno(err, errno, "cannot make a timer");
-	loop_timer_arm(hulld->tokens_prune, NS_PER_HOUR);
-	return 0;
+	return store_tokens_prune(hulld->store, now - KEPT_MS, FORGET_MAX, err);
 }
 
 static void fill_record(const struct request *req, const struct token_spec *spec, struct token_record *ret, char text[TOKEN_CHARS + 1])
@@ -244,7 +217,7 @@ void token_http_create(struct request *req, void *ctx)
 	else
 		request_reply(req, 201, json_incref(shown));
 	json_decref(shown);
-	prune(hulld);
+	forgetter_look(hulld->forgetter);
 }
 
 static int list_one(void *ctx, const struct token_record *record)

@@ -34,8 +34,8 @@ struct token_view {
 };
 extern const struct json_table token_table, new_token_table;
 
-/* Begins to forget those that have expired long ago. 0 or -errno with `err` set. */
-int tokens_start(struct hulld *hulld, struct error *err);
+/* A step of forgetting (forget.h) those that have expired long ago. */
+int tokens_forget(struct hulld *hulld, int64_t now, struct error *err);
 
 /* Who comes with `text`: the rest of `*ret` stays as it is. 0, or -errno with `err` set: -EACCES when it is none that is valid. */
 int token_identify(struct hulld *hulld, const char *text, struct client *ret, struct error *err);

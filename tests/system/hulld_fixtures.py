@@ -78,6 +78,22 @@ class Hulld:
         self.options.update({"--vmm": monitor, "--kernel": "/etc/hostname", "--initrd": "/etc/hostname"})
         return self
 
+    def with_clocks(self):
+        """Before the start: a wall clock and an uptime that are what jump() and sleep() say beside the host's."""
+        library = self.folder / "clock_shift.so"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, Path(__file__).parent / "clock_shift.c"], check=True)
+        self.env.update({"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(self.folder / "shift"), "UPTIME_SHIFT": str(self.folder / "uptime")})
+        self.jump(0)
+        self.sleep(0)
+        return self
+
+    def jump(self, seconds, file="shift"):
+        (self.folder / "next").write_text(str(seconds))
+        (self.folder / "next").rename(self.folder / file)
+
+    def sleep(self, seconds):
+        self.jump(seconds, "uptime")
+
     def command(self):
         command = [*self.wrapper, BUILD / "hulld", "--state", self.state, "--run", self.run, *self.extra]
         for name, value in self.options.items():

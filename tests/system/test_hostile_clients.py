@@ -324,19 +324,8 @@ def test_a_full_disk_loses_nothing(tmp_path):
 
 @pytest.fixture
 def shifted(tmp_path):
-    """A hulld whose clock, and uptime, are what files say beside the host's."""
-    library, shift, uptime = tmp_path / "clock_shift.so", tmp_path / "shift", tmp_path / "uptime"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, TOP / "tests/system/clock_shift.c"], check=True)
-    shift.write_text("0")
-    uptime.write_text("0")
-    hulld = Hulld(tmp_path, env={"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(shift), "UPTIME_SHIFT": str(uptime)}).with_stand_in().start()
-
-    def jump(seconds, file=shift):
-        (tmp_path / "next").write_text(str(seconds))
-        (tmp_path / "next").rename(file)
-
-    hulld.jump = jump
-    hulld.sleep = lambda seconds: jump(seconds, uptime)
+    """A hulld whose clock, and uptime, are what the test says."""
+    hulld = Hulld(tmp_path).with_stand_in().with_clocks().start()
     yield hulld
     hulld.jump(0)
     hulld.stop()

@@ -119,6 +119,40 @@ def test_a_project_comes_and_goes_with_all_that_is_its_own(hulld, erofs):
     assert a.get("/v1/images").json["items"] == [], "one of the same name is another"
 
 
+def test_what_a_deleted_project_has_left_goes_by_and_by(tmp_path):
+    """It is gone at once all the same, also for a hulld that comes after; one of the same name waits for what is left, and finds nothing."""
+    hulld = Hulld(tmp_path).start()
+
+    def count(table):
+        with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", timeout=60)) as rows:
+            return rows.execute(f"SELECT count(*) FROM {table} WHERE project = 'a'").fetchone()[0]
+
+    try:
+        a, other = project(hulld, "a"), project(hulld, "b")
+        for acting in (a, other):
+            assert acting.post("/v1/tokens", {"scopes": ["read"]}, **{"Idempotency-Key": "k"}).status == 201
+        with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None, timeout=60)) as rows:
+            rows.execute("WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) INSERT INTO requests"
+                         " SELECT 'a', 'k' || n, '', ?, 200, '', ?, n FROM n", (int(time.time() * 1000), "x" * 32768))
+        assert hulld.delete("/v1/projects/a").status == 204
+        assert count("requests") > 0 and count("tokens") == 0
+        refused(hulld.get("/v1/projects/a"), 404, "not_found")
+        refused(hulld.delete("/v1/projects/a"), 404, "not_found")
+        refused(a.get("/v1/events"), 404, "not_found", "Hull-Project")
+        assert [one["name"] for one in hulld.get("/v1/projects").json["items"]] == ["b", "default"]
+        refused(hulld.post("/v1/projects", {"name": "a"}, headers={"Idempotency-Key": "again"}), 503, "busy", "name")
+        hulld.restart()
+        refused(hulld.post("/v1/projects", {"name": "a"}), 503, "busy", "name")
+        refused(hulld.get("/v1/projects/a"), 404, "not_found")
+        made = wait_until(lambda: (answer := hulld.post("/v1/projects", {"name": "a"}, headers={"Idempotency-Key": "again"})).status == 201 and answer,
+                          "what was left is gone")
+        assert made.json["name"] == "a" and count("requests") == count("tokens") == count("departed") == 0
+        assert [(event["id"], event["type"]) for event in a.get("/v1/events").json["items"]] == [(1, "project.created")]
+        assert other.post("/v1/tokens", {"scopes": ["read"]}, **{"Idempotency-Key": "k"}).headers["Idempotent-Replayed"] == "true"
+    finally:
+        hulld.stop()
+
+
 def test_names_keys_and_blobs_are_a_projects_own(hulld, erofs):
     a, b = project(hulld, "a", erofs), project(hulld, "b")
     digest = a.get("/v1/images/hello").json["rootfs"]

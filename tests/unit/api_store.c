@@ -183,8 +183,8 @@ static void a_project_goes_with_all_that_is_its_own(void **state)
 	assert_int_equal(store_blob_own(store, "p", "sha256:cc", 1, 1, &err), 0);
 	assert_int_equal(store_request_begin(store, "p", "k", "d", 5, 1, &err), 0);
 	assert_int_equal(store_request_get(store, "default", "k", " h", &kept, &err), -ENOENT);
-	assert_int_equal(store_project_delete(store, "p", &err), 0);
-	assert_int_equal(store_project_delete(store, "p", &err), -ENOENT);
+	assert_int_equal(store_project_delete(store, "p", 0, &err), 0);
+	assert_int_equal(store_project_delete(store, "p", 0, &err), -ENOENT);
 	assert_int_equal(store_project_get(store, "p", &back, &err), -ENOENT);
 	assert_int_equal(store_project_update(store, &project, &err), -ENOENT);
 	assert_int_equal(store_request_get(store, "p", "k", " h", &kept, &err), -ENOENT);
@@ -393,6 +393,46 @@ static void assert_events(struct store *store, const char *project, int64_t afte
 	assert_string_equal(list, expected);
 }
 
+/* The answer to its deletion waits for no more than a few of its rows; nobody finds the others, and one of the same name waits for them. */
+static void what_a_deleted_project_has_left_goes_some_at_a_time(void **state)
+{
+	const struct project_record gone = {.name = "gone", .quotas = (char *)"{}", .created_at = 1};
+	struct project_record back;
+	struct error err = {0};
+	struct store *store = store_open(path, &err);
+	int n, sum = 0;
+
+	(void)state;
+	assert_int_equal(store_project_insert(store, &gone, &err), 0);
+	begin_some(store, "gone", 200);
+	begin_some(store, "default", 3);
+	for (char name[] = "a"; name[0] <= 'z'; name[0]++)
+		assert_int_equal(store_image_put(store, "gone", name, "sha256:aa", "{}", &err), 0);
+	assert_int_equal(store_project_delete(store, "gone", 0, &err), 0);
+	assert_int_equal(store_project_delete(store, "gone", 0, &err), -ENOENT);
+	assert_int_equal(store_project_get(store, "gone", &back, &err), -ENOENT);
+	assert_int_equal(store_project_insert(store, &gone, &err), -EBUSY);
+	store_close(store);
+
+	store = store_open(path, &err);
+	while ((n = store_projects_forget(store, &err)) > 0) {
+		assert_int_equal(store_project_insert(store, &gone, &err), -EBUSY);
+		assert_true(n <= 64);
+		sum += n;
+	}
+	assert_int_equal(n, 0);
+	assert_true(sum > 100);
+	assert_false(is_kept(store, "gone", "k0") || is_kept(store, "gone", "k199"));
+	assert_true(is_kept(store, "default", "k0"));
+	assert_int_equal(store_project_insert(store, &gone, &err), 0);
+	assert_events(store, "gone", 0, "1 project.created gone;");
+	assert_int_equal(store_requests_prune(store, 9, 9, 9, &err), 3);
+	assert_int_equal(store_project_delete(store, "gone", INT64_MAX, &err), 0);
+	assert_int_equal(store_project_insert(store, &gone, &err), 0); /* there was time for all */
+	assert_int_equal(store_project_delete(store, "gone", 0, &err), 0);
+	store_close(store);
+}
+
 static void count_call(void *ctx, const char *project)
 {
 	assert_string_equal(project, "e");
@@ -497,16 +537,22 @@ static void an_event_is_kept_by_age_and_number_and_its_id_never_given_again(void
 	int64_t before, last;
 	struct error err = {0};
 	struct store *store = store_open(path, &err);
+	int n;
 
 	(void)state;
-	assert_int_equal(store_events_prune(store, 0, 2, &err), 0);
+	assert_int_equal(store_events_prune(store, 0, 2, 4, &err), 4);
+	while ((n = store_events_prune(store, 0, 2, 1, &err)) > 0)
+		assert_int_equal(n, 1);
+	assert_int_equal(n, 0);
 	assert_events(store, "e", 0, "8 machine.updated one;9 machine.deleted one;");
 	assert_int_equal(store_events_range(store, "e", &before, &last, &err), 0);
 	assert_int_equal(before, 7);
 	assert_int_equal(last, 9);
 	assert_int_equal(store_events_since(store, "e", INT64_MAX, &err), 9);
 	assert_int_equal(store_events_since(store, "e", 1, &err), 0);
-	assert_int_equal(store_events_prune(store, INT64_MAX, 100, &err), 0);
+	assert_int_equal(store_events_prune(store, INT64_MAX, 100, 1, &err), 1);
+	assert_in_range(store_events_prune(store, INT64_MAX, 100, 1000, &err), 1, 999);
+	assert_int_equal(store_events_prune(store, INT64_MAX, 100, 1000, &err), 0);
 	assert_events(store, "e", 0, "");
 	store_close(store);
 
@@ -582,7 +628,7 @@ static void a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event(void **state
 	for (size_t i = 0; i < 4; i++)
 		assert_int_equal(counts[i], 1); /* created, updated, disabled, deleted */
 	assert_int_equal(store_webhook_insert(store, &hook, &err), 0);
-	assert_int_equal(store_project_delete(store, "hooks", &err), 0);
+	assert_int_equal(store_project_delete(store, "hooks", 0, &err), 0);
 	assert_int_equal(store_webhook_delete(store, "w1", &err), -ENOENT);
 	webhook_record_done(&back);
 	webhook_record_done(&hook);
@@ -686,6 +732,7 @@ int main(void)
 		cmocka_unit_test(what_is_older_than_projects_is_the_default_projects),
 		cmocka_unit_test(a_request_is_kept_with_its_answer),
 		cmocka_unit_test(requests_are_forgotten_some_at_a_time),
+		cmocka_unit_test(what_a_deleted_project_has_left_goes_some_at_a_time),
 		cmocka_unit_test(what_changes_is_an_event_once_and_what_fails_none),
 		cmocka_unit_test(a_transaction_that_fails_is_nothing_and_the_next_is_whole),
 		cmocka_unit_test(an_event_is_kept_by_age_and_number_and_its_id_never_given_again),
