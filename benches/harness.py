@@ -10,6 +10,7 @@ TOP = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build")).resolve()
 MEMORY = Path("/dev/shm")  # what is measured lies here
 STALLS_MAX = 10
+STOOD_STILL = (subprocess.TimeoutExpired, TimeoutError)  # of a process, or of an answer
 DEBUG = Path("/sys/kernel/debug")
 
 
@@ -100,7 +101,7 @@ def repeat(name, n, once):
     while len(results) < n:
         try:
             results.append(once())
-        except (subprocess.TimeoutExpired, TimeoutError):  # of its process, or of an answer
+        except STOOD_STILL:
             stalls += 1
             if stalls > STALLS_MAX:
                 raise RuntimeError(f"{name}: {stalls} guests stood still") from None

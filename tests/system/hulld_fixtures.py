@@ -121,12 +121,15 @@ class Hulld:
         self.kill(signo)
         return self.start()
 
+    def end_machines(self):
+        for machine in self.get("/v1/machines").json["items"]:
+            self.delete(f"/v1/machines/{machine['id']}?force=1")
+
     def stop(self):
         """Ends all that the test has started."""
         if self.process.poll() is not None:
             self.start()
-        for machine in self.get("/v1/machines").json["items"]:
-            self.delete(f"/v1/machines/{machine['id']}?force=1")
+        self.end_machines()
         self.kill(signal.SIGTERM)
         try:
             with socket.socket(socket.AF_UNIX) as ingress:

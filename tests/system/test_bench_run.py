@@ -58,6 +58,28 @@ def test_who_had_no_share_has_no_figure(bench):
     assert lines[-1].split()[:3] == ["none", "4.00", "±0.0%"]
 
 
+def test_a_guest_that_stands_still_is_ended_and_its_run_repeated(bench):
+    """Its machine is hulld's, and would go on."""
+    class Daemon:
+        machines = ended = 0
+        repeat = bench.Daemon.repeat
+
+        def end_machines(self):
+            self.machines, self.ended = 0, self.ended + 1
+
+    daemon, stalls = Daemon(), iter([subprocess.TimeoutExpired("hull", 20), TimeoutError("/v1/machines/a/wait")])
+
+    def once():
+        assert daemon.machines == 0
+        daemon.machines = 1
+        for stall in stalls:
+            raise stall
+        daemon.machines = 0
+        return "run"
+
+    assert daemon.repeat("none", 2, once) == (["run", "run"], 2) and daemon.ended == 2
+
+
 def test_the_smallest_run(tmp_path):
     done = subprocess.run([TOP / "benches/run", "-n", "none", "-r", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
