@@ -1,7 +1,6 @@
 #include "api/host.h"
 
 #include "api/host_drain.h"
-#include "api/machine.h"
 #include "api/process.h"
 #include "api/progress.h"
 #include "api/project.h"
@@ -26,7 +25,7 @@ struct host_view {
 	int state; /* enum host_state */
 	char *drain_since, *drain_until;
 	struct progress *progress;
-	int64_t cpus, memory_mib, disk_mib, disk_free_mib;
+	int64_t cpus, memory_mib, memory_limit_mib, disk_mib, disk_free_mib;
 	struct usage allocated, running;
 	int64_t held;
 	struct capabilities capabilities;
@@ -39,8 +38,8 @@ static const struct json_field capabilities_fields[] = {
 };
 static const struct json_table capabilities_table = JSON_TABLE("Capabilities", struct capabilities, capabilities_fields);
 
-#define NUMBER(name_, help_) \
-	{#name_, JSON_FIELD_INT, offsetof(struct host_view, name_), .read_only = true, .max = INT64_MAX, .help = (help_)}
+#define NUMBER(name_, help_, ...) \
+	{#name_, JSON_FIELD_INT, offsetof(struct host_view, name_), .read_only = true, .max = INT64_MAX, .help = (help_), __VA_ARGS__}
 static const struct json_field host_fields[] = {
 	{"version", JSON_FIELD_STRING, offsetof(struct host_view, version), .read_only = true},
 	{"state", JSON_FIELD_ENUM, offsetof(struct host_view, state), .names = host_state_names, .read_only = true,
@@ -52,6 +51,7 @@ static const struct json_field host_fields[] = {
 		.help = "Of its drain: machines that have ended, of those that ran when it began."},
 	NUMBER(cpus, "Processors."),
 	NUMBER(memory_mib, "Memory."),
+	NUMBER(memory_limit_mib, "What machines that run may have of it together, as they were made; -1: no limit.", .min = -1),
 	NUMBER(disk_mib, "Size of the file system that holds images and machines' disks."),
 	NUMBER(disk_free_mib, "What of that is free."),
 	{"allocated", JSON_FIELD_OBJECT, offsetof(struct host_view, allocated), .table = &usage_table, .read_only = true,
@@ -72,6 +72,30 @@ static const struct json_field drain_request_fields[] = {
 		.help = "Seconds until machines that still run are killed."},
 };
 const struct json_table drain_request_table = JSON_TABLE("DrainRequest", struct drain_request, drain_request_fields);
+
+/* -1: none. */
+static int64_t memory_limit_mib(const struct hulld *hulld)
+{
+	uint64_t percent = hulld->options.memory_overcommit_percent;
+
+	return percent ? (int64_t)(hulld->host_memory_mib * percent / 100) : -1;
+}
+
+int host_check_memory(const struct machine *m, struct problem *problem)
+{
+	int64_t limit_mib = memory_limit_mib(m->hulld), sum_mib = m->spec.memory_mib;
+
+	if (limit_mib < 0)
+		return 0;
+	for (const struct machine *other = m->hulld->machines; other; other = other->next)
+		if (other != m && machine_is_active(other))
+			sum_mib += machine_running_spec(other)->memory_mib;
+	if (sum_mib <= limit_mib)
+		return 0;
+	problem_set(problem, PROBLEM_INSUFFICIENT_MEMORY, "memory_mib", "%lld MiB are more than this host has left for machines",
+		(long long)m->spec.memory_mib);
+	return problem_set_hint(problem, "stop what need not run, or have hulld's --memory-overcommit raised");
+}
 
 static int64_t count_held(const struct hulld *hulld)
 {
@@ -120,6 +144,7 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 		.drain_until = until,
 		.cpus = sysconf(_SC_NPROCESSORS_ONLN),
 		.memory_mib = (int64_t)hulld->host_memory_mib,
+		.memory_limit_mib = memory_limit_mib(hulld),
 		.held = count_held(hulld),
 		.capabilities = {has_kvm(), find_program("passt", program, sizeof(program)) == 0},
 	};

@@ -2,9 +2,12 @@
 #ifndef HULL_API_HOST_H
 #define HULL_API_HOST_H
 
-#include "api/http.h"
+#include "api/machine.h"
 
 extern const struct json_table host_table, drain_request_table;
+
+/* May it run beside all that do? 0, or -ECANCELED with `problem` set, which says nothing of what others have. */
+int host_check_memory(const struct machine *m, struct problem *problem);
 
 /* Routes; their context is a struct hulld. */
 void host_http_get(struct request *req, void *ctx);

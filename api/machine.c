@@ -3,6 +3,7 @@
 
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/host.h"
 #include "api/host_drain.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
@@ -218,6 +219,8 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 		r = supervisor_check(m, problem);
 	if (r == 0)
 		r = quota_check_start(m->hulld, m->record.project, problem);
+	if (r == 0)
+		r = host_check_memory(m, problem);
 	if (r < 0)
 		return r;
 	begin_run(m);
@@ -248,8 +251,9 @@ static void start_again(struct machine *m)
 	m->record.attached = false;
 	supervisor_enter_first_phase(m);
 	machine_commit(m);
-	/* Quotas may have been lowered since. */
-	if (supervisor_check(m, &problem) == 0 && quota_check_start(m->hulld, m->record.project, &problem) == 0) {
+	/* Quotas may have been lowered since, and others run. */
+	if (supervisor_check(m, &problem) == 0 && quota_check_start(m->hulld, m->record.project, &problem) == 0 &&
+		host_check_memory(m, &problem) == 0) {
 		supervisor_start(m);
 		return;
 	}

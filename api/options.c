@@ -17,11 +17,12 @@
 #define DEPENDENCY_TIMEOUT_S 300
 #define HTTP_PATIENCE_S	     60
 #define TIMEOUT_S_MAX	     3600
+#define OVERCOMMIT_MAX	     100000 /* percent */
 
 static const char usage[] =
 	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
 	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
-	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--log-keep MIB[,DAYS]]\n"
+	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--log-keep MIB[,DAYS]] [--memory-overcommit PERCENT]\n"
 	"             [--webhook-allow RANGE[,RANGE]...] [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
 	"             [--http ADDRESS:PORT] [--https ADDRESS:PORT] [--haproxy FILE]\n"
 	"       hulld --help | --version\n";
@@ -40,7 +41,7 @@ static const struct options usual = {
 
 /* Those whose words are no more than read at first. */
 struct words {
-	const char *token_file, *audit_keep, *log_keep, *webhook_allow, *webhook_timing;
+	const char *token_file, *audit_keep, *log_keep, *memory_overcommit, *webhook_allow, *webhook_timing;
 };
 
 static int check_path(const char *path, const char *option, size_t max, struct error *err)
@@ -52,20 +53,25 @@ static int check_path(const char *path, const char *option, size_t max, struct e
 	return 0;
 }
 
-static int read_timeout(const char *name, unsigned def, unsigned *ret, struct error *err)
+/* `name`: of the option or variable that has it; `*ret` stays as it is where `text` is NULL. */
+static int read_number(const char *name, const char *text, unsigned max, unsigned *ret, struct error *err)
 {
-	const char *text = getenv(name);
+	unsigned long value;
 	char *end;
-	long value;
 
-	*ret = def;
 	if (!text)
 		return 0;
-	value = strtol(text, &end, 10);
-	if (end == text || *end || value < 1 || value > TIMEOUT_S_MAX)
-		return error_set_field(err, EINVAL, name, "must be 1 to %d", TIMEOUT_S_MAX);
+	value = strtoul(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || value < 1 || value > max)
+		return error_set_field(err, EINVAL, name, "must be 1 to %u", max);
 	*ret = (unsigned)value;
 	return 0;
+}
+
+static int read_timeout(const char *name, unsigned def, unsigned *ret, struct error *err)
+{
+	*ret = def;
+	return read_number(name, getenv(name), TIMEOUT_S_MAX, ret, err);
 }
 
 static int read_token(const char *path, char **ret, struct error *err)
@@ -121,7 +127,7 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
 		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
 		{"audit-keep", required_argument, NULL, 'A'}, {"log-keep", required_argument, NULL, 'L'},
-		{"webhook-allow", required_argument, NULL, 'w'}, {"webhook-timing", required_argument, NULL, 'W'},
+		{"memory-overcommit", required_argument, NULL, 'm'}, {"webhook-allow", required_argument, NULL, 'w'}, {"webhook-timing", required_argument, NULL, 'W'},
 		{"http", required_argument, NULL, 'p'}, {"https", required_argument, NULL, 'S'},
 		{"haproxy", required_argument, NULL, 'x'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
@@ -130,7 +136,7 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['t'] = &words->token_file,
 		['k'] = &options->kernel, ['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
 		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['A'] = &words->audit_keep,
-		['L'] = &words->log_keep, ['w'] = &words->webhook_allow, ['W'] = &words->webhook_timing, ['p'] = &options->http,
+		['L'] = &words->log_keep, ['m'] = &words->memory_overcommit, ['w'] = &words->webhook_allow, ['W'] = &words->webhook_timing, ['p'] = &options->http,
 		['S'] = &options->https, ['x'] = &options->haproxy,
 	};
 	int c;
@@ -162,6 +168,8 @@ static int take_words(const struct words *words, struct options *options, struct
 		r = keep_parse("--audit-keep", words->audit_keep, &options->audit_keep, err);
 	if (r == 0 && words->log_keep)
 		r = keep_parse("--log-keep", words->log_keep, &options->log_keep, err);
+	if (r == 0)
+		r = read_number("--memory-overcommit", words->memory_overcommit, OVERCOMMIT_MAX, &options->memory_overcommit_percent, err);
 	if (r == 0 && words->webhook_allow && address_ranges_parse(words->webhook_allow, &options->webhook_allow, err) < 0)
 		r = error_in_field(err, "--webhook-allow");
 	if (r == 0 && words->webhook_timing)

@@ -35,6 +35,7 @@ static const struct {
 	[PROBLEM_WRONG_STATE] = {"wrong_state", 409, "Conflict", false},
 	[PROBLEM_MACHINE_FAILED] = {"machine_failed", 409, "Conflict", false},
 	[PROBLEM_HOST_DRAINING] = {"host_draining", 409, "Conflict", true},
+	[PROBLEM_INSUFFICIENT_MEMORY] = {"insufficient_memory", 409, "Conflict", true},
 	[PROBLEM_BUSY] = {"busy", 503, "Service Unavailable", true},
 	[PROBLEM_REQUEST_IN_PROGRESS] = {"request_in_progress", 409, "Conflict", true},
 	[PROBLEM_OUTCOME_UNKNOWN] = {"outcome_unknown", 409, "Conflict", false},
@@ -110,7 +111,7 @@ int problem_from_error(struct problem *ret, const struct error *err)
 bool problem_is_momentary(enum problem_code code)
 {
 	return code == PROBLEM_PRECONDITION_FAILED || code == PROBLEM_WRONG_STATE || code == PROBLEM_HOST_DRAINING ||
-	       code == PROBLEM_BUSY;
+	       code == PROBLEM_INSUFFICIENT_MEMORY || code == PROBLEM_BUSY;
 }
 
 bool problem_is_retryable(enum problem_code code)

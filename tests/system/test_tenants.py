@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import time
@@ -214,6 +215,45 @@ def test_a_machine_beyond_a_lowered_quota_is_not_started(hulld, erofs):
     assert a.get("/v1/machines/one").json["state"] == "created"
     hulld.request("PUT", "/v1/projects/a/quotas", {"memory_mib": 256})
     assert a.post("/v1/machines/one/start").status == 200
+
+
+def test_machines_that_run_have_no_more_memory_together_than_the_host_gives(tmp_path, erofs):
+    """When they are started, by whomever; who is refused learns nothing of what others have."""
+    hulld = Hulld(tmp_path, "--memory-overcommit", "10").with_stand_in().start()
+    try:
+        host = hulld.get("/v1/host").json
+        limit = host["memory_mib"] * 10 // 100
+        assert host["memory_limit_mib"] == limit
+        a, b, size = project(hulld, "a", erofs), project(hulld, "b", erofs), max(64, limit * 2 // 5)
+        for acting, name in ((a, "one"), (b, "two"), (b, "three")):
+            spec = {"name": name, "image": "hello", "command": ["x"], "network": "none", "disk_mib": 16, "memory_mib": size, "restart": {"policy": "always"}}
+            assert acting.post("/v1/machines", spec).status == 201, "one that does not run takes nothing"
+        for acting, name in ((a, "one"), (b, "two")):
+            assert acting.post(f"/v1/machines/{name}/start").status == 200
+        assert a.post("/v1/machines/one/start").status == 200, "it runs already"
+        key = {"Idempotency-Key": "k"}
+        answer = b.post("/v1/machines/three/start", **key)
+        refused(answer, 409, "insufficient_memory", "memory_mib")
+        assert answer.json["retryable"] and answer.json["detail"] == f"{size} MiB are more than this host has left for machines", answer
+        assert b.get("/v1/machines/three").json["state"] == "created" and hulld.get("/v1/host").json["running"]["memory_mib"] == 2 * size
+        assert a.post("/v1/machines/one/kill").status == 200
+        wait_until(lambda: a.get("/v1/machines/one").json["state"] in ("stopped", "failed"), "it has ended")
+        assert b.post("/v1/machines/three/start", **key).status == 200
+        hulld.kill()
+        hulld.extra[1] = "1"
+        hulld.start()
+        pid = wait_until(lambda: b.get("/v1/machines/two").json["pid"], "it is adopted")
+        os.kill(pid, signal.SIGKILL)
+        two = wait_until(lambda: (m := b.get("/v1/machines/two").json)["cause"] and m["cause"]["code"] == "start_failed" and m, "it is not started again")
+        assert "more than this host has left" in two["cause"]["message"] and b.get("/v1/machines/three").json["pid"]
+    finally:
+        hulld.stop()
+
+
+@pytest.mark.parametrize("percent", ["0", "-1", "x", "", "100001", "50%", "1e3"])
+def test_a_limit_of_memory_that_makes_no_sense_is_refused(tmp_path, percent):
+    done = subprocess.run([BUILD / "hulld", "--state", tmp_path, "--run", tmp_path, "--memory-overcommit", percent], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr == "hulld: --memory-overcommit: must be 1 to 100000\n"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
