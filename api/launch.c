@@ -67,9 +67,9 @@ static json_t *monitor_config(const struct machine *m)
 		machine_state_path(m, "guest.cpio", archive, sizeof(archive));
 	machine_run_path(m, "vsock.sock", vsock, sizeof(vsock));
 	snprintf(passt, sizeof(passt), "/dev/fd/%d", MONITOR_NET_FD);
-	config = json_pack("{s:{s:s, s:s, s:s, s:s}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
+	config = json_pack("{s:{s:s, s:s, s:s, s:s, s:b}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
 		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
-		"boot_args", BOOT_ARGS, "machine-config",
+		"boot_args", BOOT_ARGS, "private_kernel", strcmp(m->record.project, PROJECT_DEFAULT) != 0, "machine-config",
 		"vcpu_count", (json_int_t)spec->cpus, "mem_size_mib", (json_int_t)spec->memory_mib, "drives",
 		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
 		"entropy");

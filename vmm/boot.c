@@ -26,6 +26,8 @@
 
 #define MIB 0x100000ul
 
+#define PAGE_BYTES 4096ul
+
 #define LINUX_EARLY_BYTES (3 * MIB)
 
 #define SPARSE_BYTES (LARGE_PAGE_BYTES / 32) /* by pages of 4 KiB they cost less than clearing 2 MiB does */
@@ -216,11 +218,9 @@ static void use_large_pages_at_top(const struct gmem *mem, gpa_t kernel_end, gpa
 	use_large_pages(mem, top - early, ram_end, ram_end);
 }
 
-int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
-	struct error *err)
+/* Where [gpa, gpa + size) is, when all of it is RAM that a kernel may have. */
+static int find_room(const struct boot_source *src, gpa_t gpa, uint64_t size, uint8_t **ret, struct error *err)
 {
-	void *host;
-
 	if (gpa < LAYOUT_KERNEL)
 		return error_set_field(
 			err, ENOEXEC, BOOT_FIELD_KERNEL, "wants to be loaded below 1 MiB, at %#" PRIx64, gpa);
@@ -229,9 +229,20 @@ int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa,
 			"does not fit: it needs %" PRIu64 " MiB at %#" PRIx64
 			", and low memory ends at %" PRIu64 " MiB",
 			size / MIB + !!(size % MIB), gpa, src->ram_end / MIB);
-	host = gmem_span(src->mem, gpa, size);
-	if (!host)
+	*ret = gmem_span(src->mem, gpa, size);
+	if (!*ret)
 		return error_set_field(err, EFAULT, BOOT_FIELD_KERNEL, "wants memory that is not there");
+	return 0;
+}
+
+int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
+	struct error *err)
+{
+	uint8_t *host;
+	int r = find_room(src, gpa, size, &host, err);
+
+	if (r < 0)
+		return r;
 	/* Linux allocates from below itself, and from its bss, but not at once all of it: what is a wish only may say so. */
 	if (is_own(src->mem)) {
 		use_large_pages(src->mem, 0, gpa + size, src->ram_end);
@@ -240,6 +251,23 @@ int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa,
 		use_large_pages(src->mem, gpa, gpa + len, src->ram_end); /* len <= size: it fits */
 	}
 	return read_whole(read_sparse(src->fd, host, len, offset), len, err);
+}
+
+int boot_map_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
+	struct error *err)
+{
+	uint64_t mapped = align_down(len, PAGE_BYTES);
+	uint8_t *host;
+	int r = find_room(src, gpa, size, &host, err);
+
+	if (r < 0)
+		return r;
+	if (!src->may_map || (uintptr_t)host % PAGE_BYTES || offset % PAGE_BYTES || !mapped ||
+		mmap(host, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, src->fd, (off_t)offset) == MAP_FAILED)
+		return boot_read_segment(src, offset, gpa, len, size, err);
+	madvise(host, mapped, MADV_DONTDUMP);
+	use_large_pages(src->mem, 0, gpa, src->ram_end);
+	return read_whole(pread_full(src->fd, host + mapped, len - mapped, offset + mapped), len - mapped, err);
 }
 
 /* The size of the regular file behind `fd`. */
@@ -257,14 +285,14 @@ static int file_size(int fd, const char *field, uint64_t *ret, struct error *err
 	return 0;
 }
 
-static int load_kernel(
-	int fd, const struct gmem *mem, gpa_t ram_end, struct boot_image *ret, struct error *err)
+static int load_kernel(const struct boot_config *config, const struct gmem *mem, gpa_t ram_end, struct boot_image *ret,
+	struct error *err)
 {
-	struct boot_source src = {.fd = fd, .mem = mem, .ram_end = ram_end};
+	struct boot_source src = {.fd = config->kernel_fd, .mem = mem, .ram_end = ram_end, .may_map = config->may_map};
 	char magic[SELFMAG];
 	int r;
 
-	r = file_size(fd, BOOT_FIELD_KERNEL, &src.size_bytes, err);
+	r = file_size(src.fd, BOOT_FIELD_KERNEL, &src.size_bytes, err);
 	if (r < 0)
 		return r;
 	if (src.size_bytes < sizeof(magic))
@@ -455,7 +483,7 @@ int boot_load(const struct boot_config *config, const struct gmem *mem, gpa_t rs
 		ram_end = LAYOUT_LOW_RAM_END;
 
 	use_large_pages(mem, 0, LAYOUT_KERNEL, ram_end); /* what is written below, and Linux' own below 1 MiB */
-	r = load_kernel(config->kernel_fd, mem, ram_end, &image, err);
+	r = load_kernel(config, mem, ram_end, &image, err);
 	if (r < 0)
 		return r;
 	r = write_cmdline(config->cmdline, &image, mem, err);

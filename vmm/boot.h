@@ -16,10 +16,12 @@ struct kvm_regs;
 struct kvm_sregs;
 
 struct boot_config {
-	int kernel_fd;        /* of a regular file; borrowed, read with pread() */
+	int kernel_fd;        /* of a regular file; borrowed */
 	int initrd_fd;        /* the same, or -1 */
 	int initrd_append_fd; /* a further archive behind the initrd, at the next 4-byte boundary; or -1 */
 	const char *cmdline;
+	bool may_map; /* parts of memory may become private mappings of the kernel's file, which then must not be cut off
+		       * or written to as long as the machine lives */
 };
 
 enum boot_protocol { BOOT_LINUX64, BOOT_PVH };

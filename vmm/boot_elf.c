@@ -1,6 +1,6 @@
 /* ELF vmlinux: its segments are read to where their physical addresses say. A note of Xen's names the 32-bit
  * PVH entry (Xen's include/public/elfnote.h); without it the ELF entry is taken, in 64-bit mode, as
- * Firecracker does. */
+ * Firecracker does. A note of Hull's (docs/interfaces.md) says that the kernel leaves most of its code as it is. */
 #include "vmm/boot_image.h"
 
 #include "common/checked.h"
@@ -13,6 +13,9 @@
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 #define XEN_NOTE_NAME            "Xen"
+
+#define HULL_ELFNOTE_CODE_STAYS 1
+#define HULL_NOTE_NAME          "Hull"
 
 #define SEGMENTS_MAX   64
 #define NOTE_BYTES_MAX 65536
@@ -27,6 +30,7 @@ struct elf_file {
 	Elf64_Phdr segments[SEGMENTS_MAX];
 	bool has_pvh;
 	uint32_t pvh_entry;
+	bool code_stays;
 };
 
 static int refuse(struct error *err, const char *why)
@@ -58,6 +62,11 @@ static int read_headers(struct elf_file *elf, struct error *err)
 	return boot_read_file(elf->src, eh->e_phoff, elf->segments, size_bytes, err);
 }
 
+static bool is_note(const Elf64_Nhdr *nh, const uint8_t *name, uint32_t type, const char *owner)
+{
+	return nh->n_type == type && nh->n_namesz == strlen(owner) + 1 && !memcmp(name, owner, nh->n_namesz);
+}
+
 /* One note of `left` bytes and more at `note`. Its whole size, or 0 when it does not fit. */
 static size_t read_note(struct elf_file *elf, const uint8_t *note, size_t left)
 {
@@ -73,22 +82,23 @@ static size_t read_note(struct elf_file *elf, const uint8_t *note, size_t left)
 	total = sizeof(nh) + name_bytes + nh.n_descsz;
 	if (total > left)
 		return 0;
-	if (nh.n_type == XEN_ELFNOTE_PHYS32_ENTRY && nh.n_namesz == sizeof(XEN_NOTE_NAME) &&
-		!memcmp(name, XEN_NOTE_NAME, sizeof(XEN_NOTE_NAME)) &&
-		nh.n_descsz >= sizeof(elf->pvh_entry)) {
+	if (is_note(&nh, name, XEN_ELFNOTE_PHYS32_ENTRY, XEN_NOTE_NAME) && nh.n_descsz >= sizeof(elf->pvh_entry)) {
 		memcpy(&elf->pvh_entry, name + name_bytes, sizeof(elf->pvh_entry));
 		elf->has_pvh = true;
 	}
+	if (is_note(&nh, name, HULL_ELFNOTE_CODE_STAYS, HULL_NOTE_NAME))
+		elf->code_stays = true;
 	total = align_up(total, 4);
 	return total < left ? total : left;
 }
 
-static int read_notes(struct elf_file *elf, const Elf64_Phdr *ph, struct error *err)
+static int read_notes(struct elf_file *elf, const Elf64_Phdr *ph, struct boot_image *image, struct error *err)
 {
 	cleanup_free uint8_t *notes = NULL;
 	size_t size, step;
 	int r;
 
+	(void)image;
 	/* A kernel has a few hundred bytes of notes; what is larger holds none that we look for. */
 	if (!ph->p_filesz || ph->p_filesz > NOTE_BYTES_MAX)
 		return 0;
@@ -120,12 +130,28 @@ static int load_segment(
 		return 0;
 	if (!range_fits(ph->p_offset, ph->p_filesz, elf->src->size_bytes))
 		return refuse(err, "is cut off: a segment lies beyond its end");
-	r = boot_read_segment(elf->src, ph->p_offset, ph->p_paddr, ph->p_filesz, ph->p_memsz, err);
+	if (elf->code_stays && !(ph->p_flags & PF_W))
+		r = boot_map_segment(elf->src, ph->p_offset, ph->p_paddr, ph->p_filesz, ph->p_memsz, err);
+	else
+		r = boot_read_segment(elf->src, ph->p_offset, ph->p_paddr, ph->p_filesz, ph->p_memsz, err);
 	if (r < 0)
 		return r;
 	if (ph->p_paddr + ph->p_memsz > image->end)
 		image->end = ph->p_paddr + ph->p_memsz;
 	return 0;
+}
+
+typedef int elf_segment_fn(struct elf_file *elf, const Elf64_Phdr *ph, struct boot_image *image, struct error *err);
+
+static int for_each_segment(
+	struct elf_file *elf, uint32_t type, elf_segment_fn *fn, struct boot_image *image, struct error *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < elf->header.e_phnum; i++)
+		if (elf->segments[i].p_type == type)
+			r = fn(elf, &elf->segments[i], image, err);
+	return r;
 }
 
 /* Whether `entry` is inside what was read from the file. */
@@ -147,12 +173,10 @@ int boot_load_elf(const struct boot_source *src, struct boot_image *ret, struct 
 	int r;
 
 	r = read_headers(&elf, err);
-	for (size_t i = 0; r >= 0 && i < elf.header.e_phnum; i++) {
-		if (elf.segments[i].p_type == PT_LOAD)
-			r = load_segment(&elf, &elf.segments[i], &image, err);
-		else if (elf.segments[i].p_type == PT_NOTE)
-			r = read_notes(&elf, &elf.segments[i], err);
-	}
+	if (r >= 0)
+		r = for_each_segment(&elf, PT_NOTE, read_notes, &image, err);
+	if (r >= 0)
+		r = for_each_segment(&elf, PT_LOAD, load_segment, &image, err);
 	if (r < 0)
 		return r;
 

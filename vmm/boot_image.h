@@ -20,6 +20,7 @@ struct boot_source {
 	uint64_t size_bytes; /* of the file */
 	const struct gmem *mem;
 	gpa_t ram_end; /* of the RAM that begins at 0 and that a kernel may be loaded into */
+	bool may_map;  /* as in struct boot_config */
 };
 
 /* A kernel that lies in guest memory. */
@@ -41,6 +42,10 @@ int boot_read_file(const struct boot_source *src, uint64_t offset, void *ret, si
 /* The same, straight into guest memory; and says when [gpa, gpa + size) is not all RAM that may be used.
  * `len` <= `size`. */
 int boot_read_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
+	struct error *err);
+/* The same, for what the guest hardly ever writes to: where it may be and can be, whole pages are the file's own, of which the guest's
+ * are copies from its first write on. */
+int boot_map_segment(const struct boot_source *src, uint64_t offset, gpa_t gpa, uint64_t len, uint64_t size,
 	struct error *err);
 
 /* Writes the descriptor table and, for 64-bit entry, the page tables that boot_registers() points to. 0 or

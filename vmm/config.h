@@ -27,6 +27,7 @@ enum config_engine { CONFIG_ENGINE_SYNC, CONFIG_ENGINE_ASYNC };
 struct config_boot {
 	char *kernel_image_path, *initrd_path, *initrd_append_path; /* the latter two may be NULL */
 	char *boot_args;
+	bool private_kernel;
 };
 
 struct config_machine {

@@ -126,6 +126,8 @@ static const struct json_field boot_fields[] = {
 		.sparse = true, .help = "cpio archive put behind the initrd"},
 	{"boot_args", JSON_FIELD_STRING, BOOT(boot_args), .nullable = true, .max = LAYOUT_CMDLINE_MAX - 1,
 		.def_string = "console=ttyS0 reboot=k panic=-1", .help = "kernel command line"},
+	{"private_kernel", JSON_FIELD_BOOL, BOOT(private_kernel), .nullable = true, .sparse = true,
+		.help = "no page of the kernel's code is another machine's, too"},
 };
 static const struct json_table boot_table = JSON_TABLE("BootSource", struct config_boot, boot_fields);
 

@@ -109,6 +109,14 @@ static void vcpu_ended(void *ctx, enum vcpu_end how, const char *message)
 	end(ctx, how == VCPU_END_RESET ? OUTCOME_RESET : OUTCOME_ERROR, message);
 }
 
+/* Memory that others map is one file, and who asks for large pages has them, for code too. */
+static bool may_map_kernel(const struct machine *machine)
+{
+	const struct config *config = machine->setup.config;
+
+	return machine->ram.kind == RAM_COW && config->machine.huge_pages == CONFIG_HUGE_PAGES_NONE && !config->boot.private_kernel;
+}
+
 static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
 {
 	const struct config_boot *source = &machine->setup.config->boot;
@@ -122,7 +130,7 @@ static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
 	if (r == 0)
 		r = boot_open_file(source->initrd_append_path, "initrd_append_path", &append, err);
 	if (r == 0) {
-		boot = (struct boot_config){kernel, initrd, append, command_line};
+		boot = (struct boot_config){kernel, initrd, append, command_line, may_map_kernel(machine)};
 		r = boot_load(&boot, &machine->ram.mem, rsdp, &machine->entry, err);
 	}
 	if (r == 0)

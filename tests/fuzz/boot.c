@@ -15,7 +15,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static struct gmem mem;
-static struct boot_config config = {-1, -1, -1, "console=ttyS0"};
+static struct boot_config config = {-1, -1, -1, "console=ttyS0", .may_map = true};
 
 /* Guest memory with nothing behind it, an initrd of an odd size, a file that is rewritten for each input. */
 static void prepare(void)
@@ -39,6 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (!mem.n_regions)
 		prepare();
+	/* Without what is mapped of the file before. */
+	if (mmap(gmem_span(&mem, 0, MEMORY), MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		abort();
 	if (ftruncate(config.kernel_fd, 0) < 0 || pwrite(config.kernel_fd, data, len, 0) != (ssize_t)len)
 		abort();
 	if (boot_load(&config, &mem, LAYOUT_ACPI, &entry, &err) == 0) {

@@ -23,6 +23,12 @@ def test_advice_on_a_part_of_the_memory_leaves_it_one(bench):
     assert bench.memory(own + RAM, 128) == (2 + 10 + 2 + 5, 20 + 1 + 1, 30 + 100 + 4 + 2)
 
 
+def test_what_is_the_kernels_file_in_the_middle_of_it_is_shared(bench):
+    code = mapping(0x9000000, 1024, 40, 300, "fe:00 9")
+    ram = mapping(0x7000000, 32768, 100) + code + mapping(0x9100000, (96 << 10) - 1024, 50)
+    assert bench.memory(mapping(0x1000, 8, 10) + ram, 128) == (2 + 10, 1 + 300 + 1, 100 + 40 + 50 + 3 * 2 + 2)
+
+
 def test_memory_beside_that_is_of_a_file_is_not_the_guests(bench):
     assert bench.memory(RAM + mapping(0xf000000, 400, 7, 0, "fe:00 7"), 128)[0] == 9
 

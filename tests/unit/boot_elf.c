@@ -88,6 +88,86 @@ static void holes_with_little_in_them_are_not_cleared(void **state)
 	assert_in_range(n, 1, 16);
 }
 
+#define CODE_BYTES (3 * 4096 + 100)
+
+/* A kernel that says that its code stays as it is, of three pages and a bit. */
+static void use_staying_code(struct fixture *f, uint32_t flags, uint64_t offset)
+{
+	uint8_t code[CODE_BYTES];
+	struct elf elf;
+
+	elf_init(&elf, true);
+	elf.nh = (Elf64_Nhdr){.n_namesz = 5, .n_descsz = 4, .n_type = 1};
+	memcpy(elf.name, "Hull", 4);
+	elf.entry = 0; /* the name's end, and what the note says */
+	elf.ph[0].p_flags = flags;
+	elf.ph[0].p_offset = offset;
+	elf.ph[0].p_filesz = CODE_BYTES;
+	memset(code, 0xcc, sizeof(code));
+	close_fd(f->config.kernel_fd);
+	f->config.kernel_fd = file_of(&elf, sizeof(elf));
+	f->config.may_map = true;
+	assert_int_equal(pwrite(f->config.kernel_fd, code, sizeof(code), (off_t)offset), sizeof(code));
+}
+
+/* Whether the page is the file's own: what is written there shows. */
+static bool shows_file(const struct fixture *f, gpa_t gpa, uint64_t offset)
+{
+	uint8_t before = f->low[gpa], other = (uint8_t)~before;
+	bool shown;
+
+	assert_int_equal(pwrite(f->config.kernel_fd, &other, 1, (off_t)offset), 1);
+	shown = f->low[gpa] == other;
+	assert_int_equal(pwrite(f->config.kernel_fd, &before, 1, (off_t)offset), 1);
+	return shown;
+}
+
+static void code_that_stays_is_the_files_own_pages(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t in_file;
+
+	use_staying_code(f, PF_R | PF_X, 8192);
+	f->low[LOAD_ADDR + CODE_BYTES] = 0x55;
+	load(f);
+	for (size_t i = 0; i < CODE_BYTES; i++)
+		assert_int_equal(f->low[LOAD_ADDR + i], 0xcc);
+	assert_int_equal(f->low[LOAD_ADDR + CODE_BYTES], 0x55);
+	assert_true(shows_file(f, LOAD_ADDR, 8192));
+	assert_true(shows_file(f, LOAD_ADDR + 2 * 4096 + 4095, 8192 + 2 * 4096 + 4095));
+	/* What shares a page with other memory is a copy. */
+	assert_false(shows_file(f, LOAD_ADDR + 3 * 4096, 8192 + 3 * 4096));
+	/* The guest's writes are its own. */
+	f->low[LOAD_ADDR + 4096] = 0x90;
+	assert_int_equal(pread(f->config.kernel_fd, &in_file, 1, 8192 + 4096), 1);
+	assert_int_equal(in_file, 0xcc);
+	assert_false(shows_file(f, LOAD_ADDR + 4096, 8192 + 4096));
+}
+
+static void assert_copied(struct fixture *f, uint64_t offset)
+{
+	load(f);
+	assert_int_equal(f->low[LOAD_ADDR], 0xcc);
+	assert_int_equal(f->low[LOAD_ADDR + CODE_BYTES - 1], 0xcc);
+	assert_false(shows_file(f, LOAD_ADDR, offset));
+}
+
+static void what_may_not_or_cannot_be_mapped_is_copied(void **state)
+{
+	struct fixture *f = *state;
+
+	use_staying_code(f, PF_R | PF_X, 8192);
+	f->config.may_map = false; /* others have this memory, too */
+	assert_copied(f, 8192);
+	use_staying_code(f, PF_R | PF_W, 8192);
+	assert_copied(f, 8192);
+	use_staying_code(f, PF_R | PF_X, 8192 + 16);
+	assert_copied(f, 8192 + 16);
+	use_staying_code(f, PF_R | PF_X, 8192);
+	assert_int_equal(pwrite(f->config.kernel_fd, "Hell", 4, offsetof(struct elf, name)), 4);
+	assert_copied(f, 8192);
+}
+
 static void elf_without_note_gets_a_zero_page(void **state)
 {
 	struct fixture *f = *state;
@@ -193,6 +273,8 @@ int main(void)
 		CASE(elf_with_pvh_note_gets_start_info),
 		CASE(holes_of_a_kernel_are_not_read),
 		CASE(holes_with_little_in_them_are_not_cleared),
+		CASE(code_that_stays_is_the_files_own_pages),
+		CASE(what_may_not_or_cannot_be_mapped_is_copied),
 		CASE(elf_without_note_gets_a_zero_page),
 		CASE(lying_elf_headers_are_refused),
 		CASE(lying_elf_segments_are_refused),

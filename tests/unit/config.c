@@ -36,6 +36,7 @@ static void test_the_least_there_can_be(void **state)
 	assert_string_equal(config.boot.kernel_image_path, "/k");
 	assert_null(config.boot.initrd_path);
 	assert_string_equal(config.boot.boot_args, "console=ttyS0 reboot=k panic=-1");
+	assert_false(config.boot.private_kernel);
 	assert_int_equal(config.machine.vcpu_count, 1);
 	assert_false(config.machine.smt);
 	assert_int_equal(config.machine.huge_pages, CONFIG_HUGE_PAGES_NONE);
@@ -315,6 +316,18 @@ static void test_sizes(void **state)
 	refuses("{" BOOT ",\"machine-config\":{\"vcpu_count\":1}}", "machine-config.mem_size_mib", "required");
 }
 
+static void test_a_kernel_of_its_own(void **state)
+{
+	struct config config;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse("{\"boot-source\":{\"kernel_image_path\":\"/k\",\"private_kernel\":true}," MACHINE "}", &config, &err), 0);
+	assert_true(config.boot.private_kernel);
+	config_done(&config);
+	refuses("{\"boot-source\":{\"kernel_image_path\":\"/k\",\"private_kernel\":1}," MACHINE "}", "boot-source.private_kernel", "true or false");
+}
+
 static void test_kinds_of_memory(void **state)
 {
 	static const char *const given[] = {"\"shared\"", "\"cow\"", "\"auto\"", "null"};
@@ -470,6 +483,7 @@ int main(void)
 		cmocka_unit_test(test_pmem),
 		cmocka_unit_test(test_memory_that_is_plugged),
 		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_a_kernel_of_its_own),
 		cmocka_unit_test(test_kinds_of_memory),
 		cmocka_unit_test(test_what_shares_the_memory),
 		cmocka_unit_test(test_balloon),
