@@ -7,7 +7,7 @@
  * A try that fails (no socket, no agent, nobody listening in the guest, no answer) is repeated after a pause that
  * doubles from 20 to 500 ms, until 30 s after the client came. Until there is a relay the connection is in
  * ingress->pending and one timer looks after all of them. Meanwhile nothing is read from the client, so what it sends
- * waits in its socket; that it has left is noticed at once. While the port's gate says "wait" none is tried, though the time runs. */
+ * waits in its socket; that it has left is noticed at once. While the port's gate says "wait" or "wake" none is tried, though the time runs. */
 #include "api/ingress/connection.h"
 
 #include "api/ingress/control.h"
@@ -92,6 +92,7 @@ static void connection_end(void *ctx)
 		c->next->link = c->link;
 	port->n_connections--;
 	port->ingress->n_connections--;
+	port_was_used(port);
 	relay_free(c->relay);
 	loop_remove(c->client);
 	loop_remove(c->vsock);
@@ -132,7 +133,7 @@ static void drop_vsock(struct connection *c)
 /* Is there nothing to wait for? */
 static bool is_in_vain(const struct connection *c)
 {
-	return port_is_unix(c->port) && access(c->port->spec.vsock, F_OK) < 0;
+	return port_is_unix(c->port) && !port_waits(c->port) && access(c->port->spec.vsock, F_OK) < 0;
 }
 
 /* This try has failed; there will be another, once the gate is open. The caller arms the timer. */
@@ -140,7 +141,7 @@ static void pause_tries(struct connection *c)
 {
 	drop_vsock(c);
 	c->step = STEP_PAUSE;
-	if (c->port->spec.gate == GATE_WAIT) {
+	if (port_waits(c->port)) {
 		c->due_ns = UINT64_MAX;
 		return;
 	}
@@ -338,7 +339,7 @@ void connection_begin(struct port *port, int fd)
 		connection_end(c);
 		return;
 	}
-	if (port->spec.gate == GATE_WAIT || !try_machine(c)) {
+	if (port_waits(port) || !try_machine(c)) {
 		if (is_in_vain(c)) {
 			connection_end(c);
 			return;
@@ -346,6 +347,7 @@ void connection_begin(struct port *port, int fd)
 		pause_tries(c);
 	}
 	arm_retry(c);
+	port_is_waited_at(port);
 }
 
 void connection_gate_changed(struct port *port)
@@ -360,7 +362,7 @@ void connection_gate_changed(struct port *port)
 			connection_end(c);
 			continue;
 		}
-		if (port->spec.gate == GATE_WAIT) {
+		if (port_waits(port)) {
 			pause_tries(c);
 		} else if (c->step == STEP_PAUSE) {
 			c->due_ns = monotonic_ns();

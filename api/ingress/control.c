@@ -54,6 +54,11 @@ struct drain_request {
 	char *op, *machine;
 };
 
+struct sleep_request {
+	char *op, *machine;
+	int64_t idle_ms;
+};
+
 struct plain_request {
 	char *op;
 };
@@ -108,6 +113,15 @@ static const struct json_field drain_fields[] = {
 };
 static const struct json_table drain_table = JSON_TABLE("Drain", struct drain_request, drain_fields);
 
+static const struct json_field sleep_fields[] = {
+	{"op", JSON_FIELD_STRING, offsetof(struct sleep_request, op), .required = true},
+	{"machine", JSON_FIELD_STRING, offsetof(struct sleep_request, machine), .required = true, .min = 1, .max = 128,
+		.help = "id of the machine"},
+	{"idle_ms", JSON_FIELD_INT, offsetof(struct sleep_request, idle_ms), .required = true, .max = INT64_MAX,
+		.help = "for how long nobody may have used its ports"},
+};
+static const struct json_table sleep_table = JSON_TABLE("Sleep", struct sleep_request, sleep_fields);
+
 static const struct json_field plain_fields[] = {
 	{"op", JSON_FIELD_STRING, offsetof(struct plain_request, op), .required = true},
 };
@@ -134,6 +148,7 @@ static void client_end(struct client *client)
 	while (client->drains)
 		forget_drain(client, &client->drains);
 	port_request_cancel(client->waiting);
+	port_forget_waker(ingress, client);
 	loop_remove(client->source);
 	close_fd(client->fd);
 	buf_done(&client->in);
@@ -217,6 +232,8 @@ static void do_publish(struct client *client, const json_t *object)
 		return;
 	}
 	client->waiting = port_publish(client->ingress, &request.port, on_published, client);
+	if (request.port.gate == GATE_WAKE)
+		port_set_waker(client->ingress, request.port.machine, client);
 	json_done(&publish_table, &request);
 }
 
@@ -244,8 +261,37 @@ static void do_gate(struct client *client, const json_t *object)
 		return;
 	}
 	port_set_gate(client->ingress, request.machine, (enum gate)request.gate);
-	json_done(&gate_table, &request);
 	answer_ok(client);
+	port_set_waker(client->ingress, request.machine, request.gate == GATE_WAKE ? client : NULL);
+	json_done(&gate_table, &request);
+}
+
+/* Nobody comes in between: who does now, waits. */
+static void do_sleep(struct client *client, const json_t *object)
+{
+	struct sleep_request request;
+	struct error err;
+	int64_t idle_ms;
+	bool held;
+
+	if (json_read(&sleep_table, object, &request, &err) < 0) {
+		answer_error(client, &err);
+		return;
+	}
+	idle_ms = port_idle_ms(client->ingress, request.machine);
+	held = idle_ms >= 0 && idle_ms >= request.idle_ms;
+	if (idle_ms < 0) {
+		error_set_field(&err, EINVAL, "machine", "has no port");
+		answer_error(client, &err);
+	} else {
+		answer(client, json_pack("{s:b, s:s, s:I, s:b}", "ok", 1, "machine", request.machine, "idle_ms", (json_int_t)idle_ms,
+				       "held", (int)held));
+	}
+	if (held) {
+		port_set_gate(client->ingress, request.machine, GATE_WAKE);
+		port_set_waker(client->ingress, request.machine, client);
+	}
+	json_done(&sleep_table, &request);
 }
 
 static struct drain **find_drain(struct client *client, const char *machine)
@@ -308,6 +354,12 @@ void control_connection_ended(struct ingress *ingress, const char *machine)
 	}
 }
 
+void control_wanted(struct client *client, const char *machine)
+{
+	answer(client, json_pack("{s:s, s:s}", "event", "wanted", "machine", machine));
+	loop_set_events(client->source, EPOLLOUT); /* as above */
+}
+
 /* An op that has nothing but its name. */
 static bool is_plain(struct client *client, const json_t *object)
 {
@@ -344,6 +396,7 @@ static const struct {
 	{"unpublish", do_unpublish},
 	{"gate", do_gate},
 	{"drain", do_drain},
+	{"sleep", do_sleep},
 	{"list", do_list},
 	{"shutdown", do_shutdown},
 };
@@ -361,7 +414,7 @@ static void run(struct client *client, const char *line, size_t len)
 		err.errnum = EINVAL;
 		answer_error(client, &err);
 	} else if (!op || i == ARRAY_SIZE(ops)) {
-		error_set_field(&err, EINVAL, "op", "must be one of publish, unpublish, gate, drain, list, shutdown");
+		error_set_field(&err, EINVAL, "op", "must be one of publish, unpublish, gate, drain, sleep, list, shutdown");
 		answer_error(client, &err);
 	} else {
 		ops[i].run(client, object);

@@ -10,6 +10,9 @@ void control_accept(struct ingress *ingress, int fd, loop_fn shut_down, void *ct
 /* A connection that had reached the machine has ended: whoever waits for the last one may hear of it. */
 void control_connection_ended(struct ingress *ingress, const char *machine);
 
+/* Somebody waits at a port of the machine, whose gate that client has set to `wake`. */
+void control_wanted(struct client *client, const char *machine);
+
 /* Ends all clients, unheard. */
 void control_end(struct ingress *ingress);
 

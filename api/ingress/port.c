@@ -2,6 +2,7 @@
 #include "api/ingress/port.h"
 
 #include "api/ingress/connection.h"
+#include "api/ingress/control.h"
 #include "api/ingress/forwarder.h"
 #include "api/ingress/listen.h"
 #include "common/log.h"
@@ -21,6 +22,8 @@ const char *const protocol_names[] = PROTOCOL_NAMES;
 struct machine_ports {
 	size_t n_ports;
 	struct udp_sessions sessions;
+	struct client *waker; /* to be told, once, that somebody waits; NULL: nobody is */
+	uint64_t used_ns;     /* when the last connection ended; at first, when it came to have ports */
 };
 
 /* Between asking the forwarder and its answer. Belongs to the port; the asker may leave before. */
@@ -44,6 +47,19 @@ static bool is_udp(const struct port_spec *spec)
 bool port_is_unix(const struct port *port)
 {
 	return is_unix(&port->spec);
+}
+
+bool port_waits(const struct port *port)
+{
+	return port->spec.gate == GATE_WAIT || port->spec.gate == GATE_WAKE;
+}
+
+/* Whoever comes by a Unix socket has been told by hulld which machines to take: one that sleeps among them, and then what follows on that. */
+static enum gate gate_for(const struct port_spec *spec, enum gate before, enum gate gate)
+{
+	if (!is_unix(spec) || gate == GATE_WAKE || (gate == GATE_WAIT && before == GATE_WAKE))
+		return gate;
+	return GATE_OPEN;
 }
 
 static void port_free(struct port *port)
@@ -105,6 +121,8 @@ static void on_datagrams(void *ctx, uint32_t events)
 
 	(void)events;
 	udp_port_receive(port->udp);
+	if (udp_port_waits(port->udp))
+		port_is_waited_at(port);
 }
 
 static void on_resume(void *ctx)
@@ -142,7 +160,8 @@ static struct machine_ports *machine_ports_of(struct ingress *ingress, const cha
 	ports = port ? port->of_machine : calloc(1, sizeof *ports);
 	if (!ports)
 		return NULL;
-	ports->n_ports++;
+	if (ports->n_ports++ == 0)
+		ports->used_ns = monotonic_ns();
 	ports->sessions.max = HULL_DATAGRAM_SESSIONS_ALL;
 	ports->sessions.whole = &ingress->sessions;
 	return ports;
@@ -158,7 +177,7 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 	port->ingress = ingress;
 	port->listen_fd = -1;
 	port->spec = (struct port_spec){strdup(spec->machine), strdup(spec->address), strdup(spec->vsock),
-		spec->host, spec->guest, is_unix(spec) ? GATE_OPEN : spec->gate, spec->protocol};
+		spec->host, spec->guest, gate_for(spec, GATE_OPEN, (enum gate)spec->gate), spec->protocol};
 	port->request = calloc(1, sizeof *port->request);
 	port->of_machine = machine_ports_of(ingress, spec->machine);
 	if (!port->request || !port->of_machine || !port->spec.machine || !port->spec.address || !port->spec.vsock) {
@@ -244,10 +263,10 @@ static int check_new(const struct ingress *ingress, const struct port_spec *spec
 	return 0;
 }
 
-/* Whoever comes by a Unix socket has been told by hulld which machines to take. */
 static void set_gate(struct port *port, enum gate gate)
 {
-	if ((enum gate)port->spec.gate == gate || port_is_unix(port))
+	gate = gate_for(&port->spec, (enum gate)port->spec.gate, gate);
+	if ((enum gate)port->spec.gate == gate)
 		return;
 	port->spec.gate = gate;
 	connection_gate_changed(port);
@@ -270,6 +289,63 @@ void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate)
 	for (struct port *port = ingress->ports; port; port = port->next)
 		if (strcmp(port->spec.machine, machine) == 0)
 			set_gate(port, gate);
+}
+
+static bool is_waited_at(const struct port *port)
+{
+	return port->udp ? udp_port_waits(port->udp) : port->n_waiting > 0;
+}
+
+void port_is_waited_at(struct port *port)
+{
+	struct client *waker = port->of_machine->waker;
+
+	if (port->spec.gate != GATE_WAKE || !waker)
+		return;
+	port->of_machine->waker = NULL;
+	control_wanted(waker, port->spec.machine);
+}
+
+void port_set_waker(struct ingress *ingress, const char *machine, struct client *waker)
+{
+	for (struct port *port = ingress->ports; port; port = port->next) {
+		if (strcmp(port->spec.machine, machine) != 0)
+			continue;
+		port->of_machine->waker = waker;
+		if (!is_waited_at(port))
+			continue;
+		port_is_waited_at(port);
+		return;
+	}
+}
+
+void port_forget_waker(struct ingress *ingress, const struct client *waker)
+{
+	for (struct port *port = ingress->ports; port; port = port->next)
+		if (port->of_machine->waker == waker)
+			port->of_machine->waker = NULL;
+}
+
+void port_was_used(struct port *port)
+{
+	port->of_machine->used_ns = monotonic_ns();
+}
+
+int64_t port_idle_ms(const struct ingress *ingress, const char *machine)
+{
+	uint64_t used_ns = 0;
+
+	for (const struct port *port = ingress->ports; port; port = port->next) {
+		if (strcmp(port->spec.machine, machine) != 0)
+			continue;
+		if (port->n_connections)
+			return 0;
+		if (port->of_machine->used_ns > used_ns)
+			used_ns = port->of_machine->used_ns;
+		if (port->udp && udp_port_heard_ns(port->udp) > used_ns)
+			used_ns = udp_port_heard_ns(port->udp);
+	}
+	return used_ns ? (int64_t)((monotonic_ns() - used_ns) / NS_PER_MS) : -ENOENT;
 }
 
 struct port_request *port_publish(

@@ -13,6 +13,7 @@ extern const char *const gate_names[]; /* NULL-terminated, by enum gate */
 
 extern const char *const protocol_names[]; /* NULL-terminated, by enum protocol */
 
+struct client;
 struct machine_ports;
 struct udp_port;
 
@@ -57,11 +58,28 @@ void port_unpublish_all(struct ingress *ingress);
 /* How many connections have reached the machine. */
 size_t port_count_served(const struct ingress *ingress, const char *machine);
 
-/* Is it a Unix socket? Those who come there have others to go to, and are kept waiting for a program, but not for a machine. */
+/* Is it a Unix socket? Those who come there have others to go to, and are kept waiting for a program, but not for a machine, unless
+ * that sleeps. */
 bool port_is_unix(const struct port *port);
 
-/* Sets the gate of all TCP ports of the machine; of none, there is nothing to do. */
+/* Does who comes wait for another gate? */
+bool port_waits(const struct port *port);
+
+/* Sets the gate of all ports of the machine; of none, there is nothing to do. */
 void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate);
+
+/* With GATE_WAKE: `waker` is told (control_wanted()) as soon as somebody waits at a port of the machine, at once when that is so
+ * already, and then no more. NULL: nobody is. */
+void port_set_waker(struct ingress *ingress, const char *machine, struct client *waker);
+/* It has gone. */
+void port_forget_waker(struct ingress *ingress, const struct client *waker);
+/* Somebody waits there: tells whoever is to be told. */
+void port_is_waited_at(struct port *port);
+
+/* A connection has ended. */
+void port_was_used(struct port *port);
+/* For how long nobody has used the machine's ports, in ms: there was no connection, and no client has sent a datagram. -ENOENT: it has none. */
+int64_t port_idle_ms(const struct ingress *ingress, const char *machine);
 
 /* What is published, as the answer to "list" has it: a new JSON array. */
 json_t *port_list(const struct ingress *ingress);

@@ -8,7 +8,8 @@
  *	IDLE ──a datagram──▶ REACHING ──the agent agrees──▶ UP ──the stream, or the last session, ends──▶ IDLE
  *	                        └──30 s──▶ IDLE
  *
- * While it is being reached, or has to wait for the gate, datagrams wait in `out`, as far as there is room. */
+ * While it is being reached, or has to wait for the gate, datagrams wait in `out`, as far as there is room. Of a machine that is put to
+ * sleep the stream ends, so that whoever sends again is waited for by hulld. */
 #include "api/ingress/udp_port.h"
 
 #include "api/agent.h"
@@ -78,6 +79,7 @@ struct udp_port {
 	struct udp_sessions *counted;
 	uint32_t turn; /* of the numbers of sessions: no two in a row are the same */
 	size_t next_place;
+	uint64_t heard_ns; /* 0: never */
 	struct loop_source *expiry;
 	uint64_t key; /* which addresses share a bucket is not known beforehand */
 	bool complained;
@@ -103,7 +105,7 @@ static void leave_order(struct udp_port *port, struct session *session)
 
 static void enter_order(struct udp_port *port, struct session *session)
 {
-	session->heard_ns = monotonic_ns();
+	session->heard_ns = port->heard_ns = monotonic_ns();
 	session->older = port->youngest;
 	session->younger = NULL;
 	*(port->youngest ? &port->youngest->younger : &port->oldest) = session;
@@ -149,6 +151,11 @@ static bool has_room(const struct udp_port *port)
 	return !count && port->n < SESSIONS;
 }
 
+static bool waits_for_gate(const struct udp_port *port)
+{
+	return port->gate == GATE_WAIT || port->gate == GATE_WAKE;
+}
+
 static struct session *session_of(struct udp_port *port, const union peer *peer)
 {
 	struct session *session, **bucket = bucket_of(port, peer);
@@ -159,7 +166,7 @@ static struct session *session_of(struct udp_port *port, const union peer *peer)
 			enter_order(port, session);
 			return session;
 		}
-	if (port->gate == GATE_CLOSED || (port->gate == GATE_WAIT && port->state == STATE_UP))
+	if (port->gate == GATE_CLOSED || (waits_for_gate(port) && port->state == STATE_UP))
 		return NULL;
 	if (port->oldest && !has_room(port))
 		session_close(port, port->oldest);
@@ -295,7 +302,7 @@ static void pause_tries(struct udp_port *port)
 {
 	uint64_t now = monotonic_ns(), left = port->deadline_ns > now ? port->deadline_ns - now : 0;
 
-	if (port->gate == GATE_WAIT || port->backoff_ns > left)
+	if (waits_for_gate(port) || port->backoff_ns > left)
 		loop_timer_arm(port->retry, left);
 	else
 		loop_timer_arm(port->retry, port->backoff_ns);
@@ -342,7 +349,7 @@ static void reach(struct udp_port *port)
 	port->state = STATE_REACHING;
 	port->deadline_ns = monotonic_ns() + WAIT_NS;
 	port->backoff_ns = BACKOFF_MIN_NS;
-	if (port->gate == GATE_WAIT)
+	if (waits_for_gate(port))
 		pause_tries(port);
 	else
 		try_machine(port);
@@ -430,6 +437,8 @@ static void on_expiry(void *ctx)
 void udp_port_set_gate(struct udp_port *port, enum gate gate)
 {
 	port->gate = gate;
+	if (gate == GATE_WAKE && port->state == STATE_UP)
+		become_idle(port);
 	if (port->state != STATE_REACHING)
 		return;
 	if (gate == GATE_CLOSED) {
@@ -439,7 +448,7 @@ void udp_port_set_gate(struct udp_port *port, enum gate gate)
 	agent_cancel(port->call);
 	port->call = NULL;
 	port->backoff_ns = BACKOFF_MIN_NS;
-	if (gate == GATE_WAIT) {
+	if (waits_for_gate(port)) {
 		pause_tries(port);
 		return;
 	}
@@ -458,6 +467,16 @@ void udp_port_set_guest(struct udp_port *port, uint16_t guest)
 size_t udp_port_count(const struct udp_port *port)
 {
 	return port->n;
+}
+
+bool udp_port_waits(const struct udp_port *port)
+{
+	return port->state == STATE_REACHING && waits_for_gate(port);
+}
+
+uint64_t udp_port_heard_ns(const struct udp_port *port)
+{
+	return port->heard_ns;
 }
 
 struct udp_port *udp_port_new(

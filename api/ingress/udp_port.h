@@ -5,6 +5,7 @@
 #include "api/ingress/words.h"
 #include "common/loop.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,5 +33,10 @@ void udp_port_set_gate(struct udp_port *port, enum gate gate);
 void udp_port_set_guest(struct udp_port *port, uint16_t guest);
 
 size_t udp_port_count(const struct udp_port *port);
+
+/* Do datagrams wait for another gate? */
+bool udp_port_waits(const struct udp_port *port);
+/* When a client has last sent one that was taken, on the monotonic clock; 0: none has. */
+uint64_t udp_port_heard_ns(const struct udp_port *port);
 
 #endif

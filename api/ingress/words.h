@@ -7,6 +7,7 @@ enum gate {
 	GATE_OPEN,   /* it is tried at once, and again, for 30 s */
 	GATE_WAIT,   /* it waits, as long, until the gate is another */
 	GATE_CLOSED, /* it is closed, and so are those that wait */
+	GATE_WAKE,   /* it waits, and who has set the gate is told that somebody does */
 };
 
 /* Of a port. */
@@ -16,7 +17,7 @@ enum protocol { PROTOCOL_TCP, PROTOCOL_UDP };
 #define INGRESS_PORTS_MAX 4096
 
 /* By the enumerations, and NULL. */
-#define GATE_NAMES     {"open", "wait", "closed", NULL}
+#define GATE_NAMES     {"open", "wait", "closed", "wake", NULL}
 #define PROTOCOL_NAMES {"tcp", "udp", NULL}
 
 #endif

@@ -375,6 +375,78 @@ def test_who_asks_hears_when_the_last_connection_has_ended(ingress, tmp_path):
         assert json.loads(answers.readline())["ok"]  # it is told once
 
 
+def told(client, **request):
+    client.sendall(json.dumps(request).encode() + b"\n")
+
+
+def test_it_holds_who_comes_once_nobody_was_there_for_long_enough_and_says_so(ingress, tmp_path):
+    Machine(tmp_path / "v.sock", echo)
+    port = publish(ingress, tmp_path)
+    assert ingress.ask("sleep", machine="m1", idle_ms=3_600_000)["held"] is False
+    with connect(port) as first:
+        first.sendall(b"x")
+        assert first.recv(1) == b"x"
+        answer = ingress.ask("sleep", machine="m1", idle_ms=1)
+        assert answer == {"ok": True, "machine": "m1", "idle_ms": 0, "held": False}
+    wait_for(lambda: ingress.connections() == 0, "the connection to be forgotten")
+    with ingress.connect() as client, ingress.connect() as other, contextlib.ExitStack() as stack:
+        answers = client.makefile()
+        told(client, op="sleep", machine="m1", idle_ms=0)
+        assert json.loads(answers.readline())["held"] is True
+        held = [stack.enter_context(connect(port)) for _ in range(3)]
+        assert json.loads(answers.readline()) == {"event": "wanted", "machine": "m1"}
+        told(client, op="list")
+        told(other, op="list")
+        for each in answers, other.makefile():  # it is said once, to who has asked
+            assert json.loads(each.readline())["ports"][0]["gate"] == "wake"
+        told(client, op="gate", machine="m1", gate="open")
+        assert json.loads(answers.readline()) == {"ok": True}
+        for one in held:
+            one.sendall(b"y")
+            assert one.recv(1) == b"y"
+    answer = ingress.ask("sleep", machine="m2", idle_ms=0)
+    assert answer["code"] == "invalid" and answer["message"].startswith("machine"), answer
+
+
+@pytest.mark.parametrize("again", ["gate", "publish"])
+def test_who_comes_back_to_a_gate_is_told_who_waits_already(ingress, tmp_path, again):
+    Machine(tmp_path / "v.sock", echo)
+    place = {**publication(tmp_path, free_port()), "gate": "wake"}
+    with ingress.connect() as gone:
+        told(gone, op="publish", **place)
+        assert json.loads(gone.makefile().readline()) == {"ok": True}
+    with connect(place["host"]) as waits, ingress.connect() as client:
+        wait_for(lambda: ingress.connections() == 1, "the connection to be accepted")
+        told(client, op=again, **(place if again == "publish" else {"machine": "m1", "gate": "wake"}))
+        answers = client.makefile()
+        assert [json.loads(answers.readline()) for _ in range(2)] == [{"ok": True}, {"event": "wanted", "machine": "m1"}]
+        told(client, op="gate", machine="m1", gate="closed")
+        assert waits.recv(1) == b""
+
+
+def test_who_comes_by_a_unix_socket_waits_for_a_machine_that_sleeps(ingress, tmp_path):
+    place = {**publication(tmp_path, 0), "address": str(tmp_path / "p.sock"), "gate": "wake"}
+    with ingress.connect() as client, socket.socket(socket.AF_UNIX) as waits, socket.socket(socket.AF_UNIX) as too_late:
+        told(client, op="publish", **place)
+        answers = client.makefile()
+        assert json.loads(answers.readline()) == {"ok": True}
+        waits.settimeout(DEADLINE_S)
+        waits.connect(place["address"])
+        assert json.loads(answers.readline()) == {"event": "wanted", "machine": "m1"}
+        assert ingress.ask("gate", machine="m1", gate="wait") == {"ok": True}
+        Machine(tmp_path / "v.sock", echo)
+        assert ingress.ask("gate", machine="m1", gate="open") == {"ok": True}
+        waits.sendall(b"hello")
+        assert waits.recv(100) == b"hello"
+        (tmp_path / "v.sock").unlink()
+        assert ingress.ask("gate", machine="m1", gate="wake") == {"ok": True}
+        too_late.settimeout(DEADLINE_S)
+        too_late.connect(place["address"])
+        wait_for(lambda: ingress.connections() == 2, "the connection to be accepted")
+        assert ingress.ask("gate", machine="m1", gate="closed") == {"ok": True}
+        assert too_late.recv(1) == b""
+
+
 def test_list_says_what_was_published(ingress, tmp_path):
     port = publish(ingress, tmp_path)
     assert ingress.ask("list")["ports"] == [{**publication(tmp_path, port), "gate": "open", "protocol": "tcp", "connections": 0}]
@@ -419,7 +491,8 @@ def test_a_wrong_publication_is_refused_by_field(ingress, tmp_path, change, name
 @pytest.mark.parametrize("line", [b"{", b"[]", b"null", b"{}", b'{"op":1}', b'{"op":"eat"}', b"\xff", b"",
                                   b'{"op":"list","op":"list"}', b'{"op":"unpublish"}', b'{"op":"list","x":1}',
                                   b'{"op":"gate","machine":"m1"}', b'{"op":"gate","gate":"open"}', b'{"op":"gate","machine":"m1","gate":1}',
-                                  b'{"op":"drain"}', b'{"op":"drain","machine":""}'])
+                                  b'{"op":"drain"}', b'{"op":"drain","machine":""}', b'{"op":"sleep","machine":"m1"}',
+                                  b'{"op":"sleep","machine":"m1","idle_ms":-1}', b'{"op":"sleep","idle_ms":1}'])
 def test_a_malformed_request_is_answered_and_the_client_stays(ingress, line):
     with ingress.connect() as client:
         client.sendall(line + b'\n{"op":"list"}\n')

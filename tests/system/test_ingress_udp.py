@@ -1,6 +1,7 @@
 """UDP ports of hull-ingress, seen from outside. The machine's side is a peer in this file, as in test_ingress.py; tests/system/test_hulld_kvm.py
 has a real one."""
 import contextlib
+import json
 import socket
 import struct
 
@@ -260,3 +261,20 @@ def test_the_forwarder_is_told_what_it_is(tmp_path):
     assert ingress.process.wait(timeout=DEADLINE_S) == 0
     assert forwarder.lines == [f"add 127.0.0.1 {port} udp\n", f"remove 127.0.0.1 {port} udp\n"]
     ingress.end()
+
+
+def test_a_client_of_before_wakes_a_machine_that_sleeps(ingress, port, vsock):
+    with client(port, b"first") as end, ingress.connect() as control:
+        agent = Agent(vsock)
+        agent.says(agent.next()[1], b"answer")
+        assert end.recv(9) == b"answer"
+        assert ingress.ask("sleep", machine="m1", idle_ms=60_000)["held"] is False
+        answers = control.makefile()
+        control.sendall(b'{"op":"sleep","machine":"m1","idle_ms":0}\n')
+        assert json.loads(answers.readline())["held"] is True and agent.at_end()
+        end.send(b"second")
+        assert json.loads(answers.readline()) == {"event": "wanted", "machine": "m1"}
+        end.send(b"third")
+        assert ingress.ask("gate", machine="m1", gate="open") == {"ok": True}
+        agent = Agent(vsock)
+        assert [agent.next()[2] for _ in range(2)] == [b"second", b"third"]
