@@ -11,7 +11,8 @@
 #define TYPES                                                                                                  \
 	"machine.created", "machine.starting", "machine.running", "machine.stopping", "machine.stopped",                \
 		"machine.failed", "machine.restart_scheduled", "machine.restart_cancelled", "machine.updated",          \
-		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",          \
+		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",\
+		"machine.asleep", "machine.waking",          \
 		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
 		"secret.set", "secret.deleted", "certificate.set", "certificate.refused", "certificate.deleted",        \

@@ -16,6 +16,7 @@
 #include "api/exec_output.h"
 #include "api/exec_stream.h"
 #include "api/hulld.h"
+#include "api/idle.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
 #include "common/exec_spec.h"
@@ -32,7 +33,7 @@ struct exec_call {
 	struct hulld *hulld;
 	struct exec_call *next, **link;
 	struct request *req; /* NULL once it was answered */
-	char name[NAME_MAX_BYTES + 1]; /* of the machine */
+	char name[NAME_MAX_BYTES + 1], machine[MACHINE_ID_BYTES + 1]; /* the machine's name and id */
 	bool streams;
 	struct agent_frames *frames; /* NULL: its connection is the stream's */
 	struct loop_source *deadline;
@@ -50,6 +51,7 @@ static void call_free(struct exec_call *call)
 	loop_remove(call->deadline);
 	exec_output_free(call->output);
 	exec_stream_free(call->stream);
+	idle_unuse(call->hulld, call->machine);
 	free(call);
 }
 
@@ -201,7 +203,7 @@ static void on_opened(void *ctx, int r)
 static const struct agent_frames_ops frames_ops = {on_opened, on_ready};
 
 static struct exec_call *call_new(
-	struct hulld *hulld, const struct machine *m, struct request *req, const struct exec_spec *spec)
+	struct hulld *hulld, struct machine *m, struct request *req, const struct exec_spec *spec)
 {
 	struct exec_call *call = calloc(1, sizeof(*call));
 	char vsock[512];
@@ -211,6 +213,8 @@ static struct exec_call *call_new(
 	*call = (struct exec_call){.hulld = hulld, .next = hulld->execs, .link = &hulld->execs, .req = req,
 		.streams = request_wants_upgrade(req)};
 	snprintf(call->name, sizeof(call->name), "%s", m->record.name);
+	snprintf(call->machine, sizeof(call->machine), "%s", m->record.id);
+	idle_use(m);
 	if (call->next)
 		call->next->link = &call->next;
 	hulld->execs = call;

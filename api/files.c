@@ -9,6 +9,7 @@
 
 #include "api/agent_frames.h"
 #include "api/hulld.h"
+#include "api/idle.h"
 #include "api/machine.h"
 #include "api/machine_http.h"
 #include "api/order_call.h"
@@ -23,7 +24,8 @@
 
 struct file_call {
 	struct request *req; /* NULL once it was refused */
-	char name[NAME_MAX_BYTES + 1];
+	struct hulld *hulld;
+	char name[NAME_MAX_BYTES + 1], machine[MACHINE_ID_BYTES + 1]; /* the machine's name and id */
 	struct agent_frames *frames;
 	bool uploading; /* `end` or `abort` will come */
 	bool streaming; /* `done` will come */
@@ -36,6 +38,7 @@ static void call_free(void *ctx)
 	struct file_call *call = ctx;
 
 	agent_frames_free(call->frames);
+	idle_unuse(call->hulld, call->machine);
 	free(call);
 }
 
@@ -219,8 +222,10 @@ static struct file_call *call_new(struct hulld *hulld, struct request *req, enum
 	call = calloc(1, sizeof(*call));
 	if (!call || !spec)
 		abort();
-	*call = (struct file_call){.req = req};
+	*call = (struct file_call){.req = req, .hulld = hulld};
 	snprintf(call->name, sizeof(call->name), "%s", m->record.name);
+	snprintf(call->machine, sizeof(call->machine), "%s", m->record.id);
+	idle_use(m);
 	call->frames = agent_frames_open(hulld->loop, machine_run_path(m, "vsock.sock", vsock, sizeof(vsock)), HULL_AGENT_FILES, 0,
 		OPEN_TIMEOUT_MS, spec, verb == FILE_GET ? &get_ops : &put_ops, call);
 	return call;

@@ -3,6 +3,7 @@
 
 #include "api/haproxy.h"
 #include "api/health.h"
+#include "api/idle.h"
 #include "api/machine.h"
 #include "api/tls.h"
 
@@ -12,7 +13,7 @@
 
 #define NAME_SIZE 24 /* of a server: machine's id, "-", port */
 
-enum service { SERVICE_NO, SERVICE_AS_IT_IS, SERVICE_YES };
+enum service { SERVICE_NO, SERVICE_WAKES /* who comes would wake it */, SERVICE_AS_IT_IS, SERVICE_YES };
 
 /* What is to be: one port of a machine's. */
 struct wanted {
@@ -74,6 +75,8 @@ void hostnames_plan_free(struct hostnames_plan *p)
 
 static enum service service_of(const struct machine *m)
 {
+	if (m->record.asleep && !m->deleting)
+		return idle_backs_off(m) ? SERVICE_NO : SERVICE_WAKES;
 	if (m->record.state != MACHINE_RUNNING || m->frozen || m->deleting)
 		return SERVICE_NO;
 	if (!m->spec.health || health_state(m) == HEALTH_HEALTHY)
@@ -94,6 +97,22 @@ static void add_wanted(struct hostnames_plan *p, const struct machine *m, const 
 	snprintf(wanted->name, sizeof(wanted->name), "%s-%d", m->record.id, (int)port->guest);
 }
 
+/* Those that sleep serve a name while nobody does who is awake. */
+static void decide_who_is_woken(struct wanted *wanted, size_t n)
+{
+	size_t next;
+
+	for (size_t i = 0; i < n; i = next) {
+		bool awake = false;
+
+		for (next = i; next < n && strcmp(wanted[next].hostname, wanted[i].hostname) == 0; next++)
+			awake |= wanted[next].service == SERVICE_YES;
+		for (size_t j = i; j < next; j++)
+			if (wanted[j].service == SERVICE_WAKES)
+				wanted[j].service = awake ? SERVICE_NO : SERVICE_YES;
+	}
+}
+
 void hostnames_plan_collect(struct hostnames_plan *p)
 {
 	size_t n = 0;
@@ -110,6 +129,7 @@ void hostnames_plan_collect(struct hostnames_plan *p)
 			if (((const struct port_spec *)m->spec.ports.items)[i].hostname)
 				add_wanted(p, m, &((const struct port_spec *)m->spec.ports.items)[i]);
 	qsort(p->wanted, p->n_wanted, sizeof(*p->wanted), compare_wanted);
+	decide_who_is_woken(p->wanted, p->n_wanted);
 }
 
 static bool is_first_of_name(const struct hostnames_plan *p, size_t i)

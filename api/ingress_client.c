@@ -8,6 +8,7 @@
 #include "api/health.h"
 #include "api/hostnames.h"
 #include "api/hulld.h"
+#include "api/idle.h"
 #include "api/ingress/words.h"
 #include "api/machine.h"
 #include "api/process.h"
@@ -40,6 +41,7 @@ struct ingress_client {
 	char socket_path[128];
 	int fd;
 	bool reconciled; /* on this connection: requests are sent as they come */
+	bool told_no_sleep; /* on this connection: it knows no such word */
 	uint64_t give_up_ns; /* 0: no hull-ingress has been started for this attempt */
 	struct loop_source *events, *retry, *deadline, *reconcile;
 	struct process *started; /* the hull-ingress we started, to be reaped */
@@ -70,7 +72,7 @@ static void disconnect(struct ingress_client *client)
 	loop_remove(client->events);
 	client->events = NULL;
 	client->fd = close_fd(client->fd);
-	client->reconciled = false;
+	client->reconciled = client->told_no_sleep = false;
 	buf_consume(&client->in, client->in.len);
 	buf_consume(&client->out, client->out.len);
 }
@@ -157,13 +159,24 @@ static void flush(struct ingress_client *client)
 	loop_set_events(client->events, EPOLLIN | (client->out.len ? EPOLLOUT : 0));
 }
 
-static void drained(struct ingress_client *client, const json_t *value)
+/* Which an answer or an event is about; NULL: there is none any more. */
+static struct machine *machine_of(struct ingress_client *client, const json_t *value)
 {
 	const char *id = json_string_value(json_object_get(value, "machine"));
-	struct machine *m = id ? machine_by_id(client->hulld, id) : NULL;
 
-	if (m)
+	return id ? machine_by_id(client->hulld, id) : NULL;
+}
+
+/* What it says by itself; of other events than these we know nothing. */
+static void event(struct ingress_client *client, const json_t *value)
+{
+	const char *word = json_string_value(json_object_get(value, "event"));
+	struct machine *m = machine_of(client, value);
+
+	if (m && word && strcmp(word, "drained") == 0)
 		supervisor_drained(m);
+	else if (m && word && strcmp(word, "wanted") == 0)
+		idle_wanted(m);
 }
 
 static void answer(struct ingress_client *client, const char *line, size_t len)
@@ -172,8 +185,8 @@ static void answer(struct ingress_client *client, const char *line, size_t len)
 	json_t *value = json_parse(line, len, &err);
 	struct call *call;
 
-	if (json_object_get(value, "event")) { /* there is but one */
-		drained(client, value);
+	if (json_object_get(value, "event")) {
+		event(client, value);
 		json_decref(value);
 		return;
 	}
@@ -450,6 +463,8 @@ void ingress_reconcile(struct ingress_client *client)
 /* docs/interfaces.md, "hull-ingress". While a machine does not run it is as if it were on its way. */
 static int gate_of(const struct machine *m)
 {
+	if (m->record.asleep && !m->deleting)
+		return idle_backs_off(m) ? GATE_CLOSED : GATE_WAKE;
 	if (m->record.state == MACHINE_STOPPING)
 		return m->record.restart_wanted && !m->deleting ? GATE_WAIT : GATE_CLOSED;
 	if (!m->spec.health || health_state(m) == HEALTH_HEALTHY)
@@ -481,16 +496,38 @@ static void on_drain_answer(void *ctx, const json_t *reply, const struct error *
 {
 	struct ingress_client *client = ctx;
 
+	struct machine *m = machine_of(client, reply);
+
 	log_refusal(NULL, reply, err);
 	if (!json_is_true(json_object_get(reply, "ok")))
 		all_drained(client);
-	else if (json_integer_value(json_object_get(reply, "connections")) == 0)
-		drained(client, reply);
+	else if (m && json_integer_value(json_object_get(reply, "connections")) == 0)
+		supervisor_drained(m);
 }
 
 void ingress_drain(struct ingress_client *client, const struct machine *machine)
 {
 	enqueue(client, json_pack("{s:s, s:s}", "op", "drain", "machine", machine->record.id), on_drain_answer, client);
+}
+
+static void on_sleep_answer(void *ctx, const json_t *reply, const struct error *err)
+{
+	struct ingress_client *client = ctx;
+	struct machine *m = machine_of(client, reply);
+
+	if (m)
+		idle_answered(m, json_integer_value(json_object_get(reply, "idle_ms")), json_is_true(json_object_get(reply, "held")));
+	else if (!json_is_true(json_object_get(reply, "ok")) && !client->told_no_sleep) {
+		log_refusal(NULL, reply, err); /* an older one, which knows no word for it: machines run on */
+		client->told_no_sleep = reply != NULL;
+	}
+}
+
+void ingress_sleep(struct ingress_client *client, const struct machine *machine, int64_t idle_ms)
+{
+	enqueue(client,
+		json_pack("{s:s, s:s, s:I}", "op", "sleep", "machine", machine->record.id, "idle_ms", (json_int_t)idle_ms),
+		on_sleep_answer, client);
 }
 
 /* What is as it always was, a hull-ingress that is older than this hulld is not told: it knows no word for it. */

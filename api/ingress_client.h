@@ -43,6 +43,10 @@ void ingress_tell_gate(struct ingress_client *client, struct machine *machine);
 /* Once no connection to the machine is left, or nobody could say so, supervisor_drained() is called, later. */
 void ingress_drain(struct ingress_client *client, const struct machine *machine);
 
+/* Asks for how long nobody has used the machine's ports: if that is as long as `idle_ms`, whoever comes is held from then on. Ends in
+ * idle_answered(), later, or, when nobody could say so, in nothing. */
+void ingress_sleep(struct ingress_client *client, const struct machine *machine, int64_t idle_ms);
+
 /* Ends hull-ingress and with it all ports, until somebody asks for one. False: there is none, and `fn` is not called. */
 bool ingress_shut_down(struct ingress_client *client, ingress_fn fn, void *ctx);
 

@@ -44,6 +44,7 @@ libhull_api_a_SOURCES = \
 	api/http_route.c \
 	api/hulld.h \
 	api/idempotency.c api/idempotency.h \
+	api/idle.c api/idle.h \
 	api/image.c api/image.h \
 	api/ingress_client.c api/ingress_client.h \
 	api/launch.c \
@@ -65,6 +66,7 @@ libhull_api_a_SOURCES = \
 	api/openapi.c api/openapi.h \
 	api/machine_list.c \
 	api/machine_patch.c \
+	api/machine_view.c \
 	api/merge_patch.c api/merge_patch.h \
 	api/openapi_parameters.c \
 	api/openapi_patch.c \

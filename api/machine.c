@@ -5,6 +5,7 @@
 #include "api/health.h"
 #include "api/host.h"
 #include "api/host_drain.h"
+#include "api/idle.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
@@ -12,7 +13,6 @@
 #include "api/project.h"
 #include "api/start_order.h"
 #include "api/supervisor.h"
-#include "common/cleanup.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -69,50 +69,6 @@ bool machine_restarts(const struct machine *m)
 	return m->record.restart_at != 0;
 }
 
-json_t *machine_dump(const struct machine *m)
-{
-	const struct machine_record *record = &m->record;
-	struct machine_cause cause = {(char *)record->cause_code, (char *)record->cause_message};
-	cleanup_free char *created = format_time(record->created_at);
-	cleanup_free char *started = format_time(record->started_at);
-	cleanup_free char *stopped = format_time(record->stopped_at);
-	cleanup_free char *healthy_since = NULL;
-	char *pending[MACHINE_PENDING_MAX], *waiting_for[DEPENDS_ON_MAX];
-	const struct operation_record *operation = operation_current(m);
-	struct health_view health;
-	struct machine_view view = {
-		.spec = m->spec,
-		.id = (char *)record->id,
-		.project = (char *)record->project,
-		.state = record->state,
-		.rootfs = (char *)record->rootfs,
-		.frozen = m->frozen,
-		.cause = record->cause_code[0] ? &cause : NULL,
-		.exit_status = record->exit_status >= 0 ? json_integer(record->exit_status) : NULL,
-		.pid = record->monitor.pid > 0 ? json_integer(record->monitor.pid) : NULL,
-		.pending = {pending, machine_pending(m, (const char **)pending)},
-		.waiting_for = {waiting_for, start_order_waits_for(m, waiting_for)},
-		.restarts = record->restarts,
-		.created_at = created,
-		.started_at = started,
-		.stopped_at = stopped,
-		.operation = operation ? (char *)operation->id : NULL,
-	};
-	json_t *dumped;
-
-	if (m->spec.health) {
-		int64_t since_ms;
-
-		health_view(m, &health, &since_ms);
-		health.since = healthy_since = format_time(since_ms);
-		view.health = &health;
-	}
-	dumped = json_dump(&machine_table, &view);
-	json_decref(view.exit_status);
-	json_decref(view.pid);
-	return dumped;
-}
-
 /* Changing. */
 
 static void tell(struct machine *m)
@@ -166,6 +122,7 @@ static void leave_alone(struct machine *m)
 {
 	health_stop(m);
 	clock_forget(m);
+	idle_end(m);
 	m->frozen = false;
 }
 
@@ -190,6 +147,7 @@ static void begin_run(struct machine *m)
 {
 	struct machine_record *record = &m->record;
 
+	idle_end(m);
 	record->started_at = choose_start(m);
 	m->began_ns = monotonic_ns();
 	record->state = MACHINE_STARTING;
@@ -205,6 +163,8 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
 
+	if (r == 0 && !attached && m->record.state == MACHINE_STOPPING && m->record.asleep) /* which nobody had asked for */
+		return machine_stop(m, m->record.stop_timeout_s, true, origin, problem);
 	if (r == 0 && m->record.state == MACHINE_STOPPING) {
 		problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is stopping", m->record.name);
 		return problem_set_hint(problem, "wait for stopped, or use restart");
@@ -237,7 +197,7 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	return 0;
 }
 
-/* By policy, after a reset, or as the second half of a restart. */
+/* By policy, after a reset, as the second half of a restart, or woken. */
 static void start_again(struct machine *m)
 {
 	struct machine_end end = {.code = "start_failed", .exit_status = -1, .failed = true};
@@ -246,7 +206,7 @@ static void start_again(struct machine *m)
 	if (!m->record.restart_wanted)
 		m->record.restarts++;
 	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
-		operation_begin(m, OPERATION_RESTART, 0, &operation_by_hulld);
+		operation_begin(m, m->record.asleep ? OPERATION_START : OPERATION_RESTART, 0, &operation_by_hulld);
 	begin_run(m);
 	m->record.attached = false;
 	supervisor_enter_first_phase(m);
@@ -259,6 +219,18 @@ static void start_again(struct machine *m)
 	}
 	snprintf(end.message, sizeof(end.message), "%s", problem.error.message);
 	machine_has_ended(m, &end);
+}
+
+void machine_wake(struct machine *m)
+{
+	if (m->record.state != MACHINE_STOPPING && machine_is_active(m))
+		return;
+	m->record.restart_wanted = true;
+	if (machine_is_active(m))
+		return; /* written once it has ended; until then hull-ingress would say it again */
+	log_info("machine %s is woken", m->record.name);
+	m->hulld->wakes++;
+	start_again(m);
 }
 
 static void on_restart_due(void *ctx)
@@ -290,7 +262,7 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 		return r;
 	if (!active && then_start)
 		return machine_start(m, false, origin, problem);
-	if (!active && !m->record.restart_at)
+	if (!active && !m->record.restart_at && !m->record.asleep)
 		return 0;
 	if (active) {
 		m->record.state = MACHINE_STOPPING;
@@ -307,6 +279,7 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	}
 	m->record.restart_wanted = then_start;
 	m->record.restart_at = 0;
+	m->record.asleep = m->record.asleep && then_start;
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
@@ -350,22 +323,40 @@ int machine_kill_to_delete(struct machine *m, const char *by, struct problem *pr
 	return 0;
 }
 
-/* Its start comes to nothing: it is stopped. */
-static int undo_start(struct machine *m, const char *by, struct problem *problem)
+/* As its own `stop` says. `by`: who undoes its start; NULL: nobody, it is put to sleep. */
+static int end_run_early(struct machine *m, const char *by, struct problem *problem)
 {
 	struct machine_record before = m->record;
+	int64_t timeout_s = machine_running_spec(m)->stop.timeout_s;
 	int r;
 
 	m->record.state = MACHINE_STOPPING;
-	m->record.stop_timeout_s = machine_running_spec(m)->stop.timeout_s;
-	operation_ask_for_end(m, by, m->record.stop_timeout_s * 1000);
+	m->record.stop_timeout_s = timeout_s;
+	m->record.asleep = !by;
+	if (by)
+		operation_ask_for_end(m, by, timeout_s * 1000);
+	else
+		operation_begin(m, OPERATION_STOP, timeout_s * 1000, &operation_by_hulld);
 	enter_end_phase(m);
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
 	leave_alone(m);
-	supervisor_stop(m, (uint64_t)m->record.stop_timeout_s * 1000);
+	supervisor_stop(m, (uint64_t)timeout_s * 1000);
 	return 0;
+}
+
+/* Its start comes to nothing: it is stopped. */
+static int undo_start(struct machine *m, const char *by, struct problem *problem)
+{
+	return end_run_early(m, by, problem);
+}
+
+int machine_sleep(struct machine *m, struct problem *problem)
+{
+	log_info("machine %s is put to sleep", m->record.name);
+	m->record.failures = 0; /* it ran until nobody needed it */
+	return end_run_early(m, NULL, problem);
 }
 
 /* Its workload has not heard of its stop: it runs on. */
@@ -375,12 +366,13 @@ static int undo_stop(struct machine *m, const char *by, struct problem *problem)
 	int r;
 
 	m->record.state = MACHINE_RUNNING;
-	m->record.restart_wanted = false;
+	m->record.restart_wanted = m->record.asleep = false;
 	operation_cancel(m, by);
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
 	supervisor_run_on(m);
+	idle_begin(m);
 	health_start(m);
 	clock_step(m); /* its answer says whether it is frozen, too */
 	return 0;
@@ -391,7 +383,7 @@ static int undo_return(struct machine *m, const char *by, struct problem *proble
 {
 	struct machine_record before = m->record;
 
-	m->record.restart_wanted = false;
+	m->record.restart_wanted = m->record.asleep = false;
 	m->record.restart_at = 0;
 	operation_cancel(m, by);
 	return commit(m, &before, problem);
@@ -435,10 +427,18 @@ void machine_is_up(struct machine *m)
 	if (m->record.state != MACHINE_STARTING)
 		return;
 	m->record.state = MACHINE_RUNNING;
+	m->record.asleep = false;
 	operation_machine_is_up(m);
 	machine_commit(m);
+	idle_begin(m);
 	health_begin_grace(m, 0);
 	health_start(m);
+}
+
+/* From the first of a row of failures on. */
+static int64_t backoff_ms(int64_t failures)
+{
+	return failures < 7 ? 1000 << (failures - 1) : BACKOFF_MAX_MS;
 }
 
 /* Decides whether and when the machine starts again by itself. */
@@ -446,22 +446,23 @@ static void schedule_restart(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
 	int64_t ran_ms = m->began_ns ? (int64_t)((monotonic_ns() - m->began_ns) / 1000000) : now_ms() - record->started_at;
-	int64_t delay_ms = BACKOFF_MAX_MS;
+	int64_t delay_ms;
 	bool reset = strcmp(end->code, "reset") == 0, bad = end->failed || end->exit_status > 0;
 	bool wanted = reset || m->spec.restart.policy == RESTART_ALWAYS ||
 		      (m->spec.restart.policy == RESTART_ON_FAILURE && bad);
 
 	if (ran_ms >= STEADY_RUN_MS)
 		record->failures = 0;
-	if (bad || (reset && ran_ms < QUICK_RESET_MS))
+	if (bad || record->asleep || (reset && ran_ms < QUICK_RESET_MS)) /* whatever its end, it was woken in vain */
 		record->failures++;
 	if (!wanted || (!reset && m->spec.restart.max_retries && record->failures > m->spec.restart.max_retries))
 		return;
 	if (reset && record->failures <= 1)
 		delay_ms = 0;
-	else if (record->failures < 7)
-		delay_ms = record->failures ? 1000 << (record->failures - 1) : 1000;
+	else
+		delay_ms = backoff_ms(record->failures ? record->failures : 1);
 	record->restart_at = now_ms() + (delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS);
+	record->asleep = false;
 }
 
 /* Few ever have such a timer. */
@@ -499,6 +500,25 @@ void machine_disarm_restart(struct machine *m)
 		loop_timer_arm(m->restart, UINT64_MAX);
 }
 
+static void set_cause(struct machine *m, bool asked, const struct machine_end *end)
+{
+	struct machine_record *record = &m->record;
+	const char *code = end->code, *message = end->message;
+
+	if (operation_is_cancelled(m)) {
+		code = "cancelled";
+		message = "its start was cancelled";
+	} else if (asked && record->asleep) {
+		code = "idle";
+		message = strcmp(end->code, "poweroff") == 0 ? "nobody used it" : "nobody used it, and it did not end by itself";
+	}
+	snprintf(record->cause_code, sizeof(record->cause_code), "%s", code);
+	snprintf(record->cause_message, sizeof(record->cause_message), "%s", message);
+	for (char *c = record->cause_message; *c; c++)
+		if (*c < 0x20 || *c > 0x7e)
+			*c = '?';
+}
+
 void machine_has_ended(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
@@ -511,16 +531,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 	forget_run_spec(m);
 	end_run(record);
 	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
-	if (operation_is_cancelled(m)) {
-		snprintf(record->cause_code, sizeof(record->cause_code), "cancelled");
-		snprintf(record->cause_message, sizeof(record->cause_message), "its start was cancelled");
-	} else {
-		snprintf(record->cause_code, sizeof(record->cause_code), "%s", end->code);
-		snprintf(record->cause_message, sizeof(record->cause_message), "%s", end->message);
-	}
-	for (char *c = record->cause_message; *c; c++)
-		if (*c < 0x20 || *c > 0x7e)
-			*c = '?';
+	set_cause(m, asked, end);
 	record->exit_status = end->exit_status;
 	record->monitor = record->passt = (struct process_id){0};
 	record->stopped_at = now_ms();
@@ -540,6 +551,8 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 			operation_fail(m, problem.code, problem.error.message);
 		machine_arm_restart(m);
 		machine_commit(m);
+		if (!asked && idle_sleeps(m)) /* it was woken in vain */
+			idle_back_off(m, backoff_ms(record->failures));
 		host_drain_look(m->hulld);
 	}
 	if (rootfs[0])
@@ -552,6 +565,7 @@ void machine_free(struct machine *m)
 {
 	supervisor_release(m);
 	leave_alone(m);
+	idle_free(m);
 	loop_remove(m->restart);
 	json_done(&machine_spec_table, &m->spec);
 	forget_run_spec(m);

@@ -8,11 +8,13 @@
  *	starting  supervisor.c prepares files, passt and the monitor; becomes running when the agent answers PING
  *	running   the monitor and the agent are up
  *	stopping  asked to end: by the agent, then, at the deadline, by SIGKILL
- *	stopped   no process. A restart may be due (restart_at)
+ *	stopped   no process. A restart may be due (restart_at); or it is asleep (idle.h)
  *	failed    as stopped, after an end that nobody wanted; `cause` says which
  *
  *	start:   created, stopped, failed → starting                      machine_start()
+ *	wake:    stopped, failed → starting, of one that is asleep         machine_wake()
  *	up:      starting → running                                       machine_is_up()
+ *	sleep:   running → stopping                                       machine_sleep()
  *	stop:    starting, running → stopping                             machine_stop(), machine_kill()
  *	end:     starting, running, stopping → stopped, failed, starting  machine_has_ended()
  *	cancel:  starting → stopping; stopping → running, while its connections may end, and it has not been told    machine_cancel()
@@ -34,6 +36,7 @@
 
 struct agent_call;
 struct health;
+struct idle;
 struct operation;
 struct operation_origin;
 struct order_call;
@@ -74,6 +77,8 @@ struct machine {
 	struct health *health;	  /* health.c; NULL: nothing is checked, or it does not run */
 	uint64_t grace_from_ns;	  /* of that: when the workload began, on the monotonic clock; 0: a check has succeeded since, or nobody knows */
 	int gate;		  /* enum gate: what hull-ingress was told last */
+	struct idle *idle;	  /* idle.c; NULL: it was never put to sleep, nor is to be */
+	unsigned uses;		  /* of that: what is executed in it and copied */
 
 	struct operation *operations; /* operation.h; the one under way first */
 	char latest_operation[OPERATION_ID_BYTES + 1];
@@ -154,6 +159,10 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 /* For the host's sake (host_drain.c): no restart, but `then_start` says that it is to start once the host lets it. Of an active one. */
 int machine_stop_for_now(struct machine *m, int64_t timeout_s, bool then_start, struct problem *problem);
 int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const struct operation_origin *origin, struct problem *problem);
+/* As nobody uses it: it is stopped, and asleep. */
+int machine_sleep(struct machine *m, struct problem *problem);
+/* One that is asleep starts, or as soon as it has stopped; no effect on one that does. */
+void machine_wake(struct machine *m);
 int machine_kill(struct machine *m, const struct operation_origin *origin, struct problem *problem);
 /* One that is active is killed, and then removed; also by the next hulld. */
 int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem);
@@ -183,7 +192,7 @@ void machine_commit(struct machine *m);
 char *machine_state_path(const struct machine *m, const char *name, char *ret, size_t size);
 char *machine_run_path(const struct machine *m, const char *name, char *ret, size_t size);
 
-/* The API's Machine, a new object. */
+/* machine_view.c: the API's Machine, a new object. */
 json_t *machine_dump(const struct machine *m);
 
 /* machine_http.c: to be told of every committed change, and right before a machine is removed. */

@@ -23,7 +23,8 @@ int machine_http_require_running(const struct machine *m, struct request *req);
  * health while it runs. One without a check is healthy as soon as it runs. */
 #define STATE_HEALTHY	MACHINE_N_STATES
 #define STATE_UNHEALTHY (MACHINE_N_STATES + 1)
-#define N_STATE_WORDS	(MACHINE_N_STATES + 2)
+#define STATE_ASLEEP	(MACHINE_N_STATES + 2)
+#define N_STATE_WORDS	(MACHINE_N_STATES + 3)
 extern const char *const machine_state_words[]; /* from MACHINE_CREATED on; NULL-terminated */
 const char *machine_http_state_word(int bit);
 /* "stopped,failed" as such bits; NULL: none. */

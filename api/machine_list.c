@@ -1,6 +1,7 @@
 /* GET /v1/machines: which machines a client asks for, by state, name and labels, in pages. */
 #include "api/machine_http.h"
 #include "api/health.h"
+#include "api/idle.h"
 #include "api/machine.h"
 #include "api/page.h"
 
@@ -17,7 +18,7 @@ struct filter {
 };
 
 const char *const machine_state_words[] = {
-	"created", "starting", "running", "stopping", "stopped", "failed", "healthy", "unhealthy", NULL};
+	"created", "starting", "running", "stopping", "stopped", "failed", "healthy", "unhealthy", "asleep", NULL};
 static_assert(ARRAY_SIZE(machine_state_words) == N_STATE_WORDS - MACHINE_CREATED + 1, "every state has its word");
 
 const char *machine_http_state_word(int bit)
@@ -30,7 +31,7 @@ bool machine_http_is_in(const struct machine *m, unsigned states)
 	bool runs = m->record.state == MACHINE_RUNNING, healthy = !m->spec.health || health_state(m) == HEALTH_HEALTHY;
 
 	return states & 1u << m->record.state || (runs && healthy && states & 1u << STATE_HEALTHY) ||
-	       (health_state(m) == HEALTH_UNHEALTHY && states & 1u << STATE_UNHEALTHY);
+	       (health_state(m) == HEALTH_UNHEALTHY && states & 1u << STATE_UNHEALTHY) || (idle_sleeps(m) && states & 1u << STATE_ASLEEP);
 }
 
 unsigned machine_http_read_states(const char *list)

@@ -2,7 +2,7 @@
  *
  * Theory of operation. What is patched is what the machine is to be: m->spec, and the image in its row. Its present run keeps what it
  * was begun with, in m->run_spec and the run_* of its row, until it has ended (machine.c); where both differ, the machine says so in
- * `pending`. Only name, labels, restart, depends_on, health, ports and the age of logs are the same for both: they are hulld's and
+ * `pending`. Only name, labels, restart, depends_on, health, idle, ports and the age of logs are the same for both: they are hulld's and
  * hull-ingress's, not the run's.
  *
  *	new ports published, one by one → row committed → old ports given up → 200
@@ -14,6 +14,7 @@
  * With `dry_run` all is looked at that can be without hull-ingress, and the answer is what the machine would be. */
 #include "api/health.h"
 #include "api/hostnames.h"
+#include "api/idle.h"
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/log_age.h"
@@ -53,7 +54,7 @@ static void patch_free(struct patch *patch)
 
 static bool takes_effect_at_once(const char *field)
 {
-	static const char *const fields[] = {"name", "ports", "restart", "depends_on", "health", "labels"};
+	static const char *const fields[] = {"name", "ports", "restart", "depends_on", "health", "idle", "labels"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
 		if (strcmp(field, fields[i]) == 0)
@@ -218,6 +219,7 @@ static void take_spec(struct machine *m, struct patch *patch)
 static int apply(struct machine *m, struct patch *patch)
 {
 	bool other_logs = !same_field(json_find_field(&machine_spec_table, "logs"), &m->spec, &patch->spec);
+	bool other_idle = !same_field(json_find_field(&machine_spec_table, "idle"), &m->spec, &patch->spec);
 	bool other_health = !same_field(json_find_field(&machine_spec_table, "health"), &m->spec, &patch->spec);
 	struct machine_record before = m->record, record = make_record(m, patch);
 	struct error err;
@@ -242,6 +244,8 @@ static int apply(struct machine *m, struct patch *patch)
 		operation_check_is_another(m);
 		health_start(m);
 	}
+	if (other_idle && record.state == MACHINE_RUNNING)
+		idle_begin(m);
 	if (!record.restart_at)
 		machine_disarm_restart(m);
 	if (strcmp(before.rootfs, record.rootfs) != 0)

@@ -171,6 +171,12 @@ static void webhook_deliveries(FILE *out, const struct hulld *hulld)
 		fprintf(out, "hull_webhook_deliveries_total{outcome=\"%s\"} %" PRIu64 "\n", sent_names[i], counts[i]);
 }
 
+static void wakes(FILE *out, const struct hulld *hulld)
+{
+	metrics_family(out, "hull_machine_wakes_total", "counter", "How often a machine that was asleep was started as somebody came.");
+	fprintf(out, "hull_machine_wakes_total %" PRIu64 "\n", hulld->wakes);
+}
+
 static void host_names(FILE *out, const struct hulld *hulld)
 {
 	const struct haproxy *haproxy = hostnames_haproxy(hulld->hostnames);
@@ -224,6 +230,7 @@ static void begin(struct metrics *metrics)
 	audit_lines(metrics->out, hulld);
 	webhook_deliveries(metrics->out, hulld);
 	host_names(metrics->out, hulld);
+	wakes(metrics->out, hulld);
 	metrics->machines = metrics_machines_new(hulld);
 	if (worker_begin(&metrics->worker, hulld->loop, write_machines, on_written, metrics) < 0) {
 		write_machines(metrics); /* a scrape that is slow for all is better than none */

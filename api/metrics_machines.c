@@ -6,6 +6,7 @@
 
 #include "api/host_stats.h"
 #include "api/hulld.h"
+#include "api/idle.h"
 #include "api/machine.h"
 #include "common/accounting.h"
 #include "common/checked.h"
@@ -23,7 +24,7 @@
 
 struct subject {
 	char project[NAME_MAX_BYTES + 1], name[NAME_MAX_BYTES + 1], id[MACHINE_ID_BYTES + 1];
-	int state; /* enum machine_state */
+	const char *state;
 	bool up;
 	int64_t restarts, cpus, memory_mib, disk_mib;
 	struct process_id monitor; /* pid 0: there is none */
@@ -54,7 +55,7 @@ static void copy(const struct machine *m, struct subject *ret)
 {
 	const struct machine_spec *spec = machine_running_spec(m);
 
-	*ret = (struct subject){.state = m->record.state, .up = m->up, .restarts = m->record.restarts, .cpus = spec->cpus,
+	*ret = (struct subject){.state = m->record.state == MACHINE_STOPPED && idle_sleeps(m) ? "asleep" : machine_state_names[m->record.state], .up = m->up, .restarts = m->record.restarts, .cpus = spec->cpus,
 		.memory_mib = spec->memory_mib, .disk_mib = spec->disk_mib, .host = {-1, -1, -1, -1, -1, -1}, .disk_used_bytes = -1};
 	memcpy(ret->project, m->record.project, sizeof(ret->project));
 	memcpy(ret->name, m->record.name, sizeof(ret->name));
@@ -149,7 +150,7 @@ static void write_states(const struct metrics_machines *machines, FILE *out)
 	for (size_t i = 0; i < machines->n; i++) {
 		const struct subject *subject = &machines->subjects[i];
 
-		snprintf(labels, sizeof(labels), "project=\"%s\",state=\"%s\"", subject->project, machine_state_names[subject->state]);
+		snprintf(labels, sizeof(labels), "project=\"%s\",state=\"%s\"", subject->project, subject->state);
 		json_object_set_new(counts, labels, json_integer(json_integer_value(json_object_get(counts, labels)) + 1));
 	}
 	metrics_family(out, "hull_machines", "gauge", "Machines by project and state.");

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define STOP_TIMEOUT_S_MAX 3600
+#define IDLE_AFTER_S_MAX   (30 * 86400)
 
 const char *const machine_state_names[] = {
 	[MACHINE_CREATING] = "creating",
@@ -159,6 +160,17 @@ static const struct json_field logs_fields[] = {
 };
 static const struct json_table logs_table = JSON_TABLE("Logs", struct logs_spec, logs_fields);
 
+static const char *const idle_action_names[] = {[IDLE_STOP] = "stop", NULL};
+
+static const struct json_field idle_fields[] = {
+	{"after_s", JSON_FIELD_INT, offsetof(struct idle_spec, after_s), .required = true, .min = 1, .max = IDLE_AFTER_S_MAX,
+		.help = "Seconds for which no connection to its ports may have been there, no client of a UDP port have sent anything, no "
+			"program have been executed in it and no file copied."},
+	{"action", JSON_FIELD_ENUM, offsetof(struct idle_spec, action), .names = idle_action_names,
+		.help = "stop: it is stopped, and asleep; who connects to one of its ports has it started, and waits for it."},
+};
+static const struct json_table idle_table = JSON_TABLE("Idle", struct idle_spec, idle_fields);
+
 static const char *const condition_names[] = {
 	[DEPENDS_READY] = "ready",
 	[DEPENDS_STARTED] = "started",
@@ -251,6 +263,8 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 		.help = "How much of what it and its monitor say is kept, and for how long."},                         \
 	{"depends_on", JSON_FIELD_ARRAY, offsetof(struct machine_spec, depends_on), .table = &dependency_table,         \
 		.max = DEPENDS_ON_MAX, .help = "Other machines that have to be there before it is started."},           \
+	{"idle", JSON_FIELD_OPTIONAL, offsetof(struct machine_spec, idle), .table = &idle_table,                        \
+		.help = "What becomes of it when nobody uses it; absent: nothing."},                                    \
 	{"labels", JSON_FIELD_MAP, offsetof(struct machine_spec, labels), .help = "Free for clients."}
 
 static const struct json_field machine_spec_fields[] = {
@@ -263,7 +277,7 @@ const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct ma
 static const struct json_field cause_fields[] = {
 	{"code", JSON_FIELD_STRING, offsetof(struct machine_cause, code), .required = true,
 		.help = "poweroff, reset, panic, signal, error (from the monitor); stopped, killed, start_timeout, start_failed, "
-			"monitor_died, host_restarted, dependency_failed, dependency_timeout, cancelled (from hulld)."},
+			"monitor_died, host_restarted, dependency_failed, dependency_timeout, cancelled, idle (from hulld)."},
 	{"message", JSON_FIELD_STRING, offsetof(struct machine_cause, message), .required = true},
 };
 static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_cause, cause_fields);
@@ -278,6 +292,8 @@ static const struct json_field machine_fields[] = {
 		.help = "Digest of its image's content; of what it is to be, while image is pending."},
 	{VIEW("health", JSON_FIELD_OPTIONAL, health), .table = &health_table, .read_only = true,
 		.help = "What is asked to know whether it works, and what is known."},
+	{VIEW("asleep", JSON_FIELD_BOOL, asleep), .read_only = true,
+		.help = "It does not run as nobody has used it, and is started as soon as somebody connects to one of its ports."},
 	{VIEW("frozen", JSON_FIELD_BOOL, frozen), .read_only = true, .help = "Its programs stand still, as they were told to."},
 	{VIEW("cause", JSON_FIELD_OPTIONAL, cause), .table = &cause_table, .read_only = true, .nullable = true,
 		.help = "Why the last run ended."},

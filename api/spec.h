@@ -63,6 +63,13 @@ struct health_spec {
 	int64_t grace_s;	       /* after the workload's start, in which they do not, before a first success */
 };
 
+enum idle_action { IDLE_STOP };
+
+struct idle_spec {
+	int64_t after_s; /* for so long nobody has used it */
+	int action;	 /* enum idle_action */
+};
+
 /* What has to be so of another machine before one is started. */
 enum dependency_condition {
 	DEPENDS_READY,	   /* healthy where it has a health check, else started */
@@ -101,6 +108,7 @@ struct machine_spec {
 	struct logs_spec logs;
 	struct json_array depends_on; /* of struct dependency_spec */
 	struct health_spec *health; /* NULL: nothing is checked */
+	struct idle_spec *idle;	    /* NULL: it runs, whether it is used or not */
 	json_t *labels; /* as `env`, NULL where there are none, in a struct machine */
 };
 extern const struct json_table machine_spec_table;
@@ -125,7 +133,7 @@ struct machine_view {
 	struct health_view *health; /* in the place of the spec's */
 	char *id, *project, *rootfs;
 	int state;
-	bool frozen;
+	bool asleep, frozen;
 	struct machine_cause *cause;
 	struct json_strings pending, waiting_for;
 	json_t *exit_status, *pid; /* integers, or NULL */

@@ -2,6 +2,7 @@
 
 #include "api/events.h"
 #include "api/health.h"
+#include "api/idle.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -60,6 +61,19 @@ const struct machine *start_order_dependent(const struct machine *m)
 			find_dependency(&other->spec, m->record.name))
 			return other;
 	return NULL;
+}
+
+bool start_order_needs(const struct machine *m)
+{
+	for (const struct machine *other = m->hulld->machines; other; other = other->next) {
+		const struct dependency_spec *dependency = NULL;
+
+		if (other != m && machine_is_active(other) && strcmp(other->record.project, m->record.project) == 0)
+			dependency = find_dependency(&other->spec, m->record.name);
+		if (dependency && dependency->condition != DEPENDS_COMPLETED)
+			return true;
+	}
+	return false;
 }
 
 /* ---- what a specification may say ---- */
@@ -252,6 +266,17 @@ static void announce(struct start_wait *wait, const struct dependency_spec *miss
 	events_add(m, "machine.waiting", reason);
 }
 
+/* What it depends on and sleeps: a start needs it, too. */
+static void wake_all(struct machine *m)
+{
+	for (size_t i = 0; i < m->spec.depends_on.len; i++) {
+		struct machine *other = machine_by_name(m->hulld, m->record.project, dependency_at(&m->spec, i)->machine);
+
+		if (other && dependency_at(&m->spec, i)->condition != DEPENDS_COMPLETED)
+			idle_wake(other);
+	}
+}
+
 /* All that it depends on; the wait is over, or goes on unless it is `late`. */
 static void look_at_all(struct start_wait *wait, bool late)
 {
@@ -261,6 +286,7 @@ static void look_at_all(struct start_wait *wait, bool late)
 
 	wait->due = false;
 	wait->missing = 0;
+	wake_all(m);
 	for (size_t i = 0; i < m->spec.depends_on.len; i++) {
 		const struct dependency_spec *dependency = dependency_at(&m->spec, i);
 		const struct machine *other = find(m->hulld, m->record.project, dependency->machine);

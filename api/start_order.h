@@ -27,6 +27,9 @@ int start_order_check(struct hulld *hulld, const char *project, const struct mac
 /* One that depends on `m`, or NULL. */
 const struct machine *start_order_dependent(const struct machine *m);
 
+/* Does one that runs depend on `m`, so that it has to run, too? */
+bool start_order_needs(const struct machine *m);
+
 /* From supervisor_start(): ends in supervisor_begin() or supervisor_give_up(), at once or later. */
 void start_order_begin(struct machine *m);
 /* It does not wait any more; harmless when it does not. */

@@ -45,6 +45,7 @@ struct machine_record {
 	int64_t stop_timeout_s;
 	bool restart_wanted; /* starts again as soon as it has stopped */
 	bool attached;	     /* in this run: the workload waits for a client that executes it */
+	bool asleep;	     /* it is put to sleep, sleeps, or is woken: who comes to its ports waits, and has it started */
 	int64_t started_at, stopped_at;
 	/* What the present run was begun with, where that has been changed since; "" and NULL otherwise. Owned. */
 	char run_rootfs[80];

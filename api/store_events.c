@@ -33,6 +33,10 @@
 #define RESTART "json_object('restart_at', " TIME("new.restart_at") ", 'failures', new.failures)"
 /* A machine that is started again at once goes from one run to the next within a state, or straight from running to starting. */
 #define HAS_MOVED "old.state <> 'creating' AND (new.state <> old.state OR new.started_at <> old.started_at)"
+#define IS_ASLEEP "new.asleep AND new.state = 'stopped' AND old.state <> new.state"
+#define IS_WOKEN "new.asleep AND new.state = 'starting' AND old.state <> new.state"
+/* It sleeps, and somebody stops it: it is not to be woken any more. */
+#define IS_STOPPED_ASLEEP "old.asleep AND NOT new.asleep AND new.state = old.state AND new.state IN ('stopped', 'failed')"
 #define IS_CREATED "old.state = 'creating' AND new.state = 'created'"
 #define IS_SCHEDULED "new.restart_at <> 0 AND new.restart_at <> old.restart_at AND new.state IN ('stopped', 'failed')"
 #define IS_CANCELLED "new.restart_at = 0 AND old.restart_at <> 0 AND new.state = old.state"
@@ -64,9 +68,12 @@ static const char triggers[] =
 	TRIGGER("machine_inserted", "INSERT ON main.machines WHEN new.state <> 'creating'",
 		MACHINE_EVENT("new", "'machine.created'", MADE, ALWAYS))
 	/* In the order of what happens. */
-	TRIGGER("machine_moved", "UPDATE OF state, restart_at ON main.machines",
+	TRIGGER("machine_moved", "UPDATE OF state, restart_at, asleep ON main.machines",
 		MACHINE_EVENT("new", "'machine.created'", MADE, IS_CREATED)
+		MACHINE_EVENT("new", "'machine.waking'", "'{}'", IS_WOKEN)
 		MACHINE_EVENT("new", "'machine.' || new.state", MOVED, HAS_MOVED)
+		MACHINE_EVENT("new", "'machine.asleep'", "'{}'", IS_ASLEEP)
+		MACHINE_EVENT("new", "'machine.stopped'", MOVED, IS_STOPPED_ASLEEP)
 		MACHINE_EVENT("new", "'machine.restart_scheduled'", RESTART, IS_SCHEDULED)
 		MACHINE_EVENT("new", "'machine.restart_cancelled'", "'{}'", IS_CANCELLED))
 	TRIGGER("machine_respecified", "UPDATE OF spec, name, rootfs ON main.machines WHEN " IS_RESPECIFIED,

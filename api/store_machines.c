@@ -37,6 +37,7 @@ static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record
 	store_bind_text(stmt, 19, record->run_spec ? record->run_spec : "");
 	store_bind_text(stmt, 20, record->run_image_config ? record->run_image_config : "");
 	sqlite3_bind_int(stmt, 21, record->attached);
+	sqlite3_bind_int(stmt, 22, record->asleep);
 }
 
 int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err)
@@ -44,13 +45,13 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	sqlite3_stmt *stmt = store_begin(store, MACHINE_INSERT);
 
 	bind_machine(stmt, record);
-	store_bind_text(stmt, 22, record->name);
-	store_bind_text(stmt, 23, record->rootfs);
-	store_bind_text(stmt, 24, record->spec);
-	store_bind_text(stmt, 25, record->image_config);
-	sqlite3_bind_int64(stmt, 26, record->created_at);
-	sqlite3_bind_int64(stmt, 27, record->request);
-	store_bind_text(stmt, 28, record->project);
+	store_bind_text(stmt, 23, record->name);
+	store_bind_text(stmt, 24, record->rootfs);
+	store_bind_text(stmt, 25, record->spec);
+	store_bind_text(stmt, 26, record->image_config);
+	sqlite3_bind_int64(stmt, 27, record->created_at);
+	sqlite3_bind_int64(stmt, 28, record->request);
+	store_bind_text(stmt, 29, record->project);
 	return store_commit(store, stmt, err);
 }
 
@@ -135,6 +136,7 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	ret->request = sqlite3_column_int64(stmt, 25);
 	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 26));
 	ret->attached = sqlite3_column_int(stmt, 27) != 0;
+	ret->asleep = sqlite3_column_int(stmt, 28) != 0;
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 

@@ -11,6 +11,7 @@
 #include "api/agent_ready.h"
 #include "api/clock.h"
 #include "api/health.h"
+#include "api/idle.h"
 #include "api/log_age.h"
 #include "api/operation.h"
 #include "api/scratch.h"
@@ -521,6 +522,7 @@ void supervisor_adopt(struct machine *m)
 		supervisor_stop(m, time_left(m, (unsigned)m->record.stop_timeout_s));
 	} else {
 		take_up_operation(m);
+		idle_begin(m);
 		if (operation_is_in(m, PHASE_HEALTH)) /* no check has succeeded yet */
 			health_begin_grace(m, now_ms() - operation_phase_since(m));
 		health_start(m);

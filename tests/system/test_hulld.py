@@ -553,7 +553,7 @@ def test_wait_answers_now_later_or_never(with_image):
     with_image.post("/v1/machines", {"name": "a", "image": "hello"})
     assert with_image.wait("a", "stopped,created")["state"] == "created"
     refused(with_image.get("/v1/machines/a/wait?state=running&timeout_s=0"), 408, "timeout")
-    refused(with_image.get("/v1/machines/a/wait?state=asleep"), 400, "invalid_field", "state")
+    refused(with_image.get("/v1/machines/a/wait?state=resting"), 400, "invalid_field", "state")
     refused(with_image.get("/v1/machines/a/wait?state=creating"), 400, "invalid_field", "state")
     refused(with_image.get("/v1/machines/a/wait"), 400, "missing_field", "state")
     refused(with_image.get("/v1/machines/a/wait?state=running&timeout_s=1e3"), 400, "invalid_field", "timeout_s")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, Connection, Hulld, make_erofs, wait_until
 
 pytestmark = pytest.mark.kvm
@@ -116,6 +117,19 @@ def test_stop_asks_the_workload_first(hulld):
     machine = hulld.wait("polite", "stopped", BOOT)
     assert machine["cause"]["code"] == "poweroff" and machine["exit_status"] == 128 + signal.SIGINT
     hulld.delete("/v1/machines/polite")
+
+
+def test_it_sleeps_until_somebody_comes_also_while_hulld_is_down(hulld):
+    port = free_port()
+    start(hulld, "sleepy", ["/srv/talk"], idle={"after_s": 1}, ports=[{"host": port, "guest": 7}])
+    machine = hulld.wait("sleepy", "asleep,failed", BOOT)
+    assert machine["cause"]["code"] == "idle" and machine["pid"] is None, machine
+    hulld.kill()
+    with socket.create_connection(("127.0.0.1", port), timeout=BOOT) as client:
+        client.sendall(b"hello")
+        hulld.start()
+        assert client.recv(100) == b"hello"
+    hulld.delete("/v1/machines/sleepy?force=1")
 
 
 def test_kill_needs_nobody_inside(hulld):

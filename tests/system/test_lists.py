@@ -108,7 +108,7 @@ def test_only_what_fits_is_listed(hulld, machines, query, names):
 
 
 @pytest.mark.parametrize("query, field", [
-    ("state=", "state"), ("state=asleep", "state"), ("state=creating", "state"), ("label=", "label"), ("label==x", "label"),
+    ("state=", "state"), ("state=resting", "state"), ("state=creating", "state"), ("label=", "label"), ("label==x", "label"),
     ("&".join(["label=a"] * 17), "label")])
 def test_a_filter_that_makes_no_sense_is_refused(hulld, query, field):
     refused(hulld.get(f"/v1/machines?{query}"), 400, "invalid_field", field)
@@ -126,8 +126,8 @@ def test_the_command_asks_for_what_fits(hulld, machines, tmp_path):
     assert names("-a", "-l", "team=a", "-l", "tier") == names("-f", "name=a1", "-f", "state=created") == ["a1"]
     assert names("-al", "team=b c") == ["b1"] and names("-l", "team") == [] and names("-a", "-f", "name=a*") == ["a1", "a2"]
     assert hull.refused("ps", "-f", "colour=red", status=2)[0] == '--filter: "colour=red" is none of label=KEY[=VALUE], name=NAME, state=STATE'
-    assert hull.refused("ps", "-f", "state=asleep")[0] == \
-        "state: must be of created, starting, running, stopping, stopped, failed, healthy, unhealthy, with commas between"
+    assert hull.refused("ps", "-f", "state=resting")[0] == \
+        "state: must be of created, starting, running, stopping, stopped, failed, healthy, unhealthy, asleep, with commas between"
 
 
 def test_the_command_reads_all_pages(hulld, machines, tmp_path):

@@ -1,0 +1,311 @@
+"""Machines that sleep when nobody uses them, and wake when somebody comes. hulld, hull-ingress, HAProxy and the agent are real, a machine is this
+host (test_exec.py), so that what serves in it is a server of this file's; test_hulld_kvm.py has one that boots."""
+import contextlib
+import os
+import signal
+import socket
+import threading
+import urllib.request
+
+import pytest
+
+from free_ports import free_port
+from hulld_fixtures import DEADLINE, wait_until
+from test_exec import Stream, execute, finished, hull, start_alone
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
+SLEEPS = {"idle": {"after_s": 1}}
+AWAKE_S = 2  # so long nobody falls asleep who should after a second
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    http = free_port()
+    daemon = start_alone(tmp_path_factory.mktemp("hulld"), "--http", f"127.0.0.1:{http}")
+    daemon.http = http
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def echo():
+    """The port of what serves in every machine: TCP and UDP, says what it is told; HTTP gets an answer, too."""
+    tcp, udp = socket.create_server(("127.0.0.1", port := free_port()), backlog=512), socket.socket(type=socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", port))
+
+    def serve(connection):
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nawake" if data.startswith(b"GET") else data)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(tcp.accept()[0],), daemon=True).start()
+
+    def answer():
+        with contextlib.suppress(OSError):
+            while True:
+                data, client = udp.recvfrom(65536)
+                udp.sendto(data, client)
+
+    for one in accept, answer:
+        threading.Thread(target=one, daemon=True).start()
+    yield port
+    tcp.close()
+    udp.close()
+
+
+class Machine:
+    def __init__(self, hulld, name, *ports, idle=1, **spec):
+        self.hulld, self.name = hulld, name
+        answer = hulld.post("/v1/machines", {"name": name, "image": "any", "command": ["any"], "network": "none", "disk_mib": 16,
+                                             "ports": list(ports), **({"idle": {"after_s": idle}} if idle else {}), **spec})
+        assert answer.status == 201, answer
+        self.cursor = hulld.get("/v1/events?since_s=0").json["cursor"]
+
+    def start(self):
+        assert self.hulld.post(f"/v1/machines/{self.name}/start").status == 200
+        assert self.hulld.wait(self.name, "running,failed")["state"] == "running", self.shown
+        return self
+
+    def falls_asleep(self):
+        machine = self.hulld.wait(self.name, "asleep")
+        assert machine["asleep"] and machine["state"] == "stopped" and machine["cause"]["code"] == "idle", machine
+        return self
+
+    def patch(self, text):
+        answer = self.hulld.request("PATCH", f"/v1/machines/{self.name}", text, headers={"Content-Type": "application/merge-patch+json"})
+        assert answer.status == 200, answer
+
+    @property
+    def shown(self):
+        return self.hulld.machine(self.name)
+
+    @property
+    def stays_awake(self):
+        return self.hulld.get(f"/v1/machines/{self.name}/wait?state=asleep,stopping&timeout_s={AWAKE_S}").status == 408
+
+    def events(self):
+        """What has happened to it since it was made, but for its operations."""
+        page = self.hulld.get(f"/v1/events?after={self.cursor}&machine={self.name}&type=machine&limit=1000").json
+        return [event["type"].removeprefix("machine.") for event in page["items"]]
+
+
+@pytest.fixture
+def make(hulld):
+    names = []
+
+    def made(name, *ports, **spec):
+        names.append(name)
+        return Machine(hulld, name, *ports, **spec)
+
+    yield made
+    for name in names:
+        hulld.delete(f"/v1/machines/{name}?force=1")
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+
+
+def says(client, text=b"hello"):
+    """It is answered: b"" when the connection is closed instead."""
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        client.sendall(text)
+        return client.recv(100)
+    return b""
+
+
+def test_it_sleeps_when_nobody_is_there_and_wakes_when_somebody_comes(hulld, make, echo):
+    web = make("web", {"host": (port := free_port()), "guest": echo}).start()
+    with connect(port) as client:
+        assert says(client) == b"hello"
+        assert web.stays_awake and says(client, b"still") == b"still"
+    web.falls_asleep()
+    stop = hulld.get("/v1/operations?machine=web&kind=stop").json["items"][0]
+    assert (stop["state"], stop["requested_by"]) == ("succeeded", "hulld")
+    assert b"asleep" in finished(hull(hulld, "ps"))[0]
+    assert [m["name"] for m in hulld.get("/v1/machines?state=asleep").json["items"]] == ["web"]
+    with connect(port) as client:
+        assert says(client) == b"hello"
+        assert not web.shown["asleep"] and web.shown["state"] == "running" and web.shown["restarts"] == 0
+    web.falls_asleep()
+    assert web.events() == ["starting", "running", "stopping", "stopped", "asleep", "waking", "starting", "running", "stopping", "stopped", "asleep"]
+    assert 'state="asleep"} 1' in (metrics := hulld.get("/metrics").body.decode()) and "hull_machine_wakes_total 1\n" in metrics
+
+
+def test_a_datagram_wakes_it_and_is_answered(make, echo):
+    name = make("name", {"host": (port := free_port()), "guest": echo, "protocol": "udp"}).start()
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(DEADLINE)
+        client.connect(("127.0.0.1", port))
+        for text in b"first", b"second":  # of the same client, whose session of before has ended
+            assert says(client, text) == text
+            name.falls_asleep()
+        assert says(client, b"third") == b"third"
+
+
+def test_a_request_by_host_name_wakes_it_and_one_that_is_awake_is_preferred(hulld, make, echo):
+    one = make("one", {"hostname": "idle.localhost", "guest": echo}).start().falls_asleep()
+    url = urllib.request.Request(f"http://127.0.0.1:{hulld.http}/", headers={"Host": "idle.localhost"})
+
+    def fetched():
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+            return answer.read() == b"awake"
+
+    assert wait_until(fetched, "HAProxy has been told of the name")
+    assert one.events().count("waking") == 1
+    two = make("two", {"hostname": "idle.localhost", "guest": echo}).start()
+    one.falls_asleep()
+    two.falls_asleep()
+    one.patch('{"idle": null}')
+    hulld.post("/v1/machines/one/start")
+    hulld.wait("one", "running")
+    hulld.post("/v1/machines/one/exec", {"command": ["/bin/true"]})
+    assert wait_until(lambda: f"{two.shown['id']}-{echo}" not in served(hulld), "HAProxy has been told who is awake")
+    assert all(fetched() for _ in range(8)) and two.shown["asleep"]
+
+
+def served(hulld):
+    """The servers that HAProxy may choose from."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(hulld.run / "http" / "haproxy.sock"))
+        client.sendall(b"show servers state\n")
+        lines = client.makefile().read().splitlines()
+    return {words[3] for words in map(str.split, lines) if len(words) > 6 and words[1].startswith("b") and words[6] == "0"}
+
+
+def test_what_somebody_stopped_is_not_woken(hulld, make, echo):
+    web = make("stays", {"host": (port := free_port()), "guest": echo}).start().falls_asleep()
+    assert hulld.post("/v1/machines/stays/stop").json["asleep"] is False
+    with connect(port) as client:
+        client.settimeout(1)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    assert web.shown["state"] == "stopped" and web.events()[-2:] == ["asleep", "stopped"]
+    web.start().falls_asleep()
+    hulld.restart()
+    assert hulld.post("/v1/machines/stays/kill").json["asleep"] is False
+    hulld.restart()
+    assert web.shown["asleep"] is False
+
+
+def test_who_comes_while_hulld_is_down_is_served_once_it_is_back(hulld, make, echo):
+    web = make("down", {"host": (port := free_port()), "guest": echo}).start().falls_asleep()
+    hulld.kill()
+    with connect(port) as client:
+        client.sendall(b"early")
+        hulld.start()
+        assert client.recv(100) == b"early"
+    assert web.events().count("waking") == 1
+    web.falls_asleep()
+
+
+def test_a_crowd_starts_it_once(make, echo):
+    web = make("crowd", {"host": (port := free_port()), "guest": echo}, idle=3).start().falls_asleep()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(port)) for _ in range(1000)]
+        assert {says(client) for client in clients} == {b"hello"}
+    assert web.events().count("waking") == web.events().count("asleep") == 1
+
+
+def test_one_that_cannot_be_woken_says_why_and_is_tried_again_later(hulld, make, echo):
+    web = make("broken", {"host": (port := free_port()), "guest": echo}).start().falls_asleep()
+    monitor = hulld.options["--vmm"]
+    monitor.rename(away := monitor.with_suffix(".away"))
+    with connect(port) as first, connect(port) as second:
+        assert says(first) == says(second) == b""
+    assert (web.shown["state"], web.shown["asleep"]) == ("failed", True)
+    assert web.shown["cause"]["code"] == "start_failed" and "the monitor cannot be used" in web.shown["cause"]["message"]
+    with connect(port) as third:  # at once: it is not even tried
+        assert says(third) == b""
+    assert web.events().count("waking") == 1
+    away.rename(monitor)
+
+    def answered():
+        with connect(port) as client:
+            return says(client) == b"hello"
+
+    wait_until(answered, "it is tried again")
+    assert web.events().count("failed") == 1
+
+
+def test_who_comes_while_it_is_put_to_sleep_has_it_started_again(hulld, make, echo):
+    web = make("late", {"host": (port := free_port()), "guest": echo}, stop={"timeout_s": 2}).start()
+    os.kill(web.shown["pid"], signal.SIGSTOP)  # it takes as long as it may
+    hulld.wait("late", "stopping")
+    with connect(port) as client:
+        assert says(client) == b"hello"
+    assert web.events() == ["starting", "running", "stopping", "waking", "starting", "running"]
+
+
+def test_a_start_of_one_that_is_put_to_sleep_is_one(hulld, make, echo):
+    web = make("again", {"host": free_port(), "guest": echo}, idle=2, stop={"timeout_s": 2}).start()
+    os.kill(web.shown["pid"], signal.SIGSTOP)
+    hulld.wait("again", "stopping")
+    assert hulld.post("/v1/machines/again/start").status == 200
+    assert hulld.wait("again", "running")["asleep"] is False
+
+
+def test_what_is_executed_keeps_it_awake(hulld, make):
+    box = make("box", idle=1).start()  # without ports: nobody wakes it but a start
+    stream = Stream(hulld, "box", "/bin/cat").switch()
+    assert box.stays_awake
+    stream.sock.close()
+    box.falls_asleep().start()
+    assert execute(hulld, "box", "/bin/true").status == 200
+    box.falls_asleep()
+
+
+def test_what_a_machine_depends_on_is_awake_as_long_as_it_is_and_wakes_with_it(hulld, make, echo):
+    db = make("db", {"host": free_port(), "guest": echo}).start()
+    web = make("front", {"host": (port := free_port()), "guest": echo}, depends_on=[{"machine": "db"}]).start()
+    with connect(port) as client:
+        assert says(client) == b"hello" and db.stays_awake
+    web.falls_asleep()
+    db.falls_asleep()
+    with connect(port) as client:
+        assert says(client) == b"hello" and db.shown["state"] == "running"
+
+
+def test_idle_is_changed_at_once(make, echo):
+    web = make("changed", {"host": free_port(), "guest": echo}, idle=None).start()
+    web.patch('{"idle": {"after_s": 1}}')
+    assert web.shown["pending"] == [] and web.shown["idle"] == {"after_s": 1, "action": "stop"}
+    web.falls_asleep().start().patch('{"idle": null}')
+    assert web.stays_awake and "idle" not in web.shown
+
+
+def test_a_drained_host_wakes_nobody(hulld, make, echo):
+    web = make("drained", {"host": (port := free_port()), "guest": echo}).start().falls_asleep()
+    hulld.post("/v1/host/drain")
+    with connect(port) as client:
+        assert says(client) == b""
+    assert web.shown["asleep"]
+    hulld.post("/v1/host/undrain")
+
+    def answered():
+        with connect(port) as client:
+            return says(client) == b"hello"
+
+    wait_until(answered, "it is woken")
+
+
+@pytest.mark.parametrize("idle, field", [({}, "idle.after_s"), ({"after_s": 0}, "idle.after_s"), ({"after_s": 2592001}, "idle.after_s"),
+                                         ({"after_s": 1, "action": "nap"}, "idle.action"), ({"after_s": 1, "until": 2}, "idle.until"),
+                                         (60, "idle")])
+def test_what_makes_no_sense_is_refused_by_field(hulld, idle, field):
+    answer = hulld.post("/v1/machines", {"name": "odd", "image": "any", "command": ["any"], "idle": idle})
+    assert answer.status == 400 and answer.json["field"] == field, answer
+
+
+def test_the_command_line_says_how(hulld, make, echo):
+    web = make("told", {"host": free_port(), "guest": echo}, idle=None)
+    assert finished(hull(hulld, "update", "told", "--idle", "2h"))[2] == 0
+    assert web.shown["idle"] == {"after_s": 7200, "action": "stop"}
+    assert finished(hull(hulld, "update", "told", "--no-idle"))[2] == 0
+    assert "idle" not in web.shown
+    for wrong in "0", "5x", "-1", "s", "1h30m", "", "99999999999":
+        output, error, status = finished(hull(hulld, "update", "told", "--idle", wrong))
+        assert status == 2 and b"--idle" in error, (output, error)
