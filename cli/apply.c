@@ -165,6 +165,8 @@ static char *describe(const struct plan_step *step, bool going)
 	fputs(done[step->action], out);
 	if (going)
 		fprintf(out, "%s%s", between, json_array_size(pending) ? "started again" : "started");
+	else if (json_is_true(json_object_get(step->after, "asleep")) && strcmp(state, "stopped") == 0)
+		fprintf(out, "%sasleep", between);
 	else if (strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0)
 		fprintf(out, "%s%s, as it was: `hull start %s`", between, state, step->name);
 	else if (plan_is_active(step->after))

@@ -191,6 +191,12 @@ static bool has_ended(const json_t *machine)
 	return strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "created") == 0;
 }
 
+/* One that has not come up when somebody came says that it has failed, though it may be tried again. */
+static bool sleeps(const json_t *machine)
+{
+	return json_is_true(json_object_get(machine, "asleep")) && strcmp(json_text(machine, "state"), "stopped") == 0;
+}
+
 static void add_row(struct table *table, const json_t *machine)
 {
 	cleanup_free char *ports = ports_text(machine);
@@ -199,7 +205,9 @@ static void add_row(struct table *table, const json_t *machine)
 
 	table_add(table, "%s", json_text(machine, "name"));
 	table_add(table, "%s", json_text(machine, "image"));
-	if (ran_out_of_memory(machine) && has_ended(machine))
+	if (sleeps(machine))
+		table_add(table, "asleep");
+	else if (ran_out_of_memory(machine) && has_ended(machine))
 		table_add(table, "%s (%d, out of memory)", json_text(machine, "state"), KILLED_STATUS);
 	else if (json_is_integer(status) && has_ended(machine))
 		table_add(table, "%s (%lld)", json_text(machine, "state"), (long long)json_integer_value(status));
@@ -270,7 +278,8 @@ static void print_machines(const struct args *args, json_t *items, enum output_f
 	size_t i;
 
 	json_array_foreach (items, i, machine)
-		if (args_flag(args, "all") || filters_by_state(args) || !has_ended(machine))
+		if (args_flag(args, "all") || filters_by_state(args) || !has_ended(machine) ||
+			json_is_true(json_object_get(machine, "asleep")))
 			json_array_append(shown, machine);
 	if (format == OUTPUT_TABLE)
 		collection_print(&machines, shown, args_flag(args, "quiet"));

@@ -174,6 +174,8 @@ static void replace_wholly(const struct args *args, json_t *patch)
 			json_object_set_new(patch, texts[i], json_null());
 	if (args_flag(args, "no-health"))
 		json_object_set_new(patch, "health", json_null());
+	if (args_flag(args, "no-idle"))
+		json_object_set_new(patch, "idle", json_null());
 }
 
 int patch_from_args(const struct args *args, const json_t *machine, json_t **ret, struct failure *fail)

@@ -262,6 +262,41 @@ static int add_stop(const struct args *args, json_t *spec, struct failure *fail)
 	return r;
 }
 
+/* "90", "90s", "15m", "12h", "7d" in seconds, up to `end`. */
+static int read_seconds(const char *text, const char *end, json_int_t *ret)
+{
+	static const struct {
+		char letter;
+		long long seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	char *rest;
+	long long value = text[0] >= '0' && text[0] <= '9' ? strtoll(text, &rest, 10) : 0, unit = rest == end;
+
+	for (size_t i = 0; value > 0 && i < ARRAY_SIZE(units); i++)
+		if (rest + 1 == end && *rest == units[i].letter)
+			unit = units[i].seconds;
+	*ret = value * unit;
+	return value > 0 && value <= INT32_MAX && unit ? 0 : -EINVAL;
+}
+
+/* AFTER[:ACTION] */
+static int add_idle(const struct args *args, json_t *spec, struct failure *fail)
+{
+	const char *text = args_value(args, "idle"), *colon = text ? strchr(text, ':') : NULL;
+	json_int_t after_s;
+	json_t *idle;
+
+	if (!text)
+		return 0;
+	if (read_seconds(text, colon ? colon : text + strlen(text), &after_s) < 0) {
+		failure_usage(fail, "--idle", "\"%s\" is not AFTER[:stop] with a time as 90, 90s, 15m, 12h or 7d", text);
+		return failure_hint(fail, "for example --idle 5m");
+	}
+	idle = json_pack("{s:I}", "after_s", after_s);
+	json_object_set_new(spec, "idle", idle);
+	return colon ? set_text(idle, "action", "--idle", colon + 1, fail) : 0;
+}
+
 static int add_logs(const struct args *args, json_t *spec, struct failure *fail)
 {
 	json_t *logs = json_object();
@@ -389,7 +424,7 @@ static int add_health(const struct args *args, json_t *spec, struct failure *fai
 
 int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 {
-	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, add_logs, add_command, NULL};
+	static const add_fn parts[] = {add_place, add_user, add_size, add_restart, add_stop, add_idle, add_logs, add_command, NULL};
 
 	return add_all(args, parts, spec, fail);
 }
@@ -397,7 +432,7 @@ int spec_add_plain(const struct args *args, json_t *spec, struct failure *fail)
 int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
-		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_logs, add_dependencies,
+		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_idle, add_logs, add_dependencies,
 		add_health, add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);

@@ -23,6 +23,8 @@ const struct option_def update_options[] = {
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always"},
 	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT; image: what the image says"},
 	{0, "stop-timeout", "S", "seconds a stop takes at most"},
+	{0, "idle", "AFTER[:stop]", "stop it when nobody has used it for so long, as 90s, 15m or 12h, until somebody connects"},
+	{0, "no-idle", NULL, "it runs, whether somebody uses it or not"},
 	{0, "log-days", "DAYS", "days that what it says is kept; 0: as the host has it"},
 	{0, "log-size", "MIB", "MiB of it that are kept"},
 	{0, "depends-on", "NAME[:CONDITION]", "start it once that machine is there, too; NAME-: no matter"},
