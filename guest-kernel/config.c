@@ -24,6 +24,18 @@ static const struct json_field root_fields[] = {
 };
 static const struct json_table root_table = JSON_TABLE("GuestRoot", struct guest_root, root_fields);
 
+/* 5.11.4 of the virtio specification: the tag's field has that many bytes. */
+#define TAG_BYTES_MAX 36
+
+static const struct json_field mount_fields[] = {
+	{"tag", JSON_FIELD_STRING, offsetof(struct guest_mount, tag), .required = true, .min = 1, .max = TAG_BYTES_MAX,
+		.help = "of a virtio file system"},
+	{"path", JSON_FIELD_STRING, offsetof(struct guest_mount, path), .required = true, .min = 2, .max = 4095,
+		.check = exec_check_folder, .help = "where it is mounted"},
+	{"read_only", JSON_FIELD_BOOL, offsetof(struct guest_mount, read_only), .help = "mounted so"},
+};
+static const struct json_table mount_table = JSON_TABLE("GuestMount", struct guest_mount, mount_fields);
+
 static const struct json_field config_fields[] = {
 	{"hostname", JSON_FIELD_STRING, offsetof(struct guest_config, hostname), .min = 1, .max = HOSTNAME_BYTES_MAX,
 		.def_string = "hull", .check = hostname_check, .help = "the machine's name"},
@@ -37,6 +49,8 @@ static const struct json_field config_fields[] = {
 		.def_string = "/", .check = exec_check_folder, .help = "where the workload starts"},
 	{"root", JSON_FIELD_OBJECT, offsetof(struct guest_config, root), .required = true, .table = &root_table,
 		.help = "drives of the root file system"},
+	{"mounts", JSON_FIELD_ARRAY, offsetof(struct guest_config, mounts), .table = &mount_table, .max = GUEST_MOUNTS_MAX,
+		.help = "what else is mounted in it"},
 	{"network", JSON_FIELD_OPTIONAL, offsetof(struct guest_config, network), .nullable = true,
 		.table = &guest_network_table, .help = "absent: loopback only"},
 	{"attached", JSON_FIELD_BOOL, offsetof(struct guest_config, attached),

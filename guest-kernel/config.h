@@ -9,6 +9,14 @@ struct guest_root {
 	char *scratch; /* serial of the drive with the ext4 file system; NULL: a tmpfs takes the writes */
 };
 
+#define GUEST_MOUNTS_MAX 16
+
+struct guest_mount {
+	char *tag;  /* of a virtio file system: a folder of the host */
+	char *path; /* absolute */
+	bool read_only;
+};
+
 struct guest_config {
 	char *hostname;
 	struct json_strings command; /* at least one */
@@ -16,6 +24,7 @@ struct guest_config {
 	char *user;    /* "name", "number", "user:group"; default "root" */
 	char *workdir; /* absolute */
 	struct guest_root root;
+	struct json_array mounts; /* of struct guest_mount */
 	struct guest_network *network; /* NULL: loopback only */
 	bool attached; /* the workload begins when a client of the host executes it */
 	int stop_signal;	       /* an index: guest_config_stop_signal() */

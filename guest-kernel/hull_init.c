@@ -19,6 +19,7 @@
 #include "guest-kernel/console.h"
 #include "guest-kernel/hull_guest.h"
 #include "guest-kernel/modules.h"
+#include "guest-kernel/mounts.h"
 #include "guest-kernel/net.h"
 #include "guest-kernel/output.h"
 #include "guest-kernel/power_button.h"
@@ -342,6 +343,11 @@ static int enter_root(struct init *init, struct error *err)
 	return root_enter(&init->config.root, err);
 }
 
+static int enter_mounts(struct init *init, struct error *err)
+{
+	return mounts_enter(&init->config.mounts, err);
+}
+
 static int set_up_network(struct init *init, struct error *err)
 {
 	int r = net_configure(&init->config, err);
@@ -378,6 +384,7 @@ static const struct {
 	{"clock", set_clock},
 	{"configuration", read_config},
 	{"root file system", enter_root},
+	{"mounts", enter_mounts},
 	{"network", set_up_network},
 	{"event loop", make_loop},
 	{"power button", watch_button},

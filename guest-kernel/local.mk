@@ -16,6 +16,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/freezer.c guest-kernel/freezer.h \
 	guest-kernel/hull_guest.h \
 	guest-kernel/modules.c guest-kernel/modules.h \
+	guest-kernel/mounts.c guest-kernel/mounts.h \
 	guest-kernel/net.c guest-kernel/net.h \
 	guest-kernel/order_verbs.c guest-kernel/order_verbs.h \
 	guest-kernel/orders.c guest-kernel/orders.h \

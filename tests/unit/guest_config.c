@@ -64,7 +64,7 @@ static void the_documented_example_is_read(void **state)
 		"{\"hostname\":\"web\",\"command\":[\"python3\",\"app.py\"],\"env\":{\"PORT\":\"80\"},\"user\":\"app\","
 		"\"workdir\":\"/srv\",\"root\":{\"image\":\"image\",\"scratch\":\"scratch\"},"
 		"\"network\":{\"interface\":\"eth0\",\"address\":\"10.0.2.15\",\"prefix\":24,\"gateway\":\"10.0.2.2\","
-		"\"dns\":[\"10.0.2.3\"]},\"stop_signal\":\"SIGINT\"}";
+		"\"dns\":[\"10.0.2.3\"]},\"mounts\":[{\"tag\":\"mount0\",\"path\":\"/srv\",\"read_only\":true}],\"stop_signal\":\"SIGINT\"}";
 	struct guest_config config;
 	struct error err;
 
@@ -74,6 +74,7 @@ static void the_documented_example_is_read(void **state)
 	assert_int_equal(config.command.len, 2);
 	assert_string_equal(config.root.scratch, "scratch");
 	assert_string_equal(config.network->gateway, "10.0.2.2");
+	assert_string_equal(((struct guest_mount *)config.mounts.items)->tag, "mount0");
 	assert_int_equal(guest_config_stop_signal(&config), SIGINT);
 	guest_config_done(&config);
 }
@@ -111,6 +112,10 @@ static void each_key_has_its_rules(void **state)
 	refused("{" MINIMAL ",\"workdir\":\"srv\"}", "workdir");
 	accepted("{" MINIMAL ",\"stop_signal\":\"SIGRTMIN+3\"}");
 	refused("{" MINIMAL ",\"stop_signal\":\"TERM\"}", "stop_signal");
+	accepted("{" MINIMAL ",\"mounts\":[]}");
+	refused("{" MINIMAL ",\"mounts\":[{\"path\":\"/srv\"}]}", "mounts[0].tag");
+	refused("{" MINIMAL ",\"mounts\":[{\"tag\":\"1234567890123456789012345678901234567\",\"path\":\"/srv\"}]}", "mounts[0].tag");
+	refused("{" MINIMAL ",\"mounts\":[{\"tag\":\"t\",\"path\":\"srv\"}]}", "mounts[0].path");
 	refused("{" MINIMAL ",\"colour\":1}", "colour");
 }
 
