@@ -1,5 +1,6 @@
 #include "api/host.h"
 
+#include "api/folders.h"
 #include "api/host_drain.h"
 #include "api/process.h"
 #include "api/progress.h"
@@ -17,7 +18,7 @@
 #define KVM_VERSION	    12
 
 struct capabilities {
-	bool kvm, network;
+	bool kvm, network, folders;
 };
 
 struct host_view {
@@ -35,6 +36,8 @@ static const struct json_field capabilities_fields[] = {
 	{"kvm", JSON_FIELD_BOOL, offsetof(struct capabilities, kvm), .read_only = true, .help = "hulld may use /dev/kvm, and that is KVM."},
 	{"network", JSON_FIELD_BOOL, offsetof(struct capabilities, network), .read_only = true,
 		.help = "Machines may have the network default: passt is installed."},
+	{"folders", JSON_FIELD_BOOL, offsetof(struct capabilities, folders), .read_only = true,
+		.help = "Machines may see folders of the host, where they are allowed: hulld is root, and virtiofsd installed."},
 };
 static const struct json_table capabilities_table = JSON_TABLE("Capabilities", struct capabilities, capabilities_fields);
 
@@ -146,7 +149,7 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 		.memory_mib = (int64_t)hulld->host_memory_mib,
 		.memory_limit_mib = memory_limit_mib(hulld),
 		.held = count_held(hulld),
-		.capabilities = {has_kvm(), find_program("passt", program, sizeof(program)) == 0},
+		.capabilities = {has_kvm(), find_program("passt", program, sizeof(program)) == 0, !folders_why_not(hulld)},
 	};
 
 	look_at_disk(hulld->options.state, &view);

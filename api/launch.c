@@ -1,6 +1,7 @@
 /* What a monitor is started with: folders, its configuration, the guest's archive. */
 #include "api/supervisor.h"
 
+#include "api/folders.h"
 #include "api/secrets.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
@@ -51,6 +52,20 @@ static json_t *drive(const char *id, const char *path, bool read_only)
 		"is_read_only", read_only, "cache_type", read_only ? "Unsafe" : "Writeback", "io_engine", "Async");
 }
 
+/* The folders of the host that it sees, each behind its socket. NULL: none, or out of memory. */
+static json_t *filesystems(const struct machine *m)
+{
+	const struct mount_spec *mounts = machine_running_spec(m)->mounts.items;
+	json_t *array = folders_has_any(machine_running_spec(m)) ? json_array() : NULL;
+	char tag[FOLDER_TAG_MAX], path[512];
+
+	for (size_t i = 0; array && i < machine_running_spec(m)->mounts.len; i++)
+		if (mounts[i].host_path)
+			json_array_append_new(array, json_pack("{s:s, s:s, s:s}", "fs_id", folder_tag(i, tag), "tag", tag, "socket",
+							folder_socket_path(m, i, path, sizeof(path))));
+	return array;
+}
+
 static json_t *monitor_config(const struct machine *m)
 {
 	const struct options *options = &m->hulld->options;
@@ -78,10 +93,24 @@ static json_t *monitor_config(const struct machine *m)
 		json_object_set_new(config, "network-interfaces",
 			json_pack("[{s:s, s:s, s:s}]", "iface_id", "eth0", "stream_socket_path", passt, "guest_mac", mac));
 	}
+	if (config && folders_has_any(spec))
+		json_object_set_new(config, "filesystems", filesystems(m));
 	return config;
 }
 
 /* The guest's configuration: the machine's spec over the image's (docs/interfaces.md). */
+
+static json_t *guest_mounts(const struct machine *m)
+{
+	const struct mount_spec *mounts = machine_running_spec(m)->mounts.items;
+	json_t *array = json_array();
+	char tag[FOLDER_TAG_MAX];
+
+	for (size_t i = 0; i < machine_running_spec(m)->mounts.len; i++)
+		json_array_append_new(array, json_pack("{s:s, s:s, s:b}", "tag", folder_tag(i, tag), "path", mounts[i].path, "read_only",
+						mounts[i].read_only));
+	return array;
+}
 
 static json_t *guest_config(const struct machine *m, const struct image_config *image)
 {
@@ -103,6 +132,8 @@ static json_t *guest_config(const struct machine *m, const struct image_config *
 		json_object_set_new(config, "workdir", json_string(workdir));
 	if (config && m->record.attached)
 		json_object_set_new(config, "attached", json_true());
+	if (config && spec->mounts.len)
+		json_object_set_new(config, "mounts", guest_mounts(m));
 	if (config && spec->network == NETWORK_DEFAULT)
 		json_object_set_new(config, "network",
 			json_pack("{s:s, s:s, s:i, s:s, s:[s]}", "interface", "eth0", "address", GUEST_ADDRESS, "prefix", 24,

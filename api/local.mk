@@ -4,6 +4,7 @@
 noinst_LIBRARIES += libhull-api.a
 libhull_api_a_SOURCES = \
 	api/access.c api/access.h \
+	api/allowed_folders.c api/allowed_folders.h \
 	api/agent.c api/agent.h \
 	api/agent_frames.c api/agent_frames.h \
 	api/agent_ready.c api/agent_ready.h \
@@ -21,6 +22,7 @@ libhull_api_a_SOURCES = \
 	api/exec_output.c api/exec_output.h \
 	api/exec_stream.c api/exec_stream.h \
 	api/files.c api/files.h \
+	api/folders.c api/folders.h \
 	api/going_down.c \
 	api/forget.c api/forget.h \
 	api/freeze.c api/freeze.h \

@@ -137,11 +137,11 @@ static void look_at_machine(const struct log_age *age, const struct machine *m)
 		json_decref(now);
 }
 
-/* It begins anew with each run, and nobody else bounds it. */
-static void keep_network_log(const struct machine *m)
+/* Of what is begun anew with each run, and nobody else bounds. */
+static void keep_helper_log(const struct machine *m, const char *file)
 {
 	char path[512];
-	cleanup_close int fd = open(machine_state_path(m, "passt.log", path, sizeof(path)), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	cleanup_close int fd = open(machine_state_path(m, file, path, sizeof(path)), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	struct stat st;
 
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
@@ -190,7 +190,8 @@ static void on_timer(void *ctx)
 		begin_round(age);
 	for (unsigned n = 0; age->next && n < AT_ONCE; n++) {
 		look_at_machine(age, age->next);
-		keep_network_log(age->next);
+		keep_helper_log(age->next, "passt.log");
+		keep_helper_log(age->next, "folders.log");
 		age->next = age->next->next;
 	}
 	loop_timer_arm(age->timer, age->next ? PAUSE_NS : ROUND_NS);

@@ -35,6 +35,7 @@
 #define PORT_IN_USE    "it is already in use" /* whoever has it: another project's machine, or no machine */
 
 struct agent_call;
+struct folders;
 struct health;
 struct idle;
 struct operation;
@@ -61,6 +62,7 @@ struct machine {
 
 	/* supervisor.c: what runs now. */
 	struct process *monitor, *passt;
+	struct folders *folders; /* folders.c; NULL: it sees none of the host's, or does not run */
 	struct scratch *scratch; /* while it is made */
 	struct agent_call *agent;
 	struct loop_source *start_deadline, *stop_deadline, *retry;

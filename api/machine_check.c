@@ -1,4 +1,5 @@
 /* What a machine is to be, looked at beside all others before it is made or changed. */
+#include "api/folders.h"
 #include "api/hostnames.h"
 #include "api/image.h"
 #include "api/machine.h"
@@ -80,6 +81,8 @@ static int check_volumes(const struct machine_spec *spec, struct problem *proble
 	char field[40];
 
 	for (size_t i = 0; i < spec->mounts.len; i++) {
+		if (!mounts[i].volume)
+			continue;
 		snprintf(field, sizeof(field), "mounts[%zu].volume", i);
 		return problem_set(problem, PROBLEM_NOT_FOUND, field, "there is no volume \"%s\"", mounts[i].volume);
 	}
@@ -114,6 +117,8 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	r = secrets_check(hulld, project, spec, problem);
 	if (r == 0)
 		r = check_volumes(spec, problem);
+	if (r == 0)
+		r = folders_check(hulld, project, spec, problem);
 	if (r == 0)
 		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)

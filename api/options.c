@@ -21,8 +21,9 @@
 
 static const char usage[] =
 	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
-	"             [--initrd FILE] [--vmm FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
+	"             [--initrd FILE] [--vmm FILE] [--virtiofs FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
 	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--log-keep MIB[,DAYS]] [--memory-overcommit PERCENT]\n"
+	"             [--mount-allow [PROJECT=]DIR]...\n"
 	"             [--webhook-allow RANGE[,RANGE]...] [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
 	"             [--http ADDRESS:PORT] [--https ADDRESS:PORT] [--haproxy FILE]\n"
 	"       hulld --help | --version\n";
@@ -33,6 +34,7 @@ static const struct options usual = {
 	.kernel = HULL_LIBDIR "/guest/vmlinux",
 	.initrd = HULL_LIBDIR "/guest/initramfs.cpio",
 	.vmm = HULL_BINDIR "/hull-vmm",
+	.virtiofs = HULL_LIBEXECDIR "/hull-virtiofs",
 	.ingress = HULL_LIBEXECDIR "/hull-ingress",
 	.audit_keep = {256ull << 20, 90},
 	.log_keep = {16ull << 20, 90},
@@ -124,7 +126,8 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 		{"state", required_argument, NULL, 's'}, {"run", required_argument, NULL, 'r'},
 		{"listen", required_argument, NULL, 'l'}, {"token-file", required_argument, NULL, 't'},
 		{"kernel", required_argument, NULL, 'k'}, {"initrd", required_argument, NULL, 'i'},
-		{"vmm", required_argument, NULL, 'v'}, {"ingress", required_argument, NULL, 'g'},
+		{"vmm", required_argument, NULL, 'v'}, {"virtiofs", required_argument, NULL, 'F'},
+		{"ingress", required_argument, NULL, 'g'}, {"mount-allow", required_argument, NULL, 'M'},
 		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
 		{"audit-keep", required_argument, NULL, 'A'}, {"log-keep", required_argument, NULL, 'L'},
 		{"memory-overcommit", required_argument, NULL, 'm'}, {"webhook-allow", required_argument, NULL, 'w'}, {"webhook-timing", required_argument, NULL, 'W'},
@@ -134,7 +137,7 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 	};
 	const char **const places[] = {
 		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['t'] = &words->token_file,
-		['k'] = &options->kernel, ['i'] = &options->initrd, ['v'] = &options->vmm, ['g'] = &options->ingress,
+		['k'] = &options->kernel, ['i'] = &options->initrd, ['v'] = &options->vmm, ['F'] = &options->virtiofs, ['g'] = &options->ingress,
 		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['A'] = &words->audit_keep,
 		['L'] = &words->log_keep, ['m'] = &words->memory_overcommit, ['w'] = &words->webhook_allow, ['W'] = &words->webhook_timing, ['p'] = &options->http,
 		['S'] = &options->https, ['x'] = &options->haproxy,
@@ -148,7 +151,10 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 		}
 		if (c == '?')
 			return error_set(err, EINVAL, "see hulld --help"); /* getopt has said what is wrong */
-		*places[c] = optarg;
+		if (c == 'M' && allowed_folders_add(optarg, &options->mount_allow, err) < 0)
+			return error_in_field(err, "--mount-allow");
+		if (c != 'M')
+			*places[c] = optarg;
 	}
 	return optind < argc ? error_set(err, EINVAL, "takes no argument \"%s\"", argv[optind]) : 0;
 }

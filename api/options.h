@@ -2,6 +2,7 @@
 #ifndef HULL_API_OPTIONS_H
 #define HULL_API_OPTIONS_H
 
+#include "api/allowed_folders.h"
 #include "api/keep.h"
 #include "api/public_address.h"
 
@@ -16,7 +17,7 @@ struct options {
 	const char *state, *run; /* absolute */
 	const char *listen;	 /* ADDRESS:PORT, or NULL */
 	char *token;		 /* owned; NULL without --listen */
-	const char *kernel, *initrd, *vmm, *ingress, *ingress_forwarder;
+	const char *kernel, *initrd, *vmm, *virtiofs, *ingress, *ingress_forwarder;
 	unsigned memory_overcommit_percent; /* of the host's memory, what machines that run may have together; 0: no limit */
 	unsigned patience_s; /* with clients: http_set_patience() */
 	unsigned start_timeout_s, dependency_timeout_s;
@@ -26,6 +27,7 @@ struct options {
 	const char *audit_log; /* absolute; NULL: in `state` */
 	struct keep audit_keep, log_keep; /* the latter of each log of each machine */
 	struct address_ranges webhook_allow;
+	struct allowed_folders mount_allow;
 	struct webhook_timing {
 		int64_t first_retry_ms, give_up_s, timeout_ms;
 	} webhook_timing;

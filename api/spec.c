@@ -277,7 +277,7 @@ const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct ma
 static const struct json_field cause_fields[] = {
 	{"code", JSON_FIELD_STRING, offsetof(struct machine_cause, code), .required = true,
 		.help = "poweroff, reset, panic, signal, error (from the monitor); stopped, killed, start_timeout, start_failed, "
-			"monitor_died, host_restarted, dependency_failed, dependency_timeout, cancelled, idle (from hulld)."},
+			"monitor_died, host_restarted, folder_lost, dependency_failed, dependency_timeout, cancelled, idle (from hulld)."},
 	{"message", JSON_FIELD_STRING, offsetof(struct machine_cause, message), .required = true},
 };
 static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_cause, cause_fields);

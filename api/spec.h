@@ -88,6 +88,7 @@ struct dependency_spec {
 
 struct mount_spec {
 	char *volume; /* its name */
+	char *host_path; /* a folder of the host; NULL: it is a volume */
 	char *path;   /* in the machine */
 	bool read_only;
 };

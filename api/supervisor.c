@@ -2,7 +2,7 @@
  *
  * A start is a chain, each step begun by the end of the one before:
  *
- *	supervisor_start → (what it depends on) → (scratch disk, once) → (passt, when there is a network) and monitor → PING … → machine_is_up()
+ *	supervisor_start → (what it depends on) → (scratch disk, once) → (passt, when there is a network), (folders, if any) and monitor → PING … → machine_is_up()
  *
  * Wherever it breaks, finish() ends what runs and machine.c is told. One deadline spans the chain, another a stop. */
 #include "api/supervisor.h"
@@ -10,6 +10,7 @@
 #include "api/agent.h"
 #include "api/agent_ready.h"
 #include "api/clock.h"
+#include "api/folders.h"
 #include "api/health.h"
 #include "api/idle.h"
 #include "api/log_age.h"
@@ -49,6 +50,7 @@ static void finish(struct machine *m, const struct machine_end *end)
 	m->ready = NULL;
 	process_free(m->monitor);
 	process_kill_and_free(m->passt);
+	folders_end(m);
 	scratch_cancel(m->scratch);
 	m->monitor = m->passt = NULL;
 	m->scratch = NULL;
@@ -230,6 +232,11 @@ static bool spawn_monitor(struct machine *m, int net_fd, int *ret_gate)
 	return m->monitor;
 }
 
+void supervisor_lose_folder(struct machine *m)
+{
+	end_monitor(m, m->up ? "folder_lost" : "start_failed", SIGKILL);
+}
+
 static void lose_passt(struct machine *m)
 {
 	if (!m->up && !m->ending_code[0])
@@ -277,6 +284,14 @@ static bool spawn_passt(struct machine *m, int net_fd, int *ret_gate)
 	return m->passt;
 }
 
+/* The monitor is still at its gate. */
+static void give_up_processes(struct machine *m, const struct error *err)
+{
+	process_kill_and_free(m->monitor);
+	m->monitor = NULL;
+	fail_start(m, "%s", err->message);
+}
+
 /* Unrecorded, none of them may run: they wait at their gates until it is known who they are. False: the start has failed. */
 static bool record_processes(struct machine *m)
 {
@@ -286,23 +301,31 @@ static bool record_processes(struct machine *m)
 	snprintf(m->record.boot_id, sizeof(m->record.boot_id), "%s", m->hulld->boot_id);
 	if (operation_commit(m, &err) == 0)
 		return true;
-	process_kill_and_free(m->monitor);
-	m->monitor = NULL;
-	fail_start(m, "%s", err.message);
+	give_up_processes(m, &err);
 	return false;
 }
 
-static void open_gate(int *gate)
+/* The monitor with them, or once its folders are there. False: the start has failed. */
+static bool open_gates(struct machine *m, int *passt_gate, int *monitor_gate)
 {
-	if (*gate >= 0)
-		process_open_gate(*gate);
-	*gate = -1;
+	struct error err;
+
+	if (*passt_gate >= 0)
+		process_open_gate(steal_fd(passt_gate));
+	if (!m->folders)
+		process_open_gate(steal_fd(monitor_gate));
+	else if (folders_begin(m, steal_fd(monitor_gate), &err) < 0) {
+		give_up_processes(m, &err);
+		return false;
+	}
+	return true;
 }
 
 /* passt and monitor begin at the same time, each with an end of one connection. */
 static void start_processes(struct machine *m)
 {
 	cleanup_close int passt_fd = -1, monitor_fd = -1, passt_gate = -1, monitor_gate = -1;
+	struct error err;
 	int ends[2];
 
 	if (machine_running_spec(m)->network == NETWORK_DEFAULT) {
@@ -317,13 +340,15 @@ static void start_processes(struct machine *m)
 			return;
 	}
 	operation_enter(m, PHASE_MONITOR);
+	if (folders_spawn(m, &err) < 0) {
+		fail_start(m, "%s", err.message);
+		return;
+	}
 	if (!spawn_monitor(m, monitor_fd, &monitor_gate))
 		return;
 	listen_for_agent(m);
-	if (!record_processes(m))
+	if (!record_processes(m) || !open_gates(m, &passt_gate, &monitor_gate))
 		return;
-	open_gate(&passt_gate);
-	open_gate(&monitor_gate);
 	machine_tell_waiters(m);
 	loop_timer_arm(m->retry, PING_EVERY_MS * NS_PER_MS);
 }
@@ -346,6 +371,15 @@ static void make_scratch(struct machine *m)
 	m->scratch = scratch_make(m, on_scratch, m, &err);
 	if (!m->scratch)
 		fail_start(m, "cannot make the scratch disk: %s", err.message);
+}
+
+static int check_folders(const struct machine *m, struct problem *problem)
+{
+	const char *why_not = folders_has_any(machine_running_spec(m)) ? folders_why_not(m->hulld) : NULL;
+
+	if (why_not)
+		return problem_set(problem, PROBLEM_MACHINE_FAILED, "mounts", "this host cannot share a folder: %s", why_not);
+	return folders_check(m->hulld, m->record.project, machine_running_spec(m), problem);
 }
 
 int supervisor_check(const struct machine *m, struct problem *problem)
@@ -373,7 +407,7 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
 		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
 	}
-	return secrets_check(m->hulld, m->record.project, &m->spec, problem);
+	return secrets_check(m->hulld, m->record.project, &m->spec, problem) < 0 ? -ECANCELED : check_folders(m, problem);
 }
 
 static bool has_scratch(const struct machine *m)
@@ -439,6 +473,7 @@ static void start_over(struct machine *m)
 
 	process_kill_and_free(m->passt);
 	m->passt = NULL;
+	folders_end(m);
 	m->record.monitor = m->record.passt = (struct process_id){0};
 	supervisor_enter_first_phase(m);
 	if (supervisor_check(m, &problem) < 0)
@@ -504,6 +539,7 @@ void supervisor_adopt(struct machine *m)
 	if (strcmp(m->record.boot_id, m->hulld->boot_id) == 0) {
 		m->monitor = process_adopt(m->hulld->loop, &m->record.monitor, on_monitor_end, m);
 		m->passt = process_adopt(m->hulld->loop, &m->record.passt, on_passt_end, m);
+		folders_adopt(m);
 	}
 	if (!m->monitor) {
 		conclude_unseen(m, same_boot);
@@ -537,6 +573,7 @@ void supervisor_release(struct machine *m)
 	agent_ready_free(m->ready);
 	process_free(m->monitor);
 	process_free(m->passt);
+	folders_release(m);
 	scratch_cancel(m->scratch);
 	loop_remove(m->start_deadline);
 	loop_remove(m->stop_deadline);

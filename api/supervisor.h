@@ -1,4 +1,4 @@
-/* What runs for a machine: files, passt, the monitor, the agent. Called by machine.c, reports back to it. */
+/* What runs for a machine: files, passt, folders, the monitor, the agent. Called by machine.c, reports back to it. */
 #ifndef HULL_API_SUPERVISOR_H
 #define HULL_API_SUPERVISOR_H
 
@@ -30,6 +30,8 @@ void supervisor_forget_drain(struct machine *m);
 void supervisor_terminate(struct machine *m);
 /* Ends it at once; `code` becomes the cause. */
 void supervisor_kill(struct machine *m, const char *code);
+/* From folders.c: one that it sees is lost (folders_lost()), and with it the machine. */
+void supervisor_lose_folder(struct machine *m);
 /* Frees timers and watches; processes go on. */
 void supervisor_release(struct machine *m);
 

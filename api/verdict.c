@@ -1,6 +1,7 @@
 /* Why a run has ended, by what the monitor and its logs say. See verdict.h. */
 #include "api/verdict.h"
 
+#include "api/folders.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -13,8 +14,7 @@
 
 #define STATUS_MAX 65536 /* bytes of status.json */
 
-/* The last line of a log that says anything, or "". */
-static void last_line(const struct machine *m, const char *log, char *ret, size_t size)
+void verdict_last_line(const struct machine *m, const char *log, char *ret, size_t size)
 {
 	char path[512], text[1024];
 	cleanup_close int fd = open(machine_state_path(m, log, path, sizeof(path)), O_RDONLY | O_CLOEXEC);
@@ -71,7 +71,7 @@ static void describe_death(const struct machine *m, int status, struct machine_e
 {
 	char line[256];
 
-	last_line(m, "vmm.log", line, sizeof(line));
+	verdict_last_line(m, "vmm.log", line, sizeof(line));
 	if (status >= 0 && WIFSIGNALED(status))
 		snprintf(end->message, sizeof(end->message), "the monitor was ended by signal %d (%s)", WTERMSIG(status),
 			strsignal(WTERMSIG(status)));
@@ -83,17 +83,22 @@ struct machine_end verdict_of(const struct machine *m, int status)
 {
 	struct machine_end end = {.exit_status = -1};
 	bool said = verdict_read_status(m, &end);
+	const char *awaited = folders_awaited(m);
 	char line[256];
 
 	if (strcmp(m->ending_code, "start_timeout") == 0) {
 		end.failed = true;
 		snprintf(end.code, sizeof(end.code), "start_timeout");
-		snprintf(end.message, sizeof(end.message), "the agent did not answer within %u s",
+		snprintf(end.message, sizeof(end.message), "%.200s did not answer within %u s", awaited ? awaited : "the agent",
 			m->hulld->options.start_timeout_s);
+	} else if (!said && folders_lost(m)) {
+		end.failed = true;
+		snprintf(end.code, sizeof(end.code), "%s", m->up ? "folder_lost" : "start_failed");
+		snprintf(end.message, sizeof(end.message), "%s", folders_lost(m));
 	} else if (!said && strcmp(m->ending_code, "start_failed") == 0) {
 		end.failed = true;
 		snprintf(end.code, sizeof(end.code), "start_failed");
-		last_line(m, "passt.log", line, sizeof(line));
+		verdict_last_line(m, "passt.log", line, sizeof(line));
 		snprintf(end.message, sizeof(end.message), "passt ended before the machine was up: %s", line);
 	} else if (m->ending_code[0] && (!said || strcmp(end.code, "signal") == 0)) {
 		snprintf(end.code, sizeof(end.code), "%s", m->ending_code);

@@ -64,7 +64,7 @@ class Hulld:
         self.run.chmod(0o755)
         self.socket = self.run / "hulld.sock"
         self.log = self.folder / "hulld.log"
-        self.options = {"--vmm": BUILD / "hull-vmm", "--ingress": BUILD / "hull-ingress",
+        self.options = {"--vmm": BUILD / "hull-vmm", "--virtiofs": BUILD / "hull-virtiofs", "--ingress": BUILD / "hull-ingress",
                         "--kernel": GUEST / "vmlinux", "--initrd": GUEST / "initramfs.cpio"}
         self.extra, self.wrapper = list(options), []
         self.env = dict(os.environ, **(env or {}))
