@@ -3,6 +3,7 @@
 #include "api/events.h"
 #include "api/health.h"
 #include "api/idle.h"
+#include "api/operation.h"
 #include "api/supervisor.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -13,12 +14,16 @@
 #include <sys/queue.h>
 
 #define NS_PER_S  1000000000ull
+#define NS_PER_MS 1000000ull
+#define LATER_MS  1000 /* than the operation's own deadline */
 #define REACH_MAX 256 /* machines that one depends on, directly or by others: what is looked through for a circle */
 
 struct start_wait {
 	TAILQ_ENTRY(start_wait) entry;
 	struct machine *machine;
 	struct loop_source *deadline;
+	uint64_t began_ns;  /* on the monotonic clock */
+	int64_t late_at;    /* as now_ms(), when its time was over; 0: it is not */
 	bool due;	    /* to be looked at: it may go on, or has to end */
 	bool announced;	    /* an event has said what it waits for */
 	unsigned missing;   /* bits: which of depends_on are not there yet */
@@ -246,10 +251,27 @@ static void give_up_on(struct machine *m, const struct dependency_spec *missing,
 			dependency->record.exit_status);
 }
 
-static void give_up_late(struct machine *m, const struct dependency_spec *missing, const struct machine *dependency)
+/* What was being started when the time was over is waited for until that start is: whatever that is at has a deadline of its own. */
+static bool awaits_start(struct start_wait *wait, const struct machine *dependency)
 {
-	give_up(m, "dependency_timeout", "machine %s, which it depends on, should %s within %u s, and is %s", missing->machine,
-		wish(dependency, missing->condition), m->hulld->options.dependency_timeout_s,
+	const struct operation_record *op = operation_current(dependency);
+	int64_t left_ms;
+
+	if (!wait->late_at)
+		wait->late_at = now_ms();
+	if (!op || (op->kind != OPERATION_START && op->kind != OPERATION_RESTART) || op->created_at > wait->late_at)
+		return false;
+	left_ms = operation_time_left_ms(dependency, INT64_MAX / (int64_t)NS_PER_MS - LATER_MS) + LATER_MS;
+	loop_timer_arm(wait->deadline, (uint64_t)left_ms * NS_PER_MS);
+	operation_set_timeout(wait->machine, left_ms);
+	machine_commit(wait->machine);
+	return true;
+}
+
+static void give_up_late(struct start_wait *wait, const struct dependency_spec *missing, const struct machine *dependency)
+{
+	give_up(wait->machine, "dependency_timeout", "machine %s, which it depends on, should %s within %llu s, and is %s", missing->machine,
+		wish(dependency, missing->condition), (unsigned long long)((monotonic_ns() - wait->began_ns) / NS_PER_S),
 		machine_state_names[dependency->record.state]);
 }
 
@@ -302,8 +324,8 @@ static void look_at_all(struct start_wait *wait, bool late)
 		missing = missing ? missing : dependency;
 		missed = missing == dependency ? other : missed;
 	}
-	if (missing && late) {
-		give_up_late(m, missing, missed);
+	if (missing && late && !awaits_start(wait, missed)) {
+		give_up_late(wait, missing, missed);
 	} else if (missing) {
 		announce(wait, missing, missed);
 	} else {
@@ -328,7 +350,7 @@ static void on_look(void *ctx)
 	if (!wait)
 		return;
 	loop_timer_arm(order->look, 0); /* for the next */
-	look_at_all(wait, false);
+	look_at_all(wait, wait->late_at != 0);
 }
 
 static void set_due(struct start_wait *wait)
@@ -351,6 +373,7 @@ void start_order_begin(struct machine *m)
 	if (!wait)
 		abort();
 	wait->machine = m;
+	wait->began_ns = monotonic_ns();
 	wait->missing = (1u << m->spec.depends_on.len) - 1;
 	wait->deadline = loop_add_timer(m->hulld->loop, on_deadline, wait);
 	if (!wait->deadline)
@@ -388,7 +411,7 @@ static void look_at_one(struct start_wait *wait, size_t i, const struct machine 
 		wait->missing &= ~(1u << i);
 	else
 		wait->missing |= 1u << i;
-	if (presence == NEVER || !wait->missing)
+	if (presence == NEVER || !wait->missing || wait->late_at)
 		set_due(wait);
 }
 

@@ -157,6 +157,31 @@ def test_who_waits_too_long_fails_and_may_try_again(hulld, make):
     assert hulld.wait("web", "running")["restarts"] >= 1
 
 
+def test_who_waits_for_one_that_is_being_started_waits_until_that_is_over(hulld, make):
+    """However long its check may take; and so does who waits for who waits."""
+    up = hulld.statuses / "up"
+    check = {"exec": {"command": ["test", "-e", str(up)]}, "interval_s": 1}
+    make("db", health={**check, "grace_s": 600})
+    make("web", "db")
+    make("shop", "web")
+    start(hulld, "shop", "web", "db")
+    assert hulld.get(f"/v1/machines/shop/wait?state=failed,running&timeout_s={TIMEOUT_S + 2}").status == 408
+    waits_for(hulld, "shop", "web")
+    db, web = (hulld.get(f"/v1/operations/{hulld.machine(name)['operation']}").json for name in ("db", "web"))
+    assert web["deadline"] > db["deadline"], "it is shown"
+    up.touch()
+    assert hulld.wait("shop", "running,failed")["state"] == "running"
+    up.unlink()
+    for name in ("shop", "web", "db"):
+        hulld.post(f"/v1/machines/{name}/kill")
+        hulld.wait(name, "stopped")
+    assert patch(hulld, {"health": {**check, "retries": TIMEOUT_S + 2, "grace_s": 0}}, "/v1/machines/db").status == 200
+    start(hulld, "web", "db")
+    cause = hulld.wait("web", "failed")["cause"]
+    assert cause["code"] == "dependency_timeout" and cause["message"].startswith("machine db, which it depends on, should be healthy within "), cause
+    assert hulld.machine("db")["health"]["state"] == "unhealthy"
+
+
 def test_who_waits_can_be_stopped_killed_deleted_and_changed(hulld, make):
     make("db")
     for name in ("stopped", "killed", "deleted", "changed"):
