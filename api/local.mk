@@ -101,6 +101,7 @@ libhull_api_a_SOURCES = \
 	api/store_operations.c \
 	api/store_projects.c \
 	api/store_requests.c \
+	api/store_room.c \
 	api/store_secrets.c \
 	api/store_tokens.c \
 	api/store_webhooks.c \

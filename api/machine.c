@@ -162,6 +162,7 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 {
 	struct machine_record before = m->record;
 	int r = refuse_deleting(m, problem);
+	struct error err;
 
 	if (r == 0 && !attached && m->record.state == MACHINE_STOPPING && m->record.asleep) /* which nobody had asked for */
 		return machine_stop(m, m->record.stop_timeout_s, true, origin, problem);
@@ -181,6 +182,8 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 		r = quota_check_start(m->hulld, m->record.project, problem);
 	if (r == 0)
 		r = host_check_memory(m, problem);
+	if (r == 0 && store_check_room(m->hulld->store, &err) < 0)
+		r = problem_from_error(problem, &err);
 	if (r < 0)
 		return r;
 	begin_run(m);

@@ -135,6 +135,9 @@ static const char *const migrations[] = {
 	"CREATE TABLE departed (project TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;",
 
 	"ALTER TABLE machines ADD COLUMN asleep INTEGER NOT NULL DEFAULT 0;",
+
+	/* store_room.c; it is empty. */
+	"CREATE TABLE reserve (bytes BLOB NOT NULL) STRICT;",
 };
 
 #define OPERATION_COLUMNS \
@@ -268,6 +271,10 @@ static const char *const statements[N_STATEMENTS] = {
 	[TRANSACTION_BEGIN] = "BEGIN IMMEDIATE",
 	[TRANSACTION_COMMIT] = "COMMIT",
 	[TRANSACTION_ROLLBACK] = "ROLLBACK",
+	[ROOM_PAGES] = "PRAGMA page_count",
+	[ROOM_FREE] = "PRAGMA freelist_count",
+	[ROOM_FILL] = "INSERT INTO reserve (bytes) VALUES (zeroblob(?1))",
+	[ROOM_EMPTY] = "DELETE FROM reserve",
 	[HOST_GET] = "SELECT state, drain_since, drain_until, drain_machines FROM host",
 	[HOST_SET] = "UPDATE host SET state = ?1, drain_since = ?2, drain_until = ?3, drain_machines = ?4",
 	[PROJECT_INSERT] = "INSERT INTO projects (name, quotas, created_at) VALUES (?1, ?2, ?3)",
@@ -314,6 +321,7 @@ int store_run(struct store *store, const char *sql, struct error *err)
 
 int store_transaction_begin(struct store *store, struct error *err)
 {
+	store_make_room(store);
 	return store_commit(store, store_begin(store, TRANSACTION_BEGIN), err);
 }
 
@@ -370,8 +378,10 @@ static int set_up(struct store *store, struct error *err)
 	int r;
 
 	sqlite3_busy_timeout(store->db, 5000);
+	sqlite3_file_control(store->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &(int){1}); /* its room stays, too */
 	/* A checkpoint holds up the loop: a quarter of the usual one more often, beside a commit's fsync() each few pages, is the less. */
 	r = store_run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;"
+		" PRAGMA secure_delete = ON;"
 		" PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 250;", err);
 	if (r == 0)
 		r = migrate(store, err);
@@ -381,6 +391,8 @@ static int set_up(struct store *store, struct error *err)
 		if (sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &store->prepared[i],
 			    NULL) != SQLITE_OK)
 			r = store_fail(store, err);
+	if (r == 0)
+		store_make_room(store);
 	return r;
 }
 

@@ -14,8 +14,11 @@ void certificate_record_done(struct certificate_record *record)
 
 int store_certificate_put(struct store *store, const struct certificate_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, CERTIFICATE_PUT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, CERTIFICATE_PUT);
 	store_bind_text(stmt, 1, record->project);
 	store_bind_text(stmt, 2, record->hostname);
 	store_bind_text(stmt, 3, record->certificate);

@@ -7,8 +7,11 @@
 int store_image_put(struct store *store, const char *project, const char *name, const char *rootfs, const char *document,
 	struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, IMAGE_PUT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, IMAGE_PUT);
 	store_bind_text(stmt, 1, project);
 	store_bind_text(stmt, 2, name);
 	store_bind_text(stmt, 3, rootfs);

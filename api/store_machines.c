@@ -42,8 +42,11 @@ static void bind_machine(sqlite3_stmt *stmt, const struct machine_record *record
 
 int store_machine_insert(struct store *store, const struct machine_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, MACHINE_INSERT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, MACHINE_INSERT);
 	bind_machine(stmt, record);
 	store_bind_text(stmt, 23, record->name);
 	store_bind_text(stmt, 24, record->rootfs);

@@ -86,6 +86,10 @@ enum store_statement {
 	TRANSACTION_BEGIN,
 	TRANSACTION_COMMIT,
 	TRANSACTION_ROLLBACK,
+	ROOM_PAGES,
+	ROOM_FREE,
+	ROOM_FILL,
+	ROOM_EMPTY,
 	HOST_GET,
 	HOST_SET,
 	N_STATEMENTS,
@@ -96,6 +100,7 @@ struct store {
 	sqlite3_stmt *prepared[N_STATEMENTS];
 	void (*on_event)(void *ctx, const char *project);
 	void *on_event_ctx;
+	uint64_t full_until_ns; /* store_room.c: the disk was full, and is not asked before that, on the monotonic clock */
 };
 
 /* What the database said last, as -errno with `err` set. */
@@ -116,6 +121,9 @@ int store_commit_one(struct store *store, sqlite3_stmt *stmt, const char *what, 
 int store_commit_some(struct store *store, sqlite3_stmt *stmt, struct error *err);
 /* Runs one that gives a number. */
 int64_t store_number(struct store *store, sqlite3_stmt *stmt, struct error *err);
+
+/* store_room.c: adds to the reserve, outside of a transaction, where it is low and the disk allows. */
+void store_make_room(struct store *store);
 
 /* store_events.c: once for a connection, before statements are prepared. */
 int store_events_set_up(struct store *store, struct error *err);

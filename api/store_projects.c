@@ -12,8 +12,11 @@
 int store_blob_own(
 	struct store *store, const char *project, const char *digest, int64_t size_bytes, int64_t at, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, BLOB_OWN);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, BLOB_OWN);
 	store_bind_text(stmt, 1, digest);
 	store_bind_text(stmt, 2, project);
 	sqlite3_bind_int64(stmt, 3, size_bytes);
@@ -88,8 +91,11 @@ void project_record_done(struct project_record *record)
 
 int store_project_insert(struct store *store, const struct project_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, PROJECT_IS_DEPARTED);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, PROJECT_IS_DEPARTED);
 	store_bind_text(stmt, 1, record->name);
 	if (store_number(store, stmt, err) > 0)
 		return error_set(err, EBUSY, "what a deleted project \"%s\" has left is not all gone yet", record->name);

@@ -13,8 +13,11 @@ void secret_record_done(struct secret_record *record)
 
 int store_secret_put(struct store *store, const struct secret_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, SECRET_PUT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, SECRET_PUT);
 	store_bind_text(stmt, 1, record->project);
 	store_bind_text(stmt, 2, record->name);
 	sqlite3_bind_blob(stmt, 3, record->sealed, (int)record->sealed_len, SQLITE_STATIC);

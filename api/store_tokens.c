@@ -6,8 +6,11 @@
 
 int store_token_insert(struct store *store, const struct token_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, TOKEN_INSERT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, TOKEN_INSERT);
 	store_bind_text(stmt, 1, record->id);
 	store_bind_text(stmt, 2, record->project);
 	store_bind_text(stmt, 3, record->label);

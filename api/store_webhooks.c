@@ -37,8 +37,11 @@ static void bind_all(sqlite3_stmt *stmt, const struct webhook_record *record)
 
 int store_webhook_insert(struct store *store, const struct webhook_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, WEBHOOK_INSERT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, WEBHOOK_INSERT);
 	bind_all(stmt, record);
 	store_bind_text(stmt, 15, record->project);
 	sqlite3_bind_int64(stmt, 16, record->created_at);

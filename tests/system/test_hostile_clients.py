@@ -300,7 +300,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
         with (hulld.state / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while filler.write(bytes(4096)):
                 pass
-        for n in range(200):
+        for n in range(300):
             answer = hulld.request("PUT", f"/v1/secrets/S{n}", {"value": "x" * 10_000})
             if answer.status == 201:
                 kept.add(f"S{n}")
@@ -312,11 +312,63 @@ def test_a_full_disk_loses_nothing(tmp_path):
         assert [item["name"] for item in hulld.get("/v1/images").json["items"]] == ["hello"]
         assert {item["name"] for item in hulld.get("/v1/secrets").json["items"]} == kept
         (hulld.state / "filler").unlink()
-        assert hulld.request("PUT", "/v1/secrets/ROOM", {"value": "x"}).status == 201
+        wait_until(lambda: hulld.request("PUT", "/v1/secrets/ROOM", {"value": "x"}).status == 201, "there is room again")
         assert hulld.post("/v1/machines", {"name": "m", "image": "hello", "network": "none", "disk_mib": 16}).status == 201
         hulld.restart()
         assert {item["name"] for item in hulld.get("/v1/secrets").json["items"]} == kept | {"ROOM"}
         assert hulld.machine("m")["state"] == "created" and sorted(os.listdir(hulld.state / "blobs" / "sha256")) == [hashlib.sha256(erofs).hexdigest()]
+    finally:
+        hulld.stop()
+        subprocess.run(["umount", str(hulld.state)], check=True)
+
+
+def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
+    """What makes more has not; also for a hulld that comes after, however the first has ended."""
+    hulld = Hulld(tmp_path).with_stand_in()
+    hulld.state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(hulld.state)], check=True)
+
+    def fill():
+        with (hulld.state / "filler").open("ab", buffering=0) as filler, contextlib.suppress(OSError):
+            while filler.write(bytes(4096)):
+                pass
+
+    def asked(method, path, body=None, **headers):
+        fill()  # whatever room there is goes to others at once
+        return hulld.request(method, path, body, headers)
+
+    try:
+        hulld.start()
+        hulld.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+        for name in ("idle", "stopped", "killed", "deleted", "last"):
+            assert hulld.post("/v1/machines", {"name": name, "image": "hello", "network": "none", "disk_mib": 16}).status == 201
+        for name in ("stopped", "killed", "deleted", "last"):
+            assert hulld.post(f"/v1/machines/{name}/start").status == 200
+            wait_until(lambda: hulld.machine(name)["pid"], "it has a monitor")
+        for n in range(1000):
+            answer = asked("PUT", f"/v1/secrets/S{n}", {"value": "x" * 10_000})
+            if answer.status != 201:
+                break
+        refused(answer, 507, "insufficient_storage")
+        refused(asked("POST", "/v1/machines/idle/start"), 507, "insufficient_storage")
+        refused(asked("POST", "/v1/machines", {"name": "new", "image": "hello"}), 507, "insufficient_storage")
+        assert asked("POST", "/v1/machines/stopped/stop", {"timeout_s": 1}, **{"Idempotency-Key": "k"}).status == 200
+        assert asked("POST", "/v1/machines/killed/kill").status == 200
+        for name in ("stopped", "killed"):
+            hulld.wait(name, "stopped")
+        assert asked("DELETE", "/v1/machines/idle").status == 204
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            fill()
+            hulld.kill(end)
+            fill()
+            hulld.start()
+            assert hulld.machine("last")["pid"] and hulld.machine("stopped")["state"] == "stopped"
+        for name in ("deleted", "stopped", "killed", "last"):
+            assert asked("DELETE", f"/v1/machines/{name}?force=1").status == 204
+        assert asked("DELETE", "/v1/images/hello").status == 204
+        assert hulld.get("/v1/machines").json["items"] == hulld.get("/v1/images").json["items"] == []
+        (hulld.state / "filler").unlink()
+        wait_until(lambda: hulld.request("PUT", "/v1/secrets/ROOM", {"value": "x" * 10_000}).status == 201, "there is room again")
     finally:
         hulld.stop()
         subprocess.run(["umount", str(hulld.state)], check=True)

@@ -113,8 +113,9 @@ def test_it_comes_serves_is_renewed_and_goes(tmp_path):
     assert subprocess.run(["pgrep", "-u", "hull"], capture_output=True).stdout == b""
 
     files = [path for path in sh("dpkg", "-L", "hull").splitlines() if "hull" in Path(path).name]
+    Path("/etc/default/hulld").write_text("HULLD_OPTIONS=\n")  # as README.md says
     dpkg("-r", "hull")
     assert len(files) > 15 and not [path for path in files if os.path.lexists(path)]
-    assert Path("/var/lib/hull/hull.db").exists(), "machines and images are there for the next who installs it"
+    assert Path("/etc/default/hulld").exists() and Path("/var/lib/hull/hull.db").exists(), "machines and images are there for the next who installs it"
     dpkg("-P", "hull")
     assert ours() == before

@@ -1,0 +1,78 @@
+/* Room for what ends, changes state and deletes, also when the disk is full. See store.h.
+ *
+ * Theory of operation. The database has free pages of its own, RESERVE of them where the disk allows: they are written, and so have blocks,
+ * and no guest and no log can take them. What makes more is refused while there are fewer than FEW; what is left is for what makes
+ * less, some hundred changes, which on the way leave free pages themselves. The journal has its room likewise: it is never cut, and
+ * the reserve has gone through it. */
+#include "api/store_private.h"
+
+#include "common/loop.h"
+
+#include <errno.h>
+
+#define PAGE_BYTES 4096 /* SQLite's usual */
+#define RESERVE	   512	/* pages: 2 MiB */
+#define LOW	   256	/* so many are added to */
+#define FEW	   128
+#define SLACK	   8		/* pages, of what the database needs to have the others */
+#define AGAIN_NS   100000000ull /* after the disk was full */
+
+static int64_t number(struct store *store, enum store_statement which)
+{
+	struct error ignored;
+
+	return store_number(store, store_begin(store, which), &ignored);
+}
+
+/* Blocks behind the database's last page, before there are pages in the journal that need some. */
+static bool extend(struct store *store)
+{
+	static const char zeroes[16 * PAGE_BYTES];
+	int64_t end = (number(store, ROOM_PAGES) + RESERVE + SLACK) * PAGE_BYTES;
+	sqlite3_int64 at;
+	sqlite3_file *file;
+
+	if (sqlite3_file_control(store->db, NULL, SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK ||
+		file->pMethods->xFileSize(file, &at) != SQLITE_OK)
+		return false;
+	for (; at < end; at += (int64_t)sizeof(zeroes))
+		if (file->pMethods->xWrite(file, zeroes, sizeof(zeroes), at) != SQLITE_OK)
+			return false;
+	return true;
+}
+
+/* A row of zeroes that goes again leaves its pages, which are written (secure_delete). */
+static int fill(struct store *store, struct error *err)
+{
+	sqlite3_stmt *stmt = store_begin(store, ROOM_FILL);
+	int r;
+
+	sqlite3_bind_int64(stmt, 1, (int64_t)RESERVE * PAGE_BYTES);
+	r = store_commit(store, stmt, err);
+	return r < 0 ? r : store_commit(store, store_begin(store, ROOM_EMPTY), err);
+}
+
+void store_make_room(struct store *store)
+{
+	struct error err;
+	int r = -ENOSPC;
+
+	if (!sqlite3_get_autocommit(store->db) || number(store, ROOM_FREE) >= LOW || monotonic_ns() < store->full_until_ns)
+		return;
+	if (extend(store))
+		r = store_commit(store, store_begin(store, TRANSACTION_BEGIN), &err);
+	if (r == 0)
+		r = store_transaction_end(store, fill(store, &err), &err);
+	if (r == 0)
+		sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	else
+		store->full_until_ns = monotonic_ns() + AGAIN_NS;
+}
+
+int store_check_room(struct store *store, struct error *err)
+{
+	store_make_room(store);
+	if (number(store, ROOM_FREE) >= FEW)
+		return 0;
+	return error_set(err, ENOSPC, "the disk is full: the room that the database has left is for what ends or deletes something");
+}
