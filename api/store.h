@@ -322,7 +322,7 @@ int store_project_insert(struct store *store, const struct project_record *recor
 int store_project_update(struct store *store, const struct project_record *record, struct error *err);
 int store_project_get(struct store *store, const char *name, struct project_record *ret, struct error *err);
 /* From then on it is not there, nor are its tokens, webhooks, secrets, certificates, and what it has of blobs. Its images, kept requests,
- * operations and events, which nobody finds any more, go as far as that takes no more than `for_ns`; the rest is for the next. Its machines
+ * operations and events, which nobody finds any more, go as far as that takes no more processor time than `for_ns`; the rest is for the next. Its machines
  * have gone before. */
 int store_project_delete(struct store *store, const char *name, uint64_t for_ns, struct error *err);
 /* A step of that, for all that were deleted. How many rows have gone, 0 when it is done; -errno with `err` set. */

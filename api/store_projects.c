@@ -197,7 +197,7 @@ static int depart(struct store *store, const char *name, struct error *err)
 
 int store_project_delete(struct store *store, const char *name, uint64_t for_ns, struct error *err)
 {
-	uint64_t end = monotonic_ns() + for_ns;
+	uint64_t end = process_cpu_ns() + for_ns;
 	int n, r = store_transaction_begin(store, err);
 
 	if (r < 0)
@@ -206,7 +206,7 @@ int store_project_delete(struct store *store, const char *name, uint64_t for_ns,
 	if (n == 0)
 		do {
 			n = forget_some(store, err);
-		} while (n > 0 && monotonic_ns() < end);
+		} while (n > 0 && process_cpu_ns() < end);
 	return store_transaction_end(store, n < 0 ? n : 0, err);
 }
 

@@ -88,7 +88,8 @@ def token(acting, *scopes, **more):
 
 
 def project(hulld, name, erofs=None, **quotas):
-    assert hulld.post("/v1/projects", {"name": name, "quotas": quotas}).status == 201
+    made = wait_until(lambda: (answer := hulld.post("/v1/projects", {"name": name, "quotas": quotas})).status != 503 and answer, "one of that name is gone")
+    assert made.status == 201, made
     acting = In(hulld, name)
     if erofs:
         assert acting.image("hello", erofs).status == 201
