@@ -7,9 +7,9 @@
  *	asleep ──▶ somebody comes: hull-ingress says so ──▶ starting ──▶ running: the gate is open
  *	              └─▶ the start fails ──▶ failed, asleep: the gate is closed for a second, then for twice as long each time
  *
- * record.asleep is true from the one's `stopping` to the other's `running`, over restarts of hulld and of the host. A stop that somebody
- * asks for ends it: then nobody wakes the machine but by a start. Not idle is what is frozen, has an operation under way, or is what another
- * machine that runs depends on. */
+ * record.asleep is true from the one's `stopping` to the other's `running`, over restarts of hulld and of the host; what ran when the host
+ * went is asleep, too. A stop that somebody asks for ends it: then nobody wakes the machine but by a start. Not idle is what is frozen, has
+ * an operation under way, or is what another machine that runs depends on. */
 #ifndef HULL_API_IDLE_H
 #define HULL_API_IDLE_H
 

@@ -41,7 +41,7 @@ struct ingress_client {
 	char socket_path[128];
 	int fd;
 	bool reconciled; /* on this connection: requests are sent as they come */
-	bool told_no_sleep; /* on this connection: it knows no such word */
+	bool told_no_sleep; /* on this connection: it has refused to, and the log says so */
 	uint64_t give_up_ns; /* 0: no hull-ingress has been started for this attempt */
 	struct loop_source *events, *retry, *deadline, *reconcile;
 	struct process *started; /* the hull-ingress we started, to be reaped */
@@ -513,13 +513,16 @@ void ingress_drain(struct ingress_client *client, const struct machine *machine)
 static void on_sleep_answer(void *ctx, const json_t *reply, const struct error *err)
 {
 	struct ingress_client *client = ctx;
+	const char *message = json_string_value(json_object_get(reply, "message"));
 	struct machine *m = machine_of(client, reply);
 
 	if (m)
 		idle_answered(m, json_integer_value(json_object_get(reply, "idle_ms")), json_is_true(json_object_get(reply, "held")));
-	else if (!json_is_true(json_object_get(reply, "ok")) && !client->told_no_sleep) {
-		log_refusal(NULL, reply, err); /* an older one, which knows no word for it: machines run on */
-		client->told_no_sleep = reply != NULL;
+	else if (!reply)
+		log_refusal(NULL, reply, err);
+	else if (message && !client->told_no_sleep) {
+		client->told_no_sleep = true;
+		log_warn("a machine is not put to sleep: hull-ingress, perhaps an older one, says: %s", message);
 	}
 }
 

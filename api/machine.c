@@ -36,23 +36,6 @@ char *machine_run_path(const struct machine *m, const char *name, char *ret, siz
 	return ret;
 }
 
-const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
-{
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (strcmp(m->record.project, project) == 0 &&
-			(strcmp(m->spec.image, image) == 0 || strcmp(machine_running_spec(m)->image, image) == 0))
-			return m;
-	return NULL;
-}
-
-bool machines_publish_ports(const struct hulld *hulld)
-{
-	for (const struct machine *m = hulld->machines; m; m = m->next)
-		if (m->spec.ports.len)
-			return true;
-	return false;
-}
-
 const struct machine_spec *machine_running_spec(const struct machine *m)
 {
 	return m->run_spec ? m->run_spec : &m->spec;
@@ -115,6 +98,17 @@ static void end_run(struct machine_record *record)
 	free(record->run_image_config);
 	record->run_spec = record->run_image_config = NULL;
 	record->run_rootfs[0] = '\0';
+}
+
+static void set_cause(struct machine *m, const char *code, const char *message)
+{
+	struct machine_record *record = &m->record;
+
+	snprintf(record->cause_code, sizeof(record->cause_code), "%s", code);
+	snprintf(record->cause_message, sizeof(record->cause_message), "%s", message);
+	for (char *c = record->cause_message; *c; c++)
+		if (*c < 0x20 || *c > 0x7e)
+			*c = '?';
 }
 
 /* Nothing is asked of it any more. */
@@ -210,6 +204,10 @@ static void start_again(struct machine *m)
 		m->record.restarts++;
 	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
 		operation_begin(m, m->record.asleep ? OPERATION_START : OPERATION_RESTART, 0, &operation_by_hulld);
+	if (m->record.asleep) {
+		m->hulld->wakes++;
+		m->record.cause_code[0] = m->record.cause_message[0] = '\0';
+	}
 	begin_run(m);
 	m->record.attached = false;
 	supervisor_enter_first_phase(m);
@@ -232,7 +230,6 @@ void machine_wake(struct machine *m)
 	if (machine_is_active(m))
 		return; /* written once it has ended; until then hull-ingress would say it again */
 	log_info("machine %s is woken", m->record.name);
-	m->hulld->wakes++;
 	start_again(m);
 }
 
@@ -252,6 +249,15 @@ static void enter_end_phase(struct machine *m)
 							       : PHASE_WORKLOAD);
 }
 
+/* It is stopped, though not since nobody uses it: has who comes to it started, all the same? */
+static bool is_to_be_woken(const struct machine *m, bool then_start, const struct operation_origin *origin)
+{
+	if (origin != &operation_by_hulld)
+		return m->record.asleep && then_start;
+	/* For the host's sake. It would be there for who comes, awake or not. */
+	return m->record.asleep || (m->spec.idle && !then_start && !m->record.attached && m->record.state != MACHINE_STOPPING);
+}
+
 static int stop(struct machine *m, enum operation_kind kind, bool then_start, int64_t timeout_s, const struct operation_origin *origin,
 	struct problem *problem)
 {
@@ -267,6 +273,7 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 		return machine_start(m, false, origin, problem);
 	if (!active && !m->record.restart_at && !m->record.asleep)
 		return 0;
+	m->record.asleep = is_to_be_woken(m, then_start, origin);
 	if (active) {
 		m->record.state = MACHINE_STOPPING;
 		if (shortens)
@@ -282,7 +289,6 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	}
 	m->record.restart_wanted = then_start;
 	m->record.restart_at = 0;
-	m->record.asleep = m->record.asleep && then_start;
 	r = commit(m, &before, problem);
 	if (r < 0)
 		return r;
@@ -336,10 +342,12 @@ static int end_run_early(struct machine *m, const char *by, struct problem *prob
 	m->record.state = MACHINE_STOPPING;
 	m->record.stop_timeout_s = timeout_s;
 	m->record.asleep = !by;
-	if (by)
+	if (by) {
 		operation_ask_for_end(m, by, timeout_s * 1000);
-	else
+	} else {
 		operation_begin(m, OPERATION_STOP, timeout_s * 1000, &operation_by_hulld);
+		set_cause(m, "idle", "nobody used it");
+	}
 	enter_end_phase(m);
 	r = commit(m, &before, problem);
 	if (r < 0)
@@ -503,25 +511,6 @@ void machine_disarm_restart(struct machine *m)
 		loop_timer_arm(m->restart, UINT64_MAX);
 }
 
-static void set_cause(struct machine *m, bool asked, const struct machine_end *end)
-{
-	struct machine_record *record = &m->record;
-	const char *code = end->code, *message = end->message;
-
-	if (operation_is_cancelled(m)) {
-		code = "cancelled";
-		message = "its start was cancelled";
-	} else if (asked && record->asleep) {
-		code = "idle";
-		message = strcmp(end->code, "poweroff") == 0 ? "nobody used it" : "nobody used it, and it did not end by itself";
-	}
-	snprintf(record->cause_code, sizeof(record->cause_code), "%s", code);
-	snprintf(record->cause_message, sizeof(record->cause_message), "%s", message);
-	for (char *c = record->cause_message; *c; c++)
-		if (*c < 0x20 || *c > 0x7e)
-			*c = '?';
-}
-
 void machine_has_ended(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
@@ -534,7 +523,10 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 	forget_run_spec(m);
 	end_run(record);
 	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
-	set_cause(m, asked, end);
+	if (operation_is_cancelled(m))
+		set_cause(m, "cancelled", "its start was cancelled");
+	else if (!asked || !record->asleep || strcmp(record->cause_code, "idle") != 0) /* as it was put to sleep */
+		set_cause(m, end->code, end->message);
 	record->exit_status = end->exit_status;
 	record->monitor = record->passt = (struct process_id){0};
 	record->stopped_at = now_ms();
@@ -547,6 +539,9 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 		record->restart_at = now_ms();
 	else if (!asked && !m->deleting)
 		schedule_restart(m, end);
+	/* It would be there for who comes, had the host not gone. */
+	if (strcmp(end->code, "host_restarted") == 0 && m->spec.idle && !record->attached && !record->restart_at)
+		record->asleep = true;
 	if (record->restart_at && record->restart_at <= now_ms() && host_starts(m->hulld)) {
 		start_again(m); /* nobody sees it stopped in between */
 	} else {

@@ -118,7 +118,7 @@ void machine_index_remove(struct machine *m);
 void machine_index_add_name(struct machine *m);
 void machine_index_remove_name(struct machine *m);
 
-/* One of the project that has the image, or runs with it; NULL: none. */
+/* machine_check.c. One of the project that has the image, or runs with it; NULL: none. */
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image);
 bool machines_publish_ports(const struct hulld *hulld); /* any, of any machine */
 /* In `starting`, `running` or `stopping`. */

@@ -129,3 +129,20 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 		r = hostnames_check(hulld, project, changed, spec, problem);
 	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);
 }
+
+const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
+{
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (strcmp(m->record.project, project) == 0 &&
+			(strcmp(m->spec.image, image) == 0 || strcmp(machine_running_spec(m)->image, image) == 0))
+			return m;
+	return NULL;
+}
+
+bool machines_publish_ports(const struct hulld *hulld)
+{
+	for (const struct machine *m = hulld->machines; m; m = m->next)
+		if (m->spec.ports.len)
+			return true;
+	return false;
+}

@@ -57,7 +57,7 @@ bool port_waits(const struct port *port)
 /* Whoever comes by a Unix socket has been told by hulld which machines to take: one that sleeps among them, and then what follows on that. */
 static enum gate gate_for(const struct port_spec *spec, enum gate before, enum gate gate)
 {
-	if (!is_unix(spec) || gate == GATE_WAKE || (gate == GATE_WAIT && before == GATE_WAKE))
+	if (!is_unix(spec) || gate == GATE_WAKE || (gate == GATE_WAIT && before != GATE_OPEN))
 		return gate;
 	return GATE_OPEN;
 }

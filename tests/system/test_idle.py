@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
+import sys
 import threading
 import urllib.request
 
@@ -117,6 +119,11 @@ def says(client, text=b"hello"):
     return b""
 
 
+def answers(port):
+    with contextlib.suppress(ConnectionRefusedError), connect(port) as client:
+        return says(client) == b"hello"
+
+
 def test_it_sleeps_when_nobody_is_there_and_wakes_when_somebody_comes(hulld, make, echo):
     web = make("web", {"host": (port := free_port()), "guest": echo}).start()
     with connect(port) as client:
@@ -202,6 +209,58 @@ def test_who_comes_while_hulld_is_down_is_served_once_it_is_back(hulld, make, ec
     web.falls_asleep()
 
 
+def test_everybody_is_served_though_hulld_is_killed_again_and_again(hulld, make, echo):
+    """While it runs, is put to sleep, sleeps and is woken, wherever that is by then."""
+    web = make("killed", {"host": (port := free_port()), "guest": echo}).start()
+    answers, over = [], threading.Event()
+
+    def come():
+        while not over.is_set():
+            with connect(port) as client:
+                answers.append(says(client))
+            over.wait(1.05)  # it is just being put to sleep, or about to be
+
+    visitor = threading.Thread(target=come)
+    visitor.start()
+    for moment in range(8):
+        over.wait(0.3 + 0.13 * moment)
+        hulld.restart()
+    over.set()
+    visitor.join()
+    assert len(answers) > 2 and set(answers) == {b"hello"}
+    web.falls_asleep()
+    assert not list(agents(hulld, web.shown["id"]))
+
+
+def agents(hulld, machine):
+    """The processes that are the machine of that id."""
+    name = machine.encode()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/cmdline", "rb") as line:
+            if name in (words := line.read().split(b"\0")) and str(hulld.options["--vmm"]).encode() in words:
+                yield entry
+
+
+def test_what_ran_when_the_host_went_down_wakes_when_somebody_comes(hulld, make, echo):
+    web = make("host", {"host": (port := free_port()), "guest": echo}, idle=60).start()
+    gone = make("gone", {"host": free_port(), "guest": echo}, idle=60).start()
+    hulld.post("/v1/machines/gone/stop")
+    hulld.wait("gone", "stopped")
+    hulld.kill(signal.SIGPWR)
+    hulld.start()
+    assert web.shown["asleep"] and web.shown["cause"]["code"] == "poweroff" and not gone.shown["asleep"]
+    wait_until(lambda: answers(port), "hull-ingress has the port again, and it is woken")
+    machine = web.shown["id"]
+    hulld.kill()  # and now its power fails
+    for process in agents(hulld, machine):
+        os.kill(int(process), signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(hulld.state / "hull.db")) as database, database:
+        database.execute("UPDATE machines SET boot_id = 'another' WHERE name = 'host'")
+    hulld.start()
+    assert web.shown["asleep"] and web.shown["cause"]["code"] == "host_restarted"
+    wait_until(lambda: answers(port), "it is woken")
+
+
 def test_a_crowd_starts_it_once(make, echo):
     web = make("crowd", {"host": (port := free_port()), "guest": echo}, idle=3).start().falls_asleep()
     with contextlib.ExitStack() as stack:
@@ -222,12 +281,7 @@ def test_one_that_cannot_be_woken_says_why_and_is_tried_again_later(hulld, make,
         assert says(third) == b""
     assert web.events().count("waking") == 1
     away.rename(monitor)
-
-    def answered():
-        with connect(port) as client:
-            return says(client) == b"hello"
-
-    wait_until(answered, "it is tried again")
+    wait_until(lambda: answers(port), "it is tried again")
     assert web.events().count("failed") == 1
 
 
@@ -284,12 +338,46 @@ def test_a_drained_host_wakes_nobody(hulld, make, echo):
         assert says(client) == b""
     assert web.shown["asleep"]
     hulld.post("/v1/host/undrain")
+    wait_until(lambda: answers(port), "it is woken")
 
-    def answered():
-        with connect(port) as client:
-            return says(client) == b"hello"
 
-    wait_until(answered, "it is woken")
+OLD_INGRESS = """#!{python}
+import json, os, socket, subprocess, sys
+path = sys.argv[sys.argv.index("--socket") + 1]
+subprocess.Popen(["{ingress}", "--socket", path + ".new", "--idle-seconds", "1"])
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+while True:
+    asker, knows = listener.accept()[0], socket.socket(socket.AF_UNIX)
+    while knows.connect_ex(path + ".new") != 0:
+        pass
+    answers = knows.makefile()
+    for line in asker.makefile():
+        if (op := json.loads(line)["op"]) == "sleep":
+            asker.sendall(b'{{"ok":false,"code":"invalid","message":"op: must be one of publish, unpublish"}}\\n')
+            continue
+        knows.sendall(line.encode())
+        asker.sendall(answers.readline().encode())
+        if op == "shutdown":
+            os.unlink(path)
+            sys.exit()
+"""
+
+
+def test_of_a_hull_ingress_that_knows_no_sleep_machines_run_on(tmp_path, echo):
+    old = tmp_path / "ingress"
+    daemon = start_alone(tmp_path)
+    old.write_text(OLD_INGRESS.format(python=sys.executable, ingress=daemon.options["--ingress"]))
+    old.chmod(0o755)
+    daemon.options["--ingress"] = old
+    daemon.restart()
+    web = Machine(daemon, "old", {"host": (port := free_port()), "guest": echo}).start()
+    assert web.stays_awake
+    with connect(port) as client:
+        assert says(client) == b"hello"
+    assert daemon.log.read_text().count("a machine is not put to sleep: hull-ingress, perhaps an older one") == 1
+    daemon.stop()
 
 
 @pytest.mark.parametrize("idle, field", [({}, "idle.after_s"), ({"after_s": 0}, "idle.after_s"), ({"after_s": 2592001}, "idle.after_s"),
