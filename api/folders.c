@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #define VIRTIOFSD   "/usr/lib/qemu/virtiofsd" /* Debian 12's, in no PATH */
@@ -75,8 +76,13 @@ int folders_check(const struct hulld *hulld, const char *project, const struct m
 
 const char *folders_why_not(const struct hulld *hulld)
 {
-	if (geteuid() != 0)
-		return "hulld is not root";
+	char program[256];
+
+	/* Its ids are given to who is not root by programs that are: newuidmap(1). */
+	if (geteuid() != 0 && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1)
+		return "hulld is neither root nor may it gain privileges (systemd's NoNewPrivileges=)";
+	if (geteuid() != 0 && find_program("newuidmap", program, sizeof(program)) < 0)
+		return "hulld is not root, and newuidmap not installed (apt-get install uidmap)";
 	if (access(VIRTIOFSD, X_OK) < 0)
 		return "virtiofsd is not installed (apt-get install qemu-system-common)";
 	return access(hulld->options.virtiofs, X_OK) < 0 ? "hull-virtiofs is not installed" : NULL;

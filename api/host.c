@@ -37,7 +37,7 @@ static const struct json_field capabilities_fields[] = {
 	{"network", JSON_FIELD_BOOL, offsetof(struct capabilities, network), .read_only = true,
 		.help = "Machines may have the network default: passt is installed."},
 	{"folders", JSON_FIELD_BOOL, offsetof(struct capabilities, folders), .read_only = true,
-		.help = "Machines may see folders of the host, where they are allowed: hulld is root, and virtiofsd installed."},
+		.help = "Machines may see folders of the host, where they are allowed: virtiofsd is installed, and hulld root, or newuidmap there for it."},
 };
 static const struct json_table capabilities_table = JSON_TABLE("Capabilities", struct capabilities, capabilities_fields);
 

@@ -97,19 +97,24 @@ static void set_limits(void)
 	setrlimit(RLIMIT_CORE, &core); /* it maps the guest's memory */
 }
 
+/* Who is not root may mount only where it is root of a user namespace, and the flags of that mount are out of reach only in another. */
 static int prepare(const struct options *options, struct error *err)
 {
-	cleanup_close int fd = folder_open(options->allowed, options->folder, err);
+	bool is_root = geteuid() == 0;
+	cleanup_close int fd = -1;
 	struct stat st;
-	int r;
+	int r = is_root ? 0 : identity_take_subordinate(err);
 
+	if (r < 0)
+		return r;
+	fd = folder_open(options->allowed, options->folder, err);
 	if (fd < 0)
 		return fd;
 	r = fstat(fd, &st) < 0 ? error_set_errno(err, errno, "cannot look at it") : 0;
 	if (r == 0)
 		r = folder_mount(fd, options->read_only, err);
 	if (r == 0)
-		r = identity_take(st.st_uid, st.st_gid, err);
+		r = is_root ? identity_take(st.st_uid, st.st_gid, err) : identity_take_again(err);
 	return r < 0 ? error_prefix(err, "%s: ", options->folder) : 0;
 }
 

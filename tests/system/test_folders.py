@@ -270,20 +270,58 @@ def test_a_start_whose_folder_does_not_answer_begins_anew_after_a_crash(unanswer
     assert unanswered.machine(machine["id"])["pid"] not in (None, machine["pid"])
 
 
-def test_a_hulld_that_is_not_root_says_so(tmp_path_factory, allowed):
+@pytest.fixture
+def as_nobody(tmp_path_factory):
+    """as_nobody(folder, subordinate, *options): a hulld of that user, which may have subordinate ids, and has a machine that sees the folder."""
+    place = Path(tempfile.mkdtemp(prefix="hull-"))
+    started = []
+
+    def start(folder, subordinate, *options):
+        ids = place / "subuid"
+        ids.write_text(subordinate)
+        daemon = Hulld(place, "--mount-allow", folder).with_stand_in()
+        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--groups", "65534,1", *options]
+        mounts = f"mount --bind {ids} /etc/subuid && mount --bind {ids} /etc/subgid && exec \"$@\""
+        daemon.wrapper = ["unshare", "-m", "sh", "-c", mounts, "sh", *as_user]
+        for path in (place, daemon.run):
+            subprocess.run(["chown", "-R", "65534:65534", path], check=True)
+        started.append(daemon.start())
+        daemon.image("hello", make_erofs(tmp_path_factory.mktemp("image")), command=["/bin/true"])
+        assert daemon.post("/v1/machines", {"name": "m", "image": "hello", "network": "none", "mounts": [mount(folder)]}).status == 201
+        return daemon, daemon.post("/v1/machines/m/start")
+
+    yield start
+    for daemon in started:
+        daemon.stop()
+    shutil.rmtree(place)
+
+
+def test_a_hulld_that_is_not_root_shares_with_its_users_rights(as_nobody):
     folder = Path(tempfile.mkdtemp(prefix="hull-"))
-    daemon = Hulld(folder, "--mount-allow", allowed).with_stand_in()
-    daemon.wrapper = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    for path in (folder, daemon.run):
-        subprocess.run(["chown", "-R", "65534:65534", path], check=True)
-    daemon.start()
-    daemon.image("hello", make_erofs(tmp_path_factory.mktemp("image")), command=["/bin/true"])
-    assert daemon.get("/v1/host").json["capabilities"]["folders"] is False
-    assert daemon.post("/v1/machines", {"name": "m", "image": "hello", "network": "none", "mounts": [mount(allowed)]}).status == 201
-    problem = daemon.post("/v1/machines/m/start").json
-    assert problem["code"] == "machine_failed" and problem["detail"] == "this host cannot share a folder: hulld is not root"
-    daemon.stop()
-    shutil.rmtree(folder)
+    folder.chmod(0o755)
+    hulld, answer = as_nobody(folder, "somebody:1:65536\nnobody:100000:1000\nnobody:300000:65536\n")
+    assert answer.status == 200 and hulld.get("/v1/host").json["capabilities"]["folders"] is True
+    server = Path(f"/proc/{wait_for_server(folder)}")
+    status = dict(line.split(":\t") for line in (server / "status").read_text().splitlines())
+    assert status["Uid"].split() == ["65534"] * 4 and not status["Groups"].strip()  # whoever owns the folder
+    assert (server / "uid_map").read_text().split() == ["0", "65534", "1", "1", "300000", "65535"]
+    hulld.post("/v1/machines/m/kill")
+    wait_until(lambda: not servers(folder), "nothing serves it any more")
+    folder.rmdir()
+
+
+def test_a_hulld_that_is_not_root_and_has_no_ids_to_give_says_so(as_nobody):
+    hulld, answer = as_nobody(Path("/srv"), "somebody:1:65536\n")
+    assert answer.status == 200
+    assert hulld.wait("m", "failed")["cause"]["message"].startswith(
+        "mounts[0].host_path: /etc/subuid gives no 65535 ids to user nobody: usermod --add-subuids")
+
+
+def test_a_hulld_that_may_not_gain_privileges_says_so(as_nobody):
+    hulld, answer = as_nobody(Path("/srv"), "nobody:300000:65536\n", "--no-new-privs")
+    assert hulld.get("/v1/host").json["capabilities"]["folders"] is False
+    assert answer.json["code"] == "machine_failed" and answer.json["detail"] == (
+        "this host cannot share a folder: hulld is neither root nor may it gain privileges (systemd's NoNewPrivileges=)")
 
 
 def test_the_host_says_that_it_can(hulld):

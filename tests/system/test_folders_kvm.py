@@ -74,7 +74,7 @@ def test_both_sides_see_what_the_other_writes_and_each_its_own_users(hulld, shar
     # What is above, and where links lead to, is the guest's; devices are nobody's.
     assert execute(hulld, "both", "cat /new/folder/link 2>&1; ls /new/folder/../folder/../../ | grep -c scratch") == (1, "cat: can't open '/new/folder/link': No such file or directory\n0\n")
     assert execute(hulld, "both", "mknod /new/folder/device b 254 0")[1].endswith("Operation not permitted\n")
-    assert execute(hulld, "both", "cat /new/folder/other; echo x > /new/folder/other; chown 0 /new/folder/other")[1].count("Permission denied") == 1
+    assert execute(hulld, "both", "cat /new/folder/other; echo x > /new/folder/other; chown 0 /new/folder/other")[1].count("denied") == 2
     (shared / "later").write_text("said while it ran\n")
     assert execute(hulld, "both", "cat /new/folder/later") == (0, "said while it ran\n")
     assert len(servers(shared)) >= 2
@@ -105,7 +105,7 @@ def test_a_machine_keeps_its_folder_when_hulld_is_killed_and_fails_when_it_is_lo
     assert failed[0]["cause"]["message"] == "mounts[0].host_path: its virtiofsd has ended"
     # Its policy starts it again, with another one.
     hulld.wait("kept", "running", BOOT)
-    assert (shared / "below/starts").read_text() == "once more\n" * 2
+    wait_until(lambda: (shared / "below/starts").read_text() == "once more\n" * 2, "it has it again")
     stop(hulld, "kept")
 
 
@@ -118,7 +118,7 @@ def test_a_folder_that_is_removed_is_gone_for_the_guest_and_for_its_next_start(h
     assert execute(hulld, "gone", "cat /srv/text") == (0, "there\n")
     (gone / "text").unlink()
     gone.rmdir()
-    assert wait_until(lambda: (r := execute(hulld, "gone", "ls -A /srv; echo x > /srv/new"))[0] and r, "it is gone")[1].count("No such file") >= 1
+    assert wait_until(lambda: (r := execute(hulld, "gone", "ls -A /srv; echo x > /srv/new"))[0] and r, "it is gone")[1].startswith("/bin/sh: can't create")
     hulld.post("/v1/machines/gone/restart")
     machine = hulld.wait("gone", "failed", BOOT)
     assert machine["cause"] == {"code": "start_failed", "message": f"mounts[0].host_path: {gone}: No such file or directory"}
