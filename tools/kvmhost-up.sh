@@ -101,6 +101,11 @@ drop_context() {
 	[ ! -e "$state/api.json" ] || ! cmp -s "$context" "$state/api.json" || rm -f "$context"
 }
 
+# What hulld's machines may see of this machine's folders: hulld's options. No share has a space in its path.
+allow_shares() {
+	for dir in $shares; do printf -- '--mount-allow %s ' "$dir"; done
+}
+
 # The archive behind the initramfs, and what the inside is made of.
 make_up_files() { # FOLDER HULLD_OPTION...
 	files=$1
@@ -114,7 +119,7 @@ make_up_files() { # FOLDER HULLD_OPTION...
 		n=$((n + 1))
 	done
 	[ -z "$bare" ] || return 0
-	for name in hulld hull-vmm hull-ingress; do
+	for name in hulld hull-vmm hull-virtiofs hull-ingress; do
 		copy_hull "$name" "$1/root-files/opt/hull/$name"
 	done
 	find_guest
@@ -124,7 +129,7 @@ make_up_files() { # FOLDER HULLD_OPTION...
 	shift
 	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
 		--token-file /opt/hull/token --kernel /opt/hull/vmlinux --initrd /opt/hull/initramfs.cpio \
-		--vmm /opt/hull/hull-vmm --ingress /opt/hull/hull-ingress \
+		--vmm /opt/hull/hull-vmm --virtiofs /opt/hull/hull-virtiofs --ingress /opt/hull/hull-ingress $(allow_shares) \
 		--ingress-forwarder /dev/virtio-ports/hull.forward ${http:+--http 0.0.0.0:7080} \
 		${https:+--https 0.0.0.0:7443} "$@" >"$files/files/hulld"
 }
@@ -179,6 +184,8 @@ up_here() { # HULLD_OPTION...
 	mkdir -p "$state/hulld"
 	find_helper hull-vmm
 	vmm=$helper
+	find_helper hull-virtiofs
+	virtiofs=$helper
 	find_helper hull-ingress
 	ingress=$helper
 	find_helper hulld
@@ -186,7 +193,7 @@ up_here() { # HULLD_OPTION...
 	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
 		"$helper" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
-		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$vmm" --ingress "$ingress" \
+		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$vmm" --virtiofs "$virtiofs" --ingress "$ingress" $(allow_shares) \
 		${http:+--http "127.0.0.1:$http"} ${https:+--https "127.0.0.1:$https"} "$@" ||
 		fail 125 "hulld did not come up: see $state/relay.log"
 }
