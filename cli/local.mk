@@ -9,6 +9,7 @@ libhull_cli_a_SOURCES = \
 	cli/failure.c cli/failure.h \
 	cli/health.c \
 	cli/help.c \
+	cli/host_path.c cli/host_path.h \
 	cli/manifest.c cli/manifest.h \
 	cli/output.c cli/output.h \
 	cli/patch.c \

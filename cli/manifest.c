@@ -1,6 +1,7 @@
 /* Reading files of machines. JSON is read by the parser that the API has, and YAML's finds its lines. */
 #include "cli/manifest.h"
 
+#include "cli/host_path.h"
 #include "cli/output.h"
 #include "cli/yaml_read.h"
 #include "common/buf.h"
@@ -9,6 +10,7 @@
 #include "common/json.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,6 +84,19 @@ static int refuse_twice(const struct source *source, const char *path, const str
 	return refuse_machine(source, path, first->name, "name", fail, what);
 }
 
+/* Folders of the host are found from the file's own. */
+static int find_folders(const struct source *source, const char *path, const char *name, json_t *spec, struct failure *fail)
+{
+	cleanup_free char *copy = strdup(source->name);
+	struct error err = {0};
+
+	if (!copy)
+		abort();
+	if (host_paths_in_full(dirname(copy), json_object_get(spec, "mounts"), &err) == 0)
+		return 0;
+	return refuse_machine(source, path, name, err.field, fail, err.message);
+}
+
 static int add_machine(struct manifest *manifest, const struct source *source, const char *path, const json_t *value, struct failure *fail)
 {
 	const struct manifest_machine *first;
@@ -110,7 +125,7 @@ static int add_machine(struct manifest *manifest, const struct source *source, c
 	if (!machine->spec || !machine->path || !machine->file)
 		abort();
 	machine->name = json_text(machine->spec, "name");
-	return 0;
+	return find_folders(source, path, name, machine->spec, fail);
 }
 
 static int add_list(struct manifest *manifest, const struct source *source, const char *path, const json_t *list, struct failure *fail)

@@ -183,3 +183,6 @@ tests_unit_virtio_bus_SOURCES = tests/unit/virtio_bus.c vmm/virtio_bus.c
 tests_unit_virtio_bus_LDADD = $(VMM_TEST_LIBS)
 # A guest's time to let go of a device is over when the test says so.
 tests_unit_virtio_bus_LDFLAGS = -Wl,--wrap=loop_timer_arm
+
+UNIT_TESTS += tests/unit/host_path
+tests_unit_host_path_LDADD = libhull-cli.a $(UNIT_LIBS) $(YAML_LIBS)
