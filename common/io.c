@@ -100,29 +100,69 @@ int open_append(const char *path, unsigned mode)
 	return fd < 0 ? -errno : fd;
 }
 
-static int replace_file(const char *path, const void *data, size_t len, unsigned mode, bool durable, struct error *err)
+int file_begin(const char *path, unsigned mode, char ret_temporary[FILE_TEMPORARY_MAX], struct error *err)
 {
 	const char *slash = strrchr(path, '/');
 	int whole = (int)(slash ? slash + 1 - path : 0), name = NAME_MAX - (int)sizeof(".XXXXXX") + 1;
-	char temporary[4096];
 	cleanup_close int fd = -1;
 	int r;
 
 	/* A name may be as long as one can be. */
-	if ((size_t)snprintf(temporary, sizeof(temporary), "%.*s%.*s.XXXXXX", whole, path, name, path + whole) >= sizeof(temporary))
+	if (snprintf(ret_temporary, FILE_TEMPORARY_MAX, "%.*s%.*s.XXXXXX", whole, path, name, path + whole) >= FILE_TEMPORARY_MAX)
 		return error_set(err, ENAMETOOLONG, "%s: path too long", path);
-	fd = mkostemp(temporary, O_CLOEXEC);
+	fd = mkostemp(ret_temporary, O_CLOEXEC);
 	if (fd < 0)
-		return error_set_errno(err, errno, "cannot create %s", temporary);
+		return error_set_errno(err, errno, "cannot create %s", ret_temporary);
+	if (fchmod(fd, mode) == 0)
+		return steal_fd(&fd);
+	r = error_set_errno(err, errno, "cannot create %s", path);
+	unlink(ret_temporary);
+	return r;
+}
+
+/* Gives the file its name; of a failure nothing is left. */
+static int name_file(const char *temporary, const char *path, struct error *err)
+{
+	int r;
+
+	if (rename(temporary, path) == 0)
+		return 0;
+	r = error_set_errno(err, errno, "cannot write %s", path);
+	unlink(temporary);
+	return r;
+}
+
+static int name_for_good(const char *path, struct error *err)
+{
+	int r = sync_folder(path);
+
+	return r < 0 ? error_set_errno(err, -r, "cannot write the folder of %s", path) : 0;
+}
+
+int file_replace(const char *temporary, const char *path, struct error *err)
+{
+	int r = name_file(temporary, path, err);
+
+	return r == 0 ? name_for_good(path, err) : r;
+}
+
+static int replace_file(const char *path, const void *data, size_t len, unsigned mode, bool durable, struct error *err)
+{
+	char temporary[FILE_TEMPORARY_MAX];
+	cleanup_close int fd = file_begin(path, mode, temporary, err);
+	int r;
+
+	if (fd < 0)
+		return fd;
 	r = write_full(fd, data, len);
-	if (r == 0 && (fchmod(fd, mode) < 0 || (durable && fsync(fd) < 0) || rename(temporary, path) < 0))
+	if (r == 0 && durable && fsync(fd) < 0)
 		r = -errno;
 	if (r < 0) {
 		unlink(temporary);
 		return error_set_errno(err, -r, "cannot write %s", path);
 	}
-	r = durable ? sync_folder(path) : 0;
-	return r < 0 ? error_set_errno(err, -r, "cannot write the folder of %s", path) : 0;
+	r = name_file(temporary, path, err);
+	return r == 0 && durable ? name_for_good(path, err) : r;
 }
 
 int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err)

@@ -24,6 +24,13 @@ int write_file_atomic(const char *path, const void *data, size_t len, unsigned m
 /* The same without fsync, for what is of no use after a crash of the host: it is whole to a reader, and after a crash of this process. */
 int write_file_whole(const char *path, const void *data, size_t len, unsigned mode, struct error *err);
 
+/* The same in steps, for a file that is too large to be held: an empty file of mode `mode` beside `path`, open for writing, under a
+ * name that is told; then, once it is whole and synced, `path` becomes it, and the folder is synced. When the second fails, the file is gone
+ * unless it was the folder that could not be synced. A descriptor, and 0; or -errno with `err` set and nothing left. */
+#define FILE_TEMPORARY_MAX 4096
+int file_begin(const char *path, unsigned mode, char ret_temporary[FILE_TEMPORARY_MAX], struct error *err);
+int file_replace(const char *temporary, const char *path, struct error *err);
+
 /* mkdir -p. 0 (also when it is there) or -errno with `err` set. */
 int make_directories(const char *path, unsigned mode, struct error *err);
 
