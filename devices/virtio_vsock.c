@@ -220,6 +220,18 @@ static void on_packet(struct virtio_vsock *v, struct vsock_conn *conn, const str
 	vsock_conn_settle(conn);
 }
 
+/* The packet in v->chain belongs to no connection. A restore has ended all of them; what the guest had sent to a sink before it heard of that, and
+ * takes for sent, still goes there. */
+static void on_stray(struct virtio_vsock *v, const struct vsock_header *header)
+{
+	struct vsock_sink *sink = header->op == VSOCK_OP_RW ? vsock_sink_find(v, header->dst_port) : NULL;
+	struct iovec iov[VIRTQ_IOV_MAX];
+
+	if (sink)
+		vsock_sink_write(sink, iov, virtq_chain_slice(&v->chain, VSOCK_HEADER_BYTES, header->len, iov));
+	refuse(v, header);
+}
+
 /* v->chain holds a packet: 0, or -EINVAL when it is not even one. */
 static int receive_packet(struct virtio_vsock *v)
 {
@@ -245,7 +257,7 @@ static int receive_packet(struct virtio_vsock *v)
 	else if (header.op == VSOCK_OP_REQUEST)
 		on_request(v, &header);
 	else
-		refuse(v, &header);
+		on_stray(v, &header);
 	return 0;
 }
 

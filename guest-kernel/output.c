@@ -2,7 +2,8 @@
  *
  * Theory of operation. One buffer: filled from the pipe when it is empty, emptied into the sink. At the end the vsock
  * connection is shut both ways and we wait for the host's RST: it comes once the host has passed on all it was sent
- * (virtio 1.2, section 5.10.6.5). A machine that is powered off any earlier takes its last words with it. */
+ * (virtio 1.2, section 5.10.6.5). A machine that is powered off any earlier takes its last words with it. One that goes on after it was
+ * saved finds its connections reset: what was sent is not lost, and another connection takes what follows. */
 #include "guest-kernel/output.h"
 
 #include "guest-kernel/console.h"
@@ -24,6 +25,7 @@ struct output {
 	int pipe_fd, sink_fd;
 	struct loop_source *pipe, *sink, *close_poll, *deadline;
 	bool is_vsock;
+	bool took; /* the connection has taken something */
 	bool at_end;  /* the pipe's end was read */
 	loop_fn done; /* NULL until output_drain(), and again once called */
 	void *ctx;
@@ -47,6 +49,7 @@ static int use_sink(struct output *output, int fd, bool is_vsock)
 	output->sink = source;
 	output->sink_fd = fd;
 	output->is_vsock = is_vsock;
+	output->took = false;
 	return 0;
 }
 
@@ -101,6 +104,14 @@ static void begin_closing(struct output *output)
 	on_close_poll(output);
 }
 
+/* A connection that took something was good: another one may be, too. */
+static int connect_again(struct output *output)
+{
+	int fd = output->took ? vsock_connect_host(HULL_VSOCK_PORT_LOG) : -ECONNRESET;
+
+	return fd < 0 ? fd : use_sink(output, fd, true);
+}
+
 static void write_held(struct output *output)
 {
 	while (output->len > 0) {
@@ -111,10 +122,15 @@ static void write_held(struct output *output)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n < 0 && output->is_vsock) {
-			console_say("the host takes no more output: %s; it goes to the console", strerror(errno));
+			int errnum = errno;
+
+			if (connect_again(output) == 0)
+				continue;
+			console_say("the host takes no more output: %s; it goes to the console", strerror(errnum));
 			if (use_console(output) == 0)
 				continue;
 		}
+		output->took = output->took || n > 0;
 		if (n < 0)
 			n = (ssize_t)output->len; /* no console either: nobody to keep it for */
 		output->off += (size_t)n;

@@ -356,6 +356,19 @@ static void sink_without_a_reader_swallows(void **state)
 	w->out[0] = open("/dev/null", O_RDONLY);
 }
 
+/* As after a restore: the guest has sent on a connection that is gone. It hears so, and what it sent is not lost. */
+static void a_sink_takes_what_was_sent_before_the_guest_heard_of_a_restore(void **state)
+{
+	struct world *w = *state;
+
+	send_data(w, 3000, 1025, "last words", 10);
+	expect_op(w, 3000, 1025, VSOCK_OP_RST);
+	expect_bytes(w, w->out[0], "last words");
+	send_data(w, 3000, 1026, "nobody's", 8);
+	expect_op(w, 3000, 1026, VSOCK_OP_RST);
+	assert_int_equal(vsock_of(w)->n_conns, 0);
+}
+
 #define CASE(fn)     cmocka_unit_test_setup_teardown(fn, setup, teardown)
 #define CASE_DRY(fn) cmocka_unit_test_setup_teardown(fn, setup_without_buffers, teardown)
 
@@ -374,6 +387,7 @@ int main(void)
 	        CASE(many_connections_do_not_mix),
 	        CASE(sink_gets_the_bytes_and_slows_the_guest_down),
 	        CASE(sink_without_a_reader_swallows),
+	        CASE(a_sink_takes_what_was_sent_before_the_guest_heard_of_a_restore),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
