@@ -26,6 +26,7 @@
 #define ACPI_PM_EVENT_POWER_BUTTON 1u
 #define ACPI_PM_EVENT_SLEEP_BUTTON 2u
 #define ACPI_PM_EVENT_PCI	   4u /* slots have changed: devices/pci_hotplug.h */
+#define ACPI_PM_EVENT_GENERATION   8u /* the machine is one of several that go on from one: see acpi_write_generation() */
 
 struct acpi_pm_ops {
 	void (*interrupt)(void *ctx); /* the event device's line (GSI 23): one edge */

@@ -14,16 +14,16 @@
 /* No device holds more than its queues' worth of state; this only bounds a bug. */
 #define STATE_MAX_BYTES (64u << 20)
 
-/* CRC-32C (Castagnoli), half a byte at a time: a few kilobytes of state do not need a faster one. */
-static uint32_t crc32c(const uint8_t *data, size_t len)
+/* Half a byte at a time: a few kilobytes of state do not need a faster one. */
+uint32_t state_checksum(const void *data, size_t len)
 {
 	static const uint32_t nibble[16] = {0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc,
 		0x5125dad3, 0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
 		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
 	uint32_t crc = ~0u;
 
-	for (size_t i = 0; i < len; i++) {
-		crc ^= data[i];
+	for (const uint8_t *byte = data, *end = byte + len; byte < end; byte++) {
+		crc ^= *byte;
 		crc = crc >> 4 ^ nibble[crc & 15];
 		crc = crc >> 4 ^ nibble[crc & 15];
 	}
@@ -101,7 +101,7 @@ void state_end(struct state_writer *w)
 	size_t payload = w->section + HEADER_SIZE, len = w->buf.len - payload;
 
 	store_u32(w, w->section + NAME_SIZE + 4, (uint32_t)len);
-	store_u32(w, w->section + NAME_SIZE + 8, crc32c((const uint8_t *)w->buf.data + payload, len));
+	store_u32(w, w->section + NAME_SIZE + 8, state_checksum(w->buf.data + payload, len));
 	w->section = SIZE_MAX;
 }
 
@@ -139,7 +139,7 @@ int state_begin_section(struct state_reader *r, const char *name, uint32_t max_v
 			max_version);
 	if (len > r->len - r->pos - HEADER_SIZE)
 		return error_set(err, ENODATA, "section %s is cut short", name);
-	if (crc32c(header + HEADER_SIZE, len) != fetch_u32(header + NAME_SIZE + 8))
+	if (state_checksum(header + HEADER_SIZE, len) != fetch_u32(header + NAME_SIZE + 8))
 		return error_set(err, EINVAL, "section %s is damaged: its checksum does not match", name);
 	r->pos += HEADER_SIZE;
 	r->section_end = r->pos + len;

@@ -48,6 +48,8 @@ uint32_t state_get_u32(struct state_reader *r);
 uint64_t state_get_u64(struct state_reader *r);
 /* Points `*ret` into the reader's data and returns the length; 0 and NULL on failure. */
 uint32_t state_get_bytes(struct state_reader *r, const uint8_t **ret);
+/* CRC-32C (Castagnoli), as sections have it. */
+uint32_t state_checksum(const void *data, size_t len);
 /* 0 when every get succeeded and the section is used up exactly, else -EINVAL with `err` set. */
 int state_end_section(struct state_reader *r, struct error *err);
 

@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 _Static_assert(LAYOUT_PORT_GED == LAYOUT_PORT_ACPI_SLEEP + ACPI_PM_OFFSET_EVENTS, "the two are one device");
 
@@ -263,6 +264,19 @@ static void describe_pvpanic(struct aml *aml)
 	aml_end(aml, device);
 }
 
+/* Of its two compatible names the one that has the form of such a name; drivers know both. ADDR is where the generation is. */
+static void describe_generation(struct aml *aml)
+{
+	static const uint64_t address[] = {LAYOUT_VM_GENERATION, 0};
+	size_t device = aml_begin_device(aml, "VGEN");
+
+	aml_name_string(aml, "_HID", "HULL0001");
+	aml_name_string(aml, "_CID", "VMGENCTR");
+	aml_name_string(aml, "_DDN", "VM_Gen_Counter");
+	aml_name_package(aml, "ADDR", address, ARRAY_SIZE(address));
+	aml_end(aml, device);
+}
+
 static void describe_button(struct aml *aml, const char *name, const char *id)
 {
 	size_t device = aml_begin_device(aml, name);
@@ -278,8 +292,8 @@ static void describe_event_device(struct aml *aml, bool pci)
 	static const struct {
 		uint32_t event;
 		const char *device;
-	} events[] = {{ACPI_PM_EVENT_POWER_BUTTON, "PWRB"}, {ACPI_PM_EVENT_SLEEP_BUTTON, "SLPB"}};
-	const uint8_t button_pressed = 0x80; /* 5.6.6, table 5.157 */
+	} events[] = {{ACPI_PM_EVENT_POWER_BUTTON, "PWRB"}, {ACPI_PM_EVENT_SLEEP_BUTTON, "SLPB"}, {ACPI_PM_EVENT_GENERATION, "VGEN"}};
+	const uint8_t happened = 0x80; /* 5.6.6, table 5.157: a button was pressed; and the generation has changed */
 	struct aml_resources res = {0};
 	size_t device, method, branch;
 
@@ -295,7 +309,7 @@ static void describe_event_device(struct aml *aml, bool pci)
 	aml_store_to_local0(aml, "EVTS");
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
 		branch = aml_begin_if_local0_has(aml, events[i].event);
-		aml_notify(aml, events[i].device, button_pressed);
+		aml_notify(aml, events[i].device, happened);
 		aml_end(aml, branch);
 	}
 	if (pci) {
@@ -325,6 +339,7 @@ static gpa_t write_dsdt(struct table_writer *w, const struct acpi_config *config
 		describe_uart(&aml);
 	describe_keyboard(&aml);
 	describe_pvpanic(&aml);
+	describe_generation(&aml);
 	if (config->pci)
 		acpi_pci_describe(&aml);
 	describe_event_device(&aml, config->pci);
@@ -449,5 +464,16 @@ int acpi_build(const struct acpi_config *config, const struct gmem *mem, gpa_t *
 	if (w.error)
 		return error_set_field(err, -w.error, "mem_size_mib", "leaves no room for the ACPI tables");
 	*ret_rsdp = LAYOUT_ACPI;
+	return 0;
+}
+
+int acpi_write_generation(const struct gmem *mem, struct error *err)
+{
+	uint8_t id[16];
+
+	if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
+		return error_set_errno(err, errno, "the host gives no random numbers");
+	if (gmem_write(mem, LAYOUT_VM_GENERATION, id, sizeof(id)) < 0)
+		return error_set(err, EFAULT, "the guest's memory has no place for its generation");
 	return 0;
 }

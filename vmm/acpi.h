@@ -26,4 +26,8 @@ struct acpi_config {
 /* Builds RSDP, XSDT, FADT, MADT, DSDT and, with a PCI bus, MCFG. 0 with the RSDP's address, or -errno with `err` set. */
 int acpi_build(const struct acpi_config *config, const struct gmem *mem, gpa_t *ret_rsdp, struct error *err);
 
+/* Gives the machine a generation that no other has had ("Virtual Machine Generation ID", Microsoft, 2012). One that runs on afterwards, being a
+ * copy, has to be told: ACPI_PM_EVENT_GENERATION. 0, or -errno with `err` set. */
+int acpi_write_generation(const struct gmem *mem, struct error *err);
+
 #endif

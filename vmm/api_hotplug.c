@@ -8,7 +8,6 @@
 #include "vmm/devices.h"
 #include "vmm/machine.h"
 #include "vmm/monitor.h"
-#include "vmm/options.h"
 
 #include <errno.h>
 #include <linux/virtio_ids.h>
@@ -25,7 +24,7 @@ static const struct {
 
 static int check_bus(const struct monitor *monitor, struct error *err)
 {
-	return monitor->options->pci ? 0 : api_check_state(API_NOT_STARTED, monitor->state, err);
+	return monitor->pci ? 0 : api_check_state(API_NOT_STARTED, monitor->state, err);
 }
 
 static struct virtio_bus *bus_of(const struct monitor *monitor)

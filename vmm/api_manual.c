@@ -1,19 +1,24 @@
 /* Makes the API's manual page: copies standard input, and puts in place of each line "@fields KEY" the fields of that object
  * of the configuration, from the table that reads it. So the page cannot say what the monitor does not do. */
 #include "vmm/config.h"
+#include "vmm/snapshot_request.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define MARK "@fields "
 
-/* The object of that name: of the configuration, or a part that several share. */
+/* The object of that name: of the configuration, a part that several share, or a request's body. */
 static const struct json_table *find_table(const char *key)
 {
 	const struct json_field *field = json_find_field(&config_table, key);
 
 	if (strcmp(key, "rate_limiter") == 0)
 		return &config_rate_limiter_table;
+	if (strcmp(key, "snapshot-create") == 0)
+		return &snapshot_create_table;
+	if (strcmp(key, "snapshot-load") == 0)
+		return &snapshot_load_table;
 	if (strcmp(key, "bucket") == 0)
 		return config_rate_limiter_table.fields[0].table;
 	return field ? field->table : NULL;

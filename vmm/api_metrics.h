@@ -24,7 +24,7 @@ struct api_metrics {
 		struct api_count drive, network, machine_cfg, mmds, pmem, hotplug_memory;
 	} patch;
 	struct {
-		uint64_t pause_vm, resume_vm; /* the last one, from the request to its answer, microseconds */
+		uint64_t pause_vm, resume_vm, full_create_snapshot, load_snapshot; /* the last one, from the request to its answer, microseconds */
 	} latencies;
 	struct {
 		uint64_t process_startup_time_us, process_startup_time_cpu_us; /* until the socket was there */

@@ -13,6 +13,7 @@
 #include "vmm/api_live.h"
 #include "vmm/api_memory.h"
 #include "vmm/api_mmds.h"
+#include "vmm/api_snapshot.h"
 #include "vmm/api_vhost.h"
 #include "vmm/boot.h"
 #include "vmm/devices_vhost.h"
@@ -337,6 +338,8 @@ const struct api_route monitor_routes[] = {
 	{HTTP_GET, "/vm/config", API_ALWAYS, API_BODY_NONE, get_config},
 	{HTTP_PATCH, "/vm", API_STARTED, API_BODY_JSON, patch_vm},
 	{HTTP_PUT, "/actions", API_ALWAYS, API_BODY_JSON, put_action},
+	{HTTP_PUT, "/snapshot/create", API_STARTED, API_BODY_JSON, snapshot_put_create},
+	{HTTP_PUT, "/snapshot/load", API_NOT_STARTED, API_BODY_JSON, snapshot_put_load},
 	{HTTP_PUT, "/boot-source", API_NOT_STARTED, API_BODY_JSON, put_boot_source},
 	{HTTP_GET, "/machine-config", API_ALWAYS, API_BODY_NONE, get_machine_config},
 	{HTTP_PUT, "/machine-config", API_NOT_STARTED, API_BODY_JSON, put_machine_config},

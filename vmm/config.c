@@ -307,18 +307,12 @@ static void default_machine(json_t *json)
 			json_pack("{s:i, s:i}", "vcpu_count", 1, "mem_size_mib", CONFIG_MEMORY_DEFAULT));
 }
 
-int config_parse(const char *text, size_t len, struct config *ret, struct error *err)
+/* Takes `json` over. */
+static int read_whole(json_t *json, struct config *ret, struct error *err)
 {
 	struct config config;
-	json_t *json = json_parse(text, len, err);
-	int r;
+	int r = json_read(&config_table, json, &config, err);
 
-	if (!json)
-		return -EINVAL;
-	default_machine(json);
-	r = config_cpu_follow_path(json, err);
-	if (r == 0)
-		r = json_read(&config_table, json, &config, err);
 	json_decref(json);
 	if (r < 0)
 		return r;
@@ -330,6 +324,28 @@ int config_parse(const char *text, size_t len, struct config *ret, struct error 
 	config_settle(&config);
 	*ret = config;
 	return 0;
+}
+
+int config_parse_object(const char *text, size_t len, struct config *ret, struct error *err)
+{
+	json_t *json = json_parse(text, len, err);
+
+	return json ? read_whole(json, ret, err) : -EINVAL;
+}
+
+int config_parse(const char *text, size_t len, struct config *ret, struct error *err)
+{
+	json_t *json = json_parse(text, len, err);
+	int r;
+
+	if (!json)
+		return -EINVAL;
+	default_machine(json);
+	r = config_cpu_follow_path(json, err);
+	if (r == 0)
+		return read_whole(json, ret, err);
+	json_decref(json);
+	return r;
 }
 
 int config_read_file(const char *path, struct config *ret, struct error *err)

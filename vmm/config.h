@@ -177,6 +177,8 @@ int config_check(const struct config *config, struct error *err);
  * field. */
 int config_read_file(const char *path, struct config *ret, struct error *err);
 int config_parse(const char *text, size_t len, struct config *ret, struct error *err);
+/* The same for what config_get_all() once told: `cpu-config` is no path, and no file is opened. */
+int config_parse_object(const char *text, size_t len, struct config *ret, struct error *err);
 void config_done(struct config *config); /* also of a zeroed one */
 
 /* "Error", "warning", "DEBUG" … 0, or -EINVAL with `err` set (no field). */

@@ -42,4 +42,8 @@ void cpuid_adapt(struct kvm_cpuid2 *cpuid, const struct cpuid_topology *topology
  * name is one of a kind, and no leaf is promised that is not there. */
 void cpuid_restrict(struct kvm_cpuid2 *cpuid);
 
+/* vmm/cpuid_check.c: whether a guest that was `shown` one processor, when it was saved, finds each of its features in what is `offered`
+ * here. 0, or -ENOTSUP with `err` naming the first that it would miss (no field). */
+int cpuid_check_offered(const struct kvm_cpuid2 *shown, const struct kvm_cpuid2 *offered, struct error *err);
+
 #endif

@@ -474,7 +474,10 @@ int devices_init(struct devices *devices, const struct devices_config *config, s
 	make_fixed(devices);
 	make_boot_timer(devices);
 	make_virtio_bus(devices);
-	r = make_virtio(devices, err);
+	r = config->places ? virtio_bus_load_places(&devices->virtio, config->places, err) : 0;
+	if (r == 0)
+		r = make_virtio(devices, err);
+	devices->config.places = NULL;
 	if (r < 0)
 		devices_done(devices);
 	return r;
@@ -552,6 +555,11 @@ void devices_may_wait(struct devices *devices, bool may_wait)
 void devices_press_power_button(struct devices *devices)
 {
 	acpi_pm_raise(devices->acpi_pm, ACPI_PM_EVENT_POWER_BUTTON);
+}
+
+void devices_tell_generation(struct devices *devices)
+{
+	acpi_pm_raise(devices->acpi_pm, ACPI_PM_EVENT_GENERATION);
 }
 
 int devices_press_ctrl_alt_del(struct devices *devices)

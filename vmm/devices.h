@@ -19,6 +19,8 @@ struct metrics;
 struct mmds;
 struct pvpanic;
 struct ram;
+struct state_reader;
+struct state_writer;
 struct vm;
 
 enum devices_event {
@@ -46,6 +48,7 @@ struct devices_config {
 	struct metrics *metrics;
 	struct mmds *mmds;
 	struct devices_output output;
+	struct state_reader *places; /* of a snapshot, as devices_save_places() has written them; only for devices_init(). NULL: it boots */
 	uint64_t began_ns, began_cpu_ns; /* monotonic_ns() and process_cpu_ns() when the start was asked for */
 	/* The guest asked for it. vCPU thread, under a device's lock: must not call a device. */
 	void (*event)(void *ctx, enum devices_event event);
@@ -92,8 +95,23 @@ int devices_plug_drive(struct devices *devices, const char *id, struct error *er
 int devices_plug_net(struct devices *devices, const char *id, struct error *err);
 int devices_plug_pmem(struct devices *devices, const char *id, struct error *err);
 
+/* vmm/devices_state.c: saving and loading all of them. Loop thread, vCPUs at rest.
+ * Whether they can be saved: 0, or -errno with `err` naming the field of the one that cannot. */
+int devices_check_savable(const struct devices *devices, struct error *err);
+/* Brings what is under way to rest, and lets it go on. */
+void devices_quiesce(struct devices *devices);
+void devices_resume(struct devices *devices);
+/* In between: which virtio device is where, which devices_init() has to know, and the rest. */
+void devices_save_places(const struct devices *devices, struct state_writer *w);
+void devices_save(struct devices *devices, struct state_writer *w);
+/* To devices that were made for it; what was plugged of the memory is read from the memory file. They stand still until devices_resume(). 0, or
+ * -errno with `err` set. */
+int devices_load(struct devices *devices, int memory_fd, struct state_reader *r, struct error *err);
+
 /* Presses the power button: the guest is told by ACPI, and does what it likes. Any thread. */
 void devices_press_power_button(struct devices *devices);
+/* The machine's generation is another: the guest is told. Any thread. */
+void devices_tell_generation(struct devices *devices);
 /* As i8042_press_ctrl_alt_del(). */
 int devices_press_ctrl_alt_del(struct devices *devices);
 /* What the workload handed over, 0..255, or -1. Any thread. */

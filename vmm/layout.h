@@ -7,7 +7,7 @@
  *	0x0002_0000  kernel command line          0xe000_0000  PCI: configuration space (ECAM), bus 0
  *	0x0009_fc00  end of low memory            0xfec0_0000  IOAPIC (in KVM)
  *	0x000e_0000  ACPI tables, RSDP first      0xfee0_0000  LAPIC (in KVM)
- *	                                          0xfffb_c000  KVM's identity map page and TSS (Intel)
+ *	0x000f_f000  the machine's generation     0xfffb_c000  KVM's identity map page and TSS (Intel)
  *	0x0010_0000  kernel; the initrd ends at the top of low RAM
  *
  * Above the end of RAM, each at the next multiple of LAYOUT_DEVICE_MEMORY_ALIGN that is free: what devices give the guest as
@@ -23,7 +23,8 @@
 #define LAYOUT_CMDLINE_MAX     2048ul /* bytes with the NUL: x86's COMMAND_LINE_SIZE */
 #define LAYOUT_LOW_MEMORY_END  0x9fc00ul
 #define LAYOUT_ACPI	       0xe0000ul
-#define LAYOUT_ACPI_END	       0x100000ul
+#define LAYOUT_ACPI_END	       0xff000ul
+#define LAYOUT_VM_GENERATION   0xff000ul /* 16 bytes, in a page of their own */
 #define LAYOUT_KERNEL	       0x100000ul
 
 #define LAYOUT_LOW_RAM_END     0xc0000000ul

@@ -26,19 +26,23 @@ libhull_vmm_a_SOURCES = \
 	vmm/console.c vmm/console.h \
 	vmm/cpu_template.c vmm/cpu_template.h \
 	vmm/cpuid.c vmm/cpuid.h \
-	vmm/cpuid_features.c \
+	vmm/cpuid_check.c vmm/cpuid_features.c \
 	vmm/gdb_break.c vmm/gdb_break.h \
 	vmm/gdb_packet.c vmm/gdb_packet.h \
 	vmm/gdb_registers.c vmm/gdb_registers.h \
 	vmm/gdb_stub.c vmm/gdb_stub.h \
 	vmm/logger.c vmm/logger.h \
+	vmm/memory_file.c vmm/memory_file.h \
 	vmm/msr_filter.c vmm/msr_filter.h \
 	vmm/metrics.c vmm/metrics.h \
 	vmm/metrics_tables.c \
 	vmm/options.c vmm/options.h \
 	vmm/outcome.c vmm/outcome.h \
 	vmm/ram.c vmm/ram.h \
-	vmm/shutdown.c vmm/shutdown.h
+	vmm/shutdown.c vmm/shutdown.h \
+	vmm/snapshot.c vmm/snapshot.h \
+	vmm/snapshot_request.c vmm/snapshot_request.h \
+	vmm/vcpu_state.c vmm/vcpu_state.h
 
 # The monitor. Statically linked: it starts without a dynamic linker, and runs in an empty root.
 bin_PROGRAMS += hull-vmm
@@ -50,14 +54,17 @@ hull_vmm_SOURCES = \
 	vmm/api_memory.c vmm/api_memory.h \
 	vmm/api_mmds.c vmm/api_mmds.h \
 	vmm/api_routes.c \
+	vmm/api_snapshot.c vmm/api_snapshot.h \
 	vmm/api_vhost.c vmm/api_vhost.h \
 	vmm/clock.c vmm/clock.h \
 	vmm/devices.c vmm/devices.h \
 	vmm/devices_memory.c vmm/devices_memory.h \
+	vmm/devices_state.c \
 	vmm/devices_vhost.c vmm/devices_vhost.h \
 	vmm/gdb_kvm.c vmm/gdb_kvm.h \
 	vmm/gdb_server.c vmm/gdb_server.h \
 	vmm/gdb_target.c vmm/gdb_target.h \
+	vmm/kvm_state.c vmm/kvm_state.h \
 	vmm/machine.c vmm/machine.h \
 	vmm/monitor.c vmm/monitor.h \
 	vmm/plugged_memory.c vmm/plugged_memory.h \

@@ -14,9 +14,11 @@
 #include "vmm/cpuid.h"
 #include "vmm/devices.h"
 #include "vmm/gdb_server.h"
+#include "vmm/kvm_state.h"
 #include "vmm/metrics.h"
 #include "vmm/outcome.h"
 #include "vmm/ram.h"
+#include "vmm/snapshot.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm.h"
 
@@ -140,6 +142,16 @@ static int load_kernel(struct machine *machine, gpa_t rsdp, struct error *err)
 		err, strcmp(err->field, "mem_size_mib") == 0 ? "machine-config" : "boot-source");
 }
 
+/* What it was is below it, private pages of this process's over a file that may be others' too; or, where those cannot be, copied. */
+static int fill_memory(struct machine *machine, const struct ram_config *config, struct error *err)
+{
+	const struct snapshot *snapshot = machine->setup.snapshot;
+
+	if (!snapshot || config->base_fd >= 0)
+		return 0;
+	return memory_file_copy_ram(snapshot->memory_fd, &machine->ram, err);
+}
+
 static int make_memory(struct machine *machine, struct error *err)
 {
 	static const enum ram_pages pages[] = {
@@ -156,8 +168,13 @@ static int make_memory(struct machine *machine, struct error *err)
 		.base_fd = -1,
 		.plug_bytes = hotplug ? (uint64_t)hotplug->total_size_mib << 20 : 0,
 	};
-	int r = ram_init(&machine->ram, &ram, err);
+	int r;
 
+	if (machine->setup.snapshot && ram.kind == RAM_COW && ram.pages != RAM_PAGES_2M)
+		ram.base_fd = machine->setup.snapshot->memory_fd;
+	r = ram_init(&machine->ram, &ram, err);
+	if (r == 0)
+		r = fill_memory(machine, &ram, err);
 	if (r == 0)
 		r = vm_add_memory(&machine->vm, &machine->ram.mem, err);
 	return r < 0 ? error_in_field(err, "machine-config.mem_size_mib") : 0;
@@ -181,6 +198,7 @@ static int make_devices(struct machine *machine, struct error *err)
 		.metrics = machine->setup.metrics,
 		.mmds = machine->setup.mmds,
 		.output = *machine->setup.output,
+		.places = machine->setup.snapshot ? &machine->setup.snapshot->reader : NULL,
 		.began_ns = machine->began_ns,
 		.began_cpu_ns = machine->began_cpu_ns,
 		.event = device_event,
@@ -219,7 +237,7 @@ static int make_vcpus(struct machine *machine, struct error *err)
 		.mmio = &machine->devices.mmio,
 		.topology = &machine->topology,
 		.template = machine->setup.config->cpu,
-		.entry = &machine->entry,
+		.entry = machine->setup.snapshot ? NULL : &machine->entry,
 		.may_wait = vcpus_may_wait,
 		.debug = debug_exit,
 		.ended = vcpu_ended,
@@ -228,7 +246,7 @@ static int make_vcpus(struct machine *machine, struct error *err)
 
 	int r = vcpus_init(&machine->vcpus, &config, err);
 
-	if (r == 0)
+	if (r == 0 && !machine->setup.snapshot)
 		r = clock_align(&machine->vcpus, err);
 	for (unsigned i = 0; r == 0 && i < machine->vcpus.n; i++)
 		metrics_add(machine->setup.metrics, METRICS_VCPU, NULL, &machine->vcpus, &machine->vcpus.items[i].metrics);
@@ -275,9 +293,37 @@ static int set_topology(struct machine *machine, struct error *err)
 	return 0;
 }
 
-static int build(struct machine *machine, struct error *err)
+/* What a boot begins with is in its memory. */
+static int prepare_boot(struct machine *machine, struct error *err)
 {
 	gpa_t rsdp;
+	int r = make_tables(machine, &rsdp, err);
+
+	if (r == 0)
+		r = acpi_write_generation(&machine->ram.mem, err);
+	return r == 0 ? load_kernel(machine, rsdp, err) : r;
+}
+
+/* Interrupts that devices raise anew find their controllers. */
+static int load_state(struct machine *machine, struct error *err)
+{
+	struct snapshot *snapshot = machine->setup.snapshot;
+	int r = kvm_state_load(&machine->vm, &machine->vcpus, machine->setup.catch_up, &snapshot->reader, err);
+
+	if (r == 0)
+		r = devices_load(&machine->devices, snapshot->memory_fd, &snapshot->reader, err);
+	if (r == 0)
+		r = snapshot_check_end(snapshot, err);
+	if (r == 0)
+		r = acpi_write_generation(&machine->ram.mem, err);
+	if (r == 0)
+		devices_tell_generation(&machine->devices);
+	machine->paused = true;
+	return r;
+}
+
+static int build(struct machine *machine, struct error *err)
+{
 	int r = vm_init(&machine->vm, machine->setup.config->cpu, err);
 
 	if (r == 0)
@@ -286,12 +332,12 @@ static int build(struct machine *machine, struct error *err)
 		r = make_memory(machine, err);
 	if (r == 0)
 		r = make_devices(machine, err);
-	if (r == 0)
-		r = make_tables(machine, &rsdp, err);
-	if (r == 0)
-		r = load_kernel(machine, rsdp, err);
+	if (r == 0 && !machine->setup.snapshot)
+		r = prepare_boot(machine, err);
 	if (r == 0)
 		r = make_vcpus(machine, err);
+	if (r == 0 && machine->setup.snapshot)
+		r = load_state(machine, err);
 	if (r == 0)
 		r = make_debugger(machine, err);
 	return r;
@@ -309,19 +355,21 @@ struct machine *machine_new(const struct machine_setup *setup, struct error *err
 	machine->began_cpu_ns = process_cpu_ns();
 	machine->setup = *setup;
 	machine->vm = (struct vm){.kvm_fd = -1, .fd = -1};
-	machine->ram.fd = -1;
+	machine->ram = (struct ram){.fd = -1, .base_fd = -1};
 	pthread_mutex_init(&machine->lock, NULL);
 	if (build(machine, err) < 0) {
 		machine_free(machine);
 		return NULL;
 	}
+	machine->setup.snapshot = NULL;
 	return machine;
 }
 
 void machine_start(struct machine *machine)
 {
 	devices_start(&machine->devices);
-	if (!machine->held)
+	devices_resume(&machine->devices); /* those of a snapshot */
+	if (!machine->held && !machine->paused)
 		vcpus_resume(&machine->vcpus);
 }
 
@@ -335,6 +383,36 @@ void machine_resume(struct machine *machine)
 {
 	machine->paused = false;
 	settle_vcpus(machine);
+}
+
+static int save(struct machine *machine, const struct snapshot_paths *paths, struct state_writer *w, struct error *err)
+{
+	struct memory_file_layout memory = {machine->ram.size_bytes, machine->ram.plug_bytes};
+	struct snapshot_head head;
+	int r = snapshot_begin(w, machine->setup.config, &memory, machine->setup.pci, &head, err);
+
+	if (r == 0) {
+		devices_save_places(&machine->devices, w);
+		r = kvm_state_save(&machine->vm, &machine->vcpus, w, err);
+	}
+	if (r == 0)
+		devices_save(&machine->devices, w);
+	return r == 0 ? snapshot_commit(paths, w, &machine->ram, &head, err) : r;
+}
+
+int machine_save(struct machine *machine, const struct snapshot_paths *paths, struct error *err)
+{
+	struct state_writer w;
+	int r = devices_check_savable(&machine->devices, err);
+
+	if (r < 0)
+		return r;
+	state_writer_init(&w);
+	devices_quiesce(&machine->devices);
+	r = save(machine, paths, &w, err);
+	devices_resume(&machine->devices);
+	state_writer_done(&w);
+	return r;
 }
 
 void machine_press_power_button(struct machine *machine)

@@ -15,6 +15,8 @@ struct machine;
 struct metrics;
 struct mmds;
 struct outcome;
+struct snapshot;
+struct snapshot_paths;
 
 struct machine_setup {
 	const struct config *config; /* all borrowed, for the machine's life */
@@ -24,18 +26,24 @@ struct machine_setup {
 	struct mmds *mmds;
 	const struct devices_output *output;
 	const char *gdb_socket; /* where a debugger may come at any time; NULL: where the configuration says, or nowhere */
+	struct snapshot *snapshot; /* what it goes on from; only for machine_new(). NULL: it boots */
+	bool catch_up;		   /* of a snapshot: its clocks are ahead by the time that has passed since */
 };
 
-/* Opens and makes everything, up to vCPUs that stand at the kernel's entry. `setup` itself is copied. NULL with `err` set, and
- * nothing left on the host. */
+/* Opens and makes everything, up to vCPUs that stand at the kernel's entry, or where they were when they were saved. `setup` itself is
+ * copied. NULL with `err` set, and nothing left on the host. */
 struct machine *machine_new(const struct machine_setup *setup, struct error *err);
 
-/* Lets its vCPUs run, once; or, where the configuration names a debugger's socket, lets them wait for the debugger. */
+/* Lets its vCPUs run, once; or, where the configuration names a debugger's socket, lets them wait for the debugger. One of a snapshot is
+ * paused. */
 void machine_start(struct machine *machine);
 /* All vCPUs at rest, and running on, unless a debugger has stopped them. The guest's clocks go on meanwhile (vmm/clock.c). No
  * effect once the machine has ended. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
+/* Saves one that is paused, which stays so. 0, or -errno with `err` set, naming the field of what cannot be saved or written, and no file
+ * is changed. It takes as long as writing the memory does. */
+int machine_save(struct machine *machine, const struct snapshot_paths *paths, struct error *err);
 /* Asks the guest to power off, by ACPI; it may or may not. */
 void machine_press_power_button(struct machine *machine);
 /* Types Ctrl-Alt-Del. 0, or -errno with `err` set when the guest does not take keys. */

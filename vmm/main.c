@@ -5,6 +5,7 @@
 #include "vmm/monitor.h"
 #include "vmm/options.h"
 #include "vmm/outcome.h"
+#include "vmm/snapshot_request.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +44,21 @@ static int read_config(const struct options *options, struct config *ret, struct
 	return 0;
 }
 
+static int restore(const struct options *options, struct monitor *monitor, struct error *err)
+{
+	struct snapshot_load load;
+	int r = snapshot_read_load_file(options->restore_file, &load, err);
+
+	if (r < 0)
+		return err->field[0] ? r : error_in_field(err, "--restore");
+	if (!options->api_socket && !load.resume_vm)
+		r = error_set_field(err, EINVAL, "resume_vm", "must be true with --no-api: nobody could resume the machine");
+	if (r == 0)
+		r = monitor_restore(monitor, &load, err);
+	json_done(&snapshot_load_table, &load);
+	return r;
+}
+
 /* Takes `config` over. */
 static int run(const struct options *options, struct config *config, struct outcome *ret, struct error *err)
 {
@@ -51,6 +67,8 @@ static int run(const struct options *options, struct config *config, struct outc
 
 	if (r == 0 && options->config_file)
 		r = monitor_start(&monitor, err);
+	else if (r == 0 && options->restore_file)
+		r = restore(options, &monitor, err);
 	if (r == 0)
 		monitor_run(&monitor, ret);
 	monitor_done(&monitor);

@@ -211,6 +211,8 @@ static const struct metric_field api_patch_fields[] = {
 };
 
 static const struct metric_field api_latency_fields[] = {
+	API_VALUE(latencies, full_create_snapshot),
+	API_VALUE(latencies, load_snapshot),
 	API_VALUE(latencies, pause_vm),
 	API_VALUE(latencies, resume_vm),
 };

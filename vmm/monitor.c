@@ -12,6 +12,7 @@
 #include "vmm/options.h"
 #include "vmm/outcome.h"
 #include "vmm/shutdown.h"
+#include "vmm/snapshot_request.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -167,7 +168,7 @@ int monitor_init(struct monitor *monitor, const struct options *options, struct 
 {
 	int r;
 
-	*monitor = (struct monitor){.options = options, .config = *config, .state = API_NOT_STARTED};
+	*monitor = (struct monitor){.options = options, .config = *config, .state = API_NOT_STARTED, .pci = options->pci};
 	*config = (struct config){0};
 	monitor->api = (struct api){monitor_routes, monitor_state, monitor, &monitor->api_metrics};
 	monitor->loop = loop_new();
@@ -208,29 +209,118 @@ static void configure_mmds(struct mmds *mmds, const struct config_mmds *config)
 	config_parse_ipv4(config->ipv4_address, &mmds->address); /* check_link_local() has seen it succeed */
 }
 
-int monitor_start(struct monitor *monitor, struct error *err)
+static struct machine_setup setup_of(const struct monitor *monitor)
 {
-	const struct config_machine *config = &monitor->config.machine;
-	struct machine_setup setup = {
+	return (struct machine_setup){
 		.config = &monitor->config,
-		.pci = monitor->options->pci,
+		.pci = monitor->pci,
 		.loop = monitor->loop,
 		.metrics = monitor->metrics,
 		.mmds = monitor->mmds,
 		.output = &monitor->options->output,
 		.gdb_socket = monitor->options->gdb_socket,
 	};
+}
+
+/* Of what is configured by now. */
+static int make_machine(struct monitor *monitor, const struct machine_setup *setup, struct error *err)
+{
+	configure_mmds(monitor->mmds, monitor->config.mmds);
+	monitor->machine = machine_new(setup, err);
+	return monitor->machine ? 0 : -err->errnum;
+}
+
+static void log_start(const struct monitor *monitor, const char *what)
+{
+	const struct config_machine *config = &monitor->config.machine;
+
+	log_info("%s: %lld vCPU(s), %lld MiB", what, (long long)config->vcpu_count, (long long)config->mem_size_mib);
+}
+
+int monitor_start(struct monitor *monitor, struct error *err)
+{
+	struct machine_setup setup = setup_of(monitor);
+	int r;
 
 	if (!monitor->config.boot.kernel_image_path)
 		return error_set_field(err, EINVAL, "boot-source", "no kernel has been named to boot");
 	config_settle(&monitor->config);
-	configure_mmds(monitor->mmds, monitor->config.mmds);
-	monitor->machine = machine_new(&setup, err);
-	if (!monitor->machine)
-		return -err->errnum;
-	log_info("running: %lld vCPU(s), %lld MiB", (long long)config->vcpu_count, (long long)config->mem_size_mib);
+	r = make_machine(monitor, &setup, err);
+	if (r < 0)
+		return r;
+	log_start(monitor, "running");
 	machine_start(monitor->machine);
 	monitor->state = API_RUNNING;
+	return 0;
+}
+
+/* Whether a client has described anything of a machine. */
+static bool is_described(const struct config *config)
+{
+	struct config fresh;
+	cleanup(json_decrefp) json_t *has = config_get_all(config), *had = NULL;
+
+	config_init(&fresh);
+	had = config_get_all(&fresh);
+	config_done(&fresh);
+	json_object_del(has, "logger");
+	json_object_del(has, "metrics");
+	json_object_del(had, "logger");
+	json_object_del(had, "metrics");
+	return !json_equal(has, had);
+}
+
+/* Log and metrics are the process's own. */
+static void exchange_config(struct config *one, struct config *other)
+{
+	struct config before = *one;
+
+	*one = *other;
+	one->logger = before.logger;
+	one->metrics = before.metrics;
+	before.logger = other->logger;
+	before.metrics = other->metrics;
+	*other = before;
+}
+
+static int restore(struct monitor *monitor, struct snapshot *snapshot, bool catch_up, struct error *err)
+{
+	struct machine_setup setup = setup_of(monitor);
+	int r;
+
+	setup.pci = snapshot->head.pci;
+	setup.snapshot = snapshot;
+	setup.catch_up = catch_up;
+	exchange_config(&monitor->config, &snapshot->config);
+	r = make_machine(monitor, &setup, err);
+	if (r < 0)
+		exchange_config(&monitor->config, &snapshot->config);
+	else
+		monitor->pci = setup.pci;
+	return r;
+}
+
+int monitor_restore(struct monitor *monitor, const struct snapshot_load *load, struct error *err)
+{
+	struct snapshot_paths paths = snapshot_load_paths(load);
+	struct snapshot snapshot;
+	int r;
+
+	if (is_described(&monitor->config))
+		return error_set(err, EINVAL, "A snapshot is loaded before anything of a machine is described, but for logger and metrics.");
+	r = snapshot_open(&paths, &snapshot, err);
+	if (r == 0)
+		r = snapshot_override(load, &snapshot.config, err);
+	if (r == 0)
+		r = restore(monitor, &snapshot, load->clock_realtime, err);
+	snapshot_done(&snapshot);
+	if (r < 0)
+		return r;
+	log_start(monitor, load->resume_vm ? "restored, running" : "restored, paused");
+	machine_start(monitor->machine);
+	monitor->state = API_PAUSED;
+	if (load->resume_vm)
+		monitor_resume(monitor);
 	return 0;
 }
 

@@ -16,12 +16,14 @@ struct mmds;
 struct options;
 struct outcome;
 struct shutdown;
+struct snapshot_load;
 
 struct monitor {
 	const struct options *options; /* borrowed */
 	struct loop *loop;	       /* owned, as all that follows */
 	struct config config;
 	enum api_state state;
+	bool pci; /* virtio devices are on a PCI bus: as the options say, or as a snapshot has it */
 	struct metrics *metrics;
 	struct mmds *mmds; /* the metadata: there whether a guest can reach it or not */
 	struct machine *machine; /* NULL before the start */
@@ -42,6 +44,9 @@ int monitor_open_metrics(struct monitor *monitor, const struct config_metrics *m
 
 /* Makes the machine and lets it run. 0; or -errno with `err` naming the field, and another try may be made. */
 int monitor_start(struct monitor *monitor, struct error *err);
+/* The same for a machine that was saved: it is paused afterwards, or runs, as the request says. Nothing but `logger` and `metrics` may have
+ * been described. */
+int monitor_restore(struct monitor *monitor, const struct snapshot_load *load, struct error *err);
 /* No effect when it is in that state already. */
 void monitor_pause(struct monitor *monitor);
 void monitor_resume(struct monitor *monitor);

@@ -16,6 +16,7 @@
 const char options_usage[] =
 	"usage: hull-vmm --api-sock PATH [--config-file FILE] [OPTION]...\n"
 	"       hull-vmm --no-api --config-file FILE [OPTION]...\n"
+	"       hull-vmm --api-sock PATH | --no-api --restore FILE [OPTION]...\n"
 	"\n"
 	"Runs one virtual machine until it ends: described by FILE, and started at once; or put together and started by\n"
 	"requests to the socket PATH. Under the name firecracker it takes Firecracker's command line.\n"
@@ -25,6 +26,7 @@ const char options_usage[] =
 	"  --metadata FILE     JSON for the metadata service to begin with\n"
 	"  --mmds-size-limit BYTES  of the metadata (as --http-api-max-payload-size)\n"
 	"  --config-file FILE  the machine, in Firecracker's configuration format\n"
+	"  --restore FILE      a machine that was saved, as PUT /snapshot/load has it\n"
 	"  --no-api            without a socket\n"
 	"  --id ID             its name: letters, digits, '-' and '_'\n"
 	"  --log-fd N          descriptor for what the guest sends to host vsock port 1025\n"
@@ -58,6 +60,13 @@ static int set_config_file(struct parsed *p, const char *value, struct error *er
 {
 	(void)err;
 	p->options.config_file = value;
+	return 0;
+}
+
+static int set_restore_file(struct parsed *p, const char *value, struct error *err)
+{
+	(void)err;
+	p->options.restore_file = value;
 	return 0;
 }
 
@@ -320,6 +329,7 @@ static const struct option_entry {
 	int (*set)(struct parsed *p, const char *value, struct error *err);
 } option_table[] = {
 	{"--config-file", true, set_config_file},
+	{"--restore", true, set_restore_file},
 	{"--no-api", false, set_no_api},
 	{"--api-sock", true, set_api_socket},
 	{"--http-api-max-payload-size", true, set_body_bytes},
@@ -388,12 +398,14 @@ static int settle(struct parsed *p, struct error *err)
 		options->mmds_bytes_max = options->api_body_bytes_max;
 	if (p->no_api && options->api_socket)
 		return error_set_field(err, EINVAL, "--no-api", "and --api-sock exclude one another");
-	if (p->no_api && !options->config_file)
-		return error_set_field(err, EINVAL, "--config-file", "is required with --no-api");
+	if (options->config_file && options->restore_file)
+		return error_set_field(err, EINVAL, "--restore", "and --config-file exclude one another");
+	if (p->no_api && !options->config_file && !options->restore_file)
+		return error_set_field(err, EINVAL, "--config-file", "is required with --no-api, or --restore");
 	if (!p->no_api && !options->api_socket && options->as_firecracker)
 		options->api_socket = FIRECRACKER_SOCKET;
 	if (!p->no_api && !options->api_socket)
-		return error_set_field(err, EINVAL, "--api-sock", "is required, or --no-api with --config-file");
+		return error_set_field(err, EINVAL, "--api-sock", "is required, or --no-api with --config-file or --restore");
 	return 0;
 }
 

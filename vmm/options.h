@@ -20,6 +20,7 @@
 struct options {
 	bool as_firecracker;     /* it was started under that name, and keeps its conventions */
 	const char *config_file; /* NULL: none; all strings are borrowed from argv */
+	const char *restore_file; /* the request to restore a machine; NULL: none */
 	const char *api_socket;  /* NULL: no API */
 	size_t api_body_bytes_max;
 	size_t mmds_bytes_max;	   /* as much, unless it is given */

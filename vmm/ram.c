@@ -112,6 +112,15 @@ static int map(struct ram *ram, const struct ram_config *config, struct error *e
 	return 0;
 }
 
+/* Whoever saves the memory has to know where its base has data. */
+static int keep_base(struct ram *ram, const struct ram_config *config, struct error *err)
+{
+	if (ram->kind != RAM_COW || config->base_fd < 0)
+		return 0;
+	ram->base_fd = fcntl(config->base_fd, F_DUPFD_CLOEXEC, 0);
+	return ram->base_fd < 0 ? error_set_errno(err, errno, "what the memory is to be a copy of cannot be kept open") : 0;
+}
+
 /* What is plugged later takes nothing yet, 2 MiB pages neither. */
 static int map_plug(struct ram *ram, const struct ram_config *config, struct error *err)
 {
@@ -127,6 +136,11 @@ static int map_plug(struct ram *ram, const struct ram_config *config, struct err
 	return 0;
 }
 
+uint64_t ram_plug_fd_offset(uint64_t size_bytes)
+{
+	return align_up(size_bytes, HUGE_PAGE_BYTES);
+}
+
 int ram_init(struct ram *ret, const struct ram_config *config, struct error *err)
 {
 	struct ram ram = {
@@ -135,11 +149,14 @@ int ram_init(struct ram *ret, const struct ram_config *config, struct error *err
 		.size_bytes = config->size_bytes,
 		.page_bytes = config->pages == RAM_PAGES_2M ? HUGE_PAGE_BYTES : PAGE_BYTES,
 		.plug_bytes = config->plug_bytes,
-		.plug_fd_offset = align_up(config->size_bytes, HUGE_PAGE_BYTES),
+		.plug_fd_offset = ram_plug_fd_offset(config->size_bytes),
+		.base_fd = -1,
 	};
 	uint64_t low = ram.size_bytes < LAYOUT_LOW_RAM_END ? ram.size_bytes : LAYOUT_LOW_RAM_END;
-	int r = map(&ram, config, err);
+	int r = keep_base(&ram, config, err);
 
+	if (r == 0)
+		r = map(&ram, config, err);
 	if (r == 0)
 		r = map_plug(&ram, config, err);
 	if (r == 0) {
@@ -163,7 +180,8 @@ void ram_done(struct ram *ram)
 	if (ram->plug_host)
 		munmap(ram->plug_host, ram->plug_bytes);
 	close_fd(ram->fd);
-	*ram = (struct ram){.fd = -1};
+	close_fd(ram->base_fd);
+	*ram = (struct ram){.fd = -1, .base_fd = -1};
 }
 
 /* Whole pages of the area at `base`, which begins in the memory file at `fd_offset`. */

@@ -36,7 +36,11 @@ struct ram {
 	uint8_t *plug_host;   /* owned; at a multiple of 2 MiB */
 	uint64_t plug_bytes;
 	uint64_t plug_fd_offset; /* where it begins in `fd` */
+	int base_fd; /* owned: of kind cow, what lies below it; -1: zeroes */
 };
+
+/* Where, in a file of such a RAM, what can be plugged begins. */
+uint64_t ram_plug_fd_offset(uint64_t size_bytes);
 
 /* Nothing is touched: the host gives pages as the guest uses them. 0, or -errno with `err` set (no field) and `ret` as
  * ram_done() leaves it. */

@@ -76,21 +76,34 @@ static int set_msrs(const struct vcpu *vcpu, struct error *err)
 
 static int set_cpuid(const struct vcpu *vcpu, struct error *err)
 {
-	/* What of KVM's own a template hides is not served either. Older KVM cannot be told. */
-	struct kvm_enable_cap enforce = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
 	const struct vcpus_config *config = &vcpu->group->config;
 
-	ioctl(vcpu->fd, KVM_ENABLE_CAP, &enforce);
 	cpuid_adapt(config->vm->cpuid, config->topology, vcpu->index);
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, config->vm->cpuid) < 0)
 		return error_set_errno(err, errno, "KVM does not take vCPU %u's CPUID", vcpu->index);
 	return 0;
 }
 
-static int vcpu_init(struct vcpu *vcpu, struct error *err)
+/* What a processor is when a kernel is entered. */
+static int prepare_boot(const struct vcpu *vcpu, struct error *err)
 {
 	const struct vcpus_config *config = &vcpu->group->config;
-	int r;
+	int r = set_cpuid(vcpu, err);
+
+	if (r == 0)
+		r = cpu_template_set_msrs(config->template, vcpu->fd, err);
+	if (r == 0)
+		r = set_msrs(vcpu, err);
+	if (r == 0 && vcpu->index == 0)
+		r = set_registers(vcpu, config->entry, err);
+	return r;
+}
+
+static int vcpu_init(struct vcpu *vcpu, struct error *err)
+{
+	/* What of KVM's own CPUID does not have is not served either. Older KVM cannot be told. */
+	struct kvm_enable_cap enforce = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
+	const struct vcpus_config *config = &vcpu->group->config;
 
 	vcpu->fd = ioctl(config->vm->fd, KVM_CREATE_VCPU, (unsigned long)vcpu->index);
 	if (vcpu->fd < 0)
@@ -100,14 +113,8 @@ static int vcpu_init(struct vcpu *vcpu, struct error *err)
 		vcpu->run = NULL;
 		return error_set_errno(err, errno, "vCPU %u cannot be mapped", vcpu->index);
 	}
-	r = set_cpuid(vcpu, err);
-	if (r == 0)
-		r = cpu_template_set_msrs(config->template, vcpu->fd, err);
-	if (r == 0)
-		r = set_msrs(vcpu, err);
-	if (r == 0 && vcpu->index == 0)
-		r = set_registers(vcpu, config->entry, err);
-	return r;
+	ioctl(vcpu->fd, KVM_ENABLE_CAP, &enforce);
+	return config->entry ? prepare_boot(vcpu, err) : 0;
 }
 
 static void record(uint64_t *count, struct metric_latency *latency, uint64_t begun_ns)

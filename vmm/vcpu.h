@@ -39,7 +39,9 @@ struct vcpus_config {
 	const struct bus *ports, *mmio;
 	const struct cpuid_topology *topology; /* n_vcpus says how many */
 	const struct config_cpu *template;     /* of the processors; may be NULL */
-	const struct boot_entry *entry;        /* of vCPU 0; the others wait for its start-up interrupt */
+	/* Of vCPU 0; the others wait for its start-up interrupt. NULL: they are made without CPUID, and their state is loaded
+	 * (vmm/kvm_state.h) before they run. */
+	const struct boot_entry *entry;
 	/* From now on a register access may wait for the outside (true: they run), or shall not, and one that does
 	 * comes back (false: they are wanted at rest). Any thread, under the group's lock. */
 	void (*may_wait)(void *ctx, bool may_wait);

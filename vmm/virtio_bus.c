@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "devices/pci_hotplug.h"
+#include "devices/state.h"
 #include "devices/virtio.h"
 #include "devices/virtio_mmio.h"
 #include "devices/virtio_pci.h"
@@ -124,9 +125,30 @@ static int place_pci(struct virtio_slot *slot, struct virtio_dev *dev, struct er
 	return 0;
 }
 
+static unsigned n_slots(const struct virtio_bus *bus)
+{
+	return bus->config.is_pci ? VIRTIO_BUS_MAX : LAYOUT_VIRTIO_MAX;
+}
+
+static bool same_id(const char *one, const char *other)
+{
+	return one && other ? strcmp(one, other) == 0 : one == other;
+}
+
+static struct virtio_slot *find_place(struct virtio_bus *bus, uint32_t device_id, const char *id)
+{
+	for (unsigned i = 0; i < n_slots(bus); i++) {
+		struct virtio_slot *slot = &bus->slots[i];
+
+		if (!slot->dev && slot->device_id == device_id && same_id(slot->id, id))
+			return slot;
+	}
+	return NULL;
+}
+
 static struct virtio_slot *find_empty(struct virtio_bus *bus)
 {
-	unsigned n = bus->config.is_pci ? VIRTIO_BUS_MAX : LAYOUT_VIRTIO_MAX;
+	unsigned n = n_slots(bus);
 
 	for (unsigned i = 0; i < n; i++) {
 		struct virtio_slot *slot = &bus->slots[(bus->next + i) % n];
@@ -156,13 +178,15 @@ static void empty(struct virtio_slot *slot)
 
 int virtio_bus_add(struct virtio_bus *bus, struct virtio_dev *dev, const char *id, struct error *err)
 {
-	struct virtio_slot *slot = find_empty(bus);
+	struct virtio_slot *slot = bus->has_places ? find_place(bus, dev->ops->device_id, id) : find_empty(bus);
 	char *copy = id ? strdup(id) : NULL;
 	int r;
 
 	if (!slot || (id && !copy)) {
 		free(copy);
 		virtio_dev_free(dev);
+		if (!slot && bus->has_places)
+			return error_set(err, EINVAL, "the snapshot has no place for it");
 		return slot ? error_set(err, ENOMEM, "out of memory") :
 			      error_set(err, ENOSPC, "a machine has room for %d virtio devices%s",
 				      bus->config.is_pci ? VIRTIO_BUS_MAX : LAYOUT_VIRTIO_MAX,
@@ -174,8 +198,10 @@ int virtio_bus_add(struct virtio_bus *bus, struct virtio_dev *dev, const char *i
 		return r;
 	}
 	slot->dev = dev;
+	free(slot->id); /* it was the same */
 	slot->id = copy;
-	bus->next = index_of(slot) + 1;
+	if (!bus->has_places)
+		bus->next = index_of(slot) + 1;
 	return r;
 }
 
@@ -335,7 +361,7 @@ struct virtio_dev *virtio_bus_find(const struct virtio_bus *bus, uint32_t device
 		struct virtio_dev *dev = bus->slots[i].dev;
 		const char *has = bus->slots[i].id;
 
-		if (dev && dev->ops->device_id == device_id && (id && has ? strcmp(id, has) == 0 : id == has))
+		if (dev && dev->ops->device_id == device_id && same_id(id, has))
 			return dev;
 	}
 	return NULL;
@@ -344,6 +370,98 @@ struct virtio_dev *virtio_bus_find(const struct virtio_bus *bus, uint32_t device
 bool virtio_bus_is_leaving(const struct virtio_bus *bus, const struct virtio_dev *dev)
 {
 	return slot_of(bus, dev)->deadline;
+}
+
+/* ---- saving and loading ---- */
+
+#define PLACES_SECTION "virtio-places"
+#define PLACES_VERSION 1
+
+void virtio_bus_save_places(const struct virtio_bus *bus, struct state_writer *w)
+{
+	state_begin(w, PLACES_SECTION, PLACES_VERSION);
+	state_put_u32(w, bus->next);
+	for (unsigned i = 0; i < n_slots(bus); i++) {
+		const struct virtio_slot *slot = &bus->slots[i];
+
+		state_put_u32(w, slot->dev ? slot->dev->ops->device_id : 0);
+		state_put_bytes(w, slot->id, slot->id ? (uint32_t)strlen(slot->id) : 0);
+	}
+	state_end(w);
+}
+
+int virtio_bus_load_places(struct virtio_bus *bus, struct state_reader *r, struct error *err)
+{
+	int result = state_begin_section(r, PLACES_SECTION, PLACES_VERSION, err);
+
+	if (result < 0)
+		return result;
+	bus->next = state_get_u32(r) % VIRTIO_BUS_MAX;
+	for (unsigned i = 0; i < n_slots(bus) && !r->failed; i++) {
+		struct virtio_slot *slot = &bus->slots[i];
+		const uint8_t *id;
+		uint32_t device_id = state_get_u32(r), len = state_get_bytes(r, &id);
+
+		slot->device_id = device_id;
+		slot->id = len ? strndup((const char *)id, len) : NULL;
+		if (len && !slot->id)
+			return error_set(err, ENOMEM, "out of memory");
+	}
+	bus->has_places = true;
+	return state_end_section(r, err);
+}
+
+void virtio_bus_save(struct virtio_bus *bus, struct state_writer *w)
+{
+	if (bus->config.is_pci) {
+		pci_bus_save(&bus->pci, w);
+		pci_hotplug_save(bus->hotplug, w);
+	}
+	for (unsigned i = 0; i < n_slots(bus); i++) {
+		if (bus->slots[i].mmio)
+			virtio_mmio_save(bus->slots[i].mmio, w);
+		else if (bus->slots[i].pci)
+			virtio_pci_save(bus->slots[i].pci, w);
+	}
+}
+
+static int load_slot(struct virtio_slot *slot, struct state_reader *r, struct error *err)
+{
+	if (!slot->dev)
+		return slot->device_id ? error_set(err, EINVAL, "the saved configuration lacks a device that was saved") : 0;
+	slot->device_id = 0; /* another may come here later */
+	return slot->mmio ? virtio_mmio_load(slot->mmio, r, err) : virtio_pci_load(slot->pci, r, err);
+}
+
+int virtio_bus_load(struct virtio_bus *bus, struct state_reader *r, struct error *err)
+{
+	int result = 0;
+
+	if (bus->config.is_pci) {
+		result = pci_bus_load(&bus->pci, r, err);
+		if (result == 0)
+			result = pci_hotplug_load(bus->hotplug, r, err);
+	}
+	for (unsigned i = 0; i < n_slots(bus) && result == 0; i++)
+		result = load_slot(&bus->slots[i], r, err);
+	bus->has_places = false;
+	if (result == 0 && bus->hotplug && pci_hotplug_is_unread(bus->hotplug))
+		tell_guest(bus);
+	return result;
+}
+
+void virtio_bus_quiesce(struct virtio_bus *bus)
+{
+	for (unsigned i = 0; i < VIRTIO_BUS_MAX; i++)
+		if (bus->slots[i].dev)
+			virtio_dev_quiesce(bus->slots[i].dev);
+}
+
+void virtio_bus_resume(struct virtio_bus *bus)
+{
+	for (unsigned i = 0; i < VIRTIO_BUS_MAX; i++)
+		if (bus->slots[i].dev)
+			virtio_dev_resume(bus->slots[i].dev);
 }
 
 unsigned virtio_bus_mmio_places(const struct virtio_bus *bus, struct acpi_virtio ret[LAYOUT_VIRTIO_MAX])

@@ -16,6 +16,8 @@
 struct loop;
 struct loop_source;
 struct pci_hotplug;
+struct state_reader;
+struct state_writer;
 struct virtio_bus;
 struct virtio_dev;
 struct virtio_mmio;
@@ -45,6 +47,7 @@ struct virtio_slot {
 	struct virtio_mmio *mmio;
 	struct virtio_pci *pci;
 	char *id; /* owned; NULL: there is only one of its kind */
+	uint32_t device_id; /* of the device that it is for, as is `id`, once virtio_bus_load_places() has said so; else 0 */
 	struct loop_source *deadline; /* the guest has been asked to let go */
 };
 
@@ -55,6 +58,7 @@ struct virtio_bus {
 	uint32_t ejected;	     /* atomic: slots that the guest has let go of */
 	unsigned next;		     /* the slot to be filled next, if it is empty */
 	bool held;		     /* the guest stands still */
+	bool has_places;	     /* each device has a slot that it was saved in */
 	struct loop_source *reminder; /* NULL with mmio */
 	unsigned reminders;	     /* that are left */
 	struct virtio_slot slots[VIRTIO_BUS_MAX]; /* index I is PCI slot I + 1, or page I and GSI LAYOUT_GSI_VIRTIO + I */
@@ -79,6 +83,17 @@ void virtio_bus_hold(struct virtio_bus *bus, bool held);
 struct virtio_dev *virtio_bus_find(const struct virtio_bus *bus, uint32_t device_id, const char *id);
 /* Whether it is being taken out. */
 bool virtio_bus_is_leaving(const struct virtio_bus *bus, const struct virtio_dev *dev);
+
+/* A bus that is saved in two pieces: which device is where, which a new one has to know before its devices are added; and, once they are, all
+ * of their state. Devices are quiesced, and none is leaving. After the second load they stand still until virtio_bus_resume(). 0, or
+ * -errno with `err` set. */
+void virtio_bus_save_places(const struct virtio_bus *bus, struct state_writer *w);
+int virtio_bus_load_places(struct virtio_bus *bus, struct state_reader *r, struct error *err);
+void virtio_bus_save(struct virtio_bus *bus, struct state_writer *w);
+int virtio_bus_load(struct virtio_bus *bus, struct state_reader *r, struct error *err);
+/* All of its devices: virtio_dev_quiesce() and virtio_dev_resume(). */
+void virtio_bus_quiesce(struct virtio_bus *bus);
+void virtio_bus_resume(struct virtio_bus *bus);
 
 /* For the ACPI tables: how many mmio devices there are, and where. */
 unsigned virtio_bus_mmio_places(const struct virtio_bus *bus, struct acpi_virtio ret[LAYOUT_VIRTIO_MAX]);

@@ -17,6 +17,7 @@ FUZZ_TARGETS += tests/fuzz/order tests/fuzz/order_host
 FUZZ_TARGETS += tests/fuzz/files
 FUZZ_TARGETS += tests/fuzz/datagrams tests/fuzz/datagrams_host
 FUZZ_TARGETS += tests/fuzz/unpack
+FUZZ_TARGETS += tests/fuzz/snapshot
 check_PROGRAMS += $(FUZZ_TARGETS)
 if !FUZZERS
 TESTS += $(FUZZ_TARGETS)
@@ -103,6 +104,10 @@ tests_fuzz_datagrams_LDADD = libhull-guest.a libhull-common.a $(JANSSON_LIBS)
 tests_fuzz_datagrams_host_SOURCES = tests/fuzz/datagrams_host.c api/ingress/udp_port.c $(FUZZ_MAIN)
 tests_fuzz_datagrams_host_LDFLAGS = $(FUZZ_LINK) -Wl,--wrap=agent_open -Wl,--wrap=agent_cancel
 tests_fuzz_datagrams_host_LDADD = libhull-api.a libhull-common.a $(JANSSON_LIBS)
+
+tests_fuzz_snapshot_SOURCES = tests/fuzz/snapshot.c $(FUZZ_MAIN)
+tests_fuzz_snapshot_LDFLAGS = $(FUZZ_LINK)
+tests_fuzz_snapshot_LDADD = libhull-vmm.a libhull-devices.a libhull-common.a $(LIBURING_LIBS) $(JANSSON_LIBS)
 
 tests_fuzz_unpack_SOURCES = tests/fuzz/unpack.c $(FUZZ_MAIN)
 tests_fuzz_unpack_LDFLAGS = $(FUZZ_LINK)

@@ -53,7 +53,7 @@ class Vmm:
     """One hull-vmm process: its console, its status record, its log. Without a configuration it is given an API's socket, and
     a client may `call`, `must` or be `refused`."""
 
-    def __init__(self, config, folder, arguments=(), stdin=None, pass_fds=(), wrapper=()):
+    def __init__(self, config, folder, arguments=(), stdin=None, pass_fds=(), wrapper=(), option="--config-file"):
         self.folder = folder
         self.socket_path = folder / "api.sock"
         self.client = None
@@ -62,7 +62,7 @@ class Vmm:
         else:
             self.config_path = folder / "config.json"
             self.config_path.write_text(config if isinstance(config, str) else json.dumps(config))
-            arguments = ["--config-file", self.config_path, "--no-api", *arguments]
+            arguments = [option, self.config_path, "--no-api", *arguments]
         self.log_path = folder / "log"
         self.before = set(folder.iterdir()) | {self.log_path}
         self.output = b""

@@ -176,6 +176,7 @@ static void dsdt_lists_what_the_machine_has(void **state)
 	assert_true(dsdt_has(f, pnp0501, sizeof(pnp0501)));
 	assert_true(dsdt_has(f, "QEMU0001", 8));
 	assert_true(dsdt_has(f, "ACPI0013", 8));
+	assert_true(dsdt_has(f, "VMGENCTR", 8));
 	assert_true(dsdt_has(f, "\\_S5_", 5));
 
 	f->config.uart = false;
@@ -183,6 +184,21 @@ static void dsdt_lists_what_the_machine_has(void **state)
 	build(f);
 	assert_false(dsdt_has(f, "VR00", 4));
 	assert_false(dsdt_has(f, pnp0501, sizeof(pnp0501)));
+}
+
+/* Beside the tables, and never twice the same. */
+static void each_generation_is_another(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t first[16], zeroes[16] = {0};
+
+	assert_int_equal(acpi_write_generation(&f->mem, &f->err), 0);
+	memcpy(first, f->ram + LAYOUT_VM_GENERATION, sizeof(first));
+	assert_memory_not_equal(first, zeroes, sizeof(first));
+	assert_int_equal(acpi_write_generation(&f->mem, &f->err), 0);
+	assert_memory_not_equal(first, f->ram + LAYOUT_VM_GENERATION, sizeof(first));
+	f->mem.regions[0].size_bytes = LAYOUT_VM_GENERATION;
+	assert_int_equal(acpi_write_generation(&f->mem, &f->err), -EFAULT);
 }
 
 static void impossible_machines_are_refused(void **state)
@@ -359,6 +375,7 @@ int main(void)
 		CASE(madt_has_every_processor_once),
 		CASE(dsdt_lists_what_the_machine_has),
 		CASE(impossible_machines_are_refused),
+		CASE(each_generation_is_another),
 		CASE(package_lengths_take_the_bytes_they_need),
 		CASE(a_full_buffer_is_reported_and_not_passed),
 		CASE(a_pci_bus_is_described_where_it_is),

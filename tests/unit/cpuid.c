@@ -3,6 +3,7 @@
 #include "common/checked.h"
 #include "vmm/cpuid.h"
 
+#include <errno.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
@@ -304,6 +305,43 @@ static void test_an_offer_of_nothing_and_one_of_nonsense(void **state)
 	is_level(0xb, 0, 1, 2, 1, 31);
 }
 
+static void is_missed(const struct kvm_cpuid2 *shown, const char *name)
+{
+	struct error err = {0};
+
+	assert_int_equal(cpuid_check_offered(shown, table, &err), -ENOTSUP);
+	if (!strstr(err.message, name))
+		fail_msg("%s, and not %s", err.message, name);
+}
+
+/* A guest that was saved goes on with a processor that has all it was shown; more is no harm. */
+static void test_what_was_shown_and_is_not_offered(void **state)
+{
+	struct kvm_cpuid2 *shown;
+	struct error err = {0};
+
+	(void)state;
+	offer(intel, ARRAY_SIZE(intel));
+	adapt(2, 1, 1);
+	shown = malloc(sizeof(*shown) + 256 * sizeof(shown->entries[0]));
+	memcpy(shown, table, sizeof(*shown) + 256 * sizeof(shown->entries[0]));
+	offer(intel, ARRAY_SIZE(intel));
+	assert_int_equal(cpuid_check_offered(shown, table, &err), 0); /* TSC deadline and all */
+	cpuid_find(shown, 1, 0)->ecx |= BIT(27);		       /* what its kernel has switched on */
+	assert_int_equal(cpuid_check_offered(shown, table, &err), 0);
+	cpuid_find(table, 7, 0)->ebx &= ~BIT(5);
+	is_missed(shown, "with avx2, which");
+	cpuid_find(table, 7, 0)->ebx |= BIT(5);
+	cpuid_find(shown, 7, 1)->eax |= BIT(31);
+	cpuid_find(table, 7, 1)->eax &= ~BIT(31);
+	is_missed(shown, "bit 31 of CPUID leaf 0x7.1, EAX");
+	offer(amd, ARRAY_SIZE(amd));
+	is_missed(shown, "another maker");
+	offer(intel, 0);
+	is_missed(shown, "another maker");
+	free(shown);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -315,6 +353,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_the_processors_name, teardown),
 		cmocka_unit_test_teardown(test_no_leaf_is_promised_that_is_not_there, teardown),
 		cmocka_unit_test_teardown(test_an_offer_of_nothing_and_one_of_nonsense, teardown),
+		cmocka_unit_test_teardown(test_what_was_shown_and_is_not_offered, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

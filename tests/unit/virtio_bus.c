@@ -460,6 +460,91 @@ static void a_thousand_comings_and_goings_leave_nothing(void **state)
 	log_set_level(LOG_LEVEL_INFO);
 }
 
+/* ---- saved and loaded ---- */
+
+static void save(struct world *w, struct state_writer *places, struct state_writer *rest)
+{
+	state_writer_init(places);
+	state_writer_init(rest);
+	virtio_bus_quiesce(&w->bus);
+	virtio_bus_save_places(&w->bus, places);
+	virtio_bus_save(&w->bus, rest);
+	virtio_bus_resume(&w->bus);
+	virtio_bus_done(&w->bus);
+}
+
+static void add(struct world *w, const char *id, int expected)
+{
+	struct virtio_dev *dev = virtio_rng_new(NULL, w->d.loop, &w->g.mem, &w->err);
+
+	assert_int_equal(virtio_bus_add(&w->bus, dev, id, &w->err), expected);
+}
+
+static int load_rest(struct world *w, const struct state_writer *rest)
+{
+	struct state_reader r;
+	int result;
+
+	state_reader_init(&r, rest->buf.data, rest->buf.len);
+	result = virtio_bus_load(&w->bus, &r, &w->err);
+	assert_true(result < 0 || r.pos == r.len);
+	return result;
+}
+
+/* A machine's devices are made in the order of its configuration, and found where the guest knows them. */
+static void a_saved_bus_comes_back_slot_by_slot(void **state)
+{
+	struct world *w = *state, *other;
+	struct state_writer places, rest;
+	struct state_reader r;
+
+	plug(w, "a");
+	plug(w, "b");
+	plug(w, "c");
+	take(w, "a"); /* not in use: it goes at once */
+	bring_up(w, 3);
+	save(w, &places, &rest);
+	setup((void **)&other);
+	state_reader_init(&r, places.buf.data, places.buf.len);
+	assert_int_equal(virtio_bus_load_places(&other->bus, &r, &other->err), 0);
+	add(other, "c", 0);
+	add(other, "d", -EINVAL); /* it was not there */
+	add(other, "b", 0);
+	add(other, "b", -EINVAL);
+	assert_int_equal(load_rest(other, &rest), 0);
+	virtio_bus_resume(&other->bus);
+	assert_int_equal(vendor(other, 1), 0xffff);
+	assert_int_equal(vendor(other, 2), 0x1af4);
+	assert_int_equal(vendor(other, 3), 0x1af4);
+	assert_int_equal(find(other, "c")->status, VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER);
+	assert_int_equal(find(other, "b")->status, 0);
+	assert_int_equal(hotplug(other, PCI_HOTPLUG_OFFSET_PLUGGED), 1 << 1 | 1 << 2 | 1 << 3); /* nobody had looked */
+	assert_true(other->changes > 0);					     /* and is told so again */
+	plug(other, "e"); /* the round goes on */
+	assert_int_equal(vendor(other, 4), 0x1af4);
+	teardown((void **)&other);
+	state_writer_done(&places);
+	state_writer_done(&rest);
+}
+
+static void a_saved_device_that_is_not_made_again_is_missed(void **state)
+{
+	struct world *w = *state, *other;
+	struct state_writer places, rest;
+	struct state_reader r;
+
+	plug(w, "a");
+	save(w, &places, &rest);
+	setup((void **)&other);
+	state_reader_init(&r, places.buf.data, places.buf.len);
+	assert_int_equal(virtio_bus_load_places(&other->bus, &r, &other->err), 0);
+	assert_int_equal(load_rest(other, &rest), -EINVAL);
+	assert_non_null(strstr(other->err.message, "lacks a device"));
+	teardown((void **)&other);
+	state_writer_done(&places);
+	state_writer_done(&rest);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -475,6 +560,8 @@ int main(void)
 		TEST(a_guest_that_has_not_looked_is_told_again),
 		TEST(the_bus_is_full_and_has_room_again),
 		TEST(a_thousand_comings_and_goings_leave_nothing),
+		TEST(a_saved_bus_comes_back_slot_by_slot),
+		TEST(a_saved_device_that_is_not_made_again_is_missed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
