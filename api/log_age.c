@@ -7,7 +7,6 @@
 #include "api/machine.h"
 #include "api/random.h"
 #include "common/bounded_file.h"
-#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -37,15 +36,9 @@ struct log_age {
 /* NULL: it is not there, or is not ours. */
 static json_t *read_stored(const char *path)
 {
-	json_t *stored = NULL;
-	struct error err;
-	struct buf text;
+	struct error ignored;
 
-	buf_init(&text, STORED_MAX);
-	if (buf_read_file(&text, path) == 0)
-		stored = json_parse(text.data ? text.data : "", text.len, &err);
-	buf_done(&text);
-	return stored;
+	return json_parse_file(path, STORED_MAX, &ignored);
 }
 
 /* Takes `stored`. */

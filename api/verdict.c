@@ -2,7 +2,6 @@
 #include "api/verdict.h"
 
 #include "api/folders.h"
-#include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -42,16 +41,9 @@ bool verdict_read_status(const struct machine *m, struct machine_end *end)
 {
 	struct status_record status;
 	struct error err;
-	struct buf text;
 	char path[512];
-	json_t *value;
-	bool ok;
-
-	buf_init(&text, STATUS_MAX);
-	ok = buf_read_file(&text, machine_state_path(m, "status.json", path, sizeof(path))) == 0 && text.len > 0;
-	value = ok ? json_parse(text.data, text.len, &err) : NULL;
-	buf_done(&text);
-	ok = value && json_read(&status_record_table, value, &status, &err) == 0;
+	json_t *value = json_parse_file(machine_state_path(m, "status.json", path, sizeof(path)), STATUS_MAX, &err);
+	bool ok = value && json_read(&status_record_table, value, &status, &err) == 0;
 	if (value && !ok)
 		log_error_object(&err, path);
 	json_decref(value);

@@ -25,7 +25,7 @@ bin_PROGRAMS += hull
 hull_SOURCES = \
 	cli/apply.c \
 	cli/audit.c \
-	cli/client.c cli/client.h \
+	cli/client.c cli/client.h cli/client_private.h \
 	cli/collection.c cli/collection.h \
 	cli/commands.h \
 	cli/completion.c \
@@ -53,7 +53,7 @@ hull_SOURCES = \
 	cli/session.c cli/session.h \
 	cli/suggest.c cli/suggest.h \
 	cli/top.c \
-	cli/transfer.h \
+	cli/transfer.c cli/transfer.h \
 	cli/update.c \
 	cli/upgrade.c cli/upgrade.h \
 	cli/upload.c \

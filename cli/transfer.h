@@ -1,4 +1,4 @@
-/* One HTTP transfer: what client.c and upgrade.c share. */
+/* One HTTP transfer: what client.c and upgrade.c are made of. */
 #ifndef HULL_CLI_TRANSFER_H
 #define HULL_CLI_TRANSFER_H
 
@@ -37,6 +37,9 @@ void transfer_show(struct transfer *t, const char *label, uint64_t total, curl_x
 void transfer_add_header(struct transfer *t, const char *line);
 /* Runs it to its end, and frees nothing. 0 or -errno with `fail` set. */
 int transfer_finish(struct transfer *t, struct failure *fail);
+/* The halves of that: 0, or -EINTR when a signal has ended it before; then, what has come of it. */
+int transfer_run(struct transfer *t);
+int transfer_outcome(struct transfer *t, struct failure *fail);
 
 /* Why there is no answer, by t->result, or why it is not what was wanted: an RFC 9457 problem in t->answer,
  * or something else that answered. Return -errno with `fail` set. */

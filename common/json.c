@@ -1,6 +1,7 @@
 /* Reading, freeing and writing structs by field table. json_schema.c describes them. */
 #include "common/json.h"
 
+#include "common/buf.h"
 #include "common/cleanup.h"
 
 #include <errno.h>
@@ -77,6 +78,22 @@ json_t *json_parse(const char *text, size_t len, struct error *err)
 		error_set(err, EINVAL, "not acceptable JSON: nested deeper than %d levels", JSON_DEPTH_MAX);
 		return NULL;
 	}
+	return value;
+}
+
+json_t *json_parse_file(const char *path, size_t max, struct error *err)
+{
+	json_t *value = NULL;
+	struct buf text;
+	int r;
+
+	buf_init(&text, max);
+	r = buf_read_file(&text, path);
+	if (r == 0)
+		value = json_parse(text.data ? text.data : "", text.len, err);
+	else
+		error_set_errno(err, -r, "cannot read %s", path);
+	buf_done(&text);
 	return value;
 }
 

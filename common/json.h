@@ -94,6 +94,8 @@ bool json_as_int(const json_t *value, int64_t *ret);
 /* Parses text: UTF-8, no duplicate keys, at most JSON_DEPTH_MAX deep, nothing after it. A new reference, or NULL with
  * `err` set ("line 3, column 7: …"). */
 json_t *json_parse(const char *text, size_t len, struct error *err);
+/* The same of a file of at most `max` bytes: one that cannot be read, too, is NULL with `err` set. */
+json_t *json_parse_file(const char *path, size_t max, struct error *err);
 
 /* Reads `object` into `*ret` (uninitialised memory of table->size bytes). 0 with every field set, read or default;
  * on failure -ENOKEY (an unknown key), -ENODATA (a required one is missing) or -EINVAL (the rest) with `err` set,

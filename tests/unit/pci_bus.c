@@ -3,6 +3,7 @@
 
 #include "common/loop.h"
 #include "devices/pci.h"
+#include "devices/state.h"
 
 #include <linux/pci.h>
 #include <pthread.h>
@@ -112,9 +113,44 @@ static void a_guest_that_hammers_registers_holds_up_nobody(void **state)
 	pci_bus_done(&w.bus);
 }
 
+/* Between the write of CONFIG_ADDRESS and the read of what it points at there may be a move to another host. */
+static void a_guest_that_was_about_to_read_reads_on_where_it_is_loaded(void **state)
+{
+	static const struct pci_identity identity = {.vendor = 0x1af4, .device = 0x1042};
+	const uint32_t address = 0x80000000u | SLOT << 11;
+	struct world from = {0}, to = {0};
+	struct state_writer writer;
+	struct state_reader reader;
+	struct error err = {0};
+	uint32_t ids = 0;
+
+	(void)state;
+	pci_bus_init(&from.bus);
+	pci_bus_init(&to.bus);
+	pci_function_init(&to.function, &identity, 16, &ops, &to);
+	pci_bus_plug(&to.bus, SLOT, &to.function, BASE);
+	pci_bus_port_write(&from.bus, 0, &address, sizeof(address));
+	state_writer_init(&writer);
+	pci_bus_save(&from.bus, &writer);
+	state_reader_init(&reader, writer.buf.data, writer.buf.len - 1); /* cut short: nothing is taken */
+	assert_true(pci_bus_load(&to.bus, &reader, &err) < 0);
+	assert_true(err.message[0]);
+	assert_int_equal(to.bus.address, 0);
+	state_reader_init(&reader, writer.buf.data, writer.buf.len);
+	assert_int_equal(pci_bus_load(&to.bus, &reader, &err), 0);
+	pci_bus_port_read(&to.bus, 4, &ids, sizeof(ids));
+	assert_int_equal(ids, 0x10421af4);
+	state_writer_done(&writer);
+	pci_bus_done(&from.bus);
+	pci_bus_done(&to.bus);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(a_guest_that_hammers_registers_holds_up_nobody)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_guest_that_hammers_registers_holds_up_nobody),
+		cmocka_unit_test(a_guest_that_was_about_to_read_reads_on_where_it_is_loaded),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
