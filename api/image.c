@@ -4,6 +4,7 @@
 #include "api/hulld.h"
 #include "api/machine.h"
 #include "api/page.h"
+#include "api/project.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
@@ -93,6 +94,8 @@ static int create(struct hulld *hulld, const char *project, struct image_view *i
 	image->created_at = format_time(now_ms());
 	if (image_load(hulld, project, image->spec.name, &old, &err) < 0 && err.errnum != ENOENT)
 		return problem_from_error(problem, &err);
+	if (!old.spec.name && quota_check_row(hulld, project, STORE_IMAGES, problem) < 0)
+		return -ECANCELED;
 	r = keep_image(hulld, project, image, &err);
 	if (r < 0)
 		problem_from_error(problem, &err);

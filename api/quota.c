@@ -188,7 +188,7 @@ int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_byte
 int quota_check_row(struct hulld *hulld, const char *project, enum store_kind kind, struct problem *problem)
 {
 	static const char *const names[STORE_N_KINDS] = {
-		[STORE_CERTIFICATES] = "certificates", [STORE_SECRETS] = "secrets"};
+		[STORE_CERTIFICATES] = "certificates", [STORE_IMAGES] = "images", [STORE_SECRETS] = "secrets"};
 	struct error err;
 	int64_t n = store_count(hulld->store, kind, project, &err);
 

@@ -151,7 +151,7 @@ const struct http_route hulld_routes[] = {
 		.body = HTTP_BODY_UPLOAD, .upload = &blob_upload},
 
 	{ROUTE("POST", "/v1/images", "createImage", "Name an uploaded root file system, or move the name to another."),
-		.status = 201, .body = HTTP_BODY_JSON, .takes = &image_spec_table, .gives = &image_table,
+		.status = 201, .refuses = REFUSES(QUOTA_EXCEEDED), .body = HTTP_BODY_JSON, .takes = &image_spec_table, .gives = &image_table,
 		.handle = image_http_create},
 	{ROUTE("GET", "/v1/images", "listImages", "All images."), .status = 200, .gives = &image_table,
 		.gives_list = true, .handle = image_http_list},

@@ -172,6 +172,7 @@ static const char *const statements[N_STATEMENTS] = {
 	[IMAGE_DELETE] = "DELETE FROM images WHERE project = ?1 AND name = ?2",
 	[IMAGE_GET] = "SELECT document FROM images WHERE project = ?1 AND name = ?2",
 	[IMAGES] = "SELECT document FROM images WHERE project = ?1 ORDER BY name",
+	[IMAGES_COUNT] = "SELECT count(*) FROM images WHERE project = ?1",
 	[BLOB_OWN] = "INSERT OR IGNORE INTO blob_owners (digest, project, size_bytes, owned_at) VALUES (?1, ?2, ?3, ?4)",
 	[BLOB_IS_OWNED] = "SELECT count(*) FROM blob_owners WHERE digest = ?1 AND project = ?2",
 	[BLOB_DISOWN] = "DELETE FROM blob_owners AS o WHERE digest = ?1 AND (?2 IS NULL OR project = ?2) AND owned_at < ?3"

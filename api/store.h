@@ -124,7 +124,7 @@ int store_blob_disown(struct store *store, const char *project, const char *dige
 /* The same for every project that has it. */
 int store_blob_disown_all(struct store *store, const char *digest, int64_t before, struct error *err);
 /* How many rows of that kind a project has; -errno with `err` set. */
-enum store_kind { STORE_CERTIFICATES, STORE_SECRETS, STORE_N_KINDS };
+enum store_kind { STORE_CERTIFICATES, STORE_IMAGES, STORE_SECRETS, STORE_N_KINDS };
 int64_t store_count(struct store *store, enum store_kind kind, const char *project, struct error *err);
 /* How many bytes its blobs have. */
 int64_t store_blob_bytes(struct store *store, const char *project, struct error *err);

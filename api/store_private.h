@@ -17,6 +17,7 @@ enum store_statement {
 	IMAGE_DELETE,
 	IMAGE_GET,
 	IMAGES,
+	IMAGES_COUNT,
 	BLOB_OWN,
 	BLOB_IS_OWNED,
 	BLOB_DISOWN,

@@ -445,7 +445,7 @@ def test_a_secret_is_shown_by_name_only_and_sealed(hulld):
     assert a.delete("/v1/secrets/ANOTHER").status == 204 and a.get("/v1/secrets/ANOTHER").status == 404
 
 
-def test_secrets_and_certificates_of_a_project_have_an_end(tmp_path):
+def test_secrets_certificates_and_images_of_a_project_have_an_end(tmp_path):
     """Else who may write fills the database with them."""
     hulld = Hulld(tmp_path, "--http", f"127.0.0.1:{free_port()}").with_stand_in().start()
     try:
@@ -456,11 +456,16 @@ def test_secrets_and_certificates_of_a_project_have_an_end(tmp_path):
         with sqlite3.connect(hulld.state / "hull.db") as rows:
             rows.executemany("INSERT INTO secrets VALUES ('default', ?, x'00', 1, 1)", [(f"S{n}",) for n in range(999)])
             rows.executemany("INSERT INTO certificates VALUES ('default', ?, '', x'00', 1, 1, 1, '')", [(f"n{n}.localhost",) for n in range(1000)])
+            rows.executemany("INSERT INTO images SELECT project, ?1, rootfs, json_set(document, '$.name', ?1) FROM images WHERE name = 'any'", [(f"i{n}",) for n in range(999)])
+            rootfs = rows.execute("SELECT rootfs FROM images WHERE name = 'any'").fetchone()[0]
         rows.close()
         hulld.start()
         assert "1000 secrets" in refused(hulld.request("PUT", "/v1/secrets/NEW", {"value": "x"}), 409, "quota_exceeded")["detail"]
         certificate = {"certificate": "x", "key": "x"}
         assert "1000 certificates" in refused(hulld.request("PUT", "/v1/certificates/a.localhost", certificate), 409, "quota_exceeded")["detail"]
+        assert "1000 images" in refused(hulld.post("/v1/images", {"name": "new", "rootfs": rootfs}), 409, "quota_exceeded")["detail"]
+        assert hulld.post("/v1/images", {"name": "any", "rootfs": rootfs}).status == 201, "it takes its own place"
+        assert hulld.delete("/v1/images/i1").status == 204 and hulld.post("/v1/images", {"name": "new", "rootfs": rootfs}).status == 201
         assert hulld.request("PUT", "/v1/secrets/OLD", {"value": "y"}).status == 200
         assert In(hulld, "default").delete("/v1/secrets/S1").status == hulld.delete("/v1/certificates/n1.localhost").status == 204
         assert hulld.request("PUT", "/v1/secrets/NEW", {"value": "x"}).status == 201
