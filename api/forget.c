@@ -48,8 +48,10 @@ static void on_timer(void *ctx)
 		log_error_object(&err, kinds[forgetter->kind].kept);
 	if (n <= 0)
 		forgetter->kind = (forgetter->kind + 1) % ARRAY_SIZE(kinds);
-	forgetter->sleeps = n <= 0 && forgetter->kind == 0 && !forgetter->asked;
-	forgetter->asked = forgetter->asked && !(n <= 0 && forgetter->kind == 0);
+	if (n <= 0 && forgetter->kind == 0) {
+		forgetter->sleeps = !forgetter->asked;
+		forgetter->asked = false;
+	}
 	loop_timer_arm(forgetter->timer, forgetter->sleeps ? NS_PER_HOUR : n > 0 ? PAUSE_NS : 0);
 }
 
