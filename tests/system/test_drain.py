@@ -77,7 +77,7 @@ def test_machines_end_before_what_they_depend_on_and_come_back(hulld, make):
     assert host["allocated"] == {"machines": 4, "vcpus": 5, "memory_mib": 1280, "disk_mib": 64, "ports": 0}
     assert host["running"] == {"machines": 3, "vcpus": 4, "memory_mib": 1024, "disk_mib": 48, "ports": 0}
     assert host["cpus"] == os.cpu_count() and host["memory_mib"] > 512 and 0 < host["disk_free_mib"] <= host["disk_mib"]
-    assert set(host["capabilities"]) == {"kvm", "network"} and host["version"] == hulld.get("/v1/version").json["version"]
+    assert set(host["capabilities"]) == {"folders", "kvm", "network"} and host["version"] == hulld.get("/v1/version").json["version"]
     assert drain(hulld)["drain_until"] is not None
     host = drained(hulld)
     assert (host["held"], host["running"]["machines"], host["drain_until"]) == (3, 0, None) and host["drain_since"]
