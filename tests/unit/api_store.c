@@ -24,16 +24,21 @@ static int make_folder(void **state)
 	return 0;
 }
 
-static int remove_folder(void **state)
+static void remove_database(const char *name)
 {
 	static const char *const suffixes[] = {"", "-wal", "-shm"};
-	char name[80];
+	char file[80];
 
-	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		snprintf(name, sizeof(name), "%s%s", path, suffixes[i]);
-		unlink(name);
+		snprintf(file, sizeof(file), "%s%s", name, suffixes[i]);
+		unlink(file);
 	}
+}
+
+static int remove_folder(void **state)
+{
+	(void)state;
+	remove_database(path);
 	return rmdir(folder);
 }
 
@@ -274,7 +279,7 @@ static void what_is_older_than_projects_is_the_default_projects(void **state)
 	assert_int_equal(host.state, HOST_SERVING);
 	assert_int_equal(host.drain_machines, 0);
 	store_close(store);
-	unlink(old);
+	remove_database(old);
 }
 
 static void a_request_is_kept_with_its_answer(void **state)
