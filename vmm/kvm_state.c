@@ -3,7 +3,8 @@
  * Theory of operation. The order matters to KVM. Saved: a vCPU's mp_state first, since asking for it lets KVM take in an INIT or
  * start-up interrupt that waits; the machine's clock last, so that it has come at least as far as any vCPU has read it. Loaded: CPUID
  * first, by which the rest is judged; special registers before the local APIC, whose mode they hold; the APIC before the MSRs, among
- * which is the deadline of its timer, and the TSC, by which that is measured, before all other MSRs; the clock when all TSCs are set.
+ * which is the deadline of its timer, and the TSC, by which that is measured, before all other MSRs; the IOAPIC when there are local ones
+ * that keep what it delivers; the clock when all TSCs are set.
  *
  * Which MSRs: those that KVM says have to be saved, and those that a guest reaches besides (vmm/msr_filter.h), as far as this
  * host can tell them. One that cannot be set is only missed when it would have to have another value than it has. */
@@ -353,12 +354,12 @@ int kvm_state_load(const struct vm *vm, const struct vcpus *vcpus, bool catch_up
 		result = vm_state_read(&machine, r, err);
 	if (result == 0 && catch_up)
 		ahead_ns = passed_ns(&machine);
-	if (result == 0)
-		result = give_vm(vm, &machine, err);
 	for (unsigned i = 0; i < vcpus->n && result == 0; i++) {
 		advance_tsc(&states[i], ahead_ns);
 		result = give_vcpu(vm, &vcpus->items[i], &states[i], err);
 	}
+	if (result == 0)
+		result = give_vm(vm, &machine, err);
 	if (result == 0)
 		result = set_clocks(vm, vcpus, &machine, ahead_ns, err);
 	for (unsigned i = 0; states && i < vcpus->n; i++)

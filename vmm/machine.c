@@ -308,7 +308,11 @@ static int prepare_boot(struct machine *machine, struct error *err)
 static int load_state(struct machine *machine, struct error *err)
 {
 	struct snapshot *snapshot = machine->setup.snapshot;
-	int r = kvm_state_load(&machine->vm, &machine->vcpus, machine->setup.catch_up, &snapshot->reader, err);
+	int r;
+
+	machine->paused = true;
+	virtio_bus_hold(&machine->devices.virtio, true);
+	r = kvm_state_load(&machine->vm, &machine->vcpus, machine->setup.catch_up, &snapshot->reader, err);
 
 	if (r == 0)
 		r = devices_load(&machine->devices, snapshot->memory_fd, &snapshot->reader, err);
@@ -318,7 +322,6 @@ static int load_state(struct machine *machine, struct error *err)
 		r = acpi_write_generation(&machine->ram.mem, err);
 	if (r == 0)
 		devices_tell_generation(&machine->devices);
-	machine->paused = true;
 	return r;
 }
 

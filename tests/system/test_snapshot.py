@@ -12,7 +12,7 @@ from conftest import BOOT_ARGS, DEADLINE, GUEST, Cpio
 from test_api import guest  # noqa: F401 (a fixture)
 from test_devices import connect
 from test_guest import image  # noqa: F401 (a fixture)
-from test_pci import OBEDIENT, Obedient, disk, drive  # noqa: F401
+from test_pci import MIB, OBEDIENT, PMEM, Obedient, disk, drive  # noqa: F401
 
 BLK = ["virtio_mmio", "virtio_blk"]
 RUNNING = "the machine is running: pause it first"
@@ -135,6 +135,69 @@ def test_a_guest_goes_on_in_another_process(guest, disk, files, restore):  # noq
         assert path.read_bytes()[4096:4109] == b"written after"
 
 
+def plugged_mib(api, wanted):
+    """Once the guest has plugged so much."""
+    api.must("PATCH", "/hotplug/memory", {"requested_size_mib": wanted})
+    end = time.monotonic() + DEADLINE
+    while (size := api.must("GET", "/hotplug/memory")["plugged_size_mib"]) != wanted:
+        assert time.monotonic() < end, size
+
+
+def balloon_mib(api, wanted):
+    api.must("PATCH", "/balloon", {"amount_mib": wanted})
+    end = time.monotonic() + DEADLINE
+    while api.must("GET", "/balloon/statistics")["actual_mib"] != wanted:
+        assert time.monotonic() < end
+
+
+@pytest.mark.kvm
+def test_every_kind_of_device_goes_on_on_the_pci_bus(guest, disk, files, restore, tmp_path_factory):  # noqa: F811
+    """Each at the place that it had, which the order of the configuration does not tell: one came while the guest ran, another went."""
+    first, wide, late, moved = disk("first"), disk("wide", b"wide"), disk("late", b"late"), disk("moved", b"moved")
+    folder = tmp_path_factory.mktemp("devices")
+    (folder / "pmem").write_bytes(b"pmem" + bytes(MIB * 2 - 4))
+    pieces = {
+        "/machine-config": {"vcpu_count": 2, "mem_size_mib": 256}, "/drives/first": drive("first", first),
+        "/drives/wide": drive("wide", wide, num_queues=2, io_engine="Async", cache_type="Writeback"),
+        "/pmem/p": {"id": "p", "path_on_host": str(folder / "pmem")}, "/hotplug/memory": {"total_size_mib": 256}, "/entropy": {},
+        "/balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1},
+        "/hull/console": {"output_path": str(folder / "hvc0")}, "/vsock": {"guest_cid": 3, "uds_path": str(folder / "vsock")},
+    }
+    api = guest(OBEDIENT, pieces, ["--enable-pci"], ["virtio_blk", *PMEM, "virtio_mem", "virtio_rng", "virtio_balloon", "virtio_console"])
+    console = Obedient(api)
+    console.do("echo online_movable > /sys/devices/system/memory/auto_online_blocks; mount -t tmpfs -o size=100% none /mnt")
+    api.must("PUT", "/drives/late", drive("late", late))
+    console.do("until_there /dev/vdc")
+    api.must("DELETE", "/drives/first")
+    console.do("until_gone /dev/vda")
+    plugged_mib(api, 256)
+    balloon_mib(api, 16)
+    console.do("seq 1 5000000 > /mnt/big; sum=$(md5sum /mnt/big); echo here > /dev/hvc0")
+    save(api, files)
+    assert os.stat(files["mem_file_path"]).st_size == 512 * MIB + 4096
+    (folder / "vsock").unlink()
+    api = restore(files, drive_overrides=[{"drive_id": "late", "path_on_host": str(moved)}],
+                  vsock_override={"uds_path": str(folder / "other")})
+    console = Restored(api, console.n)
+    console.do('[ "$(md5sum /mnt/big)" = "$sum" ]')
+    console.do("until dmesg | grep 'virtual machine fork'; do usleep 10000; done")
+    assert (folder / "other").is_socket() and not (folder / "vsock").exists()
+    console.do("echo 3 > /proc/sys/vm/drop_caches; head -c 1000 /dev/hwrng > /dev/null; echo and there > /dev/hvc0")
+    assert "wide" in console.do("head -c 4 /dev/vdb; taskset 2 dd if=/dev/zero of=/dev/vdb bs=4k seek=1 count=64 conv=fsync")
+    assert "moved" in console.do("blockdev --flushbufs /dev/vdc; head -c 5 /dev/vdc")
+    assert "pmem" in console.do("head -c 4 /dev/pmem0; echo written | dd of=/dev/pmem0 bs=512 seek=8 conv=fsync")
+    assert (folder / "pmem").read_bytes()[4096:4103] == b"written"
+    assert (folder / "hvc0").read_text().split("\n")[:2] == ["here\r", "and there\r"]
+    console.do("rm /mnt/big")
+    balloon_mib(api, 8)
+    plugged_mib(api, 128)
+    api.must("DELETE", "/drives/late")
+    console.do("until_gone /dev/vdc")
+    api.must("PUT", "/drives/again", drive("again", late))
+    assert "late" in console.do("until_there /dev/vdc; head -c 4 /dev/vdc")
+    console.off()
+
+
 # As hulld runs a machine: hull-init, an image and a scratch disk, a stream for the network, vsock for the output and for orders.
 
 LINES = "i=0; while :; do i=$((i+1)); echo line $i; echo $i > /srv/count; sleep 0.1; done"
@@ -190,6 +253,7 @@ class Output:
 def ping(path):
     """The agent answers."""
     with connect(path, 1024) as agent:
+        agent.settimeout(DEADLINE)
         agent.sendall(struct.pack("<IHHI", 0x4c4c5548, 1, 1, 0))
         assert agent.recv(8, socket.MSG_WAITALL) == b"HULL\0\0\0\0"
 
