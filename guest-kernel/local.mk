@@ -41,7 +41,7 @@ dist_pkglibexec_SCRIPTS += guest-kernel/fetch-kernel guest-kernel/build-kernel g
 	guest-kernel/kernel-files.sh
 kernelconfigdir = $(pkglibexecdir)
 dist_kernelconfig_DATA = guest-kernel/tuned.config guest-kernel/tracing.config guest-kernel/quick_decode.inc \
-	guest-kernel/sort_jump_labels.c
+	guest-kernel/patch_thunks.inc guest-kernel/sort_jump_labels.c
 
 # Not part of `all`: the kernel is downloaded. Leaves guest/vmlinux and guest/initramfs.cpio in the build folder.
 .PHONY: guest install-guest

@@ -1,12 +1,16 @@
 """The tuned guest kernel: how it is built (of a source that is no kernel's, which takes no minutes), and what it can do."""
 import os
+import re
+import struct
 import subprocess
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from conftest import TOP
 from hulld_fixtures import Hulld, make_erofs
+from test_cpu import leaf
 from test_exec import execute, ran
 
 BUILDER = TOP / "guest-kernel" / "build-kernel"
@@ -20,16 +24,24 @@ SOURCE = {
         {
         \tfor (; offset < len; offset += insn.length) {
         }
-        void __init_or_module noinline apply_returns(s32 *start, s32 *end)
+        static int noreplace_smp;
+        void __init alternative_instructions(void)
         {
-        \t\tu8 op;
+        \tapply_retpolines(__retpoline_sites, __retpoline_sites_end);
+        \tapply_returns(__return_sites, __return_sites_end);
+        \tapply_alternatives(__alt_instructions, __alt_instructions_end);
         }
-        static void alternatives_smp_unlock(void)
+        void __init_or_module text_poke_early(void *addr, const void *opcode,
         {
-        \ttext_poke(ptr, ((unsigned char []){0x3E}), 1);
+        \tunsigned long flags;
         }
-        text_poke(ptr, ((unsigned char []){0x3E}), 1);
+        \tunsigned long flags;
         """),
+    "arch/x86/lib/retpoline.S": '\t\t   "jmp warn_thunk_thunk", X86_FEATURE_ALWAYS\n',
+    "arch/x86/Kconfig": "config PARAVIRT_SPINLOCKS\n\tdepends on PARAVIRT && SMP\n\tdepends on another\n",
+    "kernel/Kconfig.locks": "config INLINE_SPIN_UNLOCK_IRQ\n\tdepends on !PREEMPTION\n\n\tdepends on another\n",
+    "arch/x86/include/asm/runtime-const.h": "0x0123456789abcdefull\n\t*(unsigned long *)where = val;\n",
+    "arch/x86/platform/pvh/head.S": "\tELFNOTE(Xen, XEN_ELFNOTE_PHYS32_ENTRY)\n",
     "arch/x86/kernel/apic/io_apic.c": textwrap.dedent("""\
         static void clear_IO_APIC_pin(unsigned int apic, unsigned int pin)
         {
@@ -74,18 +86,38 @@ QUICK = textwrap.dedent("""\
     \t\toffset++;
     \tfor (; offset < len; offset += insn.length) {
     }
-    void __init_or_module noinline apply_returns(s32 *start, s32 *end)
-    {
-    \t\tu8 op;
+    static int noreplace_smp = 1;
+    #include "patch_thunks.inc"
 
-    \t\tif (quick_return(addr))
-    \t\t\tcontinue;
-    }
-    static void alternatives_smp_unlock(void)
+    void __init alternative_instructions(void)
     {
-    \tWRITE_ONCE(*ptr, 0x3e);
+    \tapply_alternatives(__alt_instructions, __alt_instructions_end);
+    \tpatch_return_thunk();
+    \tpatch_indirect_thunks();
     }
-    text_poke(ptr, ((unsigned char []){0x3E}), 1);
+    void __init_or_module text_poke_early(void *addr, const void *opcode,
+    {
+    \tunsigned long flags;
+
+    \tif (!memcmp(addr, opcode, len))
+    \t\treturn;
+    }
+    \tunsigned long flags;
+    \t\t   "jmp warn_thunk_thunk", ALT_NOT(X86_FEATURE_ALWAYS)
+    config PARAVIRT_SPINLOCKS
+    \tselect UNINLINE_SPIN_UNLOCK
+    \tdepends on PARAVIRT && SMP
+    \tdepends on another
+    config INLINE_SPIN_UNLOCK_IRQ
+    \tdepends on !PREEMPTION
+    \tdepends on !UNINLINE_SPIN_UNLOCK
+
+    \tdepends on another
+    0x00007ffffffff000ull
+    \tif (*(unsigned long *)where != val)
+    \t\t*(unsigned long *)where = val;
+    \tELFNOTE(Xen, XEN_ELFNOTE_PHYS32_ENTRY)
+    \tELFNOTE(Hull, 1, .long 1)
     static void clear_IO_APIC_pin(unsigned int apic, unsigned int pin)
     {
     \tif (entry.delivery_mode == APIC_DELIVERY_MODE_SMI || (entry.w1 == 0x10000 && !entry.w2))
@@ -231,10 +263,12 @@ def test_a_source_that_is_not_known_is_built_as_it_is(builder, tmp_path_factory)
     builder.environment["PACKAGE"] = str(make_package(tmp_path_factory.mktemp("other"), more))
     result = builder()
     assert result.returncode == 0
+    times = {"arch/x86/kernel/alternative.c": 4, "arch/x86/kernel/vmlinux.lds.S": 2, "arch/x86/lib/retpoline.S": 0,
+             "arch/x86/platform/pvh/head.S": 0}
     for name in SOURCE:
         told = result.stderr.count(f"build-kernel: {name} of this source is not as it was known")
-        assert told == (2 if name.endswith(("alternative.c", "vmlinux.lds.S")) else 1), name
-    assert (builder.output / "vmlinuz").read_text() == "".join(more.values())
+        assert told == times.get(name, 1), name
+    assert (builder.output / "vmlinuz").read_text() == "".join(more.values()), "and does not say that its code stays"
 
 
 def test_another_configuration_is_another_kernel(builder):
@@ -384,6 +418,54 @@ def test_what_people_deploy_is_there_in_64_mib(vmm, vmlinux, initramfs, deployed
         assert f"guest: driver {driver}\r\n" in said, (driver, said)
     answers = [line for line in said.splitlines() if line.endswith(" yes") or " no: " in line]
     assert len(answers) == 23 and not [line for line in answers if " no: " in line], said
+
+
+def boot_source(vmlinux, initramfs, script, **more):
+    return {"boot-source": {"kernel_image_path": str(vmlinux), "boot_args": "console=ttyS0 quiet panic=-1",
+                            "initrd_path": str(initramfs(script)), **more}, "machine-config": {"vcpu_count": 1, "mem_size_mib": 64}}
+
+
+def mapped_at(machine, file):
+    """Where the monitor has the beginning of the file's code in its memory, which is the guest's; None."""
+    lines = Path(f"/proc/{machine.process.pid}/maps").read_text().splitlines()
+    return next((int(line.partition("-")[0], 16) for line in lines if line.endswith(f" {file.resolve()}")), None)
+
+
+@pytest.mark.kvm
+@pytest.mark.tuned
+def test_its_code_is_its_files_pages_but_where_memory_is_not_to_be_shared(vmm, vmlinux, initramfs):
+    for boot, memory, is_mapped in (({}, {}, True), ({"private_kernel": True}, {}, False), ({}, {"memory_kind": "shared"}, False)):
+        config = boot_source(vmlinux, initramfs, "echo guest: up; read answer; poweroff -f", **boot)
+        config["machine-config"].update(memory)
+        machine = vmm(config)
+        machine.wait_for("guest: up")
+        assert (mapped_at(machine, vmlinux) is not None) == is_mapped, (boot, memory)
+        machine.send("go\n")
+        assert machine.wait() == 0
+
+
+# A processor's family and model, and the mitigation for returns that Linux chooses for it.
+OLD_AMD = (0x00830f10, "retbleed", "Mitigation: untrained return thunk", "retbleed_return_thunk")
+
+
+@pytest.mark.kvm
+@pytest.mark.tuned
+def test_returns_have_the_mitigation_that_the_processor_wants(vmm, vmlinux, initramfs):
+    """One thunk is patched for all of them. The processor only says that it is another: what it executes shows that the code works."""
+    signature, bug, mitigation, wanted = OLD_AMD
+    script = f"""echo guest: "$(cat /sys/devices/system/cpu/vulnerabilities/{bug})"
+        for s in _text __x86_return_thunk {wanted}; do echo guest: at $(grep -w $s /proc/kallsyms); done; read answer; poweroff -f"""
+    for template, patched in ((None, False), ({"cpuid_modifiers": [leaf(1, eax=f"0b{signature:032b}")]}, True)):
+        machine = vmm({**boot_source(vmlinux, initramfs, script), **({"cpu-config": template} if template else {})})
+        said = machine.wait_for(r"guest: (.*)\r\n(?:guest: at (\w+) . .*\r\n){3}").group(0)
+        text, thunk, target = (int(address, 16) for address in re.findall(r"at (\w+)", said))
+        assert (mitigation in said) == patched, said
+        with open(f"/proc/{machine.process.pid}/mem", "rb") as memory:
+            memory.seek(mapped_at(machine, vmlinux) + thunk - text)
+            code = memory.read(5)
+        assert code == b"\xe9" + struct.pack("<i", target - thunk - 5) if patched else code[0] == 0xc3, code.hex()
+        machine.send("go\n")
+        assert machine.wait() == 0
 
 
 @pytest.mark.kvm

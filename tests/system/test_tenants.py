@@ -552,6 +552,21 @@ def test_tokens_of_a_project_have_an_end_and_expired_ones_go(hulld):
     assert a.post("/v1/tokens", {"scopes": ["read"]}).status == 201
 
 
+def test_only_machines_of_the_host_itself_share_their_kernels_code(hulld, erofs):
+    """Who has a page that another machine executes can tell by the time of a read."""
+    assert In(hulld, "default").image("hello", erofs).status == 201
+    for acting, is_private in ((In(hulld, "default"), False), (project(hulld, "a", erofs), True)):
+        machine = acting.post("/v1/machines", {"name": "one", "image": "hello", "network": "none", "disk_mib": 16}).json
+        assert acting.post("/v1/machines/one/start").status == 200
+        path = hulld.state / "machines" / machine["id"] / "config.json"
+        wait_until(path.exists, "the monitor has its configuration")
+        assert json.loads(path.read_text())["boot-source"]["private_kernel"] is is_private
+    for acting in (In(hulld, "default"), In(hulld, "a")):
+        assert acting.post("/v1/machines/one/kill").status == 200
+    assert In(hulld, "default").delete("/v1/machines/one?force=1").status == 204
+    assert In(hulld, "default").delete("/v1/images/hello").status == 204
+
+
 def test_a_machine_has_its_secrets_in_memory_only(hulld, erofs):
     a = project(hulld, "a", erofs)
     assert a.request("PUT", "/v1/secrets/DB_URL", {"value": VALUE}).status == 201
