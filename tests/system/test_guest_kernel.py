@@ -171,6 +171,7 @@ QUICK = textwrap.dedent("""\
 MAKEFILE = textwrap.dedent(f"""\
     allnoconfig:
     \tgrep -v CONFIG_UNKNOWN $(KCONFIG_ALLCONFIG) > $(O)/.config
+    \t! grep -q CONFIG_NEWER $(O)/.config || echo '# CONFIG_MITIGATION_NEW is not set' >> $(O)/.config
     bzImage:
     \techo built >> $(BUILT)
     \t! grep -q CONFIG_BROKEN $(O)/.config
@@ -283,11 +284,17 @@ def test_another_configuration_is_another_kernel(builder):
 
 
 @pytest.mark.parametrize("lines, reason", [(["CONFIG_UNKNOWN=y"], "does not come to have: CONFIG_UNKNOWN=y"),
+                                           (["CONFIG_NEWER=y"], "left out: CONFIG_MITIGATION_NEW"),
                                            (["CONFIG_BROKEN=y"], "the kernel does not build")])
 def test_a_kernel_that_cannot_be_built_leaves_nothing(builder, lines, reason):
     result = builder("--config", builder.addition(*lines))
     assert result.returncode == 1 and reason in result.stderr.splitlines()[-1]
     assert builder.entries() == [] and not builder.output.exists()
+
+
+@pytest.mark.parametrize("unwanted", ["CONFIG_MITIGATION_NEW=n", "# CONFIG_MITIGATION_NEW is not set"])
+def test_a_mitigation_is_left_out_when_that_is_said(builder, unwanted):
+    assert builder("--config", builder.addition("CONFIG_NEWER=y", unwanted)).returncode == 0
 
 
 def test_a_source_that_cannot_be_had_leaves_nothing(builder):
