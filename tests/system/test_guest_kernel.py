@@ -451,15 +451,15 @@ def test_its_code_is_its_files_pages_but_where_memory_is_not_to_be_shared(vmm, v
         assert machine.wait() == 0
 
 
-# A processor's family and model, and the mitigation for returns that Linux chooses for it.
-OLD_AMD = (0x00830f10, "retbleed", "Mitigation: untrained return thunk", "retbleed_return_thunk")
+# A processor's family and model, what Linux says of it, and where it has functions return.
+ZEN_2 = (0x00830f10, "retbleed", "Mitigation: untrained return thunk", "srso_return_thunk")
 
 
 @pytest.mark.kvm
 @pytest.mark.tuned
 def test_returns_have_the_mitigation_that_the_processor_wants(vmm, vmlinux, initramfs):
     """One thunk is patched for all of them. The processor only says that it is another: what it executes shows that the code works."""
-    signature, bug, mitigation, wanted = OLD_AMD
+    signature, bug, mitigation, wanted = ZEN_2
     script = f"""echo guest: "$(cat /sys/devices/system/cpu/vulnerabilities/{bug})"
         for s in _text __x86_return_thunk {wanted}; do echo guest: at $(grep -w $s /proc/kallsyms); done; read answer; poweroff -f"""
     for template, patched in ((None, False), ({"cpuid_modifiers": [leaf(1, eax=f"0b{signature:032b}")]}, True)):
