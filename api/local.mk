@@ -21,6 +21,7 @@ libhull_api_a_SOURCES = \
 	api/exec.c api/exec.h \
 	api/exec_output.c api/exec_output.h \
 	api/exec_stream.c api/exec_stream.h \
+	api/ext4.c api/ext4.h \
 	api/files.c api/files.h \
 	api/folders.c api/folders.h \
 	api/going_down.c \

@@ -1,8 +1,8 @@
 /* Scratch disks: copies of templates that mkfs.ext4 has made. See scratch.h. */
 #include "api/scratch.h"
 
+#include "api/ext4.h"
 #include "api/machine.h"
-#include "api/process.h"
 #include "api/worker.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #define TEMPLATES_KEPT 16
-#define REASON_MAX     256
 
 struct scratch {
 	struct hulld *hulld;
@@ -29,8 +28,7 @@ struct scratch {
 	void *ctx;
 	char id[MACHINE_ID_BYTES + 1];
 	int64_t size_mib;
-	struct process *mkfs;
-	int output; /* of mkfs.ext4; -1 */
+	struct ext4_making *template; /* while that is made */
 
 	/* While it is copied. */
 	int from, to; /* the worker's until it is done */
@@ -71,7 +69,6 @@ static void scratch_free(void *ctx)
 {
 	struct scratch *s = ctx;
 
-	close_fd(s->output);
 	close_fd(s->from);
 	close_fd(s->to);
 	free(s);
@@ -82,30 +79,12 @@ static void tell(struct scratch *s, const char *reason)
 {
 	scratch_fn fn = s->fn;
 	void *ctx = s->ctx;
-	char text[REASON_MAX];
+	char text[EXT4_REASON_MAX];
 
 	snprintf(text, sizeof(text), "%s", reason ? reason : "");
 	scratch_free(s);
 	if (fn)
 		fn(ctx, reason ? text : NULL);
-}
-
-/* A new, empty, sparse file. What is there may still be written to by a mkfs.ext4 of a hulld that was killed. Descriptor or -errno. */
-static int make_sparse(const char *path, int64_t size_mib)
-{
-	cleanup_close int fd = -1;
-
-	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 || ftruncate(fd, (off_t)size_mib << 20) < 0 ? -errno : steal_fd(&fd);
-}
-
-/* 0 or -errno. */
-static int rename_durably(const char *from, const char *to, const char *folder)
-{
-	cleanup_close int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd < 0 || rename(from, to) < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 /* ---- the copy ---- */
@@ -159,7 +138,7 @@ static int begin_copy(struct scratch *s)
 	s->from = open(template_of(s, path, sizeof(path)), O_RDONLY | O_CLOEXEC);
 	if (s->from < 0)
 		return -errno;
-	s->to = make_sparse(disk_path(s, "scratch.new", path, sizeof(path)), s->size_mib);
+	s->to = ext4_make_sparse(disk_path(s, "scratch.new", path, sizeof(path)), s->size_mib);
 	if (s->to < 0)
 		return s->to;
 	return worker_begin(&s->hulld->scratch_copies, s->hulld->loop, copy, on_copied, s);
@@ -173,7 +152,7 @@ static void on_copied(void *ctx)
 	if (s->fn && s->result < 0)
 		unlink(disk_path(s, "scratch.new", from, sizeof(from)));
 	else if (s->fn)
-		s->result = rename_durably(disk_path(s, "scratch.new", from, sizeof(from)),
+		s->result = ext4_rename(disk_path(s, "scratch.new", from, sizeof(from)),
 			disk_path(s, "scratch.ext4", to, sizeof(to)), disk_path(s, "", folder, sizeof(folder)));
 	tell(s, s->result < 0 ? strerror(-s->result) : NULL);
 }
@@ -205,35 +184,18 @@ static void remove_oldest(const struct hulld *hulld)
 		unlink(oldest);
 }
 
-/* The last line that mkfs.ext4 has printed. */
-static void read_last_line(int fd, char *ret, size_t size)
-{
-	ssize_t n = pread_full(fd, ret, size - 1, 0);
-	char *newline;
-
-	ret[n > 0 ? n : 0] = '\0';
-	while ((newline = strrchr(ret, '\n')) && !newline[1])
-		*newline = '\0';
-	if (newline)
-		memmove(ret, newline + 1, strlen(newline));
-}
-
-static void on_mkfs_end(void *ctx, int status)
+static void on_template(void *ctx, const char *reason)
 {
 	struct scratch *s = ctx;
-	char from[512], to[512], folder[512], line[REASON_MAX - 32], reason[REASON_MAX];
+	char from[512], to[512], folder[512];
 	int r;
 
-	process_free(s->mkfs);
-	s->mkfs = NULL;
-	if (status != 0) {
-		unlink(template_new(s, from, sizeof(from)));
-		read_last_line(s->output, line, sizeof(line));
-		snprintf(reason, sizeof(reason), "mkfs.ext4 failed: %s", line);
+	s->template = NULL;
+	if (reason) {
 		tell(s, reason);
 		return;
 	}
-	r = rename_durably(template_new(s, from, sizeof(from)), template_of(s, to, sizeof(to)),
+	r = ext4_rename(template_new(s, from, sizeof(from)), template_of(s, to, sizeof(to)),
 		template_path(s->hulld, "", folder, sizeof(folder)));
 	if (r == 0) {
 		r = begin_copy(s);
@@ -244,28 +206,12 @@ static void on_mkfs_end(void *ctx, int status)
 }
 
 /* 0 or -errno with `err` set. */
-static int begin_mkfs(struct scratch *s, struct error *err)
+static int begin_template(struct scratch *s, struct error *err)
 {
-	char program[256], path[512];
-	/* Nobody makes it larger, for which four in five of its blocks would be. */
-	const char *argv[] = {program, "-q", "-F", "-m", "0", "-O", "^resize_inode", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-		template_new(s, path, sizeof(path)), NULL};
-	cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC), file = make_sparse(path, s->size_mib);
-	struct process_id id;
-	int fds[3], gate;
+	char path[512];
 
-	s->output = memfd_create("mkfs.ext4", MFD_CLOEXEC);
-	if (file < 0)
-		return error_set(err, -file, "%s", strerror(-file));
-	if (null < 0 || s->output < 0 || find_program("mkfs.ext4", program, sizeof(program)) < 0)
-		return error_set(err, ENOENT, "mkfs.ext4 is not installed");
-	fds[0] = null;
-	fds[1] = fds[2] = s->output;
-	s->mkfs = process_spawn(s->hulld->loop, argv, fds, ARRAY_SIZE(fds), on_mkfs_end, s, &id, &gate, err);
-	if (!s->mkfs)
-		return -err->errnum;
-	process_open_gate(gate);
-	return 0;
+	s->template = ext4_make(s->hulld->loop, template_new(s, path, sizeof(path)), s->size_mib, EXT4_STAYS, on_template, s, err);
+	return s->template ? 0 : -err->errnum;
 }
 
 /* ---- */
@@ -277,12 +223,12 @@ struct scratch *scratch_make(const struct machine *m, scratch_fn fn, void *ctx, 
 
 	if (!s)
 		abort();
-	*s = (struct scratch){.hulld = m->hulld, .fn = fn, .ctx = ctx, .size_mib = machine_running_spec(m)->disk_mib, .output = -1,
+	*s = (struct scratch){.hulld = m->hulld, .fn = fn, .ctx = ctx, .size_mib = machine_running_spec(m)->disk_mib, 
 		.from = -1, .to = -1};
 	snprintf(s->id, sizeof(s->id), "%s", m->record.id);
 	r = begin_copy(s);
 	if (r < 0 && s->from < 0)
-		r = begin_mkfs(s, err);
+		r = begin_template(s, err);
 	else if (r < 0)
 		error_set(err, -r, "%s", strerror(-r));
 	if (r == 0)
@@ -302,8 +248,7 @@ void scratch_cancel(struct scratch *s)
 		unlink(disk_path(s, "scratch.new", path, sizeof(path)));
 		return;
 	}
-	unlink(template_new(s, path, sizeof(path)));
-	process_kill_and_free(s->mkfs);
+	ext4_cancel(s->template);
 	scratch_free(s);
 }
 
