@@ -50,6 +50,7 @@ libhull_api_a_SOURCES = \
 	api/idle.c api/idle.h \
 	api/image.c api/image.h \
 	api/ingress_client.c api/ingress_client.h \
+	api/labels.c api/labels.h \
 	api/launch.c \
 	api/keep.c api/keep.h \
 	api/log_age.c api/log_age.h \

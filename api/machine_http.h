@@ -17,7 +17,6 @@ struct machine *machine_http_find(struct hulld *hulld, struct request *req);
 /* 0; -ECANCELED with the request refused. */
 int machine_http_require_running(const struct machine *m, struct request *req);
 
-#define MACHINE_LABELS_ASKED_MAX 16 /* in one request */
 
 /* machine_list.c: words for what a machine may be in, by which clients ask: bits 1 << enum machine_state, and above them those of its
  * health while it runs. One without a check is healthy as soon as it runs. */

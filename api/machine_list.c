@@ -2,6 +2,7 @@
 #include "api/machine_http.h"
 #include "api/health.h"
 #include "api/idle.h"
+#include "api/labels.h"
 #include "api/machine.h"
 #include "api/page.h"
 
@@ -12,9 +13,8 @@
 struct filter {
 	unsigned states; /* as machine_http_read_states() has them; 0: any */
 	const char *name; /* NULL: any; it may end in "*" */
-	size_t n_labels;
+	struct label_filter labels;
 	uint64_t label_bits; /* of all of them */
-	const char *labels[MACHINE_LABELS_ASKED_MAX]; /* "key" or "key=value" */
 };
 
 const char *const machine_state_words[] = {
@@ -90,33 +90,18 @@ void machine_note_spec(struct machine *m)
 	forget_empty(&m->spec.labels);
 }
 
-static void take_label(void *ctx, const char *value)
-{
-	struct filter *filter = ctx;
-
-	filter->label_bits |= bit_of(hash_on(FNV_BASIS, value, strlen(value))); /* "key", or "key=value" */
-	filter->labels[filter->n_labels++] = value; /* the route takes no more of them than there is room */
-}
-
 /* 0, or -ECANCELED having refused. */
 static int read_filter(struct request *req, struct filter *ret)
 {
 	*ret = (struct filter){.name = request_query(req, "name"), .states = machine_http_read_states(request_query(req, "state"))};
-	request_query_each(req, "label", take_label, ret);
-	for (size_t i = 0; i < ret->n_labels; i++)
-		if (!ret->labels[i][0] || ret->labels[i][0] == '=') {
-			request_refuse_with(req, PROBLEM_INVALID_FIELD, "label", "must be KEY or KEY=VALUE");
-			return -ECANCELED;
-		}
+	if (label_filter_read(req, &ret->labels) < 0)
+		return -ECANCELED;
+	for (size_t i = 0; i < ret->labels.n; i++) { /* each "key", or "key=value" */
+		const char *label = ret->labels.labels[i];
+
+		ret->label_bits |= bit_of(hash_on(FNV_BASIS, label, strlen(label)));
+	}
 	return 0;
-}
-
-static bool has_label(const json_t *labels, const char *wanted)
-{
-	const char *equals = strchr(wanted, '=');
-	const json_t *label = json_object_getn(labels, wanted, equals ? (size_t)(equals - wanted) : strlen(wanted));
-
-	return label && (!equals || strcmp(json_string_value(label), equals + 1) == 0);
 }
 
 static bool has_name(const struct machine *m, const char *wanted)
@@ -136,10 +121,7 @@ static bool fits(const struct machine *m, const char *project, const struct filt
 		return false;
 	if ((filter->states && !machine_http_is_in(m, filter->states)) || (filter->name && !has_name(m, filter->name)))
 		return false;
-	for (size_t i = 0; i < filter->n_labels; i++)
-		if (!has_label(m->spec.labels, filter->labels[i]))
-			return false;
-	return true;
+	return label_filter_fits(&filter->labels, m->spec.labels);
 }
 
 void machine_http_list(struct request *req, void *ctx)

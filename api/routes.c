@@ -10,6 +10,7 @@
 #include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/image.h"
+#include "api/labels.h"
 #include "api/logs.h"
 #include "api/machine_http.h"
 #include "api/metrics.h"
@@ -50,8 +51,7 @@ static const struct http_query dry_run[] = {
 	{NULL, NULL},
 };
 static const struct http_query machines_queries[] = {
-	{"label", "KEY, or KEY=VALUE: only machines with that label; 16 at most, and all of them.", .repeats = MACHINE_LABELS_ASKED_MAX,
-		.min = 1, .pattern = "^[^=\\u0000][^\\u0000]*$"},
+	LABEL_QUERY("machines"),
 	{"name", "Only the machine of that name, or, with a * at its end, those whose names begin so."},
 	{"state", "Only machines in one of these states, separated by commas; healthy and unhealthy are some, too.", HTTP_QUERY_NAMES,
 		.names = machine_state_words},
