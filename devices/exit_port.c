@@ -8,7 +8,14 @@
 #include <string.h>
 
 #define STATUS_MASK 0xffu
-#define HEARD_MASK  (STATUS_MASK | HULL_EXIT_OUT_OF_MEMORY)
+#define MOUNT_MASK  (HULL_EXIT_MOUNT_MASK << HULL_EXIT_MOUNT_SHIFT | HULL_EXIT_ERRNO_MASK << HULL_EXIT_ERRNO_SHIFT)
+#define HEARD_MASK  (STATUS_MASK | HULL_EXIT_OUT_OF_MEMORY | HULL_EXIT_NO_MOUNT | MOUNT_MASK)
+
+/* What goes with HULL_EXIT_NO_MOUNT goes with nothing else. */
+static bool is_whole(uint32_t heard)
+{
+	return !(heard & ~HEARD_MASK) && (heard & HULL_EXIT_NO_MOUNT || !(heard & MOUNT_MASK));
+}
 
 struct exit_port {
 	atomic_int heard; /* of HEARD_MASK, or EXIT_PORT_NONE */
@@ -43,7 +50,7 @@ void exit_port_write(struct exit_port *dev, uint64_t offset, const void *data, u
 	if (offset != 0 || len != sizeof(value))
 		return;
 	memcpy(&value, data, sizeof(value));
-	if ((value & ~HEARD_MASK) == HULL_EXIT_MAGIC)
+	if ((value & ~HEARD_MASK) == HULL_EXIT_MAGIC && is_whole(value & HEARD_MASK))
 		atomic_store(&dev->heard, (int)(value & HEARD_MASK));
 }
 
@@ -59,6 +66,16 @@ bool exit_port_out_of_memory(const struct exit_port *dev)
 	int heard = atomic_load(&dev->heard);
 
 	return heard != EXIT_PORT_NONE && (unsigned)heard & HULL_EXIT_OUT_OF_MEMORY;
+}
+
+int exit_port_no_mount(const struct exit_port *dev, int *ret_errnum)
+{
+	int heard = atomic_load(&dev->heard);
+
+	if (heard == EXIT_PORT_NONE || !((unsigned)heard & HULL_EXIT_NO_MOUNT))
+		return -1;
+	*ret_errnum = (int)((unsigned)heard >> HULL_EXIT_ERRNO_SHIFT & HULL_EXIT_ERRNO_MASK);
+	return (int)((unsigned)heard >> HULL_EXIT_MOUNT_SHIFT & HULL_EXIT_MOUNT_MASK);
 }
 
 void exit_port_save(struct exit_port *dev, struct state_writer *w)
@@ -80,7 +97,7 @@ int exit_port_load(struct exit_port *dev, struct state_reader *r, struct error *
 	ret = state_end_section(r, err);
 	if (ret < 0)
 		return ret;
-	if (status != (uint32_t)EXIT_PORT_NONE && status > HEARD_MASK)
+	if (status != (uint32_t)EXIT_PORT_NONE && !is_whole(status))
 		return error_set(err, EINVAL, "exit-port: status %u is out of range", status);
 	atomic_store(&dev->heard, (int)status);
 	return 0;

@@ -26,6 +26,8 @@ void exit_port_write(struct exit_port *dev, uint64_t offset, const void *data, u
 int exit_port_status(const struct exit_port *dev);
 /* Did it come with HULL_EXIT_OUT_OF_MEMORY? Any thread. */
 bool exit_port_out_of_memory(const struct exit_port *dev);
+/* The index of the one of `mounts` that could not be mounted (HULL_EXIT_NO_MOUNT), and the guest's errno; -1: none has failed. Any thread. */
+int exit_port_no_mount(const struct exit_port *dev, int *ret_errnum);
 
 /* vCPUs stopped. Section "exit-port". */
 void exit_port_save(struct exit_port *dev, struct state_writer *w);

@@ -28,8 +28,10 @@ static const struct json_table root_table = JSON_TABLE("GuestRoot", struct guest
 #define TAG_BYTES_MAX 36
 
 static const struct json_field mount_fields[] = {
-	{"tag", JSON_FIELD_STRING, offsetof(struct guest_mount, tag), .required = true, .min = 1, .max = TAG_BYTES_MAX,
-		.help = "of a virtio file system"},
+	{"drive", JSON_FIELD_STRING, offsetof(struct guest_mount, drive), .min = 1, .max = SERIAL_BYTES_MAX,
+		.help = "drive with an ext4 file system"},
+	{"tag", JSON_FIELD_STRING, offsetof(struct guest_mount, tag), .min = 1, .max = TAG_BYTES_MAX,
+		.help = "in its place: of a virtio file system"},
 	{"path", JSON_FIELD_STRING, offsetof(struct guest_mount, path), .required = true, .min = 2, .max = 4095,
 		.check = exec_check_folder, .help = "where it is mounted"},
 	{"read_only", JSON_FIELD_BOOL, offsetof(struct guest_mount, read_only), .help = "mounted so"},
@@ -65,6 +67,18 @@ int guest_config_stop_signal(const struct guest_config *config)
 	return stop_signal_number(config->stop_signal);
 }
 
+int guest_config_check(const struct guest_config *config, struct error *err)
+{
+	const struct guest_mount *mounts = config->mounts.items;
+
+	for (size_t i = 0; i < config->mounts.len; i++)
+		if (!mounts[i].drive == !mounts[i].tag) {
+			error_set(err, EINVAL, "must have a drive or a tag");
+			return error_in_field(err, "mounts[%zu]", i);
+		}
+	return 0;
+}
+
 static int config_parse(const struct buf *text, struct guest_config *ret, struct error *err)
 {
 	struct guest_config config;
@@ -77,6 +91,11 @@ static int config_parse(const struct buf *text, struct guest_config *ret, struct
 	json_decref(json);
 	if (r < 0)
 		return r;
+	r = guest_config_check(&config, err);
+	if (r < 0) {
+		guest_config_done(&config);
+		return r;
+	}
 	*ret = config;
 	return 0;
 }

@@ -9,11 +9,12 @@ struct guest_root {
 	char *scratch; /* serial of the drive with the ext4 file system; NULL: a tmpfs takes the writes */
 };
 
-#define GUEST_MOUNTS_MAX 16
+#define GUEST_MOUNTS_MAX 16 /* HULL_EXIT_NO_MOUNT has room for no more */
 
 struct guest_mount {
-	char *tag;  /* of a virtio file system: a folder of the host */
-	char *path; /* absolute */
+	char *drive; /* serial of the drive with a volume's ext4; NULL: it is */
+	char *tag;   /* of a virtio file system: a folder of the host */
+	char *path;  /* absolute */
 	bool read_only;
 };
 
@@ -35,6 +36,9 @@ extern const struct json_table guest_config_table;
 /* Reads the file. 0, or -errno with `err` set and `*ret` untouched. guest_config_done() frees what is inside. */
 int guest_config_read(const char *path, struct guest_config *ret, struct error *err);
 void guest_config_done(struct guest_config *config);
+
+/* What the table cannot say: each of `mounts` has a drive or a tag. 0 or -EINVAL with `err` set. */
+int guest_config_check(const struct guest_config *config, struct error *err);
 
 /* The number of the signal that asks the workload to end. */
 int guest_config_stop_signal(const struct guest_config *config);

@@ -4,6 +4,8 @@
 
 #include "common/error.h"
 
+#define DRIVE_TIMEOUT_MS 10000 /* until one that is configured is there */
+
 #include <stddef.h>
 
 /* Waits up to `timeout_ms` for a virtio disk with this serial and its device node; "/dev/vdX" into `ret` (`size` >= 32).

@@ -9,10 +9,16 @@
 #define HULL_GUEST_CONFIG_PATH "/hull/config.json"
 
 /* hull-init hands the workload's exit status over by one 32-bit write to this I/O port, right before it powers off:
- * 0x48000000 ('H') | status (0..255; 128 + N when signal N ended it), and HULL_EXIT_OUT_OF_MEMORY. The monitor records it; it stops nothing. */
+ * 0x48000000 ('H') | status (0..255; 128 + N when signal N ended it), and HULL_EXIT_OUT_OF_MEMORY, or HULL_EXIT_NO_MOUNT. The monitor
+ * records it; it stops nothing. */
 #define HULL_EXIT_PORT	0x0b10
 #define HULL_EXIT_MAGIC 0x48000000u
 #define HULL_EXIT_OUT_OF_MEMORY 0x100u /* the kernel killed the workload, for want of memory */
+#define HULL_EXIT_NO_MOUNT	0x200u /* there was no workload: one of `mounts` could not be mounted. Which (0..15) and why (an errno): */
+#define HULL_EXIT_MOUNT_SHIFT	12
+#define HULL_EXIT_MOUNT_MASK	0xfu
+#define HULL_EXIT_ERRNO_SHIFT	16
+#define HULL_EXIT_ERRNO_MASK	0xffu
 
 /* vsock ports of the host (CID 2) that end in the monitor: bytes go to the machine's log descriptor. */
 #define HULL_VSOCK_PORT_LOG 1025

@@ -60,6 +60,7 @@ struct init {
 	bool stopping; /* RUNNING only: the stop signal was sent */
 	int status;    /* the workload's exit status, or why there was none */
 	bool out_of_memory; /* killed, for want of it */
+	unsigned no_mount;  /* HULL_EXIT_NO_MOUNT and what goes with it; 0: all are mounted */
 	const char *step; /* of the set-up: what the console names when it fails */
 };
 
@@ -345,7 +346,13 @@ static int enter_root(struct init *init, struct error *err)
 
 static int enter_mounts(struct init *init, struct error *err)
 {
-	return mounts_enter(&init->config.mounts, err);
+	size_t failed;
+	int r = mounts_enter(&init->config, &failed, err);
+
+	if (r < 0)
+		init->no_mount = HULL_EXIT_NO_MOUNT | (unsigned)failed << HULL_EXIT_MOUNT_SHIFT |
+				 ((unsigned)-r & HULL_EXIT_ERRNO_MASK) << HULL_EXIT_ERRNO_SHIFT;
+	return r;
 }
 
 static int set_up_network(struct init *init, struct error *err)
@@ -414,10 +421,11 @@ static void tear_down(struct init *init)
 	root_leave();
 }
 
-static void __attribute__((noreturn)) power_off(int status, bool out_of_memory)
+static void __attribute__((noreturn)) power_off(const struct init *init)
 {
 	if (ioperm(HULL_EXIT_PORT, 4, 1) == 0)
-		outl(HULL_EXIT_MAGIC | (out_of_memory ? HULL_EXIT_OUT_OF_MEMORY : 0) | ((unsigned)status & 0xff), HULL_EXIT_PORT);
+		outl(HULL_EXIT_MAGIC | (init->out_of_memory ? HULL_EXIT_OUT_OF_MEMORY : 0) | init->no_mount | ((unsigned)init->status & 0xff),
+			HULL_EXIT_PORT);
 	else
 		console_say("cannot hand the exit status over: %s", strerror(errno));
 	reboot(RB_POWER_OFF);
@@ -441,5 +449,5 @@ int main(void)
 	else if (loop_run(init.loop) < 0)
 		console_say("the event loop failed: %s", strerror(errno));
 	tear_down(&init);
-	power_off(init.status, init.out_of_memory);
+	power_off(&init);
 }

@@ -13,7 +13,9 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/exec.c guest-kernel/exec.h \
 	guest-kernel/exec_stdio.c guest-kernel/exec_stdio.h \
 	guest-kernel/files.c guest-kernel/files.h \
+	guest-kernel/folder.c guest-kernel/folder.h \
 	guest-kernel/freezer.c guest-kernel/freezer.h \
+	guest-kernel/fresh_volume.c guest-kernel/fresh_volume.h \
 	guest-kernel/hull_guest.h \
 	guest-kernel/modules.c guest-kernel/modules.h \
 	guest-kernel/mounts.c guest-kernel/mounts.h \
@@ -29,6 +31,7 @@ libhull_guest_a_SOURCES = \
 	guest-kernel/root.c guest-kernel/root.h \
 	guest-kernel/stats.c guest-kernel/stats.h \
 	guest-kernel/tee.c guest-kernel/tee.h \
+	guest-kernel/volume.c guest-kernel/volume.h \
 	guest-kernel/vsock.c guest-kernel/vsock.h \
 	guest-kernel/workload.c guest-kernel/workload.h
 

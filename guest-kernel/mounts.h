@@ -5,7 +5,7 @@
 #include "guest-kernel/config.h"
 
 /* Mounts all of them, each in a folder that is made where there is none; one that is within another after that. In the machine's root.
- * 0 or -errno with `err` set. */
-int mounts_enter(const struct json_array *mounts, struct error *err);
+ * 0, or -errno with `err` set and `*ret_failed` the index of the one that cannot be. */
+int mounts_enter(const struct guest_config *config, size_t *ret_failed, struct error *err);
 
 #endif

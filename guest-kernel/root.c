@@ -13,8 +13,8 @@
 #include "common/cleanup.h"
 #include "guest-kernel/console.h"
 #include "guest-kernel/drive.h"
+#include "guest-kernel/folder.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -22,8 +22,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-
-#define DRIVE_TIMEOUT_MS 10000
 
 static int initramfs_fd = -1; /* "/" of the initramfs, while the machine's root lies over it */
 
@@ -127,36 +125,6 @@ static int mount_overlay(struct error *err)
 	return r;
 }
 
-/* Deletes what the folder holds, on its own file system only: its RAM goes back, and a key or password in the
- * configuration is gone. Takes the descriptor. */
-static void delete_contents(int folder_fd, dev_t device)
-{
-	DIR *folder = fdopendir(folder_fd);
-	struct dirent *entry;
-	struct stat status;
-
-	if (!folder) {
-		close_fd(folder_fd);
-		return;
-	}
-	while ((entry = readdir(folder))) {
-		int inner;
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-			fstatat(folder_fd, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0 || status.st_dev != device)
-			continue;
-		if (!S_ISDIR(status.st_mode)) {
-			unlinkat(folder_fd, entry->d_name, 0);
-			continue;
-		}
-		inner = openat(folder_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (inner >= 0)
-			delete_contents(inner, device);
-		unlinkat(folder_fd, entry->d_name, AT_REMOVEDIR); /* a mount point stays: EBUSY */
-	}
-	closedir(folder);
-}
-
 static int move_root(struct error *err)
 {
 	cleanup_close int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -165,9 +133,10 @@ static int move_root(struct error *err)
 
 	if (fd < 0 || fstat(fd, &status) < 0)
 		return error_set_errno(err, errno, "open the initramfs");
+	/* Its RAM goes back, and a key or password in the configuration is gone. */
 	contents = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (contents >= 0)
-		delete_contents(contents, status.st_dev);
+		folder_delete_contents(contents, status.st_dev);
 	if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
 		return error_set_errno(err, errno, "switch to the root file system");
 	initramfs_fd = steal_fd(&fd);

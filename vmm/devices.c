@@ -578,3 +578,8 @@ bool devices_out_of_memory(const struct devices *devices)
 {
 	return exit_port_out_of_memory(devices->exit_port);
 }
+
+int devices_no_mount(const struct devices *devices, int *ret_errnum)
+{
+	return exit_port_no_mount(devices->exit_port, ret_errnum);
+}

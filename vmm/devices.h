@@ -118,5 +118,7 @@ int devices_press_ctrl_alt_del(struct devices *devices);
 int devices_exit_status(const struct devices *devices);
 /* As exit_port_out_of_memory(). */
 bool devices_out_of_memory(const struct devices *devices);
+/* As exit_port_no_mount(). */
+int devices_no_mount(const struct devices *devices, int *ret_errnum);
 
 #endif

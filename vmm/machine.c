@@ -435,14 +435,27 @@ void machine_end(struct machine *machine, const char *why)
 	end(machine, OUTCOME_SIGNAL, why);
 }
 
+/* What hull-init has handed over beside the exit status. */
+static void explain_poweroff(const struct machine *machine, struct error *ret)
+{
+	int errnum, mount = devices_no_mount(&machine->devices, &errnum);
+
+	if (devices_out_of_memory(&machine->devices))
+		error_set(ret, 0, "the workload was killed: out of memory");
+	else if (mount >= 0)
+		error_set(ret, 0, "cannot be mounted: %s", strerror(errnum));
+	if (mount >= 0)
+		error_in_field(ret, "mounts[%d]", mount);
+}
+
 void machine_finish(struct machine *machine, struct outcome *ret)
 {
 	end(machine, OUTCOME_ERROR, "the event loop failed"); /* what came first counts */
 	end_vcpus(machine);
 	*ret = machine->outcome;
 	ret->exit_status = devices_exit_status(&machine->devices);
-	if (ret->cause == OUTCOME_POWEROFF && devices_out_of_memory(&machine->devices))
-		error_set(&ret->reason, 0, "the workload was killed: out of memory");
+	if (ret->cause == OUTCOME_POWEROFF)
+		explain_poweroff(machine, &ret->reason);
 }
 
 struct devices *machine_devices(struct machine *machine)

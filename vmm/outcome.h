@@ -17,7 +17,7 @@ enum outcome_cause {
 struct outcome {
 	enum outcome_cause cause;
 	int exit_status;     /* the workload's own, or OUTCOME_NO_STATUS */
-	struct error reason; /* message, and with OUTCOME_ERROR maybe a field */
+	struct error reason; /* message, and maybe a field: of the configuration, or the guest's */
 };
 
 /* One line of JSON. 0 or -errno. */

@@ -16,6 +16,8 @@ static int read_text(const char *text, struct guest_config *ret, struct error *e
 	assert_non_null(json);
 	r = json_read(&guest_config_table, json, ret, err);
 	json_decref(json);
+	if (r == 0 && (r = guest_config_check(ret, err)) < 0)
+		guest_config_done(ret);
 	return r;
 }
 
@@ -64,7 +66,8 @@ static void the_documented_example_is_read(void **state)
 		"{\"hostname\":\"web\",\"command\":[\"python3\",\"app.py\"],\"env\":{\"PORT\":\"80\"},\"user\":\"app\","
 		"\"workdir\":\"/srv\",\"root\":{\"image\":\"image\",\"scratch\":\"scratch\"},"
 		"\"network\":{\"interface\":\"eth0\",\"address\":\"10.0.2.15\",\"prefix\":24,\"gateway\":\"10.0.2.2\","
-		"\"dns\":[\"10.0.2.3\"]},\"mounts\":[{\"tag\":\"mount0\",\"path\":\"/srv\",\"read_only\":true}],\"stop_signal\":\"SIGINT\"}";
+		"\"dns\":[\"10.0.2.3\"]},\"mounts\":[{\"drive\":\"vol0\",\"path\":\"/data\",\"read_only\":false},"
+		"{\"tag\":\"mount0\",\"path\":\"/srv\",\"read_only\":true}],\"stop_signal\":\"SIGINT\"}";
 	struct guest_config config;
 	struct error err;
 
@@ -74,7 +77,9 @@ static void the_documented_example_is_read(void **state)
 	assert_int_equal(config.command.len, 2);
 	assert_string_equal(config.root.scratch, "scratch");
 	assert_string_equal(config.network->gateway, "10.0.2.2");
-	assert_string_equal(((struct guest_mount *)config.mounts.items)->tag, "mount0");
+	assert_int_equal(config.mounts.len, 2);
+	assert_string_equal(((struct guest_mount *)config.mounts.items)[0].drive, "vol0");
+	assert_string_equal(((struct guest_mount *)config.mounts.items)[1].tag, "mount0");
 	assert_int_equal(guest_config_stop_signal(&config), SIGINT);
 	guest_config_done(&config);
 }
@@ -113,10 +118,14 @@ static void each_key_has_its_rules(void **state)
 	accepted("{" MINIMAL ",\"stop_signal\":\"SIGRTMIN+3\"}");
 	refused("{" MINIMAL ",\"stop_signal\":\"TERM\"}", "stop_signal");
 	accepted("{" MINIMAL ",\"mounts\":[]}");
-	refused("{" MINIMAL ",\"mounts\":[{\"path\":\"/srv\"}]}", "mounts[0].tag");
+	refused("{" MINIMAL ",\"mounts\":[{\"path\":\"/srv\"}]}", "mounts[0]");
+	refused("{" MINIMAL ",\"mounts\":[{\"path\":\"/srv\",\"tag\":\"t\",\"drive\":\"d\"}]}", "mounts[0]");
 	refused("{" MINIMAL ",\"mounts\":[{\"tag\":\"1234567890123456789012345678901234567\",\"path\":\"/srv\"}]}", "mounts[0].tag");
 	refused("{" MINIMAL ",\"mounts\":[{\"tag\":\"t\",\"path\":\"srv\"}]}", "mounts[0].path");
 	refused("{" MINIMAL ",\"colour\":1}", "colour");
+	accepted("{" MINIMAL ",\"mounts\":[{\"drive\":\"vol0\",\"path\":\"/a\",\"read_only\":true}]}");
+	refused("{" MINIMAL ",\"mounts\":[{\"drive\":\"vol0\",\"path\":\"a/b\"}]}", "mounts[0].path");
+	refused("{" MINIMAL ",\"mounts\":[{\"drive\":\"vol0\"}]}", "mounts[0].path");
 }
 
 static void each_key_of_the_network_has_its_rules(void **state)

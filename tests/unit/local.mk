@@ -97,7 +97,8 @@ tests_unit_gdb_packet_LDADD = $(VMM_TEST_LIBS)
 tests_unit_gdb_break_LDADD = $(VMM_TEST_LIBS)
 tests_unit_gdb_stub_LDADD = $(VMM_TEST_LIBS)
 
-UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent
+UNIT_TESTS += tests/unit/passwd tests/unit/guest_config tests/unit/agent tests/unit/fresh_volume
+tests_unit_fresh_volume_LDADD = libhull-guest.a $(UNIT_LIBS)
 tests_unit_passwd_LDADD = libhull-guest.a $(UNIT_LIBS)
 tests_unit_guest_config_LDADD = libhull-guest.a $(UNIT_LIBS)
 tests_unit_agent_LDADD = libhull-guest.a $(UNIT_LIBS)

@@ -162,7 +162,7 @@ static void exit_status_is_heard_only_with_its_magic(void **state)
 
 	assert_int_equal(exit_port_status(f->exit), EXIT_PORT_NONE);
 	exit_out(f, 0, 7, 4);
-	exit_out(f, 0, HULL_EXIT_MAGIC | 0x200, 4);
+	exit_out(f, 0, HULL_EXIT_MAGIC | 0x400, 4);
 	exit_out(f, 0, HULL_EXIT_MAGIC | 7, 2);
 	exit_out(f, 1, HULL_EXIT_MAGIC | 7, 4);
 	assert_int_equal(exit_port_status(f->exit), EXIT_PORT_NONE);
@@ -174,6 +174,22 @@ static void exit_status_is_heard_only_with_its_magic(void **state)
 	exit_out(f, 0, HULL_EXIT_MAGIC | HULL_EXIT_OUT_OF_MEMORY | 137, 4);
 	assert_int_equal(exit_port_status(f->exit), 137);
 	assert_true(exit_port_out_of_memory(f->exit));
+}
+
+static void a_mount_that_failed_is_heard_with_its_reason(void **state)
+{
+	struct fixture *f = *state;
+	int errnum = 0;
+
+	exit_out(f, 0, HULL_EXIT_MAGIC | 125, 4);
+	assert_int_equal(exit_port_no_mount(f->exit, &errnum), -1);
+	exit_out(f, 0, HULL_EXIT_MAGIC | 117u << HULL_EXIT_ERRNO_SHIFT | 126, 4); /* of no mount */
+	assert_int_equal(exit_port_status(f->exit), 125);
+	exit_out(f, 0, HULL_EXIT_MAGIC | HULL_EXIT_NO_MOUNT | 3u << HULL_EXIT_MOUNT_SHIFT | 117u << HULL_EXIT_ERRNO_SHIFT | 125, 4);
+	assert_int_equal(exit_port_status(f->exit), 125);
+	assert_int_equal(exit_port_no_mount(f->exit, &errnum), 3);
+	assert_int_equal(errnum, 117);
+	assert_false(exit_port_out_of_memory(f->exit));
 }
 
 static int move_status(struct fixture *f, uint32_t status, struct error *err)
@@ -208,7 +224,8 @@ static void exit_status_survives_a_move_and_nonsense_does_not(void **state)
 	assert_int_equal(exit_port_status(f->exit), 42);
 	assert_true(exit_port_out_of_memory(f->exit));
 	state_writer_done(&w);
-	assert_int_equal(move_status(f, 512, &err), -EINVAL);
+	assert_int_equal(move_status(f, 1024, &err), -EINVAL);
+	assert_int_equal(move_status(f, 3u << HULL_EXIT_MOUNT_SHIFT, &err), -EINVAL);
 	assert_int_equal(exit_port_status(f->exit), 42);
 	assert_int_equal(move_status(f, UINT32_MAX, &err), 0);
 	assert_false(exit_port_out_of_memory(f->exit));
@@ -226,6 +243,7 @@ int main(void)
 		CASE(pending_events_survive_a_move),
 		CASE(pvpanic_tells_what_it_knows_and_hears_no_more),
 		CASE(exit_status_is_heard_only_with_its_magic),
+		CASE(a_mount_that_failed_is_heard_with_its_reason),
 		CASE(exit_status_survives_a_move_and_nonsense_does_not),
 	};
 
