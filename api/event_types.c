@@ -18,13 +18,14 @@
 		"secret.set", "secret.deleted", "certificate.set", "certificate.refused", "certificate.deleted",        \
 		"token.created", "token.revoked", "token.removed",                                                                     \
 		"project.created", "project.updated",                                                                   \
+		"volume.created", "volume.updated", "volume.deleted",                                                   \
 		"webhook.created", "webhook.updated", "webhook.disabled", "webhook.deleted",                           \
 		"host.draining", "host.drained", "host.serving"
 
 static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
 
-const char *const event_type_words[] = {"machine", "operation", "image", "secret", "certificate", "token", "project", "webhook", "host", TYPES, NULL};
+const char *const event_type_words[] = {"machine", "operation", "image", "secret", "certificate", "token", "project", "volume", "webhook", "host", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

@@ -58,7 +58,7 @@ static const struct json_field host_fields[] = {
 	NUMBER(disk_mib, "Size of the file system that holds images and machines' disks."),
 	NUMBER(disk_free_mib, "What of that is free."),
 	{"allocated", JSON_FIELD_OBJECT, offsetof(struct host_view, allocated), .table = &usage_table, .read_only = true,
-		.help = "What all machines, of all projects, were made with, whether they run or not."},
+		.help = "What all machines, and volumes, of all projects, were made with, whether they run or not."},
 	{"running", JSON_FIELD_OBJECT, offsetof(struct host_view, running), .table = &usage_table, .read_only = true,
 		.help = "Of these, those that run, start or stop."},
 	NUMBER(held, "Machines that do not run, and start by themselves once they may."),
@@ -140,6 +140,8 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 	cleanup_free char *since = format_time(record->drain_since), *until = format_time(record->drain_until);
 	struct progress progress;
 	char program[256];
+	int64_t volumes_mib;
+	struct error err;
 	struct host_view view = {
 		.version = (char *)HULL_VERSION,
 		.state = record->state,
@@ -154,6 +156,12 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 
 	look_at_disk(hulld->options.state, &view);
 	machines_usage(hulld, &view.allocated, &view.running);
+	volumes_mib = store_volumes_mib(hulld->store, NULL, &err);
+	if (volumes_mib < 0) {
+		request_refuse_error(req, &err);
+		return;
+	}
+	view.allocated.used[QUOTA_DISK_MIB] += volumes_mib;
 	progress = drain_progress(record, &view.running);
 	if (record->state != HOST_SERVING)
 		view.progress = &progress;

@@ -3,6 +3,7 @@
 
 #include "api/folders.h"
 #include "api/secrets.h"
+#include "api/volume.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -44,6 +45,13 @@ static void make_mac(const struct machine *m, char ret[18])
 	const char *id = m->record.id + MACHINE_ID_BYTES - 5;
 
 	snprintf(ret, 18, "02:%02x:%02x:%02x:%02x:%02x", id[0], id[1], id[2], id[3], id[4]);
+}
+
+/* Of what is mounted by the mounts[i] of the spec. Returns `ret`. */
+static char *mount_drive_id(size_t i, char ret[24])
+{
+	snprintf(ret, 24, "vol%zu", i);
+	return ret;
 }
 
 static json_t *drive(const char *id, const char *path, bool read_only)
@@ -98,18 +106,39 @@ static json_t *monitor_config(const struct machine *m)
 	return config;
 }
 
+/* Drives of their own, in the order of the spec. 0 or -errno with `err` set. */
+static int add_volumes(const struct machine *m, json_t *config, struct error *err)
+{
+	const struct machine_spec *spec = machine_running_spec(m);
+	const struct mount_spec *mounts = spec->mounts.items;
+	char path[VOLUME_PATH_MAX], id[24];
+
+	for (size_t i = 0; i < spec->mounts.len; i++) {
+		if (!mounts[i].volume)
+			continue;
+		if (volume_find_file(m->hulld, m->record.project, mounts[i].volume, path, err) < 0)
+			return -err->errnum;
+		json_array_append_new(json_object_get(config, "drives"), drive(mount_drive_id(i, id), path, mounts[i].read_only));
+	}
+	return 0;
+}
+
 /* The guest's configuration: the machine's spec over the image's (docs/interfaces.md). */
 
-static json_t *guest_mounts(const struct machine *m)
+static json_t *guest_mounts(const struct machine_spec *spec)
 {
-	const struct mount_spec *mounts = machine_running_spec(m)->mounts.items;
-	json_t *array = json_array();
-	char tag[FOLDER_TAG_MAX];
+	const struct mount_spec *mounts = spec->mounts.items;
+	json_t *list = json_array();
 
-	for (size_t i = 0; i < machine_running_spec(m)->mounts.len; i++)
-		json_array_append_new(array, json_pack("{s:s, s:s, s:b}", "tag", folder_tag(i, tag), "path", mounts[i].path, "read_only",
-						mounts[i].read_only));
-	return array;
+	for (size_t i = 0; i < spec->mounts.len; i++) {
+		bool folder = mounts[i].host_path;
+		char tag[FOLDER_TAG_MAX], id[24];
+
+		json_array_append_new(list, json_pack("{s:s, s:s, s:b}", folder ? "tag" : "drive",
+						    folder ? folder_tag(i, tag) : mount_drive_id(i, id), "path", mounts[i].path, "read_only",
+						    mounts[i].read_only));
+	}
+	return list;
 }
 
 static json_t *guest_config(const struct machine *m, const struct image_config *image)
@@ -130,10 +159,10 @@ static json_t *guest_config(const struct machine *m, const struct image_config *
 		json_object_set_new(config, "user", json_string(user));
 	if (config && workdir)
 		json_object_set_new(config, "workdir", json_string(workdir));
+	if (config && spec->mounts.len)
+		json_object_set_new(config, "mounts", guest_mounts(spec));
 	if (config && m->record.attached)
 		json_object_set_new(config, "attached", json_true());
-	if (config && spec->mounts.len)
-		json_object_set_new(config, "mounts", guest_mounts(m));
 	if (config && spec->network == NETWORK_DEFAULT)
 		json_object_set_new(config, "network",
 			json_pack("{s:s, s:s, s:i, s:s, s:[s]}", "interface", "eth0", "address", GUEST_ADDRESS, "prefix", 24,
@@ -256,8 +285,11 @@ int launch_prepare(struct machine *m, struct error *err)
 	if (r < 0)
 		return r;
 	config = monitor_config(m);
-	text = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
+	r = config ? add_volumes(m, config, err) : 0;
+	text = config && r == 0 ? json_dumps(config, JSON_INDENT(1)) : NULL;
 	json_decref(config);
+	if (r < 0)
+		return r;
 	if (!text)
 		return error_set(err, ENOMEM, "out of memory");
 	return write_file_whole(

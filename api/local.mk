@@ -106,12 +106,16 @@ libhull_api_a_SOURCES = \
 	api/store_room.c \
 	api/store_secrets.c \
 	api/store_tokens.c \
+	api/store_volumes.c \
 	api/store_webhooks.c \
 	api/supervisor.c api/supervisor.h \
 	api/time.c \
 	api/tls.c api/tls.h \
 	api/token.c api/token.h \
 	api/verdict.c api/verdict.h \
+	api/volume.c api/volume.h \
+	api/volume_create.c \
+	api/volume_http.c \
 	api/webhook.c api/webhook.h \
 	api/webhook_http.c \
 	api/webhook_send.c api/webhook_send.h \

@@ -6,6 +6,7 @@
 #include "api/project.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
+#include "api/volume.h"
 
 #include <errno.h>
 #include <string.h>
@@ -75,20 +76,6 @@ static int check_number_of_ports(struct hulld *hulld, const char *project, const
 	return quota_check_share(project, own, all, INGRESS_PORTS_MAX, "publishes", "ports", problem);
 }
 
-static int check_volumes(const struct machine_spec *spec, struct problem *problem)
-{
-	const struct mount_spec *mounts = spec->mounts.items;
-	char field[40];
-
-	for (size_t i = 0; i < spec->mounts.len; i++) {
-		if (!mounts[i].volume)
-			continue;
-		snprintf(field, sizeof(field), "mounts[%zu].volume", i);
-		return problem_set(problem, PROBLEM_NOT_FOUND, field, "there is no volume \"%s\"", mounts[i].volume);
-	}
-	return 0;
-}
-
 int machine_check_image(struct hulld *hulld, const char *project, const char *name, struct image_view *ret, struct problem *problem)
 {
 	struct error err;
@@ -116,7 +103,7 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 		return problem_set(problem, PROBLEM_NAME_TAKEN, "name", "a machine \"%s\" exists already", spec->name);
 	r = secrets_check(hulld, project, spec, problem);
 	if (r == 0)
-		r = check_volumes(spec, problem);
+		r = volumes_check(hulld, project, spec, problem);
 	if (r == 0)
 		r = folders_check(hulld, project, spec, problem);
 	if (r == 0)

@@ -25,6 +25,7 @@
 #include "api/operation.h"
 #include "api/project.h"
 #include "api/start_order.h"
+#include "api/volume.h"
 #include "common/cleanup.h"
 
 #include <assert.h>
@@ -267,8 +268,8 @@ static int check_disk(const struct machine *m, const struct patch *patch, struct
 		problem, PROBLEM_INVALID_FIELD, "disk_mib", "its disk has been made, with %lld MiB", (long long)m->spec.disk_mib);
 }
 
-/* While ports were published it may have been started, others have come to depend on it, or to have its host name, its image been removed,
- * and what the project has left used up. */
+/* While ports were published it may have been started, others have come to depend on it, or to have its host name, its image or volumes been
+ * removed, and what the project has left used up. */
 static int check_again(const struct machine *m, struct patch *patch)
 {
 	int r = check_disk(m, patch, &patch->problem);
@@ -277,6 +278,8 @@ static int check_again(const struct machine *m, struct patch *patch)
 		r = start_order_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0)
 		r = hostnames_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
+	if (r == 0)
+		r = volumes_check(m->hulld, m->record.project, &patch->spec, &patch->problem);
 	if (r == 0 && patch->has_image) {
 		json_done(&image_table, &patch->image);
 		memset(&patch->image, 0, sizeof(patch->image));

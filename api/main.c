@@ -21,6 +21,7 @@
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
+#include "api/volume.h"
 #include "api/webhook.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -192,7 +193,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 		!(hulld->http = http_new(hulld->loop, hulld_routes, &access_guard, &idempotency_keeper, audit_request, hulld, err)) ||
 		access_start(hulld, err) < 0 || !(hulld->forgetter = forgetter_new(hulld, err)))
 		return -err->errnum;
-	if (scratch_prepare(hulld, err) < 0)
+	if (scratch_prepare(hulld, err) < 0 || volumes_start(hulld, err) < 0)
 		return -err->errnum;
 	blobs_each_stale(hulld->blobs, BLOB_STALE_S, image_release_stale_blob, hulld);
 	if (machines_load(hulld, err) < 0)
@@ -212,6 +213,7 @@ static void tear_down(struct hulld *hulld)
 	log_age_free(hulld->log_age);
 	machines_free(hulld);
 	scratch_wait(hulld);
+	volumes_end(hulld);
 	hostnames_free(hulld->hostnames);
 	logs_free(hulld->logs);
 	forgetter_free(hulld->forgetter);

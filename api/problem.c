@@ -29,6 +29,7 @@ static const struct {
 	[PROBLEM_IMAGE_IN_USE] = {"image_in_use", 409, "Conflict", false},
 	[PROBLEM_PROJECT_IN_USE] = {"project_in_use", 409, "Conflict", false},
 	[PROBLEM_MACHINE_IN_USE] = {"machine_in_use", 409, "Conflict", false},
+	[PROBLEM_VOLUME_IN_USE] = {"volume_in_use", 409, "Conflict", false},
 	[PROBLEM_QUOTA_EXCEEDED] = {"quota_exceeded", 409, "Conflict", false},
 	[PROBLEM_DIGEST_MISMATCH] = {"digest_mismatch", 422, "Unprocessable Content", false},
 	[PROBLEM_PRECONDITION_FAILED] = {"precondition_failed", 412, "Precondition Failed", false},
@@ -110,8 +111,8 @@ int problem_from_error(struct problem *ret, const struct error *err)
 
 bool problem_is_momentary(enum problem_code code)
 {
-	return code == PROBLEM_PRECONDITION_FAILED || code == PROBLEM_WRONG_STATE || code == PROBLEM_HOST_DRAINING ||
-	       code == PROBLEM_INSUFFICIENT_MEMORY || code == PROBLEM_BUSY;
+	return code == PROBLEM_PRECONDITION_FAILED || code == PROBLEM_WRONG_STATE || code == PROBLEM_VOLUME_IN_USE ||
+	       code == PROBLEM_HOST_DRAINING || code == PROBLEM_INSUFFICIENT_MEMORY || code == PROBLEM_BUSY;
 }
 
 bool problem_is_retryable(enum problem_code code)

@@ -235,15 +235,24 @@ static void release_blob(struct hulld *hulld, const char *digest)
 static int refuse_in_use(const struct hulld *hulld, const char *name, struct problem *problem)
 {
 	const struct machine *m = hulld->machines;
+	struct error err;
+	int64_t n_volumes;
 
 	if (strcmp(name, PROJECT_DEFAULT) == 0)
 		return problem_set(problem, PROBLEM_PROJECT_IN_USE, NULL, "the project %s is always there", name);
 	while (m && strcmp(m->record.project, name) != 0)
 		m = m->next;
-	if (!m)
+	if (m) {
+		problem_set(problem, PROBLEM_PROJECT_IN_USE, NULL, "machine %s is in it", m->record.name);
+		return problem_set_hint(problem, "delete its machines first");
+	}
+	n_volumes = store_count(hulld->store, STORE_VOLUMES, name, &err);
+	if (n_volumes < 0)
+		return problem_from_error(problem, &err);
+	if (n_volumes == 0)
 		return 0;
-	problem_set(problem, PROBLEM_PROJECT_IN_USE, NULL, "machine %s is in it", m->record.name);
-	return problem_set_hint(problem, "delete its machines first");
+	problem_set(problem, PROBLEM_PROJECT_IN_USE, NULL, "it has volumes");
+	return problem_set_hint(problem, "delete them first");
 }
 
 void project_http_delete(struct request *req, void *ctx)

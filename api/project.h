@@ -52,6 +52,8 @@ int quota_check_hostname(struct hulld *hulld, const char *project, const char *h
 int quota_check_row(struct hulld *hulld, const char *project, enum store_kind kind, struct problem *problem);
 /* May it have a blob of so many bytes, too? */
 int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_bytes, struct problem *problem);
+/* May it have a volume, or one that is larger, of so many MiB more? */
+int quota_check_volume(struct hulld *hulld, const char *project, int64_t more_mib, struct problem *problem);
 
 /* A step of forgetting (forget.h) what deleted ones have left. */
 int projects_forget(struct hulld *hulld, int64_t now, struct error *err);

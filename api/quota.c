@@ -29,7 +29,7 @@ static const struct json_field quotas_fields[] = {
 	LIMIT("machines", QUOTA_MACHINES, "Machines, whether they run or not."),
 	LIMIT("vcpus", QUOTA_VCPUS, "Virtual processors of all of them."),
 	LIMIT("memory_mib", QUOTA_MEMORY_MIB, "Their memory."),
-	LIMIT("disk_mib", QUOTA_DISK_MIB, "Their disks, and what was uploaded for images."),
+	LIMIT("disk_mib", QUOTA_DISK_MIB, "Their disks, volumes, and what was uploaded for images."),
 	LIMIT("ports", QUOTA_PORTS, "Ports published on the host, and host names."),
 	{"hostnames", JSON_FIELD_STRINGS, offsetof(struct quotas, hostnames), .max = QUOTA_HOSTNAMES_MAX, .check = dns_name_check,
 		.pattern = DNS_NAME_PATTERN, .sparse = true,
@@ -66,10 +66,11 @@ static int64_t to_mib(int64_t bytes)
 int project_usage(struct hulld *hulld, const char *project, struct usage *ret, struct error *err)
 {
 	int64_t blobs = store_blob_bytes(hulld->store, project, err);
+	int64_t volumes_mib = blobs < 0 ? blobs : store_volumes_mib(hulld->store, project, err);
 
-	if (blobs < 0)
-		return (int)blobs;
-	*ret = (struct usage){.used[QUOTA_DISK_MIB] = to_mib(blobs)};
+	if (volumes_mib < 0)
+		return (int)volumes_mib;
+	*ret = (struct usage){.used[QUOTA_DISK_MIB] = to_mib(blobs) + volumes_mib};
 	for (const struct machine *m = hulld->machines; m; m = m->next)
 		if (strcmp(m->record.project, project) == 0)
 			add_machine(ret, m);
@@ -185,10 +186,24 @@ int quota_check_blob(struct hulld *hulld, const char *project, int64_t size_byte
 	return r < 0 ? r : check(limits, &usage, &more, project, problem);
 }
 
+int quota_check_volume(struct hulld *hulld, const char *project, int64_t more_mib, struct problem *problem)
+{
+	struct usage usage, more = {.used[QUOTA_DISK_MIB] = more_mib};
+	int64_t limits[N_QUOTAS];
+	int r = read_project(hulld, project, limits, &usage, problem);
+
+	if (r == 0)
+		r = check(limits, &usage, &more, project, problem);
+	if (r < 0 && problem->code == PROBLEM_QUOTA_EXCEEDED)
+		snprintf(problem->error.field, sizeof(problem->error.field), "size_mib");
+	return r;
+}
+
 int quota_check_row(struct hulld *hulld, const char *project, enum store_kind kind, struct problem *problem)
 {
 	static const char *const names[STORE_N_KINDS] = {
-		[STORE_CERTIFICATES] = "certificates", [STORE_IMAGES] = "images", [STORE_SECRETS] = "secrets"};
+		[STORE_CERTIFICATES] = "certificates", [STORE_IMAGES] = "images", [STORE_SECRETS] = "secrets",
+		[STORE_VOLUMES] = "volumes"};
 	struct error err;
 	int64_t n = store_count(hulld->store, kind, project, &err);
 

@@ -21,6 +21,7 @@
 #include "api/spec.h"
 #include "api/stats.h"
 #include "api/token.h"
+#include "api/volume.h"
 #include "api/webhook.h"
 #include "common/exec_spec.h"
 
@@ -57,6 +58,7 @@ static const struct http_query machines_queries[] = {
 		.names = machine_state_words},
 	{NULL, NULL},
 };
+static const struct http_query volumes_queries[] = {LABEL_QUERY("volumes"), {NULL, NULL}};
 static const struct http_query wait_queries[] = {
 	{"state", "States to wait for, separated by commas. Also healthy, which a machine without a check is as soon as it runs, "
 		  "and unhealthy.",
@@ -120,6 +122,7 @@ const struct http_param hulld_params[] = {
 	{"project", "Its name.", NAME_PATTERN},
 	{"secret", "Its name.", SECRET_NAME_PATTERN},
 	{"token", "Its id.", TOKEN_ID_PATTERN},
+	{"volume", "Its id or name.", NAME_PATTERN},
 	{"webhook", "Its id.", WEBHOOK_ID_PATTERN},
 	{NULL, NULL, NULL},
 };
@@ -183,7 +186,8 @@ const struct http_route hulld_routes[] = {
 		.queries = force, .handle = machine_http_delete},
 	{ROUTE("POST", "/v1/machines/{machine}/start", "startMachine", "Start it; no effect while it runs."),
 		.status = 200,
-		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING) | REFUSES(INSUFFICIENT_MEMORY),
+		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING) | REFUSES(INSUFFICIENT_MEMORY) |
+			REFUSES(VOLUME_IN_USE),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &start_request_table, .gives = &machine_table,
 		.begins_operation = true, .handle = machine_http_start},
 	{ROUTE("POST", "/v1/machines/{machine}/stop", "stopMachine", "Ask it to end; kill it when the time is over."),
@@ -195,7 +199,8 @@ const struct http_route hulld_routes[] = {
 		.refuses = REFUSES(WRONG_STATE),
 		.gives = &machine_table, .begins_operation = true, .handle = machine_http_kill},
 	{ROUTE("POST", "/v1/machines/{machine}/restart", "restartMachine", "Stop it, then start it."), .status = 200,
-		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING) | REFUSES(INSUFFICIENT_MEMORY),
+		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING) | REFUSES(INSUFFICIENT_MEMORY) |
+			REFUSES(VOLUME_IN_USE),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
 		.begins_operation = true, .handle = machine_http_restart},
 	{ROUTE("POST", "/v1/machines/{machine}/freeze", "freezeMachine",
@@ -234,6 +239,20 @@ const struct http_route hulld_routes[] = {
 		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(TIMEOUT),
 		.scope = SCOPE_EXEC, .body = HTTP_BODY_JSON, .takes = &exec_spec_table, .gives = &exec_result_table,
 		.upgrade = EXEC_PROTOCOL, .once = true, .handle = exec_http},
+
+	{ROUTE("POST", "/v1/volumes", "createVolume", "Create a volume: an empty ext4 file system, which lasts longer than machines."), .status = 201,
+		.refuses = REFUSES(NAME_TAKEN) | REFUSES(QUOTA_EXCEEDED) | REFUSES(BUSY), .body = HTTP_BODY_JSON, .takes = &volume_spec_table,
+		.gives = &volume_table, .handle = volume_http_create},
+	{ROUTE("GET", "/v1/volumes", "listVolumes", "All volumes, by name."), .status = 200, .gives = &volume_table, .gives_list = true,
+		.queries = volumes_queries, .handle = volume_http_list},
+	{ROUTE("GET", "/v1/volumes/{volume}", "getVolume", "One volume, by id or name."), .status = 200, .gives = &volume_table,
+		.handle = volume_http_get},
+	{ROUTE("PATCH", "/v1/volumes/{volume}", "updateVolume",
+		"Change its labels, or make it larger, which machines see from their next start on."),
+		.status = 200, .refuses = REFUSES(QUOTA_EXCEEDED), .body = HTTP_BODY_MERGE_PATCH, .takes = &volume_spec_table,
+		.gives = &volume_table, .handle = volume_http_patch},
+	{ROUTE("DELETE", "/v1/volumes/{volume}", "deleteVolume", "Remove a volume and all that is on it."), .status = 204,
+		.refuses = REFUSES(VOLUME_IN_USE), .handle = volume_http_delete},
 
 	{ROUTE("GET", "/v1/operations", "listOperations",
 		"What is under way on the project's machines, and what was in the last days, the oldest first; 1000 on a page, when not fewer are asked for."),

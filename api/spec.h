@@ -15,6 +15,7 @@
 #define SECRETS_MAX	 64    /* of one machine */
 #define HOSTNAME_MAX_BYTES 253
 #define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
+#define VOLUME_ID_BYTES 13 /* "v" and 12 base32 characters */
 #define OPERATION_ID_BYTES 14 /* "op" and 12 base32 characters */
 #define OPERATION_PHASE_MAX 15
 

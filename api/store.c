@@ -138,6 +138,9 @@ static const char *const migrations[] = {
 
 	/* store_room.c; it is empty. */
 	"CREATE TABLE reserve (bytes BLOB NOT NULL) STRICT;",
+
+	"CREATE TABLE volumes (id TEXT PRIMARY KEY NOT NULL, project TEXT NOT NULL, name TEXT NOT NULL, size_mib INTEGER NOT NULL,"
+	" labels TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, UNIQUE (project, name)) STRICT, WITHOUT ROWID;",
 };
 
 #define OPERATION_COLUMNS \
@@ -146,6 +149,9 @@ static const char *const migrations[] = {
 
 /* The order is that of read_certificate(). */
 #define CERTIFICATE_COLUMNS "project, hostname, certificate, sealed, created_at, updated_at, expires_at, refused"
+
+/* The order is that of read_volume(). */
+#define VOLUME_COLUMNS "id, project, name, size_mib, labels, created_at, updated_at"
 
 static const char *const statements[N_STATEMENTS] = {
 	/* The order of parameters and columns is that of bind_machine() and read_machine(). What fails in a transaction ends it anyhow; where it
@@ -222,6 +228,15 @@ static const char *const statements[N_STATEMENTS] = {
 	[SECRET_DELETE] = "DELETE FROM secrets WHERE project = ?1 AND name = ?2",
 	[SECRETS] = "SELECT project, name, created_at, updated_at FROM secrets WHERE project = ?1 ORDER BY name",
 	[SECRETS_COUNT] = "SELECT count(*) FROM secrets WHERE project = ?1",
+	[VOLUME_INSERT] = "INSERT OR ROLLBACK INTO volumes (" VOLUME_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+	[VOLUME_UPDATE] = "UPDATE OR ROLLBACK volumes SET size_mib = ?2, labels = ?3, updated_at = ?4 WHERE id = ?1",
+	/* An id is before a name. */
+	[VOLUME_GET] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE project = ?1 AND (id = ?2 OR name = ?2) ORDER BY id <> ?2 LIMIT 1",
+	[VOLUME_DELETE] = "DELETE FROM volumes WHERE id = ?1",
+	[VOLUME_HAS] = "SELECT EXISTS (SELECT 1 FROM volumes WHERE id = ?1)",
+	[VOLUMES] = "SELECT " VOLUME_COLUMNS " FROM volumes WHERE ?1 IS NULL OR project = ?1 ORDER BY project, name",
+	[VOLUMES_COUNT] = "SELECT count(*) FROM volumes WHERE project = ?1",
+	[VOLUMES_MIB] = "SELECT coalesce(sum(size_mib), 0) FROM volumes WHERE ?1 IS NULL OR project = ?1",
 	/* The order of parameters and columns is that of store_webhooks.c. */
 	[WEBHOOK_INSERT] = "INSERT INTO webhooks (id, cursor, missed, failures, failing_since, next_attempt_at, last_attempt_at,"
 			   " last_delivered_at, last_status, last_error, disabled_reason, spec, sealed, updated_at, project, created_at)"

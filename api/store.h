@@ -124,7 +124,7 @@ int store_blob_disown(struct store *store, const char *project, const char *dige
 /* The same for every project that has it. */
 int store_blob_disown_all(struct store *store, const char *digest, int64_t before, struct error *err);
 /* How many rows of that kind a project has; -errno with `err` set. */
-enum store_kind { STORE_CERTIFICATES, STORE_IMAGES, STORE_SECRETS, STORE_N_KINDS };
+enum store_kind { STORE_CERTIFICATES, STORE_IMAGES, STORE_SECRETS, STORE_VOLUMES, STORE_N_KINDS };
 int64_t store_count(struct store *store, enum store_kind kind, const char *project, struct error *err);
 /* How many bytes its blobs have. */
 int64_t store_blob_bytes(struct store *store, const char *project, struct error *err);
@@ -245,6 +245,32 @@ int store_secret_delete(struct store *store, const char *project, const char *na
 /* Of one project, by name, without what is sealed; stops at the first non-zero return and returns that. */
 int store_secrets_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct secret_record *record), void *ctx,
 	struct error *err);
+
+/* A row of `volumes`. `labels` is an object as JSON; owned. */
+struct volume_record {
+	char id[VOLUME_ID_BYTES + 1];
+	char project[NAME_MAX_BYTES + 1];
+	char name[NAME_MAX_BYTES + 1]; /* unique in the project */
+	int64_t size_mib;
+	char *labels;
+	int64_t created_at, updated_at;
+};
+
+void volume_record_done(struct volume_record *record);
+
+int store_volume_insert(struct store *store, const struct volume_record *record, struct error *err);
+/* Its size and labels. */
+int store_volume_update(struct store *store, const struct volume_record *record, struct error *err);
+int store_volume_get(
+	struct store *store, const char *project, const char *id_or_name, struct volume_record *ret, struct error *err);
+int store_volume_delete(struct store *store, const char *id, struct error *err);
+/* Is there one, of whichever project? 1 or 0; -errno. */
+int store_volume_has(struct store *store, const char *id, struct error *err);
+/* By name, of one project, or of all (NULL); `fn` owns the record's memory. Stops at the first non-zero return and returns that. */
+int store_volumes_each(struct store *store, const char *project, int (*fn)(void *ctx, struct volume_record *record), void *ctx,
+	struct error *err);
+/* What their sizes are together, of one project or of all (NULL); -errno. */
+int64_t store_volumes_mib(struct store *store, const char *project, struct error *err);
 
 #define WEBHOOK_ID_BYTES  13 /* "w" and 12 base32 characters */
 #define WEBHOOK_ERROR_MAX 200

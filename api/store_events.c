@@ -51,6 +51,8 @@
 /* Its URL may be as good as a secret. */
 #define WEBHOOK_EVENT(row, type, data) EVENT(row ".project", type, row ".id", row ".id", data, ALWAYS)
 #define IS_DISABLED "json_extract(old.spec, '$.enabled') AND NOT json_extract(new.spec, '$.enabled')"
+#define VOLUME_EVENT(row, type, data) EVENT(row ".project", type, row ".id", row ".name", data, ALWAYS)
+#define SIZE "json_object('size_mib', new.size_mib)"
 #define PROJECT_EVENT(type) EVENT("new.name", type, "new.name", "new.name", "json_object('quotas', json(new.quotas))", ALWAYS)
 
 #define OPERATION_EVENT(type, data, condition) EVENT("new.project", type, "new.machine", "new.name", data, condition)
@@ -99,6 +101,9 @@ static const char triggers[] =
 	TRIGGER("token_inserted", "INSERT ON main.tokens", TOKEN_EVENT("new", "'token.created'"))
 	TRIGGER("token_deleted", "DELETE ON main.tokens",
 		TOKEN_EVENT("old", "CASE WHEN " HAS_EXPIRED " THEN 'token.removed' ELSE 'token.revoked' END"))
+	TRIGGER("volume_inserted", "INSERT ON main.volumes", VOLUME_EVENT("new", "'volume.created'", SIZE))
+	TRIGGER("volume_updated", "UPDATE ON main.volumes", VOLUME_EVENT("new", "'volume.updated'", SIZE))
+	TRIGGER("volume_deleted", "DELETE ON main.volumes", VOLUME_EVENT("old", "'volume.deleted'", "'{}'"))
 	TRIGGER("webhook_inserted", "INSERT ON main.webhooks", WEBHOOK_EVENT("new", "'webhook.created'", "'{}'"))
 	TRIGGER("webhook_changed", "UPDATE OF spec, sealed ON main.webhooks", WEBHOOK_EVENT("new",
 		"CASE WHEN " IS_DISABLED " THEN 'webhook.disabled' ELSE 'webhook.updated' END",

@@ -66,7 +66,8 @@ int store_count_blob_owners(struct store *store, const char *digest, struct erro
 int64_t store_count(struct store *store, enum store_kind kind, const char *project, struct error *err)
 {
 	static const unsigned statements[STORE_N_KINDS] = {
-		[STORE_CERTIFICATES] = CERTIFICATES_COUNT, [STORE_IMAGES] = IMAGES_COUNT, [STORE_SECRETS] = SECRETS_COUNT};
+		[STORE_CERTIFICATES] = CERTIFICATES_COUNT, [STORE_IMAGES] = IMAGES_COUNT, [STORE_SECRETS] = SECRETS_COUNT,
+		[STORE_VOLUMES] = VOLUMES_COUNT};
 	sqlite3_stmt *stmt = store_begin(store, statements[kind]);
 
 	store_bind_text(stmt, 1, project);

@@ -19,6 +19,7 @@
 #include "api/secrets.h"
 #include "api/start_order.h"
 #include "api/verdict.h"
+#include "api/volume.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
@@ -326,8 +327,13 @@ static void start_processes(struct machine *m)
 {
 	cleanup_close int passt_fd = -1, monitor_fd = -1, passt_gate = -1, monitor_gate = -1;
 	struct error err;
+	struct problem problem;
 	int ends[2];
 
+	if (volumes_check_start(m, &problem) < 0) {
+		fail_start(m, "%s", problem.error.message);
+		return;
+	}
 	if (machine_running_spec(m)->network == NETWORK_DEFAULT) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 			fail_start(m, "cannot make the network's connection: %s", strerror(errno));
@@ -407,6 +413,9 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
 		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
 	}
+	/* One that waits for others may wait for those that have its volumes: it is asked again when it is its turn. */
+	if (!m->spec.depends_on.len && volumes_check_start(m, problem) < 0)
+		return -ECANCELED;
 	return secrets_check(m->hulld, m->record.project, &m->spec, problem) < 0 ? -ECANCELED : check_folders(m, problem);
 }
 

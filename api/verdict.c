@@ -37,6 +37,23 @@ void verdict_last_line(const struct machine *m, const char *log, char *ret, size
 	memcpy(ret, line, strlen(line) + 1);
 }
 
+/* One of `mounts` that hull-init could not mount, by the field of a status record: named as the client knows it. */
+static void describe_mount(const struct machine *m, const struct status_record *status, struct machine_end *end)
+{
+	const struct machine_spec *spec = machine_running_spec(m);
+	const struct mount_spec *mount;
+	size_t i;
+
+	if (status->cause != STATUS_POWEROFF || !status->field || sscanf(status->field, "mounts[%zu]", &i) != 1 || i >= spec->mounts.len)
+		return;
+	mount = &((const struct mount_spec *)spec->mounts.items)[i];
+	end->failed = true;
+	snprintf(end->code, sizeof(end->code), "start_failed");
+	snprintf(end->message, sizeof(end->message), "%s %.100s, at %.100s, %s%s", mount->volume ? "volume" : "folder",
+		mount->volume ? mount->volume : mount->host_path, mount->path, status->message ? status->message : "",
+		mount->volume && mount->read_only ? "; what is not clean is mended by a machine that writes to it" : "");
+}
+
 bool verdict_read_status(const struct machine *m, struct machine_end *end)
 {
 	struct status_record status;
@@ -55,6 +72,7 @@ bool verdict_read_status(const struct machine *m, struct machine_end *end)
 	if (json_is_integer(status.exit_status))
 		end->exit_status = (int)(json_integer_value(status.exit_status) & 0xff);
 	end->failed = status.cause == STATUS_PANIC || status.cause == STATUS_ERROR;
+	describe_mount(m, &status, end);
 	json_done(&status_record_table, &status);
 	return true;
 }

@@ -1,6 +1,6 @@
 """A mixed load on hulld of clients that know what must be there, whenever it is killed.
 
-Each client asks for one thing after the other, of machines and their ports, images, secrets and tokens of its own, and keeps a model of what has been
+Each client asks for one thing after the other, of machines and their ports, volumes, images, secrets and tokens of its own, and keeps a model of what has been
 acknowledged. What was under way when hulld died it asks again, a POST with its Idempotency-Key; from then on the model is exact."""
 import hashlib
 import http.client
@@ -33,6 +33,7 @@ class Model:
     made: set = field(default_factory=set)  # names of all machines that there ever were
     secrets: set = field(default_factory=set)
     images: set = field(default_factory=set)
+    volumes: dict = field(default_factory=dict)  # {name: MiB}
     tokens: set = field(default_factory=set)  # ids
 
 
@@ -102,6 +103,17 @@ class Client:
         body = {"name": name, "rootfs": self.digest, "config": {"command": ["/bin/true"]}}
         return Call("POST", "/v1/images", body, lambda _: self.model.images.add(name))
 
+    def volume(self):
+        what = self.random.random()
+        if not self.model.volumes or what < 0.4:
+            name = self.name()
+            return Call("POST", "/v1/volumes", {"name": name, "size_mib": 16}, lambda _: self.model.volumes.update({name: 16}))
+        name = self.random.choice(sorted(self.model.volumes))
+        if what < 0.7:
+            return Call("DELETE", f"/v1/volumes/{name}", None, lambda _: self.model.volumes.pop(name), (404,))
+        size_mib = self.model.volumes[name] + 1
+        return Call("PATCH", f"/v1/volumes/{name}", {"size_mib": size_mib}, lambda _: self.model.volumes.update({name: size_mib}))
+
     def token(self):
         if len(self.model.tokens) > 3:
             token = self.random.choice(sorted(self.model.tokens))
@@ -120,7 +132,7 @@ class Client:
             return self.move(self.random.choice(names), self.random.choice(["start", "start", "restart", "stop", "kill"]))
         if what < 0.75:
             return self.remove(self.random.choice(names))
-        return self.random.choice([self.secret, self.image, self.token])()
+        return self.random.choice([self.secret, self.image, self.token, self.volume])()
 
     # Asking.
 
@@ -215,6 +227,8 @@ class Load:
         assert sorted(secrets) == sorted(name for model in models for name in model.secrets)
         images = [image["name"] for image in self.get("/v1/images")["items"]]
         assert sorted(images) == sorted([IMAGE, *(name for model in models for name in model.images)])
+        volumes = {volume["name"]: (volume["size_mib"], volume["state"]) for volume in self.get("/v1/volumes")["items"]}
+        assert volumes == {name: (size_mib, "available") for model in models for name, size_mib in model.volumes.items()}
         tokens = [token["id"] for token in self.get("/v1/tokens")["items"]]
         assert sorted(tokens) == sorted(token for model in models for token in model.tokens)
         self.verify_events(models)
@@ -237,6 +251,9 @@ class Load:
     def runs(self):
         """{name: is it to run} of all machines."""
         return {name: machine["runs"] for client in self.clients for name, machine in client.model.machines.items()}
+
+    def volumes(self):
+        return [name for client in self.clients for name in client.model.volumes]
 
     def held(self):
         """The host's ports that machines have, in order."""

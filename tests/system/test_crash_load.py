@@ -116,6 +116,10 @@ def test_hulld_is_killed_at_random_instants(tmp_path):
         print(f"{KILLS} kills, {load.answered()} changes, {load.cursor} events, of which {len(receiver.got)} were sent")
         for name in load.runs():
             assert hulld.delete(f"/v1/machines/{name}?force=1").status == 204
+        assert len(os.listdir(hulld.state / "volumes")) == len(load.volumes())
+        for name in load.volumes():
+            assert hulld.delete(f"/v1/volumes/{name}").status == 204
+        wait_until(lambda: os.listdir(hulld.state / "volumes") == [], "no volume's file is left")
         wait_until(lambda: not processes_of(hulld) and held_ports(hulld) == [], "no process and no port is left")
         assert os.listdir(hulld.state / "machines") == os.listdir(hulld.run / "machines") == []
     finally:

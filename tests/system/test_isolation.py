@@ -122,6 +122,8 @@ class Attack:
             if key == "host":
                 return self.name("port")
             return self.chance.choice([schema.get("minimum", 0), schema.get("default", 1), 80])
+        if key == "path":
+            return self.chance.choice(["/data", "/srv/other"])
         if key == "url":
             return "https://receiver.invalid/"
         if key == "image" and self.chance.random() < 0.7:
@@ -174,11 +176,11 @@ def same(answer, side, names):
         for there, nowhere in ([map(str, pair.sides), (json.dumps(str(name))[1:-1] for name in pair.sides)] if side == 0 else []):
             for size in range(len(there), 20 if len(there) > 30 else len(there) - 1, -1):  # refusals cut what is long
                 text = text.replace(there[:size], nowhere[:size])
-    text = re.sub(r"whsec_[\w+/=]+|(?<=\"cursor\":)\d+|\b(?:[mtw]|op)[a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text)
+    text = re.sub(r"whsec_[\w+/=]+|(?<=\"cursor\":)\d+|\b(?:[mtvw]|op)[a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text)
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
 
 
-LISTS = ("machines", "images", "secrets", "tokens", "webhooks")
+LISTS = ("machines", "images", "volumes", "secrets", "tokens", "webhooks")
 
 
 def listed(acting):
@@ -229,8 +231,10 @@ def victim(hulld, content, port):
     acting = project(hulld, "victim-project-1")
     assert acting.image("victim-image-1", content).status == 201
     assert acting.request("PUT", "/v1/secrets/VICTIM_SECRET_1", {"value": CANARY}).status == 201
+    volume = acting.post("/v1/volumes", {"name": "victim-volume-1", "size_mib": 16, "labels": {"what": CANARY}})
+    assert volume.status == 201
     machine = acting.post("/v1/machines", {
-        "name": "victim-machine-1", "image": "victim-image-1", "network": "none", "disk_mib": 16, "secrets": ["VICTIM_SECRET_1"],
+        "name": "victim-machine-1", "image": "victim-image-1", "mounts": [{"volume": "victim-volume-1", "path": f"/{CANARY}"}], "network": "none", "disk_mib": 16, "secrets": ["VICTIM_SECRET_1"],
         "env": {"WHAT": CANARY}, "labels": {"what": CANARY}, "ports": [{"host": port, "guest": 80}]}, **{"Idempotency-Key": "victim-key-00-1"})
     assert machine.status == 201 and acting.post("/v1/machines/victim-machine-1/start").status == 200
     # Until its monitor is there it changes by itself.
@@ -243,17 +247,18 @@ def victim(hulld, content, port):
     assert hook.status == 201, hook
     etag = acting.get("/v1/images/victim-image-1").headers.get("ETag", '"0"')
     operation, = acting.get("/v1/operations").json["items"]
-    return acting, machine.json["id"], operation["id"], token(acting, "read", label=CANARY)[1], hook.json["id"], etag
+    return acting, machine.json["id"], operation["id"], token(acting, "read", label=CANARY)[1], hook.json["id"], volume.json["id"], etag
 
 
 def attack(hulld, contents, erofs, port):
     digests = ["sha256:" + hashlib.sha256(content).hexdigest() for content in contents]
-    theirs, machine_id, operation_id, token_id, hook_id, etag = victim(hulld, contents[0], port.sides[0])
+    theirs, machine_id, operation_id, token_id, hook_id, volume_id, etag = victim(hulld, contents[0], port.sides[0])
     own = project(hulld, "attacker", erofs)
     client, _ = token(own, "read", "write", "exec", "admin", expires_in_s=0)
     names = {"machine": [Pair("victim-machine-1", "victim-machine-2"), Pair(machine_id, twin(machine_id))],
              "operation": [Pair(operation_id, twin(operation_id))], "image": [Pair("victim-image-1", "victim-image-2")], "digest": [Pair(*digests)],
              "project": [Pair("victim-project-1", "victim-project-2")], "token": [Pair(token_id, twin(token_id))], "webhook": [Pair(hook_id, twin(hook_id))],
+             "volume": [Pair("victim-volume-1", "victim-volume-2"), Pair(volume_id, twin(volume_id))],
              "secret": [Pair("VICTIM_SECRET_1", "VICTIM_SECRET_2")], "port": [port], "etag": [Pair(etag, etag[:-2] + twin(etag[-2]) + '"')],
              "key": [Pair(f"victim-key-{n:02}-1", f"victim-key-{n:02}-2") for n in range(N_KEYS)]}
     before, victims = listed(own), [listed(theirs), hulld.get("/v1/projects/victim-project-1").body]

@@ -57,6 +57,8 @@ KINDS = {
     "/v1/images": ("name", lambda hulld, n: make_image(hulld, f"i{n}"), lambda hulld, n: hulld.delete(f"/v1/images/i{n}")),
     "/v1/projects": ("name", lambda hulld, n: hulld.post("/v1/projects", {"name": f"p{n}"}),
                      lambda hulld, n: hulld.delete(f"/v1/projects/p{n}")),
+    "/v1/volumes": ("name", lambda hulld, n: hulld.post("/v1/volumes", {"name": f"v{n}", "size_mib": 16}),
+                    lambda hulld, n: hulld.delete(f"/v1/volumes/v{n}")),
     "/v1/secrets": ("name", lambda hulld, n: hulld.request("PUT", f"/v1/secrets/S{n}", {"value": "v"}),
                     lambda hulld, n: hulld.delete(f"/v1/secrets/S{n}")),
     "/v1/tokens": ("label", lambda hulld, n: hulld.post("/v1/tokens", {"label": f"t{n}", "scopes": ["read"]}), None),

@@ -37,6 +37,7 @@ def hulld(tmp_path):
     assert hulld.post("/v1/machines", {"name": "one", "image": "hello", "network": "none", "disk_mib": 16}).status == 201
     assert hulld.post("/v1/projects", {"name": "other"}).status == 201
     assert hulld.request("PUT", "/v1/secrets/S", {"value": "secret"}).status == 201
+    assert hulld.post("/v1/volumes", {"name": "data", "size_mib": 16}).status == 201
     yield hulld
     hulld.stop()
 

@@ -6,6 +6,7 @@ import requests
 import schemathesis
 
 URL, TOKEN = os.environ["HULL_TEST_URL"], os.environ["HULL_TEST_TOKEN"]
+VOLUME = {"name": "data", "size_mib": 16}
 MACHINE = {"name": "one", "image": "hello", "network": "none", "disk_mib": 16}
 session = requests.Session()
 session.headers["Authorization"] = f"Bearer {TOKEN}"
@@ -16,12 +17,13 @@ BEYOND_SCHEMAS = [
     (r"ports\[\d+\](\.host|\.address)?", r"is no address of this host|is published twice"),
     (r"ports\[\d+\]\.(host|hostname|address|protocol)", r"is required, or a hostname|does not go with a hostname|is there twice|serves nothing by host name"),
     (r"mounts\[\d+\]\.(volume|path)", r"is mounted twice|is there twice"),
+    (r"size_mib", r"cannot become less|is more than a file may have"),
     (r"disk_mib", r"its disk has been made"),
     (r"secrets\[\d+\]", r"is in env, too"),
     (r"url", r"is no URL|is no address that|must have no user|for addresses that"),
     (r"secret", r"cannot be taken away"),
     (r"command", r"is required: image .* has none"),
-    (r"name", r"a machine keeps a name"),
+    (r"name", r"a machine keeps a name|cannot be changed: machines know it"),
     (r"depends_on(\[\d+\]\.\w+)?", r"makes a circle|reaches more than|is named twice|has no health check"),
     (r"cursor", r"is none that a (page|list) has answered with"),
     (r"machine", r"must have at most"),  # in bytes
@@ -43,6 +45,7 @@ def after_call(context, case, response):
     """What there is to be found is there again for the next call."""
     if case.method == "DELETE" and response.status_code == 204:
         session.post(f"{URL}/v1/machines", json=MACHINE)
+        session.post(f"{URL}/v1/volumes", json=VOLUME)
 
 
 @schemathesis.hook
