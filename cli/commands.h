@@ -8,7 +8,7 @@
 extern const struct command hull_commands[];
 
 extern const struct option_def apply_options[], diff_options[], context_create_options[], context_remove_options[], list_options[], inspect_options[], made_options[], verb_options[], machines_options[], logs_options[], stop_options[], wait_options[], remove_options[],
-	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], host_drain_options[], webhook_create_options[], operation_list_options[], image_build_options[];
+	run_options[], secret_set_options[], project_create_options[], project_set_options[], token_create_options[], update_options[], exec_options[], cp_options[], top_options[], events_options[], audit_options[], host_drain_options[], volume_create_options[], webhook_create_options[], operation_list_options[], image_build_options[];
 
 /* machine.c */
 int machine_list_run(const struct args *args, struct failure *fail);
@@ -75,6 +75,13 @@ int certificate_remove_run(const struct args *args, struct failure *fail);
 int secret_set_run(const struct args *args, struct failure *fail);
 int secret_list_run(const struct args *args, struct failure *fail);
 int secret_remove_run(const struct args *args, struct failure *fail);
+
+/* volume.c */
+int volume_create_run(const struct args *args, struct failure *fail);
+int volume_list_run(const struct args *args, struct failure *fail);
+int volume_inspect_run(const struct args *args, struct failure *fail);
+int volume_resize_run(const struct args *args, struct failure *fail);
+int volume_remove_run(const struct args *args, struct failure *fail);
 
 /* webhook.c */
 int webhook_create_run(const struct args *args, struct failure *fail);

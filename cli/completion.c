@@ -170,11 +170,14 @@ static void offer_values(const struct args *args, const char *operand)
 		{"TARGET", "/v1/machines", "name", ":"},
 		{"PROJECT", "/v1/projects", "name", ""},
 		{"SECRET", "/v1/secrets", "name", ""},
+		{"VOLUME", "/v1/volumes", "name", ""},
 		{"WEBHOOK", "/v1/webhooks", "id", ""},
 		{"OPERATION", "/v1/operations", "id", ""},
 	};
 	size_t len = strspn(operand, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
 
+	if (strncmp(operand, "VOLUME:", 7) == 0)
+		offer_names(args, "/v1/volumes", "name", ":");
 	if (operand[len] && operand[len] != ' ' && operand[len] != ']' && strncmp(operand + len, "...", 3) != 0)
 		return; /* as IMAGE.json */
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)

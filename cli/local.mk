@@ -11,6 +11,7 @@ libhull_cli_a_SOURCES = \
 	cli/help.c \
 	cli/host_path.c cli/host_path.h \
 	cli/manifest.c cli/manifest.h \
+	cli/mount.c cli/mount.h \
 	cli/output.c cli/output.h \
 	cli/patch.c \
 	cli/recipe.c cli/recipe.h \
@@ -58,6 +59,7 @@ hull_SOURCES = \
 	cli/upgrade.c cli/upgrade.h \
 	cli/upload.c \
 	cli/wait.c \
+	cli/volume.c \
 	cli/webhook.c
 hull_LDADD = libhull-cli.a libhull-common.a $(JANSSON_LIBS) $(LIBCURL_LIBS) $(NETTLE_LIBS) $(YAML_LIBS)
 

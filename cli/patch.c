@@ -1,6 +1,7 @@
 /* From options to a merge patch (RFC 7396) of a MachineSpec: what is given is changed, NAME- takes one away. */
 #include "cli/spec.h"
 
+#include "cli/mount.h"
 #include "cli/output.h"
 #include "common/checked.h"
 #include "common/cleanup.h"
@@ -9,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "NAME-" */
-static char *removed_name(const char *value)
+char *spec_removed_name(const char *value)
 {
 	size_t len = strlen(value);
 
@@ -30,7 +30,7 @@ static int change_pairs(const struct args *args, const char *option, const char 
 	if (!map)
 		json_object_set_new(patch, key, map = json_object());
 	while (r == 0 && (value = args_next(args, option, &i))) {
-		cleanup_free char *removed = removed_name(value);
+		cleanup_free char *removed = spec_removed_name(value);
 
 		if (!removed)
 			r = add(map, value, fail);
@@ -140,12 +140,12 @@ static int change_ports(const struct args *args, const json_t *machine, json_t *
 		ports = json_array();
 	}
 	while (r == 0 && (value = args_next(args, "publish", &i))) {
-		cleanup_free char *removed = removed_name(value);
+		cleanup_free char *removed = spec_removed_name(value);
 
 		r = removed ? remove_port(ports, removed, fail) : add_port(ports, value, fail);
 	}
 	for (i = 0; r == 0 && (value = args_next(args, "hostname", &i));) {
-		cleanup_free char *removed = removed_name(value);
+		cleanup_free char *removed = spec_removed_name(value);
 
 		r = removed ? remove_hostname(ports, removed, fail) : add_hostname(ports, value, fail);
 	}
@@ -198,6 +198,8 @@ int patch_from_args(const struct args *args, const json_t *machine, json_t **ret
 		r = change_ports(args, machine, patch, fail);
 	if (r == 0)
 		r = spec_add_dependencies(args, json_object_get(machine, "depends_on"), patch, fail);
+	if (r == 0)
+		r = spec_add_mounts(args, json_object_get(machine, "mounts"), patch, fail);
 	if (r == 0)
 		replace_wholly(args, patch);
 	if (r == 0 && json_object_size(patch) == 0 && !args_flag(args, "restart-now")) {

@@ -1,6 +1,7 @@
 /* hull run: a machine as a process. */
 #include "cli/commands.h"
 #include "cli/machine.h"
+#include "cli/mount.h"
 #include "cli/output.h"
 #include "cli/session.h"
 #include "cli/spec.h"
@@ -20,6 +21,7 @@ const struct option_def run_options[] = {
 	{0, "disk", "MIB", "disk the machine can write to, in MiB, or as 2g (1024)"},
 	{'p', "publish", "[ADDRESS:]HOST:GUEST[/udp]", "publish a port of the guest on this host"},
 	{0, "hostname", "NAME:GUEST", "serve HTTP to that port of the guest by host name, as web.localhost:80"},
+	{'v', "volume", "VOLUME:PATH[:ro]", "mount a volume there, ro: to read only; one that is not there is made, of 1 GiB"},
 	{'e', "env", "KEY[=VALUE]", "environment variable; without a value, this one's own"},
 	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
 	{0, "secret", "NAME", "one of `hull secret list`, as an environment variable of that name"},
@@ -81,6 +83,33 @@ static void show_console(const struct run *run)
 	client_stream(run->client, path, STDERR_FILENO, &ignored);
 }
 
+static int make_volume(struct client *client, const char *name, struct failure *fail)
+{
+	json_t *spec = json_pack("{s:s}", "name", name), *volume = NULL;
+	int r = client_call(client, "POST", "/v1/volumes", spec, &volume, fail);
+
+	if (r == 0)
+		fprintf(stderr, "hull: volume %s was not there, and is made, of %lld MiB\n", name, (long long)json_number(volume, "size_mib"));
+	json_decref(volume);
+	json_decref(spec);
+	return r;
+}
+
+/* With the volumes that it names and nobody has made. */
+static int create_with_volumes(struct client *client, const json_t *spec, json_t **ret, struct failure *fail)
+{
+	const char *missing;
+	int r;
+
+	while ((r = client_call(client, "POST", "/v1/machines", spec, ret, fail)) < 0 && mount_missing(spec, fail, &missing)) {
+		*fail = (struct failure){0};
+		r = make_volume(client, missing, fail);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
 /* Blocks signals first, so that one which comes while the API answers meets a machine whose id is known. */
 static int create(struct client *client, const json_t *spec, json_t **ret, struct failure *fail)
 {
@@ -89,7 +118,7 @@ static int create(struct client *client, const json_t *spec, json_t **ret, struc
 	client_ignore_signals(client);
 	/* A reader that went away is an error like others: there is a machine to see to. */
 	signal(SIGPIPE, SIG_IGN);
-	return r < 0 ? r : client_call(client, "POST", "/v1/machines", spec, ret, fail);
+	return r < 0 ? r : create_with_volumes(client, spec, ret, fail);
 }
 
 /* How the machine has ended, once its workload's connection was lost with `lost`. What ends a monitor also ends that, a moment before

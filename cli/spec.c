@@ -1,6 +1,7 @@
 /* Composing a MachineSpec. */
 #include "cli/spec.h"
 
+#include "cli/mount.h"
 #include "common/buf.h"
 #include "common/checked.h"
 
@@ -202,16 +203,11 @@ static int add_ports(const struct args *args, json_t *spec, struct failure *fail
 	return r;
 }
 
-/* "512", "512m", "2g" in MiB. */
-static int add_mib(const struct args *args, const char *option, json_t *spec, const char *key, struct failure *fail)
+int spec_read_mib(const char *text, const char *field, long long *ret, struct failure *fail)
 {
-	const char *text = args_value(args, option);
-	char shown[32], *end;
 	long long value;
+	char *end;
 
-	if (!text)
-		return 0;
-	snprintf(shown, sizeof(shown), "--%s", option);
 	errno = 0;
 	value = strtoll(text, &end, 10);
 	if (end != text && (*end == 'g' || *end == 'G') && !end[1] && value < (1 << 30))
@@ -219,9 +215,23 @@ static int add_mib(const struct args *args, const char *option, json_t *spec, co
 	else if (end != text && (*end == 'm' || *end == 'M') && !end[1])
 		end++;
 	if (errno || end == text || *end || value < 1)
-		return failure_usage(fail, shown, "\"%s\" is no size in MiB; write 512, 512m or 2g", text);
-	json_object_set_new(spec, key, json_integer(value));
+		return failure_usage(fail, field, "\"%s\" is no size in MiB; write 512, 512m or 2g", text);
+	*ret = value;
 	return 0;
+}
+
+static int add_mib(const struct args *args, const char *option, json_t *spec, const char *key, struct failure *fail)
+{
+	const char *text = args_value(args, option);
+	long long value;
+	char shown[32];
+	int r;
+
+	snprintf(shown, sizeof(shown), "--%s", option);
+	r = text ? spec_read_mib(text, shown, &value, fail) : 0;
+	if (r == 0 && text)
+		json_object_set_new(spec, key, json_integer(value));
+	return r;
 }
 
 static int add_restart(const struct args *args, json_t *spec, struct failure *fail)
@@ -316,6 +326,11 @@ static int add_logs(const struct args *args, json_t *spec, struct failure *fail)
 static int add_dependencies(const struct args *args, json_t *spec, struct failure *fail)
 {
 	return spec_add_dependencies(args, NULL, spec, fail);
+}
+
+static int add_mounts(const struct args *args, json_t *spec, struct failure *fail)
+{
+	return spec_add_mounts(args, NULL, spec, fail);
 }
 
 static int add_labels(const struct args *args, json_t *spec, struct failure *fail)
@@ -433,7 +448,7 @@ int spec_from_args(const struct args *args, json_t **ret, struct failure *fail)
 {
 	static const add_fn parts[] = {
 		add_image, add_place, add_user, add_size, add_env, add_secrets, add_ports, add_restart, add_stop, add_idle, add_logs, add_dependencies,
-		add_health, add_labels, add_command, NULL};
+		add_mounts, add_health, add_labels, add_command, NULL};
 
 	return build(args, parts, ret, fail);
 }

@@ -29,6 +29,12 @@ int spec_add_health(const struct args *args, bool has_check, json_t *spec, struc
 /* depends.c: what --depends-on says over `before`, a list of Dependencies or NULL, when it does. 0 or -errno with `fail` set. */
 int spec_add_dependencies(const struct args *args, const json_t *before, json_t *spec, struct failure *fail);
 
+/* "512", "512m" or "2g", in MiB; `field` is what says so, for the refusal. 0 or a usage failure. */
+int spec_read_mib(const char *text, const char *field, long long *ret, struct failure *fail);
+
+/* patch.c: of "NAME-", by which `hull update` takes something away, NAME, owned by the caller; NULL: it is none. */
+char *spec_removed_name(const char *value);
+
 /* Each value of an option, into an array; and its last one, if there is one, into an object by the option's name. 0 or a usage failure. */
 int spec_add_texts(const struct args *args, const char *option, json_t *array, struct failure *fail);
 int spec_add_text(const struct args *args, const char *option, json_t *object, struct failure *fail);

@@ -26,6 +26,7 @@ static const struct kind kinds[] = {
 	{"image", "image", "images", "name", "images", ", `hull image build` makes one"},
 	{"certificate", "", "certificates", "hostname", "certificate list", ", `hull certificate set` makes one"},
 	{"secret", "secrets", "secrets", "name", "secret list", ", `hull secret set` makes one"},
+	{"volume", "mounts", "volumes", "name", "volume list", ", `hull volume create` makes one"},
 	{"project", "Hull-Project", "projects", "name", "project list", ""},
 	{"token", "", "tokens", "id", "token list", ""},
 	{"webhook", "", "webhooks", "id", "webhook list", ""},

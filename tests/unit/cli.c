@@ -3,6 +3,7 @@
 
 #include "cli/bar.h"
 #include "cli/args.h"
+#include "cli/mount.h"
 #include "cli/output.h"
 #include "cli/spec.h"
 #include "cli/sse.h"
@@ -18,6 +19,7 @@ static const struct option_def options[] = {
 	{'p', "publish", "PORTS", "ports"},
 	{'e', "env", "KEY=VALUE", "environment"},
 	{0, "restart", "POLICY", "restart"},
+	{'v', "volume", "VOLUME:PATH[:ro]", ""},
 	{0, "depends-on", "NAME[:CONDITION]", ""},
 	{'d', "detach", NULL, "flag"},
 	{0, "health-http", "PORT[/PATH]", ""},
@@ -188,6 +190,44 @@ static void dependencies_are_added_replaced_and_taken_away(void **state)
 	args_done(&args);
 }
 
+static void mounts_are_added_replaced_and_taken_away(void **state)
+{
+	json_t *before = json_pack("[{s:s, s:s, s:b}, {s:s, s:s, s:b}]", "volume", "a", "path", "/a", "read_only", 0, "volume", "b", "path", "/b",
+		"read_only", 0);
+	json_t *spec = json_object();
+	struct failure fail;
+	struct args args;
+	char *text;
+
+	(void)state;
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "-v", "a:/x:y", "-v", "b-", "-v", "c:/c:ro", "-v", "d:/d:rw"), 0);
+	assert_int_equal(spec_add_mounts(&args, before, spec, &fail), 0);
+	text = json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
+	assert_string_equal(text, "{\"mounts\":[{\"path\":\"/x:y\",\"read_only\":false,\"volume\":\"a\"},{\"path\":\"/c\",\"read_only\":true,"
+				  "\"volume\":\"c\"},{\"path\":\"/d\",\"read_only\":false,\"volume\":\"d\"}]}");
+	assert_int_equal(json_array_size(before), 2);
+	free(text);
+	args_done(&args);
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "-v", "none-"), 0);
+	assert_int_equal(spec_add_mounts(&args, before, spec, &fail), -EINVAL);
+	args_done(&args);
+#define NO_MOUNT(text_)                                                                                           \
+	do {                                                                                                  \
+		assert_int_equal(PARSE(&args, &fail, "run", "img", "-v", text_), 0);                           \
+		assert_int_equal(spec_add_mounts(&args, NULL, spec, &fail), -EINVAL);                          \
+		assert_string_equal(fail.error.field, "--volume");                                             \
+		args_done(&args);                                                                              \
+	} while (0)
+	NO_MOUNT("data");
+	NO_MOUNT(":/data");
+	NO_MOUNT("data:");
+	NO_MOUNT("data::ro");
+	NO_MOUNT("");
+#undef NO_MOUNT
+	json_decref(spec);
+	json_decref(before);
+}
+
 static void a_check_is_made_of_options(void **state)
 {
 	struct failure fail;
@@ -342,6 +382,7 @@ int main(void)
 		cmocka_unit_test(mistakes_are_refused_with_the_nearest_name),
 		cmocka_unit_test(a_spec_says_what_the_options_said),
 		cmocka_unit_test(dependencies_are_added_replaced_and_taken_away),
+		cmocka_unit_test(mounts_are_added_replaced_and_taken_away),
 		cmocka_unit_test(a_check_is_made_of_options),
 		cmocka_unit_test(a_host_name_that_is_none_is_refused_by_its_option),
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),

@@ -1,0 +1,90 @@
+/* What --volume says of a machine's mounts. */
+#include "cli/mount.h"
+
+#include "cli/output.h"
+#include "cli/spec.h"
+#include "common/cleanup.h"
+
+#include <string.h>
+
+/* "VOLUME:PATH[:ro]" */
+static json_t *parse(const char *text, struct failure *fail)
+{
+	const char *path = strchr(text, ':'), *mode = path ? strrchr(path + 1, ':') : NULL;
+	bool has_mode = mode && (strcmp(mode, ":ro") == 0 || strcmp(mode, ":rw") == 0);
+	size_t path_len = path ? strlen(path + 1) - (has_mode ? 3 : 0) : 0;
+	json_t *mount;
+
+	if (!path || path == text || !path_len) {
+		failure_usage(fail, "--volume", "\"%s\" is not VOLUME:PATH[:ro]", text);
+		failure_hint(fail, "for example -v data:/var/lib/data");
+		return NULL;
+	}
+	mount = json_pack("{s:s%, s:s%, s:b}", "volume", text, (size_t)(path - text), "path", path + 1, path_len, "read_only",
+		has_mode && strcmp(mode, ":ro") == 0);
+	if (!mount)
+		failure_usage(fail, "--volume", "is not UTF-8");
+	return mount;
+}
+
+static size_t find(const json_t *mounts, const char *volume)
+{
+	size_t i = 0;
+
+	while (i < json_array_size(mounts) && strcmp(json_text(json_array_get(mounts, i), "volume"), volume) != 0)
+		i++;
+	return i;
+}
+
+static int add(json_t *mounts, const char *text, bool replaces, struct failure *fail)
+{
+	json_t *mount = parse(text, fail);
+	size_t i;
+
+	if (!mount)
+		return -fail->error.errnum;
+	i = replaces ? find(mounts, json_text(mount, "volume")) : json_array_size(mounts);
+	if (i < json_array_size(mounts))
+		json_array_set_new(mounts, i, mount);
+	else
+		json_array_append_new(mounts, mount);
+	return 0;
+}
+
+static int take_away(json_t *mounts, const char *volume, struct failure *fail)
+{
+	size_t i = find(mounts, volume);
+
+	if (i == json_array_size(mounts))
+		return failure_usage(fail, "--volume", "%s is not mounted", volume);
+	json_array_remove(mounts, i);
+	return 0;
+}
+
+int spec_add_mounts(const struct args *args, const json_t *before, json_t *spec, struct failure *fail)
+{
+	json_t *mounts = json_is_array(before) ? json_deep_copy(before) : json_array();
+	const char *value;
+	size_t i = 0;
+	int r = 0;
+
+	while (r == 0 && (value = args_next(args, "volume", &i))) {
+		cleanup_free char *removed = before ? spec_removed_name(value) : NULL;
+
+		r = removed ? take_away(mounts, removed, fail) : add(mounts, value, before, fail);
+	}
+	if (args_value(args, "volume"))
+		json_object_set(spec, "mounts", mounts);
+	json_decref(mounts);
+	return r;
+}
+
+bool mount_missing(const json_t *spec, const struct failure *fail, const char **ret_volume)
+{
+	size_t i;
+
+	if (strcmp(fail->code, "not_found") != 0 || sscanf(fail->error.field, "mounts[%zu].volume", &i) != 1)
+		return false;
+	*ret_volume = json_text(json_array_get(json_object_get(spec, "mounts"), i), "volume");
+	return true;
+}
