@@ -209,7 +209,7 @@ def twin(name):
 
 
 def test_nothing_of_a_project_is_there_for_another(tmp_path):
-    hulld = Hulld(tmp_path).with_stand_in().start()
+    hulld = Hulld(tmp_path, env={"HULL_START_TIMEOUT_S": "3600"}).with_stand_in().start()
     taken, erofs = socket.socket(), make_erofs(tmp_path)
     try:
         taken.bind(("127.0.0.1", 0))

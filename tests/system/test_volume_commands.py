@@ -1,0 +1,70 @@
+"""hull volume, and --volume of run and update; a script stands in for the monitor, which ends at once."""
+import json
+
+import pytest
+
+from hulld_fixtures import Hulld, make_erofs
+from test_cli import Cli, complete
+
+
+@pytest.fixture(scope="module")
+def hulld(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hulld")
+    daemon = Hulld(folder).with_stand_in("#!/bin/sh\nexit 1\n").start()
+    daemon.image("hello", make_erofs(folder), command=["true"])
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def hull(hulld, tmp_path):
+    yield Cli(tmp_path, hulld.socket)
+    for kind in ("machines", "volumes"):
+        for item in hulld.get(f"/v1/{kind}").json["items"]:
+            hulld.delete(f"/v1/{kind}/{item['id']}" + ("?force=1" if kind == "machines" else ""))
+
+
+def test_one_is_made_shown_grown_and_removed(hull, hulld):
+    assert hull("volume", "create", "data", "--size", "2g", "--label", "team=a").stdout == "data\n"
+    assert json.loads(hull("volume", "create", "other", "-s", "16", "-o", "json").stdout)["size_mib"] == 16
+    header, row, _ = hull("volume", "list").stdout.splitlines()
+    assert header.split() == ["NAME", "STATE", "SIZE", "USED", "ATTACHED", "TO", "CREATED"] and row.split()[:4] == ["data", "available", "2", "GiB"]
+    assert hull("volume", "list", "-q").stdout == "data\nother\n"
+    assert json.loads(hull("volume", "inspect", "data").stdout)["labels"] == {"team": "a"}
+    assert hull("volume", "resize", "data", "3g").stdout == "data\n" and hulld.get("/v1/volumes/data").json["size_mib"] == 3072
+    assert complete(hull, "volume", "rm", "") == ["data", "other"] and complete(hull, "run", "-v", "da") == ["data:"]
+    assert hull("volume", "rm", "data", "other").stdout == "data\nother\n" and hulld.get("/v1/volumes").json["items"] == []
+
+
+@pytest.mark.parametrize("words, status, line, hint", [
+    (["volume", "create", "data"], 1, 'name: a volume "data" exists already', "choose another name, or take that one away first"),
+    (["volume", "create", "b", "--size", "much"], 2, '--size: "much" is no size in MiB; write 512, 512m or 2g', ""),
+    (["volume", "resize", "data", "8"], 1, "size_mib: must be 16 to 8388608, not 8", ""),
+    (["volume", "resize", "data", "17"], 1, "size_mib: cannot become less than the 32 MiB that it has",
+     "create a smaller one, and copy what is in it with a machine that mounts both"),
+    (["volume", "inspect", "dada"], 1, 'there is no volume "dada"', "did you mean data? `hull volume list` lists what there is"),
+    (["run", "-v", "data", "hello"], 2, '--volume: "data" is not VOLUME:PATH[:ro]', "for example -v data:/var/lib/data"),
+    (["run", "-v", "data:/proc/x", "hello"], 125, "mounts[0].path: must not be /proc, or below it: the machine has its own there", "")])
+def test_what_is_refused_says_what_to_do(hull, hulld, words, status, line, hint):
+    assert hulld.post("/v1/volumes", {"name": "data", "size_mib": 32}).status == 201
+    said, hinted = hull.refused(*words, status=status)
+    assert said.endswith(line) and hinted == hint
+
+
+def test_run_makes_what_is_not_there_and_update_changes_it(hull, hulld):
+    failed = hull("run", "-d", "--network", "none", "-v", "data:/data:ro", "-v", "more:/data/more", "hello", status=125)
+    lines = failed.stderr.splitlines()
+    assert lines[:2] == ["hull: volume data was not there, and is made, of 1024 MiB", "hull: volume more was not there, and is made, of 1024 MiB"]
+    assert [volume["name"] for volume in hulld.get("/v1/volumes").json["items"]] == ["data", "more"]
+    # Of what is refused otherwise nothing is made.
+    hull.refused("run", "-d", "-v", "unmade:/x", "none", status=125)
+    assert hulld.get("/v1/volumes/unmade").status == 404
+    assert hulld.post("/v1/machines", {"name": "m", "image": "hello", "mounts": [{"volume": "data", "path": "/d"}]}).status == 201
+    hull("update", "m", "-v", "data:/e:ro", "-v", "more:/m")
+    assert hulld.machine("m")["mounts"] == [{"volume": "data", "path": "/e", "read_only": True}, {"volume": "more", "path": "/m", "read_only": False}]
+    said, hint = hull.refused("volume", "rm", "more")
+    assert said.endswith("machine m mounts it") and hint == "delete the machine first, or take the volume from its mounts"
+    hull("update", "m", "-v", "more-")
+    hull("volume", "rm", "more")
+    said, hint = hull.refused("update", "m", "-v", "dada:/x")
+    assert said.endswith('there is no volume "dada"') and hint.startswith("did you mean data?")
