@@ -242,7 +242,7 @@ const struct http_route hulld_routes[] = {
 
 	{ROUTE("POST", "/v1/volumes", "createVolume", "Create a volume: an empty ext4 file system, which lasts longer than machines."), .status = 201,
 		.refuses = REFUSES(NAME_TAKEN) | REFUSES(QUOTA_EXCEEDED) | REFUSES(BUSY), .body = HTTP_BODY_JSON, .takes = &volume_spec_table,
-		.gives = &volume_table, .handle = volume_http_create},
+		.gives = &volume_table, .queries = dry_run, .handle = volume_http_create},
 	{ROUTE("GET", "/v1/volumes", "listVolumes", "All volumes, by name."), .status = 200, .gives = &volume_table, .gives_list = true,
 		.queries = volumes_queries, .handle = volume_http_list},
 	{ROUTE("GET", "/v1/volumes/{volume}", "getVolume", "One volume, by id or name."), .status = 200, .gives = &volume_table,
@@ -250,7 +250,7 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("PATCH", "/v1/volumes/{volume}", "updateVolume",
 		"Change its labels, or make it larger, which machines see from their next start on."),
 		.status = 200, .refuses = REFUSES(QUOTA_EXCEEDED), .body = HTTP_BODY_MERGE_PATCH, .takes = &volume_spec_table,
-		.gives = &volume_table, .handle = volume_http_patch},
+		.gives = &volume_table, .queries = dry_run, .handle = volume_http_patch},
 	{ROUTE("DELETE", "/v1/volumes/{volume}", "deleteVolume", "Remove a volume and all that is on it."), .status = 204,
 		.refuses = REFUSES(VOLUME_IN_USE), .handle = volume_http_delete},
 

@@ -152,6 +152,18 @@ static bool is_busy(const struct hulld *hulld, const char *project)
 	return n >= PROJECT_CREATIONS_MAX;
 }
 
+/* What there would be, its id made up. */
+static void reply_plan(struct request *req, const struct hulld *hulld, struct volume_record *record)
+{
+	json_t *shown;
+
+	record->created_at = record->updated_at = now_ms();
+	shown = volume_dump(hulld, record);
+	json_object_set_new(shown, "state", json_string("available"));
+	request_reply(req, 201, shown);
+	volume_record_done(record);
+}
+
 void volume_http_create(struct request *req, void *ctx)
 {
 	struct volume_record record = {.labels = NULL};
@@ -175,6 +187,8 @@ void volume_http_create(struct request *req, void *ctx)
 	} else if (check(ctx, &record, &problem) < 0) {
 		request_refuse(req, &problem);
 		volume_record_done(&record);
+	} else if (request_query_int(req, "dry_run", 0)) {
+		reply_plan(req, ctx, &record);
 	} else {
 		begin(req, ctx, &record);
 	}

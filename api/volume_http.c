@@ -208,12 +208,13 @@ static int check_change(
 	return quota_check_volume(hulld, record->project, spec->size_mib - record->size_mib, problem);
 }
 
-static int change(struct hulld *hulld, struct volume_record *record, const struct volume_spec *spec, struct problem *problem)
+/* `really`: else nothing is done, and `record` is what it would be. */
+static int change(struct hulld *hulld, struct volume_record *record, const struct volume_spec *spec, bool really, struct problem *problem)
 {
 	struct error err;
 	int r = check_change(hulld, record, spec, problem);
 
-	if (r == 0)
+	if (r == 0 && really)
 		r = grow_file(hulld, record, spec->size_mib, problem);
 	if (r < 0)
 		return r;
@@ -223,7 +224,7 @@ static int change(struct hulld *hulld, struct volume_record *record, const struc
 	record->updated_at = now_ms();
 	if (!record->labels)
 		abort();
-	return store_volume_update(hulld->store, record, &err) < 0 ? problem_from_error(problem, &err) : 0;
+	return really && store_volume_update(hulld->store, record, &err) < 0 ? problem_from_error(problem, &err) : 0;
 }
 
 /* What a patch is merged with. */
@@ -252,7 +253,7 @@ void volume_http_patch(struct request *req, void *ctx)
 		r = merge_patch_read(&volume_spec_table, before, document, &spec, &problem);
 		json_decref(document);
 		if (r == 0) {
-			r = change(ctx, &record, &spec, &problem);
+			r = change(ctx, &record, &spec, !request_query_int(req, "dry_run", 0), &problem);
 			json_done(&volume_spec_table, &spec);
 		}
 		if (r < 0)

@@ -12,7 +12,7 @@
 
 #define EXIT_DIFFERENT	1
 
-#define FILE_OPTION {'f', "file", "FILE", "machines, in JSON or YAML; -: the input; may be repeated"}
+#define FILE_OPTION {'f', "file", "FILE", "machines and volumes, in JSON or YAML; -: the input; may be repeated"}
 #define LABEL_OPTION {'l', "label", "KEY=VALUE", "give all of them that label"}
 #define PRUNE_OPTION {0, "prune", NULL, "with -l: delete the machines that have that label and are in no file"}
 
@@ -70,15 +70,15 @@ static int delete_machine(struct client *client, const struct plan_step *step, s
 	return client_delete(client, path, step->etag, fail);
 }
 
-static int patch_machine(struct client *client, struct plan_step *step, struct failure *fail)
+static int patch(struct client *client, struct plan_step *step, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", json_text(step->before, "id"), "");
-	json_t *machine = NULL;
-	int r = client_patch(client, path, step->etag, step->body, &machine, fail);
+	cleanup_free char *path = client_path(manifest_collection(step->kind), json_text(step->before, "id"), "");
+	json_t *after = NULL;
+	int r = client_patch(client, path, step->etag, step->body, &after, fail);
 
 	if (r == 0) {
 		json_decref(step->after);
-		step->after = machine;
+		step->after = after;
 	}
 	return r;
 }
@@ -86,7 +86,7 @@ static int patch_machine(struct client *client, struct plan_step *step, struct f
 /* It is another than was looked at: has only what changes by itself? */
 static int look_again(struct client *client, struct plan_step *step, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", json_text(step->before, "id"), "");
+	cleanup_free char *path = client_path(manifest_collection(step->kind), json_text(step->before, "id"), "");
 	json_t *now = NULL;
 	char *etag = NULL;
 	bool holds;
@@ -111,7 +111,7 @@ static int change(struct client *client, struct plan_step *step, struct failure 
 	int r;
 
 	for (;;) {
-		r = step->action == PLAN_DELETE ? delete_machine(client, step, fail) : patch_machine(client, step, fail);
+		r = step->action == PLAN_DELETE ? delete_machine(client, step, fail) : patch(client, step, fail);
 		if (r == 0 || !client_tries_again(&tries, fail))
 			return r;
 		r = look_again(client, step, fail);
@@ -122,12 +122,16 @@ static int change(struct client *client, struct plan_step *step, struct failure 
 
 static int create(struct client *client, struct plan_step *step, struct failure *fail)
 {
-	json_t *machine = NULL;
-	int r = client_call(client, "POST", "/v1/machines", step->body, &machine, fail);
+	cleanup_free char *path = NULL;
+	json_t *after = NULL;
+	int r;
 
+	if (asprintf(&path, "/v1/%s", manifest_collection(step->kind)) < 0)
+		abort();
+	r = client_call(client, "POST", path, step->body, &after, fail);
 	if (r == 0) {
 		json_decref(step->after);
-		step->after = machine;
+		step->after = after;
 	}
 	return r;
 }
@@ -139,6 +143,8 @@ static int set_going(const struct apply *apply, const struct plan_step *step, bo
 	cleanup_free char *start = client_path("machines", id, "/start");
 
 	*ret_done = false;
+	if (step->kind != MANIFEST_MACHINE)
+		return 0;
 	if (strcmp(json_text(step->after, "state"), "created") == 0 && !args_flag(apply->args, "no-start")) {
 		*ret_done = true;
 		return client_call(apply->client, "POST", start, NULL, NULL, fail);

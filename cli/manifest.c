@@ -66,10 +66,20 @@ static int check_texts(const struct source *source, const char *path, const char
 	return 0;
 }
 
-const struct manifest_machine *manifest_find(const struct manifest *manifest, const char *name)
+const char *manifest_noun(enum manifest_kind kind)
+{
+	return kind == MANIFEST_VOLUME ? "volume" : "machine";
+}
+
+const char *manifest_collection(enum manifest_kind kind)
+{
+	return kind == MANIFEST_VOLUME ? "volumes" : "machines";
+}
+
+const struct manifest_machine *manifest_find(const struct manifest *manifest, enum manifest_kind kind, const char *name)
 {
 	for (size_t i = 0; i < manifest->n; i++)
-		if (strcmp(manifest->machines[i].name, name) == 0)
+		if (manifest->machines[i].kind == kind && strcmp(manifest->machines[i].name, name) == 0)
 			return &manifest->machines[i];
 	return NULL;
 }
@@ -79,7 +89,7 @@ static int refuse_twice(const struct source *source, const char *path, const str
 	cleanup_free char *what = NULL, *first_name = NULL;
 
 	if (asprintf(&first_name, "%s%sname", first->path, first->path[0] ? "." : "") < 0 ||
-		asprintf(&what, "a machine of that name is at %s:%d already", first->file, yaml_line(first->lines, first_name)) < 0)
+		asprintf(&what, "a %s of that name is at %s:%d already", manifest_noun(first->kind), first->file, yaml_line(first->lines, first_name)) < 0)
 		abort();
 	return refuse_machine(source, path, first->name, "name", fail, what);
 }
@@ -97,7 +107,8 @@ static int find_folders(const struct source *source, const char *path, const cha
 	return refuse_machine(source, path, name, err.field, fail, err.message);
 }
 
-static int add_machine(struct manifest *manifest, const struct source *source, const char *path, const json_t *value, struct failure *fail)
+static int add_machine(struct manifest *manifest, const struct source *source, enum manifest_kind kind, const char *path, const json_t *value,
+	struct failure *fail)
 {
 	const struct manifest_machine *first;
 	struct manifest_machine *machine;
@@ -105,22 +116,22 @@ static int add_machine(struct manifest *manifest, const struct source *source, c
 	int r;
 
 	if (!json_is_object(value))
-		return refuse(source, path, fail, "a machine must be an object");
+		return refuse(source, path, fail, kind == MANIFEST_VOLUME ? "a volume must be an object" : "a machine must be an object");
 	if (!json_is_string(json_object_get(value, "name")))
-		return refuse_machine(source, path, "", "name", fail, json_object_get(value, "name") ? "must be a text" : "is missing: by it a machine is known");
+		return refuse_machine(source, path, "", "name", fail, json_object_get(value, "name") ? "must be a text" : kind == MANIFEST_VOLUME ? "is missing: by it a volume is known" : "is missing: by it a machine is known");
 	r = check_texts(source, path, name, value, "env", fail);
 	if (r == 0)
 		r = check_texts(source, path, name, value, "labels", fail);
 	if (r < 0)
 		return r;
-	first = manifest_find(manifest, name);
+	first = manifest_find(manifest, kind, name);
 	if (first)
 		return refuse_twice(source, path, first, fail);
 	manifest->machines = realloc(manifest->machines, (manifest->n + 1) * sizeof(*machine));
 	if (!manifest->machines)
 		abort();
 	machine = &manifest->machines[manifest->n++];
-	*machine = (struct manifest_machine){.spec = json_deep_copy(value), .path = strdup(path), .file = strdup(source->name),
+	*machine = (struct manifest_machine){.kind = kind, .spec = json_deep_copy(value), .path = strdup(path), .file = strdup(source->name),
 		.document = source->document, .lines = json_incref(source->lines)};
 	if (!machine->spec || !machine->path || !machine->file)
 		abort();
@@ -128,7 +139,8 @@ static int add_machine(struct manifest *manifest, const struct source *source, c
 	return find_folders(source, path, name, machine->spec, fail);
 }
 
-static int add_list(struct manifest *manifest, const struct source *source, const char *path, const json_t *list, struct failure *fail)
+static int add_list(struct manifest *manifest, const struct source *source, enum manifest_kind kind, const char *path, const json_t *list,
+	struct failure *fail)
 {
 	const json_t *value;
 	size_t i;
@@ -141,7 +153,7 @@ static int add_list(struct manifest *manifest, const struct source *source, cons
 			break;
 		if (asprintf(&below, "%s[%zu]", path, i) < 0)
 			abort();
-		r = add_machine(manifest, source, below, value, fail);
+		r = add_machine(manifest, source, kind, below, value, fail);
 	}
 	return r;
 }
@@ -161,32 +173,37 @@ static int hint_at_field(const char *key, struct failure *fail)
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		if (strcmp(key, others[i].key) == 0)
 			return failure_hint(fail, "%s", others[i].hint);
-	return nearest_name(key, (const char *const[]){"machines", NULL}) ? failure_hint(fail, "did you mean machines?") : -EINVAL;
+	return nearest_name(key, (const char *const[]){"machines", NULL}) ? failure_hint(fail, "did you mean machines?")
+	       : nearest_name(key, (const char *const[]){"volumes", NULL}) ? failure_hint(fail, "did you mean volumes?") : -EINVAL;
 }
 
 static int add_document(struct manifest *manifest, struct source *source, const json_t *value, struct failure *fail)
 {
-	const json_t *list = json_object_get(value, "machines");
+	const json_t *list = json_object_get(value, "machines"), *volumes = json_object_get(value, "volumes");
 	const char *key;
 	json_t *other;
+	int r;
 
 	if (json_is_null(value))
 		return 0; /* nothing between two lines of --- */
 	source->says_something = true;
 	if (json_is_array(value))
-		return add_list(manifest, source, "", value, fail);
+		return add_list(manifest, source, MANIFEST_MACHINE, "", value, fail);
 	if (!json_is_object(value))
 		return refuse(source, "", fail, "must be a machine, or have machines");
-	if (!list && (json_object_get(value, "name") || json_object_get(value, "image")))
-		return add_machine(manifest, source, "", value, fail);
+	if (!list && !volumes && (json_object_get(value, "name") || json_object_get(value, "image")))
+		return add_machine(manifest, source, MANIFEST_MACHINE, "", value, fail);
 	json_object_foreach((json_t *)value, key, other)
-		if (strcmp(key, "machines") != 0) {
-			refuse_machine(source, "", "", key, fail, "is no field of a file; it has `machines`, or is a machine, with `name` and `image`");
+		if (strcmp(key, "machines") != 0 && strcmp(key, "volumes") != 0) {
+			refuse_machine(source, "", "", key, fail, "is no field of a file; it has `machines` and `volumes`, or is a machine, with `name` and `image`");
 			return hint_at_field(key, fail);
 		}
-	if (!json_is_array(list))
+	if (volumes && !json_is_array(volumes))
+		return refuse(source, "volumes", fail, "volumes: must be a list of volumes");
+	if (!json_is_array(list) && (list || !volumes))
 		return refuse(source, "machines", fail, "machines: must be a list of machines");
-	return add_list(manifest, source, "machines", list, fail);
+	r = add_list(manifest, source, MANIFEST_VOLUME, "volumes", volumes, fail);
+	return r < 0 ? r : add_list(manifest, source, MANIFEST_MACHINE, "machines", list, fail);
 }
 
 static int read_text(const char *file, struct buf *ret, struct failure *fail)
@@ -287,30 +304,43 @@ static bool is_next(const struct manifest_machine *machine, const json_t *waitin
 	return true;
 }
 
-/* In a circle, which the API refuses, they stay in the files' order. */
+/* Moves those that are volumes to `sorted`; how many. */
+static size_t take_volumes(const struct manifest *manifest, struct manifest_machine *sorted)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < manifest->n; i++)
+		if (manifest->machines[i].kind == MANIFEST_VOLUME)
+			sorted[n++] = manifest->machines[i];
+	return n;
+}
+
+/* Volumes first. In a circle, which the API refuses, machines stay in the files' order. */
 static void sort(struct manifest *manifest)
 {
 	struct manifest_machine *sorted = calloc(manifest->n + 1, sizeof(*sorted));
 	json_t *waiting = json_object();
-	size_t n = 0, before;
+	size_t n, before;
 
 	if (!sorted || !waiting)
 		abort();
+	n = take_volumes(manifest, sorted);
 	for (size_t i = 0; i < manifest->n; i++)
-		json_object_set_new(waiting, manifest->machines[i].name, json_true());
+		if (manifest->machines[i].kind == MANIFEST_MACHINE)
+			json_object_set_new(waiting, manifest->machines[i].name, json_true());
 	do {
 		before = n;
 		for (size_t i = 0; i < manifest->n; i++) {
 			struct manifest_machine *machine = &manifest->machines[i];
 
-			if (!json_object_get(waiting, machine->name) || !is_next(machine, waiting))
+			if (machine->kind != MANIFEST_MACHINE || !json_object_get(waiting, machine->name) || !is_next(machine, waiting))
 				continue;
 			json_object_del(waiting, machine->name);
 			sorted[n++] = *machine;
 		}
 	} while (n > before);
 	for (size_t i = 0; i < manifest->n; i++)
-		if (json_object_get(waiting, manifest->machines[i].name))
+		if (manifest->machines[i].kind == MANIFEST_MACHINE && json_object_get(waiting, manifest->machines[i].name))
 			sorted[n++] = manifest->machines[i];
 	json_decref(waiting);
 	free(manifest->machines);

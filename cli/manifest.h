@@ -8,8 +8,11 @@
 
 struct client;
 
-/* One machine of a file. */
+enum manifest_kind { MANIFEST_VOLUME, MANIFEST_MACHINE };
+
+/* One machine, or volume, of a file. */
 struct manifest_machine {
+	enum manifest_kind kind;
 	const char *name; /* borrowed from `spec` */
 	json_t *spec;	  /* owned: as the file has it */
 	char *file;	  /* owned */
@@ -23,8 +26,8 @@ struct manifest {
 	size_t n;
 };
 
-/* Reads all files of --file; "-" is the input. A document is a machine, a list of them, or {"machines": [...]}. Each has a name, which
- * no other has; those that others depend on come before them, else they are in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
+/* Reads all files of --file; "-" is the input. A document is a machine, a list of them, or {"volumes": [...], "machines": [...]}. Each has
+ * a name, which no other of its kind has; volumes come first, and those that others depend on come before them, else they are in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
 int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail);
 void manifest_done(struct manifest *manifest);
 
@@ -32,7 +35,10 @@ void manifest_done(struct manifest *manifest);
  * prints can be applied. The API's own description says what that is. 0 or -errno with `fail` set. */
 int manifest_strip(struct manifest *manifest, struct client *client, struct failure *fail);
 
-const struct manifest_machine *manifest_find(const struct manifest *manifest, const char *name);
+const struct manifest_machine *manifest_find(const struct manifest *manifest, enum manifest_kind kind, const char *name);
+/* "machine", and "machines": of the API. */
+const char *manifest_noun(enum manifest_kind kind);
+const char *manifest_collection(enum manifest_kind kind);
 
 /* Puts in front of a refusal where it is: "FILE:LINE: NAME: FIELD: ". Returns -errnum. */
 int manifest_refuse(const struct manifest_machine *machine, struct failure *fail);

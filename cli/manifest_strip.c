@@ -42,6 +42,7 @@ int manifest_strip(struct manifest *manifest, struct client *client, struct fail
 	int r = 0;
 
 	for (size_t i = 0; i < manifest->n && r == 0; i++) {
+		bool volume = manifest->machines[i].kind == MANIFEST_VOLUME;
 		json_t *spec = manifest->machines[i].spec;
 
 		if (!json_object_get(spec, "id"))
@@ -49,7 +50,8 @@ int manifest_strip(struct manifest *manifest, struct client *client, struct fail
 		if (!document)
 			r = client_call(client, "GET", "/v1/openapi.json", NULL, &document, fail);
 		if (r == 0)
-			strip(document, find_schema(document, "Machine"), find_schema(document, "MachineSpec"), spec);
+			strip(document, find_schema(document, volume ? "Volume" : "Machine"),
+				find_schema(document, volume ? "VolumeSpec" : "MachineSpec"), spec);
 	}
 	json_decref(document);
 	return r;

@@ -135,48 +135,84 @@ static void add_label(json_t *body, const char *label)
 	json_object_set_new(labels, key, json_string(equals + 1));
 }
 
-static bool is_to_be_created(const struct plan *plan, const char *name)
+static bool is_to_be_created(const struct plan *plan, enum manifest_kind kind, const char *name)
 {
 	for (size_t i = 0; i < plan->n; i++)
-		if (plan->steps[i].action == PLAN_CREATE && strcmp(plan->steps[i].name, name) == 0)
+		if (plan->steps[i].action == PLAN_CREATE && plan->steps[i].kind == kind && strcmp(plan->steps[i].name, name) == 0)
 			return true;
 	return false;
 }
 
-/* What hulld is asked about: it knows nothing of machines that will be there by then. Those are put into `ret_later`. */
-static json_t *body_by_now(const struct plan *plan, const json_t *body, json_t *ret_later)
+/* Of a list what names, by `key`, nothing that will only be there by then: that is put into `ret_later`. */
+static json_t *list_by_now(const struct plan *plan, const json_t *list, enum manifest_kind kind, const char *key, json_t *ret_later)
 {
-	json_t *now = json_copy((json_t *)body), *there = json_array(), *dependency;
-	const json_t *depends_on = json_object_get(body, "depends_on");
+	json_t *there = json_array(), *item;
 	size_t i;
 
-	json_array_foreach (depends_on, i, dependency)
-		json_array_append(is_to_be_created(plan, json_text(dependency, "machine")) ? ret_later : there, dependency);
-	if (json_array_size(ret_later))
-		json_object_set(now, "depends_on", there);
-	json_decref(there);
+	json_array_foreach ((json_t *)list, i, item)
+		json_array_append(is_to_be_created(plan, kind, json_text(item, key)) ? ret_later : there, item);
+	return there;
+}
+
+/* Lists of what is there before. */
+static const struct {
+	const char *field, *key;
+	enum manifest_kind kind;
+} lists[] = {{"depends_on", "machine", MANIFEST_MACHINE}, {"mounts", "volume", MANIFEST_VOLUME}};
+
+/* What hulld is asked about: it knows nothing of machines and volumes that will be there by then. Those are put into `ret_later`, by
+ * field. */
+static json_t *body_by_now(const struct plan *plan, const json_t *body, json_t *ret_later)
+{
+	json_t *now = json_copy((json_t *)body);
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		json_t *later = json_array();
+		json_t *there = list_by_now(plan, json_object_get(body, lists[i].field), lists[i].kind, lists[i].key, later);
+
+		if (json_array_size(later)) {
+			json_object_set(now, lists[i].field, there);
+			json_object_set(ret_later, lists[i].field, later);
+		}
+		json_decref(there);
+		json_decref(later);
+	}
 	return now;
+}
+
+/* As if it were all there by now. What hulld adds to one that it takes is what it says of any. */
+static void add_later(json_t *after, const json_t *later)
+{
+	const char *field;
+	json_t *list;
+
+	json_object_foreach((json_t *)later, field, list) {
+		if (!json_object_get(after, field))
+			json_object_set_new(after, field, json_array());
+		json_array_extend(json_object_get(after, field), list);
+	}
 }
 
 /* Of a body that is owned now. */
 static int ask(struct client *client, const struct plan *plan, struct plan_step *step, json_t *body, const char *label, struct failure *fail)
 {
-	cleanup_free char *path = step->before ? client_path("machines", json_text(step->before, "id"), "?dry_run=1") : NULL;
-	json_t *later = json_array(), *now;
+	const char *collection = manifest_collection(step->kind);
+	cleanup_free char *path = step->before ? client_path(collection, json_text(step->before, "id"), "?dry_run=1") : NULL;
+	cleanup_free char *post = NULL;
+	json_t *later = json_object(), *now;
 	int r;
 
+	if (asprintf(&post, "/v1/%s?dry_run=1", collection) < 0)
+		abort();
 	add_label(body, label);
 	step->body = body;
 	now = body_by_now(plan, body, later);
 	if (step->before)
 		r = client_patch(client, path, step->etag, now, &step->after, fail);
 	else
-		r = client_dry_run(client, "/v1/machines?dry_run=1", now, &step->after, fail);
-	if (r == 0 && json_array_size(later)) {
-		if (!json_object_get(step->after, "depends_on"))
-			json_object_set_new(step->after, "depends_on", json_array());
-		json_array_extend(json_object_get(step->after, "depends_on"), later);
-	}
+		r = client_dry_run(client, post, now, &step->after, fail);
+	if (r == 0)
+		add_later(step->after, later);
 	json_decref(now);
 	json_decref(later);
 	if (r < 0)
@@ -189,12 +225,12 @@ static int ask(struct client *client, const struct plan *plan, struct plan_step 
 
 static int look(struct client *client, const struct plan *plan, struct plan_step *step, const char *label, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", step->name, "");
+	cleanup_free char *path = client_path(manifest_collection(step->kind), step->name, "");
 	int r = client_get_tagged(client, path, &step->before, &step->etag, fail);
 
 	if (r < 0 && strcmp(fail->code, "not_found") != 0)
 		return r;
-	/* A machine whose id that is, is another. */
+	/* One whose id that is, is another. */
 	if (r == 0 && strcmp(json_text(step->before, "name"), step->name) != 0) {
 		json_decref(step->before);
 		step->before = NULL;
@@ -220,7 +256,7 @@ static int plan_machine(struct client *client, const struct plan *plan, const st
 	unsigned tries = 0;
 	int r;
 
-	*step = (struct plan_step){.name = wanted->name, .wanted = wanted};
+	*step = (struct plan_step){.kind = wanted->kind, .name = wanted->name, .wanted = wanted};
 	do {
 		forget(step);
 		r = look(client, plan, step, label, fail);
@@ -253,10 +289,11 @@ static int find_others(struct client *client, const struct manifest *manifest, c
 		cleanup_free char *path = client_path("machines", json_text(machine, "id"), "");
 		struct plan_step *step;
 
-		if (r < 0 || manifest_find(manifest, json_text(machine, "name")))
+		if (r < 0 || manifest_find(manifest, MANIFEST_MACHINE, json_text(machine, "name")))
 			continue;
 		step = new_step(plan);
 		step->action = PLAN_DELETE;
+		step->kind = MANIFEST_MACHINE;
 		r = client_get_tagged(client, path, &step->before, &step->etag, fail);
 		step->name = json_text(step->before, "name");
 		if (r < 0 && strcmp(fail->code, "not_found") == 0) {
@@ -336,7 +373,7 @@ static void print_step(const struct plan_step *step, FILE *out, bool colour)
 	json_t *change;
 	size_t i;
 
-	if (asprintf(&head, "machine %s%s%s%s", step->name, step->action == PLAN_DELETE ? " (" : "",
+	if (asprintf(&head, "%s %s%s%s%s", manifest_noun(step->kind), step->name, step->action == PLAN_DELETE ? " (" : "",
 		    step->action == PLAN_DELETE ? json_text(step->before, "state") : "",
 		    step->action == PLAN_DELETE ? "), and what it has written" : "") < 0)
 		abort();
@@ -360,13 +397,13 @@ json_t *plan_describe(const struct plan *plan, bool tried)
 
 	for (size_t i = 0; i < plan->n; i++) {
 		const struct plan_step *step = &plan->steps[i];
-		json_t *described = json_pack("{s:s, s:s, s:O*}", "name", step->name, "action", action_names[step->action], "changes", step->changes);
+		json_t *described = json_pack("{s:s, s:s, s:s, s:O*}", "kind", manifest_noun(step->kind), "name", step->name, "action", action_names[step->action], "changes", step->changes);
 
 		if (!described)
 			abort();
 		if (tried)
 			json_object_set_new(described, "done", json_boolean(step->done || step->action == PLAN_NOTHING));
-		if (step->after)
+		if (json_object_get(step->after, "pending"))
 			json_object_set(described, "pending", json_object_get(step->after, "pending"));
 		json_array_append_new(steps, described);
 	}

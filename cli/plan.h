@@ -1,4 +1,4 @@
-/* What has to be done so that machines are as files say they are; hulld is asked, and does nothing yet. */
+/* What has to be done so that machines and volumes are as files say they are; hulld is asked, and does nothing yet. */
 #ifndef HULL_CLI_PLAN_H
 #define HULL_CLI_PLAN_H
 
@@ -15,9 +15,10 @@ enum plan_action {
 
 struct plan_step {
 	enum plan_action action;
+	enum manifest_kind kind;
 	const char *name;			/* borrowed from `wanted` or `before` */
 	const struct manifest_machine *wanted;	/* NULL: it is to be deleted */
-	json_t *before, *after;			/* the Machine that is there, and that would be; NULL: none */
+	json_t *before, *after;			/* the Machine, or Volume, that is there, and that would be; NULL: none */
 	json_t *body;				/* of the POST or PATCH */
 	char *etag;				/* of `before` */
 	json_t *changes;			/* diff.h */
@@ -40,7 +41,7 @@ bool plan_still_holds(const struct plan_step *step, const json_t *now);
 
 /* As people read it: a machine and its differences; nothing of those that stay. */
 void plan_print(const struct plan *plan, FILE *out);
-/* As programs do: a new array of {"name", "action", "changes", "pending"}, and when it was `tried`, "done". */
+/* As programs do: a new array of {"kind", "name", "action", "changes", "pending"}, and when it was `tried`, "done". */
 json_t *plan_describe(const struct plan *plan, bool tried);
 /* "1 to create, 2 to change, 0 to delete, 5 as they are" */
 void plan_print_counts(const struct plan *plan, FILE *out);

@@ -40,6 +40,8 @@ def nothing_left(hulld):
     yield
     for machine in hulld.get("/v1/machines").json["items"]:
         hulld.delete(f"/v1/machines/{machine['id']}?force=1")
+    for volume in hulld.get("/v1/volumes").json["items"]:
+        hulld.delete(f"/v1/volumes/{volume['id']}")
 
 
 def patch(hulld, name, document, query="", **headers):
@@ -258,9 +260,9 @@ def test_texts_come_through_a_file_as_they_are(hull, hulld, seed):
     ("name: web\nimage: hello\nenv: [A=1]\n", "m.yaml:3: web: env: ", ""),
     ("name: web\nname: x\n", "m.yaml: line 2: name is there twice", ""),
     ("machines:\n- name: web\n  image: hello\n- {name: web, image: other}\n", "m.yaml:4: web: name: a machine of that name is at m.yaml:2 already", ""),
-    ("machines: []\nsecrets: [A]\n", "m.yaml:2: secrets: is no field of a file; it has `machines`, or is a machine, with `name` and `image`",
+    ("machines: []\nsecrets: [A]\n", "m.yaml:2: secrets: is no field of a file; it has `machines` and `volumes`, or is a machine, with `name` and `image`",
      "files have machines, which name secrets; `hull secret set NAME <FILE` makes one"),
-    ("machnes: []\n", "m.yaml:1: machnes: is no field of a file; it has `machines`, or is a machine, with `name` and `image`", "did you mean machines?"),
+    ("machnes: []\n", "m.yaml:1: machnes: is no field of a file; it has `machines` and `volumes`, or is a machine, with `name` and `image`", "did you mean machines?"),
     ("machines: {}\n", "m.yaml:1: machines: must be a list of machines", ""), ("- 5\n", "m.yaml:1: a machine must be an object", ""),
     ("hello\n", "m.yaml:1: must be a machine, or have machines", ""),
     ("a: &x 1\nb: *x\n", "m.yaml: line 2: aliases are not taken: write out what is meant", ""), ("<<: {a: 1}\n", "m.yaml: line 1: `<<` is not taken: write out what is meant", ""),
@@ -463,3 +465,72 @@ def test_the_example_is_read(hull, hulld):
         pytest.skip("built elsewhere")
     assert hull("apply", "-f", example, "-l", "app=examples", "-yq", "--no-start").stdout == "greeter\nweb\n"
     assert hull("diff", "-f", example, "-l", "app=examples", "--prune").stdout == ""
+
+
+# Volumes.
+
+VOLUMES = """volumes:
+- {name: data, size_mib: 16, labels: {team: a}}
+- {name: web, size_mib: 16}
+machines:
+- {name: web, image: hello, mounts: [{volume: data, path: /data}, {volume: web, path: /web, read_only: true}]}
+"""
+
+
+def test_volumes_are_made_before_the_machines_that_mount_them(hulld, hull):
+    file = write(hull, VOLUMES)
+    shown = hull.here("diff", "-f", file, status=1).stdout.splitlines()
+    assert [line for line in shown if not line.startswith(" ")] == ["+ volume data", "+ volume web", "+ machine web"]
+    assert "    + size_mib: 16" in shown and '    + mounts: {"volume":"data","path":"/data"}' in shown
+    assert hulld.get("/v1/volumes").json["items"] == [] and os.listdir(hulld.state / "volumes") == [], "nothing was made"
+    told = hull.here("apply", "-f", file, "-y", "--no-start").stdout.splitlines()
+    assert told[-3:] == ["data: created", "web: created", "web: created"]
+    assert [volume["size_mib"] for volume in hulld.get("/v1/volumes").json["items"]] == [16, 16]
+    assert [mount["path"] for mount in hulld.machine("web")["mounts"]] == ["/data", "/web"]
+    assert hull.here("diff", "-f", file).stdout == ""
+
+
+def test_volumes_grow_and_are_never_pruned(hulld, hull):
+    hull.here("apply", "-f", write(hull, VOLUMES), "-y", "--no-start", "-l", "app=shop")
+    grown = write(hull, VOLUMES.replace("size_mib: 16, labels", "size_mib: 24, labels"))
+    described = json.loads(hull.here("diff", "-f", grown, "-l", "app=shop", "-o", "json", status=1).stdout)
+    assert [(step["kind"], step["name"], step["action"]) for step in described] == [
+        ("volume", "data", "change"), ("volume", "web", "nothing"), ("machine", "web", "nothing")]
+    assert described[0]["changes"] == [{"field": "size_mib", "before": 16, "after": 24}]
+    hull.here("apply", "-f", grown, "-y", "--no-start", "-l", "app=shop")
+    assert hulld.get("/v1/volumes/data").json["size_mib"] == 24
+    lines = hull.refused("apply", "-f", write(hull, VOLUMES), "-y", "--no-start", cwd=hull.home)
+    assert lines[0] == "machines.yaml:2: data: size_mib: cannot become less than the 24 MiB that it has"
+    hull.here("apply", "-f", write(hull, "machines: []"), "-y", "--prune", "-l", "app=shop")
+    assert hulld.get("/v1/machines").json["items"] == [] and len(hulld.get("/v1/volumes").json["items"]) == 2
+    # What is shown of one can be applied.
+    shown = hulld.get("/v1/volumes/data").json
+    assert hull.here("diff", "-f", write(hull, json.dumps({"volumes": [shown]}))).stdout == ""
+
+
+@pytest.mark.parametrize("text, line, hint", [
+    ("volumes: {}", "machines.yaml:1: volumes: must be a list of volumes", ""),
+    ("volumes: [7]", "machines.yaml:1: a volume must be an object", ""),
+    ("volumes:\n- {size_mib: 16}", "machines.yaml:2: name: is missing: by it a volume is known", ""),
+    ("volumes:\n- {name: a}\n- {name: a}", "machines.yaml:3: a: name: a volume of that name is at machines.yaml:2 already", ""),
+    ("volumes:\n- {name: a, size: 16}", "machines.yaml:2: a: size: unknown field", ""),
+    ("volume: []\nmachines: []", "machines.yaml:1: volume: is no field of a file; it has `machines` and `volumes`, or is a machine, with `name` and `image`",
+     "did you mean volumes?")])
+def test_a_file_that_says_nonsense_of_volumes_is_refused(hulld, hull, text, line, hint):
+    said, hinted = hull.refused("apply", "-f", write(hull, text), "-y", cwd=hull.home)
+    assert (said, hinted) == (line, hint) and hulld.get("/v1/volumes").json["items"] == []
+
+
+def test_what_a_dry_run_of_a_volume_says_is_what_comes(hulld):
+    before = hulld.get("/v1/events").json["cursor"]
+    planned = hulld.post("/v1/volumes?dry_run=1", {"name": "a", "size_mib": 16})
+    assert planned.status == 201 and hulld.get("/v1/volumes").json["items"] == [] and hulld.get("/v1/events").json["cursor"] == before
+    made = hulld.post("/v1/volumes", {"name": "a", "size_mib": 16}).json
+    changing = {"id": 0, "created_at": 0, "updated_at": 0, "used_bytes": 0}
+    assert {**planned.json, **changing} == {**made, **changing}
+    grown = hulld.request("PATCH", "/v1/volumes/a?dry_run=1", json.dumps({"size_mib": 32}), headers=PATCH)
+    assert grown.status == 200 and grown.json["size_mib"] == 32 and hulld.get("/v1/volumes/a").json == made
+    for method, path, body in (("POST", "/v1/volumes", {"name": "a"}), ("PATCH", "/v1/volumes/a", {"size_mib": 16, "name": "b"})):
+        refusals = [hulld.request(method, path + query, json.dumps(body), headers={"Content-Type": PATCH["Content-Type"] if method == "PATCH" else "application/json"})
+                    for query in ("?dry_run=1", "")]
+        assert refusals[0].status == refusals[1].status >= 400 and refusals[0].json == refusals[1].json
