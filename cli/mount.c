@@ -1,37 +1,67 @@
 /* What --volume says of a machine's mounts. */
 #include "cli/mount.h"
 
+#include "cli/host_path.h"
 #include "cli/output.h"
 #include "cli/spec.h"
 #include "common/cleanup.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-/* "VOLUME:PATH[:ro]" */
+/* A volume's name as it is, a folder of the host in full. The caller frees; NULL with `fail` set. */
+static char *read_source(const char *text, size_t len, struct failure *fail)
+{
+	char *source = strndup(text, len), *full;
+	struct error err;
+
+	if (!source)
+		abort();
+	if (!host_path_is(source))
+		return source;
+	full = host_path_in_full(".", source, &err);
+	free(source);
+	if (!full)
+		failure_usage(fail, "--volume", "%s", err.message);
+	return full;
+}
+
+/* "SOURCE:PATH[:ro]" */
 static json_t *parse(const char *text, struct failure *fail)
 {
 	const char *path = strchr(text, ':'), *mode = path ? strrchr(path + 1, ':') : NULL;
 	bool has_mode = mode && (strcmp(mode, ":ro") == 0 || strcmp(mode, ":rw") == 0);
 	size_t path_len = path ? strlen(path + 1) - (has_mode ? 3 : 0) : 0;
+	cleanup_free char *source = NULL;
 	json_t *mount;
 
 	if (!path || path == text || !path_len) {
-		failure_usage(fail, "--volume", "\"%s\" is not VOLUME:PATH[:ro]", text);
-		failure_hint(fail, "for example -v data:/var/lib/data");
+		failure_usage(fail, "--volume", "\"%s\" is not VOLUME:PATH[:ro] or FOLDER:PATH[:ro]", text);
+		failure_hint(fail, "for example -v data:/var/lib/data, or -v ./src:/srv");
 		return NULL;
 	}
-	mount = json_pack("{s:s%, s:s%, s:b}", "volume", text, (size_t)(path - text), "path", path + 1, path_len, "read_only",
+	source = read_source(text, (size_t)(path - text), fail);
+	if (!source)
+		return NULL;
+	mount = json_pack("{s:s, s:s%, s:b}", host_path_is(source) ? "host_path" : "volume", source, "path", path + 1, path_len, "read_only",
 		has_mode && strcmp(mode, ":ro") == 0);
 	if (!mount)
 		failure_usage(fail, "--volume", "is not UTF-8");
 	return mount;
 }
 
-static size_t find(const json_t *mounts, const char *volume)
+static const char *source_of(const json_t *mount)
+{
+	const char *folder = json_string_value(json_object_get(mount, "host_path"));
+
+	return folder ? folder : json_text(mount, "volume");
+}
+
+static size_t find(const json_t *mounts, const char *source)
 {
 	size_t i = 0;
 
-	while (i < json_array_size(mounts) && strcmp(json_text(json_array_get(mounts, i), "volume"), volume) != 0)
+	while (i < json_array_size(mounts) && strcmp(source_of(json_array_get(mounts, i)), source) != 0)
 		i++;
 	return i;
 }
@@ -43,7 +73,7 @@ static int add(json_t *mounts, const char *text, bool replaces, struct failure *
 
 	if (!mount)
 		return -fail->error.errnum;
-	i = replaces ? find(mounts, json_text(mount, "volume")) : json_array_size(mounts);
+	i = replaces ? find(mounts, source_of(mount)) : json_array_size(mounts);
 	if (i < json_array_size(mounts))
 		json_array_set_new(mounts, i, mount);
 	else
@@ -51,12 +81,16 @@ static int add(json_t *mounts, const char *text, bool replaces, struct failure *
 	return 0;
 }
 
-static int take_away(json_t *mounts, const char *volume, struct failure *fail)
+static int take_away(json_t *mounts, const char *text, struct failure *fail)
 {
-	size_t i = find(mounts, volume);
+	cleanup_free char *source = read_source(text, strlen(text), fail);
+	size_t i;
 
+	if (!source)
+		return -fail->error.errnum;
+	i = find(mounts, source);
 	if (i == json_array_size(mounts))
-		return failure_usage(fail, "--volume", "%s is not mounted", volume);
+		return failure_usage(fail, "--volume", "%s is not mounted", source);
 	json_array_remove(mounts, i);
 	return 0;
 }

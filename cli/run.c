@@ -21,7 +21,7 @@ const struct option_def run_options[] = {
 	{0, "disk", "MIB", "disk the machine can write to, in MiB, or as 2g (1024)"},
 	{'p', "publish", "[ADDRESS:]HOST:GUEST[/udp]", "publish a port of the guest on this host"},
 	{0, "hostname", "NAME:GUEST", "serve HTTP to that port of the guest by host name, as web.localhost:80"},
-	{'v', "volume", "VOLUME:PATH[:ro]", "mount a volume there, ro: to read only; one that is not there is made, of 1 GiB"},
+	{'v', "volume", "VOLUME:PATH[:ro]", "mount a volume there, ro: to read only; one that is not there is made, of 1 GiB; ./FOLDER: of the host"},
 	{'e', "env", "KEY[=VALUE]", "environment variable; without a value, this one's own"},
 	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
 	{0, "secret", "NAME", "one of `hull secret list`, as an environment variable of that name"},

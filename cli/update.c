@@ -15,7 +15,7 @@ const struct option_def update_options[] = {
 	{0, "disk", "MIB", "disk, as long as it was never started"},
 	{'p', "publish", "[ADDRESS:]HOST:GUEST[/udp]", "publish this port, too; HOST-, HOST/udp-: not any more"},
 	{0, "hostname", "NAME:GUEST", "serve this host name, too; NAME-: not any more"},
-	{'v', "volume", "VOLUME:PATH[:ro]", "mount this volume, too, or elsewhere; VOLUME-: not any more"},
+	{'v', "volume", "VOLUME:PATH[:ro]", "mount this volume or folder, too, or elsewhere; VOLUME-: not any more"},
 	{'e', "env", "KEY[=VALUE]", "environment variable; KEY-: take it away"},
 	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
 	{'u', "user", "USER[:GROUP]", "who runs the command; \"\": as the image has it"},

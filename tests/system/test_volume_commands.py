@@ -43,7 +43,10 @@ def test_one_is_made_shown_grown_and_removed(hull, hulld):
     (["volume", "resize", "data", "17"], 1, "size_mib: cannot become less than the 32 MiB that it has",
      "create a smaller one, and copy what is in it with a machine that mounts both"),
     (["volume", "inspect", "dada"], 1, 'there is no volume "dada"', "did you mean data? `hull volume list` lists what there is"),
-    (["run", "-v", "data", "hello"], 2, '--volume: "data" is not VOLUME:PATH[:ro]', "for example -v data:/var/lib/data"),
+    (["run", "-v", "data", "hello"], 2, '--volume: "data" is not VOLUME:PATH[:ro] or FOLDER:PATH[:ro]', "for example -v data:/var/lib/data, or -v ./src:/srv"),
+    (["run", "-v", "./none:/srv", "hello"], 2, "--volume: ./none: No such file or directory", ""),
+    (["run", "-v", "/etc:/srv", "hello"], 125, "mounts[0].host_path: machines of project default may not see /etc of the host",
+     "the host's administrator allows folders: hulld --mount-allow [PROJECT=]DIR"),
     (["run", "-v", "data:/proc/x", "hello"], 125, "mounts[0].path: must not be /proc, or below it: the machine has its own there", "")])
 def test_what_is_refused_says_what_to_do(hull, hulld, words, status, line, hint):
     assert hulld.post("/v1/volumes", {"name": "data", "size_mib": 32}).status == 201

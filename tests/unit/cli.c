@@ -223,7 +223,30 @@ static void mounts_are_added_replaced_and_taken_away(void **state)
 	NO_MOUNT("data:");
 	NO_MOUNT("data::ro");
 	NO_MOUNT("");
+	NO_MOUNT("./no-such-folder:/srv");
+	NO_MOUNT("/srv");
 #undef NO_MOUNT
+	json_decref(spec);
+	json_decref(before);
+}
+
+static void folders_of_the_host_are_mounts_too(void **state)
+{
+	json_t *before = json_pack("[{s:s, s:s, s:b}, {s:s, s:s, s:b}]", "host_path", "/a", "path", "/a", "read_only", 0, "host_path", "/b", "path",
+		"/b", "read_only", 0);
+	cleanup_free char *here = realpath(".", NULL), *text = NULL, *expected = NULL;
+	json_t *spec = json_object();
+	struct failure fail;
+	struct args args;
+
+	(void)state;
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "-v", "/a/:/x:ro", "-v", "/b-", "-v", ".:/srv"), 0);
+	assert_int_equal(spec_add_mounts(&args, before, spec, &fail), 0);
+	text = json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
+	assert_true(asprintf(&expected, "{\"mounts\":[{\"host_path\":\"/a\",\"path\":\"/x\",\"read_only\":true},"
+					"{\"host_path\":\"%s\",\"path\":\"/srv\",\"read_only\":false}]}", here) > 0);
+	assert_string_equal(text, expected);
+	args_done(&args);
 	json_decref(spec);
 	json_decref(before);
 }
@@ -383,6 +406,7 @@ int main(void)
 		cmocka_unit_test(a_spec_says_what_the_options_said),
 		cmocka_unit_test(dependencies_are_added_replaced_and_taken_away),
 		cmocka_unit_test(mounts_are_added_replaced_and_taken_away),
+		cmocka_unit_test(folders_of_the_host_are_mounts_too),
 		cmocka_unit_test(a_check_is_made_of_options),
 		cmocka_unit_test(a_host_name_that_is_none_is_refused_by_its_option),
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
