@@ -265,6 +265,8 @@ static struct folders *folders_new(struct machine *m)
 		if (mount_of(m, i)->host_path)
 			folders->items[folders->len++] = (struct folder){.m = m, .mount = i, .gate = -1, .ready_fd = -1};
 	folders->closing = loop_add_timer(m->hulld->loop, on_closing, m);
+	if (!folders->closing)
+		abort();
 	return folders;
 }
 
