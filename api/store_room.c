@@ -2,7 +2,7 @@
  *
  * Theory of operation. The database has free pages of its own, RESERVE of them where the disk allows: they are written, and so have blocks,
  * and no guest and no log can take them. What makes more is refused while there are fewer than FEW; what is left is for what makes
- * less, some hundred changes, which on the way leave free pages themselves. The journal has its room likewise: it is never cut, and
+ * less, about a hundred changes, which on the way leave free pages themselves. The journal has its room likewise: it is never cut, and
  * the reserve has gone through it. */
 #include "api/store_private.h"
 
@@ -11,9 +11,10 @@
 #include <errno.h>
 
 #define PAGE_BYTES 4096 /* SQLite's usual */
-#define RESERVE	   512	/* pages: 2 MiB */
-#define LOW	   256	/* so many are added to */
-#define FEW	   128
+#define RESERVE	   512	/* pages, 2 MiB: what there is at first, and the journal has had room for, or after what took many; */
+#define REFILL	   256	/* what there is again, when there are less than */
+#define LOW	   128	/* these: others wait for it */
+#define FEW	   64
 #define SLACK	   8		/* pages, of what the database needs to have the others */
 #define AGAIN_NS   100000000ull /* after the disk was full */
 
@@ -25,10 +26,10 @@ static int64_t number(struct store *store, enum store_statement which)
 }
 
 /* Blocks behind the database's last page, before there are pages in the journal that need some. */
-static bool extend(struct store *store)
+static bool extend(struct store *store, int64_t pages)
 {
 	static const char zeroes[16 * PAGE_BYTES];
-	int64_t end = (number(store, ROOM_PAGES) + RESERVE + SLACK) * PAGE_BYTES;
+	int64_t end = (number(store, ROOM_PAGES) + pages + SLACK) * PAGE_BYTES;
 	sqlite3_int64 at;
 	sqlite3_file *file;
 
@@ -42,30 +43,29 @@ static bool extend(struct store *store)
 }
 
 /* A row of zeroes that goes again leaves its pages, which are written (secure_delete). */
-static int fill(struct store *store, struct error *err)
+static int fill(struct store *store, int64_t pages, struct error *err)
 {
 	sqlite3_stmt *stmt = store_begin(store, ROOM_FILL);
 	int r;
 
-	sqlite3_bind_int64(stmt, 1, (int64_t)RESERVE * PAGE_BYTES);
+	sqlite3_bind_int64(stmt, 1, pages * PAGE_BYTES);
 	r = store_commit(store, stmt, err);
 	return r < 0 ? r : store_commit(store, store_begin(store, ROOM_EMPTY), err);
 }
 
 void store_make_room(struct store *store)
 {
+	int64_t there = number(store, ROOM_FREE), pages = there < FEW ? RESERVE : REFILL;
 	struct error err;
 	int r = -ENOSPC;
 
-	if (!sqlite3_get_autocommit(store->db) || number(store, ROOM_FREE) >= LOW || monotonic_ns() < store->full_until_ns)
+	if (there >= LOW || !sqlite3_get_autocommit(store->db) || monotonic_ns() < store->full_until_ns)
 		return;
-	if (extend(store))
+	if (extend(store, pages - there))
 		r = store_commit(store, store_begin(store, TRANSACTION_BEGIN), &err);
 	if (r == 0)
-		r = store_transaction_end(store, fill(store, &err), &err);
-	if (r == 0)
-		sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-	else
+		r = store_transaction_end(store, fill(store, pages, &err), &err);
+	if (r < 0)
 		store->full_until_ns = monotonic_ns() + AGAIN_NS;
 }
 
