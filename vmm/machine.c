@@ -35,6 +35,7 @@ struct machine {
 	struct boot_entry entry;
 	struct vcpus vcpus;
 	bool paused, held;	/* by the API, by the debugger: vCPUs run while neither is so */
+	bool at_rest;		/* it was saved, or restored, and has not run since: nor do its devices do anything */
 	struct gdb_server *gdb; /* NULL without one */
 
 	pthread_mutex_t lock; /* guards what follows; a leaf */
@@ -310,7 +311,7 @@ static int load_state(struct machine *machine, struct error *err)
 	struct snapshot *snapshot = machine->setup.snapshot;
 	int r;
 
-	machine->paused = true;
+	machine->paused = machine->at_rest = true;
 	virtio_bus_hold(&machine->devices.virtio, true);
 	r = kvm_state_load(&machine->vm, &machine->vcpus, machine->setup.catch_up, &snapshot->reader, err);
 
@@ -371,7 +372,6 @@ struct machine *machine_new(const struct machine_setup *setup, struct error *err
 void machine_start(struct machine *machine)
 {
 	devices_start(&machine->devices);
-	devices_resume(&machine->devices); /* those of a snapshot */
 	if (!machine->held && !machine->paused)
 		vcpus_resume(&machine->vcpus);
 }
@@ -385,6 +385,9 @@ void machine_pause(struct machine *machine)
 void machine_resume(struct machine *machine)
 {
 	machine->paused = false;
+	if (machine->at_rest)
+		devices_resume(&machine->devices);
+	machine->at_rest = false;
 	settle_vcpus(machine);
 }
 
@@ -411,9 +414,14 @@ int machine_save(struct machine *machine, const struct snapshot_paths *paths, st
 	if (r < 0)
 		return r;
 	state_writer_init(&w);
-	devices_quiesce(&machine->devices);
+	if (!machine->at_rest)
+		devices_quiesce(&machine->devices);
 	r = save(machine, paths, &w, err);
-	devices_resume(&machine->devices);
+	/* What would be done now, by whoever goes on from here would be done again. */
+	if (r == 0)
+		machine->at_rest = true;
+	else if (!machine->at_rest)
+		devices_resume(&machine->devices);
 	state_writer_done(&w);
 	return r;
 }

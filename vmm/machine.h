@@ -41,7 +41,7 @@ void machine_start(struct machine *machine);
  * effect once the machine has ended. */
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
-/* Saves one that is paused, which stays so. 0, or -errno with `err` set, naming the field of what cannot be saved or written, and no file
+/* Saves one that is paused, which stays so; its devices do nothing either until it is resumed, so that nothing is done twice. 0, or -errno with `err` set, naming the field of what cannot be saved or written, and no file
  * is changed. It takes as long as writing the memory does. */
 int machine_save(struct machine *machine, const struct snapshot_paths *paths, struct error *err);
 /* Asks the guest to power off, by ACPI; it may or may not. */
