@@ -76,6 +76,11 @@ struct net_backend {
 	int fd; /* owned, non-blocking */
 };
 
+/* A path that names a descriptor which this process was started with; and a duplicate of that, or -errno with `err` set. */
+#define NET_GIVEN_FOLDER "/dev/fd/"
+bool net_is_given(const char *path);
+int net_open_given(const char *path, struct error *err);
+
 /* Each takes `fd` over, also on failure. NULL with `err` set. */
 struct net_backend *net_tap_new(int fd, struct error *err);
 struct net_backend *net_stream_new(int fd, struct error *err);

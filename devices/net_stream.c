@@ -23,7 +23,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define FD_FOLDER    "/dev/fd/"
 #define LENGTH_BYTES 4
 /* Room for the largest frame and, mostly, for many at a time: one recv() then serves them all. */
 #define RX_BYTES              (2 * (LENGTH_BYTES + NET_FRAME_MAX))
@@ -248,8 +247,9 @@ static const struct net_backend_ops stream_ops = {
 };
 
 /* A duplicate, as others may have been told the same number: what is closed is never theirs. */
-static int duplicate(const char *number, struct error *err)
+int net_open_given(const char *path, struct error *err)
 {
+	const char *number = path + strlen(NET_GIVEN_FOLDER);
 	char *end;
 	long fd = strtol(number, &end, 10);
 	int copy;
@@ -260,10 +260,15 @@ static int duplicate(const char *number, struct error *err)
 	return copy < 0 ? error_set_errno(err, errno, "cannot use descriptor %s", number) : copy;
 }
 
+bool net_is_given(const char *path)
+{
+	return strncmp(path, NET_GIVEN_FOLDER, strlen(NET_GIVEN_FOLDER)) == 0;
+}
+
 int virtio_net_open_stream(const char *path, struct error *err)
 {
-	if (strncmp(path, FD_FOLDER, strlen(FD_FOLDER)) == 0)
-		return duplicate(path + strlen(FD_FOLDER), err);
+	if (net_is_given(path))
+		return net_open_given(path, err);
 	return unix_connect(path, 1, err);
 }
 

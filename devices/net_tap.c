@@ -143,8 +143,13 @@ int virtio_net_open_tap(const char *name, bool several, struct error *err)
 	const short flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
 	struct ifreq ifr = {.ifr_flags = several ? flags | IFF_MULTI_QUEUE : flags};
 	cleanup_close int fd = -1;
-	int r = check_name(name, err), errnum;
+	int r, errnum;
 
+	if (net_is_given(name) && several)
+		return error_set_field(err, EINVAL, FIELD, "a descriptor is one queue of a tap");
+	if (net_is_given(name))
+		return net_open_given(name, err);
+	r = check_name(name, err);
 	if (r < 0)
 		return r;
 	fd = open(TUN_DEV, O_RDWR | O_NONBLOCK | O_CLOEXEC);

@@ -42,8 +42,8 @@ struct net_metrics {
 	uint64_t rx_rate_limiter_throttled, tx_rate_limiter_throttled; /* a frame had to wait for a limit */
 };
 
-/* Attaches to the tap interface `name` (created when absent and permitted), to a further queue of it with `several`. Descriptor, or
- * -errno with `err` set. */
+/* Attaches to the tap interface `name` (created when absent and permitted), to a further queue of it with `several`; or duplicates that
+ * of one queue that this process was started with, whose name is /dev/fd/N. Descriptor, or -errno with `err` set. */
 int virtio_net_open_tap(const char *name, bool several, struct error *err);
 /* Connects to the Unix socket `path`, or duplicates a connected one that this process was started with, whose path is /dev/fd/N.
  * Non-blocking descriptor, or -errno with `err` set. */

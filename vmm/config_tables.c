@@ -186,7 +186,7 @@ static const struct json_field net_fields[] = {
 		.check = check_id,
 		.help = "its name here; the guest MAC is made from it unless given"},
 	{"host_dev_name", JSON_FIELD_STRING, NET(host_dev_name), .nullable = true, .min = 1, .max = 15,
-		.help = "name of a tap interface"},
+		.help = "name of a tap interface; /dev/fd/N: one that this process was started with"},
 	{"stream_socket_path", JSON_FIELD_STRING, NET(stream_socket_path), .nullable = true, .min = 1,
 		.sparse = true, .help = "Unix socket of passt; /dev/fd/N: a connected one that this process was started with"},
 	{"vhost_user_socket", JSON_FIELD_STRING, NET(vhost_user_socket), .nullable = true, .min = 1,
