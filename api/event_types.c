@@ -15,6 +15,7 @@
 		"machine.asleep", "machine.waking",          \
 		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
+		"network.created", "network.updated", "network.deleted",                                                \
 		"secret.set", "secret.deleted", "certificate.set", "certificate.refused", "certificate.deleted",        \
 		"token.created", "token.revoked", "token.removed",                                                                     \
 		"project.created", "project.updated",                                                                   \
@@ -25,7 +26,7 @@
 static const char *const types[] = {TYPES};
 static_assert(ARRAY_SIZE(types) <= 64, "each has its bit");
 
-const char *const event_type_words[] = {"machine", "operation", "image", "secret", "certificate", "token", "project", "volume", "webhook", "host", TYPES, NULL};
+const char *const event_type_words[] = {"machine", "operation", "image", "network", "secret", "certificate", "token", "project", "volume", "webhook", "host", TYPES, NULL};
 
 int event_type_by_name(const char *name)
 {

@@ -2,6 +2,7 @@
 
 #include "api/folders.h"
 #include "api/host_drain.h"
+#include "api/networks.h"
 #include "api/process.h"
 #include "api/progress.h"
 #include "api/project.h"
@@ -21,6 +22,11 @@ struct capabilities {
 	bool kvm, network, folders;
 };
 
+struct networks_view {
+	bool available;
+	char *reason;
+};
+
 struct host_view {
 	char *version;
 	int state; /* enum host_state */
@@ -30,6 +36,7 @@ struct host_view {
 	struct usage allocated, running;
 	int64_t held;
 	struct capabilities capabilities;
+	struct networks_view networks;
 };
 
 static const struct json_field capabilities_fields[] = {
@@ -40,6 +47,12 @@ static const struct json_field capabilities_fields[] = {
 		.help = "Machines may see folders of the host, where they are allowed: virtiofsd is installed, and hulld root, or newuidmap there for it."},
 };
 static const struct json_table capabilities_table = JSON_TABLE("Capabilities", struct capabilities, capabilities_fields);
+
+static const struct json_field networks_fields[] = {
+	{"available", JSON_FIELD_BOOL, offsetof(struct networks_view, available), .read_only = true, .help = "Projects may have networks."},
+	{"reason", JSON_FIELD_STRING, offsetof(struct networks_view, reason), .read_only = true, .nullable = true, .help = "Why they may not."},
+};
+static const struct json_table networks_view_table = JSON_TABLE("HostNetworks", struct networks_view, networks_fields);
 
 #define NUMBER(name_, help_, ...) \
 	{#name_, JSON_FIELD_INT, offsetof(struct host_view, name_), .read_only = true, .max = INT64_MAX, .help = (help_), __VA_ARGS__}
@@ -63,6 +76,7 @@ static const struct json_field host_fields[] = {
 		.help = "Of these, those that run, start or stop."},
 	NUMBER(held, "Machines that do not run, and start by themselves once they may."),
 	{"capabilities", JSON_FIELD_OBJECT, offsetof(struct host_view, capabilities), .table = &capabilities_table, .read_only = true},
+	{"networks", JSON_FIELD_OBJECT, offsetof(struct host_view, networks), .table = &networks_view_table, .read_only = true},
 };
 const struct json_table host_table = JSON_TABLE("Host", struct host_view, host_fields);
 
@@ -139,6 +153,7 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 	const struct host_record *record = host_drain_record(hulld);
 	cleanup_free char *since = format_time(record->drain_since), *until = format_time(record->drain_until);
 	struct progress progress;
+	struct problem problem;
 	char program[256];
 	int64_t volumes_mib;
 	struct error err;
@@ -154,6 +169,9 @@ static void reply_host(struct request *req, const struct hulld *hulld)
 		.capabilities = {has_kvm(), find_program("passt", program, sizeof(program)) == 0, !folders_why_not(hulld)},
 	};
 
+	view.networks.available = networks_check_host(hulld, &problem) == 0;
+	if (!view.networks.available)
+		view.networks.reason = problem.error.message;
 	look_at_disk(hulld->options.state, &view);
 	machines_usage(hulld, &view.allocated, &view.running);
 	volumes_mib = store_volumes_mib(hulld->store, NULL, &err);

@@ -2,6 +2,7 @@
 #include "api/supervisor.h"
 
 #include "api/folders.h"
+#include "api/networks.h"
 #include "api/secrets.h"
 #include "api/volume.h"
 #include "common/buf.h"
@@ -9,6 +10,7 @@
 #include "common/io.h"
 #include "common/stop_signal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -39,12 +41,16 @@ int launch_make_folders(struct machine *m, struct error *err)
 
 /* The monitor's configuration. */
 
-/* A locally administered address that is the machine's own and stays the same: its id's last characters. */
-static void make_mac(const struct machine *m, char ret[18])
+/* A locally administered address that is the machine's own and stays the same: its network's, or its id's last characters. */
+static void make_mac(const struct machine *m, char ret[MAC_TEXT_BYTES])
 {
 	const char *id = m->record.id + MACHINE_ID_BYTES - 5;
 
-	snprintf(ret, 18, "02:%02x:%02x:%02x:%02x:%02x", id[0], id[1], id[2], id[3], id[4]);
+	if (machine_address(m)) {
+		address_mac(machine_address(m), ret);
+		return;
+	}
+	snprintf(ret, MAC_TEXT_BYTES, "02:%02x:%02x:%02x:%02x:%02x", id[0], id[1], id[2], id[3], id[4]);
 }
 
 /* Of what is mounted by the mounts[i] of the spec. Returns `ret`. */
@@ -78,7 +84,7 @@ static json_t *monitor_config(const struct machine *m)
 {
 	const struct options *options = &m->hulld->options;
 	const struct machine_spec *spec = machine_running_spec(m);
-	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], passt[32], mac[18];
+	char blob[BLOB_PATH_MAX], scratch[512], vsock[512], archive[512], end[32], mac[MAC_TEXT_BYTES];
 	bool in_memory = spec->secrets.len > 0;
 	json_t *config;
 
@@ -89,17 +95,18 @@ static json_t *monitor_config(const struct machine *m)
 	else
 		machine_state_path(m, "guest.cpio", archive, sizeof(archive));
 	machine_run_path(m, "vsock.sock", vsock, sizeof(vsock));
-	snprintf(passt, sizeof(passt), "/dev/fd/%d", MONITOR_NET_FD);
+	snprintf(end, sizeof(end), "/dev/fd/%d", MONITOR_NET_FD);
 	config = json_pack("{s:{s:s, s:s, s:s, s:s, s:b}, s:{s:I, s:I}, s:[o, o], s:{s:i, s:s}, s:{}}", "boot-source",
 		"kernel_image_path", options->kernel, "initrd_path", options->initrd, "initrd_append_path", archive,
 		"boot_args", BOOT_ARGS, "private_kernel", strcmp(m->record.project, PROJECT_DEFAULT) != 0, "machine-config",
 		"vcpu_count", (json_int_t)spec->cpus, "mem_size_mib", (json_int_t)spec->memory_mib, "drives",
 		drive("image", blob, true), drive("scratch", scratch, false), "vsock", "guest_cid", 3, "uds_path", vsock,
 		"entropy");
-	if (config && spec->network == NETWORK_DEFAULT) {
+	if (config && network_kind(spec) != NETWORK_NONE) {
 		make_mac(m, mac);
 		json_object_set_new(config, "network-interfaces",
-			json_pack("[{s:s, s:s, s:s}]", "iface_id", "eth0", "stream_socket_path", passt, "guest_mac", mac));
+			json_pack("[{s:s, s:s, s:s}]", "iface_id", "eth0",
+				network_kind(spec) == NETWORK_NAMED ? "host_dev_name" : "stream_socket_path", end, "guest_mac", mac));
 	}
 	if (config && folders_has_any(spec))
 		json_object_set_new(config, "filesystems", filesystems(m));
@@ -120,6 +127,32 @@ static int add_volumes(const struct machine *m, json_t *config, struct error *er
 			return -err->errnum;
 		json_array_append_new(json_object_get(config, "drives"), drive(mount_drive_id(i, id), path, mounts[i].read_only));
 	}
+	return 0;
+}
+
+/* How the guest is reached: by passt, or in its network, whose gateway is a way out of some only. 0 or -errno with `err` set; `*ret` is
+ * a new reference, or NULL where it is on none. */
+static int guest_network(const struct machine *m, json_t **ret, struct error *err)
+{
+	const struct machine_spec *spec = machine_running_spec(m);
+	char address[ADDRESS_TEXT_BYTES], gateway[ADDRESS_TEXT_BYTES];
+	struct network_plan plan;
+	int r;
+
+	*ret = NULL;
+	if (network_kind(spec) == NETWORK_NONE)
+		return 0;
+	if (network_kind(spec) == NETWORK_DEFAULT) {
+		*ret = json_pack("{s:s, s:s, s:i, s:s, s:[s]}", "interface", "eth0", "address", GUEST_ADDRESS, "prefix", 24, "gateway",
+			GUEST_GATEWAY, "dns", GUEST_DNS);
+		return 0;
+	}
+	r = network_find(m->hulld, m->record.project, spec->network, &plan, err);
+	if (r < 0)
+		return r;
+	address_format(subnet_gateway(&plan.subnet), gateway);
+	*ret = json_pack("{s:s, s:s, s:i, s:s?, s:[s]}", "interface", "eth0", "address", address_format(machine_address(m), address), "prefix",
+		(int)plan.subnet.prefix, "gateway", plan.egress ? gateway : NULL, "dns", gateway);
 	return 0;
 }
 
@@ -163,10 +196,6 @@ static json_t *guest_config(const struct machine *m, const struct image_config *
 		json_object_set_new(config, "mounts", guest_mounts(spec));
 	if (config && m->record.attached)
 		json_object_set_new(config, "attached", json_true());
-	if (config && spec->network == NETWORK_DEFAULT)
-		json_object_set_new(config, "network",
-			json_pack("{s:s, s:s, s:i, s:s, s:[s]}", "interface", "eth0", "address", GUEST_ADDRESS, "prefix", 24,
-				"gateway", GUEST_GATEWAY, "dns", GUEST_DNS));
 	return config;
 }
 
@@ -212,7 +241,7 @@ static int make_archive(struct buf *archive, const char *config, struct error *e
 static int guest_archive(const struct machine *m, struct buf *archive, struct error *err)
 {
 	const char *image_config = m->record.run_image_config ? m->record.run_image_config : m->record.image_config;
-	json_t *parsed = json_parse(image_config, strlen(image_config), err), *config;
+	json_t *parsed = json_parse(image_config, strlen(image_config), err), *config, *network;
 	struct image_config image;
 	char *text;
 	int r;
@@ -225,7 +254,11 @@ static int guest_archive(const struct machine *m, struct buf *archive, struct er
 		return r;
 	config = guest_config(m, &image);
 	json_done(&image_config_table, &image);
-	r = config ? secrets_add(m->hulld, m->record.project, &machine_running_spec(m)->secrets, json_object_get(config, "env"), err) : 0;
+	r = guest_network(m, &network, err);
+	if (network)
+		json_object_set_new(config, "network", network);
+	if (r == 0 && config)
+		r = secrets_add(m->hulld, m->record.project, &machine_running_spec(m)->secrets, json_object_get(config, "env"), err);
 	text = config && r == 0 ? json_dumps(config, JSON_COMPACT) : NULL;
 	json_decref(config);
 	if (r < 0)
@@ -271,6 +304,42 @@ int launch_archive_fd(const struct machine *m, struct error *err)
 	}
 	buf_done(&archive);
 	return r < 0 ? r : steal_fd(&fd);
+}
+
+static size_t add_words(struct launch_join *ret, size_t n, const char *const *words)
+{
+	while (*words) {
+		assert(n + 1 < ARRAY_SIZE(ret->argv));
+		ret->argv[n++] = *words++;
+	}
+	ret->argv[n] = NULL;
+	return n;
+}
+
+int launch_join(struct machine *m, const char *const *argv, struct launch_join *ret, struct error *err)
+{
+	struct network_plan plan;
+	size_t n = 0;
+	int r;
+
+	ret->is_needed = network_kind(machine_running_spec(m)) == NETWORK_NAMED;
+	if (ret->is_needed) {
+		r = network_find(m->hulld, m->record.project, machine_running_spec(m)->network, &plan, err);
+		if (r == 0)
+			r = network_prepare(m, &plan, err);
+		if (r < 0)
+			return r;
+		snprintf(ret->tap_fd, sizeof(ret->tap_fd), "%d", MONITOR_NET_FD);
+		snprintf(ret->status_fd, sizeof(ret->status_fd), "%d", MONITOR_STATUS_FD);
+		n = add_words(ret, n, (const char *[]){m->hulld->options.network, "join", "--folder",
+			network_folder(m->hulld, plan.id, ret->folder, sizeof(ret->folder)), "--subnet", subnet_format(&plan.subnet, ret->subnet),
+			"--address", address_format(machine_address(m), ret->address), "--tap-fd", ret->tap_fd, "--status-fd", ret->status_fd, NULL});
+		if (plan.egress)
+			n = add_words(ret, n, (const char *[]){"--egress", "--passt", m->hulld->passt, NULL});
+		n = add_words(ret, n, (const char *[]){"--", NULL});
+	}
+	add_words(ret, n, argv);
+	return 0;
 }
 
 int launch_prepare(struct machine *m, struct error *err)

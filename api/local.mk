@@ -67,6 +67,9 @@ libhull_api_a_SOURCES = \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \
 	api/mounts.c api/mounts.h \
+	api/networks.c api/networks.h \
+	api/networks_host.c \
+	api/networks_http.c \
 	api/openapi.c api/openapi.h \
 	api/machine_list.c \
 	api/machine_patch.c \
@@ -94,12 +97,14 @@ libhull_api_a_SOURCES = \
 	api/start_order.c api/start_order.h \
 	api/stopping.c \
 	api/stats.c api/stats.h \
+	api/subnet.c api/subnet.h \
 	api/store.c api/store.h api/store_private.h \
 	api/store_certificates.c \
 	api/store_events.c \
 	api/store_host.c \
 	api/store_images.c \
 	api/store_machines.c \
+	api/store_networks.c \
 	api/store_operations.c \
 	api/store_projects.c \
 	api/store_requests.c \

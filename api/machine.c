@@ -9,6 +9,7 @@
 #include "api/image.h"
 #include "api/ingress_client.h"
 #include "api/logs.h"
+#include "api/networks.h"
 #include "api/operation.h"
 #include "api/project.h"
 #include "api/start_order.h"
@@ -98,6 +99,7 @@ static void end_run(struct machine_record *record)
 	free(record->run_image_config);
 	record->run_spec = record->run_image_config = NULL;
 	record->run_rootfs[0] = '\0';
+	record->run_address = 0;
 }
 
 static void set_cause(struct machine *m, const char *code, const char *message)
@@ -515,9 +517,10 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
 	bool asked = record->state == MACHINE_STOPPING, again = asked && record->restart_wanted && !m->deleting;
-	char rootfs[sizeof(record->run_rootfs)];
+	char rootfs[sizeof(record->run_rootfs)], network[NAME_MAX_BYTES + 1];
 	struct problem problem;
 
+	snprintf(network, sizeof(network), "%s", machine_running_spec(m)->network);
 	snprintf(rootfs, sizeof(rootfs), "%s", record->run_rootfs);
 	leave_alone(m);
 	forget_run_spec(m);
@@ -553,6 +556,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 			idle_back_off(m, backoff_ms(record->failures));
 		host_drain_look(m->hulld);
 	}
+	network_tell_moved(m, network);
 	if (rootfs[0])
 		image_release_blob(m->hulld, record->project, rootfs);
 }

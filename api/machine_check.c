@@ -3,6 +3,7 @@
 #include "api/hostnames.h"
 #include "api/image.h"
 #include "api/machine.h"
+#include "api/networks.h"
 #include "api/project.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
@@ -104,6 +105,8 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	r = secrets_check(hulld, project, spec, problem);
 	if (r == 0)
 		r = volumes_check(hulld, project, spec, problem);
+	if (r == 0)
+		r = network_check(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = folders_check(hulld, project, spec, problem);
 	if (r == 0)

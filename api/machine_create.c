@@ -4,6 +4,7 @@
 #include "api/image.h"
 #include "api/log_age.h"
 #include "api/logs.h"
+#include "api/networks.h"
 #include "api/operation.h"
 #include "api/random.h"
 #include "api/start_order.h"
@@ -63,6 +64,7 @@ static void fill_record(struct hulld *hulld, const struct machine_origin *origin
 	snprintf(record->project, sizeof(record->project), "%s", origin->project);
 	snprintf(record->name, sizeof(record->name), "%s", spec->name);
 	snprintf(record->rootfs, sizeof(record->rootfs), "%s", image->spec.rootfs);
+	record->address = network_choose_address(hulld, origin->project, NULL, spec);
 	record->spec = json_dump_text(&machine_spec_table, spec);
 	record->image_config = json_dump_text(&image_config_table, &image->spec.config);
 }
@@ -111,6 +113,7 @@ int machine_insert(struct hulld *hulld, const struct machine_origin *origin, str
 					 : problem_from_error(problem, &err);
 	if (r == 0) {
 		*ret = machine_new(hulld, &record, spec);
+		network_tell(hulld, (*ret)->record.project, (*ret)->spec.network);
 	} else {
 		machine_record_done(&record);
 		json_done(&machine_spec_table, spec);
@@ -139,7 +142,7 @@ void machine_remove_folder(const char *path)
 int machine_remove(struct machine *m, struct problem *problem)
 {
 	struct hulld *hulld = m->hulld;
-	char rootfs[sizeof(m->record.rootfs)], project[sizeof(m->record.project)], path[512];
+	char rootfs[sizeof(m->record.rootfs)], project[sizeof(m->record.project)], network[NAME_MAX_BYTES + 1], path[512];
 	struct error err;
 
 	assert(!machine_is_active(m));
@@ -148,10 +151,12 @@ int machine_remove(struct machine *m, struct problem *problem)
 	machine_index_remove(m);
 	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
 	snprintf(project, sizeof(project), "%s", m->record.project);
+	snprintf(network, sizeof(network), "%s", m->spec.network);
 	machine_remove_folder(machine_state_path(m, "", path, sizeof(path)));
 	machine_remove_folder(machine_run_path(m, "", path, sizeof(path)));
 	image_release_blob(hulld, project, rootfs);
 	machine_tell_removed(m);
+	network_tell(hulld, project, network);
 	start_order_tell_removed(hulld, project, m->record.name);
 	logs_wake(hulld->logs, m->record.id);
 	log_age_forget(hulld->log_age, m);

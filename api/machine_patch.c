@@ -22,6 +22,7 @@
 #include "api/machine_http.h"
 #include "api/machine.h"
 #include "api/merge_patch.h"
+#include "api/networks.h"
 #include "api/operation.h"
 #include "api/project.h"
 #include "api/start_order.h"
@@ -166,8 +167,10 @@ static struct machine_record make_record(const struct machine *m, const struct p
 
 	snprintf(record.name, sizeof(record.name), "%s", patch->spec.name);
 	record.spec = json_dump_text(&machine_spec_table, &patch->spec);
+	record.address = network_choose_address(m->hulld, record.project, m, &patch->spec);
 	if (machine_is_active(m) && !m->run_spec) {
 		snprintf(record.run_rootfs, sizeof(record.run_rootfs), "%s", m->record.rootfs);
+		record.run_address = m->record.address;
 		record.run_spec = json_dump_text(&machine_spec_table, &m->spec);
 		record.run_image_config = copy_text(m->record.image_config);
 	}
@@ -223,8 +226,10 @@ static int apply(struct machine *m, struct patch *patch)
 	bool other_idle = !same_field(json_find_field(&machine_spec_table, "idle"), &m->spec, &patch->spec);
 	bool other_health = !same_field(json_find_field(&machine_spec_table, "health"), &m->spec, &patch->spec);
 	struct machine_record before = m->record, record = make_record(m, patch);
+	char network[NAME_MAX_BYTES + 1];
 	struct error err;
 
+	snprintf(network, sizeof(network), "%s", machine_running_spec(m)->network);
 	if (store_machine_respecify(m->hulld->store, &record, &err) < 0) {
 		free_strings(&record, &before);
 		if (err.errnum == EEXIST)
@@ -247,6 +252,9 @@ static int apply(struct machine *m, struct patch *patch)
 	}
 	if (other_idle && record.state == MACHINE_RUNNING)
 		idle_begin(m);
+	if (strcmp(before.name, record.name) != 0)
+		network_tell(m->hulld, record.project, network);
+	network_tell_moved(m, network);
 	if (!record.restart_at)
 		machine_disarm_restart(m);
 	if (strcmp(before.rootfs, record.rootfs) != 0)
@@ -276,6 +284,8 @@ static int check_again(const struct machine *m, struct patch *patch)
 
 	if (r == 0)
 		r = start_order_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
+	if (r == 0)
+		r = network_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0)
 		r = hostnames_check(m->hulld, m->record.project, m, &patch->spec, &patch->problem);
 	if (r == 0)

@@ -3,6 +3,7 @@
 
 #include "api/health.h"
 #include "api/idle.h"
+#include "api/networks.h"
 #include "api/operation.h"
 #include "api/start_order.h"
 #include "common/cleanup.h"
@@ -15,6 +16,7 @@ json_t *machine_dump(const struct machine *m)
 	cleanup_free char *started = format_time(record->started_at);
 	cleanup_free char *stopped = format_time(record->stopped_at);
 	cleanup_free char *healthy_since = NULL;
+	char address[ADDRESS_TEXT_BYTES];
 	char *pending[MACHINE_PENDING_MAX], *waiting_for[DEPENDS_ON_MAX];
 	const struct operation_record *operation = operation_current(m);
 	struct health_view health;
@@ -35,6 +37,7 @@ json_t *machine_dump(const struct machine *m)
 		.created_at = created,
 		.started_at = started,
 		.stopped_at = stopped,
+		.address = machine_address(m) ? address_format(machine_address(m), address) : NULL,
 		.operation = operation ? (char *)operation->id : NULL,
 	};
 	json_t *dumped;

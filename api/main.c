@@ -18,6 +18,7 @@
 #include "api/machine.h"
 #include "api/operation.h"
 #include "api/metrics.h"
+#include "api/networks.h"
 #include "api/scratch.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
@@ -199,7 +200,7 @@ static int set_up(struct hulld *hulld, struct error *err)
 	if (machines_load(hulld, err) < 0)
 		return -err->errnum;
 	hostnames_begin(hulld->hostnames);
-	return 0;
+	return networks_start(hulld, err);
 }
 
 static void tear_down(struct hulld *hulld)

@@ -20,7 +20,7 @@ static int64_t plan_of_start(const struct machine *m)
 {
 	int64_t plan = BIT(PHASE_MONITOR) | BIT(PHASE_KERNEL) | BIT(PHASE_AGENT);
 
-	if (machine_running_spec(m)->network == NETWORK_DEFAULT)
+	if (network_kind(machine_running_spec(m)) != NETWORK_NONE)
 		plan |= BIT(PHASE_NETWORK);
 	return m->spec.health ? plan | BIT(PHASE_HEALTH) : plan;
 }

@@ -22,6 +22,7 @@
 static const char usage[] =
 	"usage: hulld [--state DIR] [--run DIR] [--listen ADDRESS:PORT --token-file FILE] [--kernel FILE]\n"
 	"             [--initrd FILE] [--vmm FILE] [--virtiofs FILE] [--ingress FILE] [--ingress-forwarder PATH]\n"
+	"             [--network FILE]\n"
 	"             [--audit-log FILE] [--audit-keep MIB[,DAYS]] [--log-keep MIB[,DAYS]] [--memory-overcommit PERCENT]\n"
 	"             [--mount-allow [PROJECT=]DIR]...\n"
 	"             [--webhook-allow RANGE[,RANGE]...] [--webhook-timing FIRST_RETRY_MS[,GIVE_UP_S[,TIMEOUT_MS]]]\n"
@@ -36,6 +37,7 @@ static const struct options usual = {
 	.vmm = HULL_BINDIR "/hull-vmm",
 	.virtiofs = HULL_LIBEXECDIR "/hull-virtiofs",
 	.ingress = HULL_LIBEXECDIR "/hull-ingress",
+	.network = HULL_LIBEXECDIR "/hull-network",
 	.audit_keep = {256ull << 20, 90},
 	.log_keep = {16ull << 20, 90},
 	.webhook_timing = {.first_retry_ms = 5000, .give_up_s = 3 * 86400, .timeout_ms = 10000},
@@ -128,7 +130,7 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 		{"kernel", required_argument, NULL, 'k'}, {"initrd", required_argument, NULL, 'i'},
 		{"vmm", required_argument, NULL, 'v'}, {"virtiofs", required_argument, NULL, 'F'},
 		{"ingress", required_argument, NULL, 'g'}, {"mount-allow", required_argument, NULL, 'M'},
-		{"ingress-forwarder", required_argument, NULL, 'f'}, {"audit-log", required_argument, NULL, 'a'},
+		{"ingress-forwarder", required_argument, NULL, 'f'}, {"network", required_argument, NULL, 'n'}, {"audit-log", required_argument, NULL, 'a'},
 		{"audit-keep", required_argument, NULL, 'A'}, {"log-keep", required_argument, NULL, 'L'},
 		{"memory-overcommit", required_argument, NULL, 'm'}, {"webhook-allow", required_argument, NULL, 'w'}, {"webhook-timing", required_argument, NULL, 'W'},
 		{"http", required_argument, NULL, 'p'}, {"https", required_argument, NULL, 'S'},
@@ -138,7 +140,7 @@ static int read_words(int argc, char **argv, struct options *options, struct wor
 	const char **const places[] = {
 		['s'] = &options->state, ['r'] = &options->run, ['l'] = &options->listen, ['t'] = &words->token_file,
 		['k'] = &options->kernel, ['i'] = &options->initrd, ['v'] = &options->vmm, ['F'] = &options->virtiofs, ['g'] = &options->ingress,
-		['f'] = &options->ingress_forwarder, ['a'] = &options->audit_log, ['A'] = &words->audit_keep,
+		['f'] = &options->ingress_forwarder, ['n'] = &options->network, ['a'] = &options->audit_log, ['A'] = &words->audit_keep,
 		['L'] = &words->log_keep, ['m'] = &words->memory_overcommit, ['w'] = &words->webhook_allow, ['W'] = &words->webhook_timing, ['p'] = &options->http,
 		['S'] = &options->https, ['x'] = &options->haproxy,
 	};

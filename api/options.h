@@ -17,7 +17,7 @@ struct options {
 	const char *state, *run; /* absolute */
 	const char *listen;	 /* ADDRESS:PORT, or NULL */
 	char *token;		 /* owned; NULL without --listen */
-	const char *kernel, *initrd, *vmm, *virtiofs, *ingress, *ingress_forwarder;
+	const char *kernel, *initrd, *vmm, *virtiofs, *ingress, *ingress_forwarder, *network;
 	unsigned memory_overcommit_percent; /* of the host's memory, what machines that run may have together; 0: no limit */
 	unsigned patience_s; /* with clients: http_set_patience() */
 	unsigned start_timeout_s, dependency_timeout_s;

@@ -5,6 +5,7 @@
 #include "api/forget.h"
 #include "api/image.h"
 #include "api/machine.h"
+#include "api/networks.h"
 #include "api/page.h"
 #include "api/webhook.h"
 #include "common/cleanup.h"
@@ -255,6 +256,12 @@ static int refuse_in_use(const struct hulld *hulld, const char *name, struct pro
 	return problem_set_hint(problem, "delete them first");
 }
 
+static int delete_project(struct hulld *hulld, const char *name, struct error *err)
+{
+	networks_end(hulld, name); /* it has no machines: nothing is lost should it stay after all */
+	return store_project_delete(hulld->store, name, DELETE_NS, err);
+}
+
 void project_http_delete(struct request *req, void *ctx)
 {
 	struct project_record record;
@@ -266,7 +273,7 @@ void project_http_delete(struct request *req, void *ctx)
 		return;
 	if (refuse_in_use(hulld, record.name, &problem) < 0) {
 		request_refuse(req, &problem);
-	} else if (store_project_delete(hulld->store, record.name, DELETE_NS, &err) < 0) {
+	} else if (delete_project(hulld, record.name, &err) < 0) {
 		request_refuse_error(req, &err);
 	} else {
 		request_reply(req, 204, NULL);

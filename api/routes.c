@@ -15,6 +15,7 @@
 #include "api/machine_http.h"
 #include "api/metrics.h"
 #include "api/openapi.h"
+#include "api/networks.h"
 #include "api/operation.h"
 #include "api/project.h"
 #include "api/secrets.h"
@@ -118,6 +119,7 @@ const struct http_param hulld_params[] = {
 	{"hostname", "In lower case.", DNS_NAME_PATTERN},
 	{"image", "Its name.", NAME_PATTERN},
 	{"machine", "Its id or name.", NAME_PATTERN},
+	{"network", "Its name.", NAME_PATTERN},
 	{"operation", "Its id.", OPERATION_ID_PATTERN},
 	{"project", "Its name.", NAME_PATTERN},
 	{"secret", "Its name.", SECRET_NAME_PATTERN},
@@ -311,6 +313,18 @@ const struct http_route hulld_routes[] = {
 		.gives = &certificate_table, .handle = certificate_http_get},
 	{ROUTE("DELETE", "/v1/certificates/{hostname}", "deleteCertificate", "Forget it; one of the host's own is served again."),
 		.status = 204, .handle = certificate_http_delete},
+
+	{ROUTE("POST", "/v1/networks", "createNetwork", "Create a network, on which machines reach each other by name."), .status = 201,
+		.body = HTTP_BODY_JSON, .refuses = REFUSES(NAME_TAKEN) | REFUSES(QUOTA_EXCEEDED) | REFUSES(UNSUPPORTED),
+		.takes = &network_spec_table, .gives = &network_table, .handle = network_http_create},
+	{ROUTE("GET", "/v1/networks", "listNetworks", "All networks of the project."), .status = 200, .gives = &network_table, .gives_list = true,
+		.handle = network_http_list},
+	{ROUTE("GET", "/v1/networks/{network}", "getNetwork", "One network, and which machines are on it."), .status = 200,
+		.gives = &network_table, .handle = network_http_get},
+	{ROUTE("PATCH", "/v1/networks/{network}", "updateNetwork", "Change its labels."), .status = 200, .body = HTTP_BODY_MERGE_PATCH,
+		.takes = &network_spec_table, .gives = &network_table, .handle = network_http_patch},
+	{ROUTE("DELETE", "/v1/networks/{network}", "deleteNetwork", "Remove a network that no machine is on."), .status = 204,
+		.refuses = REFUSES(NETWORK_IN_USE), .handle = network_http_delete},
 
 	{ROUTE("PUT", "/v1/secrets/{secret}", "setSecret", "Set a secret of the project; 200 when there was one of that name."),
 		.status = 201, .other_status = 200, .body = HTTP_BODY_JSON, .confidential = true, .refuses = REFUSES(QUOTA_EXCEEDED), .takes = &secret_spec_table, .gives = &secret_table,

@@ -27,12 +27,16 @@ const char *const machine_state_names[] = {
 static_assert(ARRAY_SIZE(machine_state_names) == MACHINE_N_STATES + 1, "every state has a name");
 
 const char *const status_cause_names[] = {"poweroff", "reset", "panic", "signal", "error", NULL};
-static const char *const network_names[] = {"default", "none", NULL};
 static const char *const policy_names[] = {"never", "on-failure", "always", NULL};
 
 static bool is_alnum(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+enum network_kind network_kind_of(const char *network)
+{
+	return strcmp(network, "default") == 0 ? NETWORK_DEFAULT : strcmp(network, "none") == 0 ? NETWORK_NONE : NETWORK_NAMED;
 }
 
 int name_check(const char *name, struct error *err)
@@ -254,8 +258,9 @@ static const struct json_table health_table = JSON_TABLE("Health", struct health
 		.help = "Ports published on the host, or by host name."},                                                           \
 	{"mounts", JSON_FIELD_ARRAY, offsetof(struct machine_spec, mounts), .table = &mount_table, .max = MOUNTS_MAX,   \
 		.help = "What lasts longer than the machine, and where it is found in it."},                           \
-	{"network", JSON_FIELD_ENUM, offsetof(struct machine_spec, network), .names = network_names,                   \
-		.help = "default: outgoing connections by way of the host; none: loopback only."},                     \
+	{"network", JSON_FIELD_STRING, offsetof(struct machine_spec, network), .def_string = "default",                \
+		.max = NAME_MAX_BYTES, .check = name_check, .pattern = NAME_PATTERN,                                           \
+		.help = "default: outgoing connections by way of the host; none: loopback only; or the name of a network."}, \
 	{"restart", JSON_FIELD_OBJECT, offsetof(struct machine_spec, restart), .table = &restart_table},               \
 	{"stop", JSON_FIELD_OBJECT, offsetof(struct machine_spec, stop), .table = &stop_table,                         \
 		.help = "How it is asked to end."},                                                                    \
@@ -310,6 +315,7 @@ static const struct json_field machine_fields[] = {
 	{VIEW("created_at", JSON_FIELD_STRING, created_at), .read_only = true},
 	{VIEW("started_at", JSON_FIELD_STRING, started_at), .read_only = true, .nullable = true},
 	{VIEW("stopped_at", JSON_FIELD_STRING, stopped_at), .read_only = true, .nullable = true},
+	{VIEW("address", JSON_FIELD_STRING, address), .read_only = true, .nullable = true, .help = "Its own in its network."},
 	{VIEW("operation", JSON_FIELD_STRING, operation), .read_only = true, .nullable = true,
 		.help = "Id of the operation that is under way on it."},
 };

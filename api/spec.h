@@ -14,12 +14,14 @@
 #define SECRET_VALUE_MAX 65536 /* bytes */
 #define SECRETS_MAX	 64    /* of one machine */
 #define HOSTNAME_MAX_BYTES 253
+#define NETWORK_ID_BYTES 13 /* "n" and 12 base32 characters */
 #define MACHINE_ID_BYTES 13 /* "m" and 12 base32 characters */
 #define VOLUME_ID_BYTES 13 /* "v" and 12 base32 characters */
 #define OPERATION_ID_BYTES 14 /* "op" and 12 base32 characters */
 #define OPERATION_PHASE_MAX 15
 
-enum network_kind { NETWORK_DEFAULT, NETWORK_NONE };
+/* What a machine's `network` is: passt, nothing, or a network of the project. */
+enum network_kind { NETWORK_DEFAULT, NETWORK_NONE, NETWORK_NAMED };
 enum restart_policy { RESTART_NEVER, RESTART_ON_FAILURE, RESTART_ALWAYS };
 
 /* In the order in which a machine usually lives through them. CREATING is between a create's first commit and its
@@ -104,7 +106,7 @@ struct machine_spec {
 	char *user, *workdir;
 	struct json_array ports; /* of struct port_spec */
 	struct json_array mounts; /* of struct mount_spec */
-	int network;		 /* enum network_kind */
+	char *network;
 	struct restart_spec restart;
 	struct stop_spec stop;
 	struct logs_spec logs;
@@ -114,6 +116,12 @@ struct machine_spec {
 	json_t *labels; /* as `env`, NULL where there are none, in a struct machine */
 };
 extern const struct json_table machine_spec_table;
+
+enum network_kind network_kind_of(const char *network);
+static inline enum network_kind network_kind(const struct machine_spec *spec)
+{
+	return network_kind_of(spec->network);
+}
 
 enum health_state { HEALTH_UNKNOWN, HEALTH_STARTING, HEALTH_HEALTHY, HEALTH_UNHEALTHY };
 extern const char *const health_state_names[];
@@ -141,6 +149,7 @@ struct machine_view {
 	json_t *exit_status, *pid; /* integers, or NULL */
 	int64_t restarts;
 	char *created_at, *started_at, *stopped_at;
+	char *address;	 /* in its network; NULL: it is on none */
 	char *operation; /* its id; NULL: none is under way */
 };
 extern const struct json_table machine_table;

@@ -141,6 +141,11 @@ static const char *const migrations[] = {
 
 	"CREATE TABLE volumes (id TEXT PRIMARY KEY NOT NULL, project TEXT NOT NULL, name TEXT NOT NULL, size_mib INTEGER NOT NULL,"
 	" labels TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, UNIQUE (project, name)) STRICT, WITHOUT ROWID;",
+
+	"CREATE TABLE networks (project TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL UNIQUE, spec TEXT NOT NULL,"
+	" created_at INTEGER NOT NULL, PRIMARY KEY (project, name)) STRICT, WITHOUT ROWID;"
+	"ALTER TABLE machines ADD COLUMN address INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE machines ADD COLUMN run_address INTEGER NOT NULL DEFAULT 0;",
 };
 
 #define OPERATION_COLUMNS \
@@ -159,20 +164,20 @@ static const char *const statements[N_STATEMENTS] = {
 	[MACHINE_INSERT] = "INSERT OR ROLLBACK INTO machines (id, state, cause_code, cause_message, exit_status, monitor_pid,"
 			   " monitor_start, passt_pid, passt_start, boot_id, restarts, failures, restart_at,"
 			   " stop_timeout_s, restart_wanted, started_at, stopped_at, run_rootfs, run_spec, run_image_config, attached, asleep, name,"
-			   " rootfs, spec, image_config, created_at, request, project) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
-			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
+			   " rootfs, spec, image_config, created_at, request, project, address) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+			   " ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
 	[MACHINE_UPDATE] = "UPDATE OR ROLLBACK machines SET state = ?2, cause_code = ?3, cause_message = ?4, exit_status = ?5,"
 			   " monitor_pid = ?6, monitor_start = ?7, passt_pid = ?8, passt_start = ?9, boot_id = ?10,"
 			   " restarts = ?11, failures = ?12, restart_at = ?13, stop_timeout_s = ?14,"
 			   " restart_wanted = ?15, started_at = ?16, stopped_at = ?17, run_rootfs = ?18, run_spec = ?19,"
-			   " run_image_config = ?20, attached = ?21, asleep = ?22 WHERE id = ?1",
+			   " run_image_config = ?20, attached = ?21, asleep = ?22, run_address = ?23 WHERE id = ?1",
 	[MACHINE_RESPECIFY] = "UPDATE OR ROLLBACK machines SET name = ?2, rootfs = ?3, spec = ?4, image_config = ?5, run_rootfs = ?6,"
-			      " run_spec = ?7, run_image_config = ?8, restart_at = ?9 WHERE id = ?1",
+			      " run_spec = ?7, run_image_config = ?8, restart_at = ?9, address = ?10, run_address = ?11 WHERE id = ?1",
 	[MACHINE_DELETE] = "DELETE FROM machines WHERE id = ?1",
 	[MACHINES] = "SELECT id, state, cause_code, cause_message, exit_status, monitor_pid, monitor_start, passt_pid,"
 		     " passt_start, boot_id, restarts, failures, restart_at, stop_timeout_s, restart_wanted, started_at,"
 		     " stopped_at, run_rootfs, run_spec, run_image_config, name, rootfs, spec, image_config, created_at,"
-		     " request, project, attached, asleep FROM machines ORDER BY created_at, id",
+		     " request, project, attached, asleep, address, run_address FROM machines ORDER BY created_at, id",
 	[IMAGE_PUT] = "INSERT INTO images (project, name, rootfs, document) VALUES (?1, ?2, ?3, ?4)"
 		      " ON CONFLICT (project, name) DO UPDATE SET rootfs = ?3, document = ?4",
 	[IMAGE_DELETE] = "DELETE FROM images WHERE project = ?1 AND name = ?2",
@@ -222,6 +227,11 @@ static const char *const statements[N_STATEMENTS] = {
 	[CERTIFICATE_DELETE] = "DELETE FROM certificates WHERE project = ?1 AND hostname = ?2",
 	[CERTIFICATES] = "SELECT " CERTIFICATE_COLUMNS " FROM certificates WHERE project = ?1 AND hostname > ?2 ORDER BY hostname",
 	[CERTIFICATES_COUNT] = "SELECT count(*) FROM certificates WHERE project = ?1",
+	[NETWORK_INSERT] = "INSERT INTO networks (project, name, id, spec, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+	[NETWORK_UPDATE] = "UPDATE networks SET spec = ?3 WHERE project = ?1 AND name = ?2",
+	[NETWORK_GET] = "SELECT project, name, id, spec, created_at FROM networks WHERE project = ?1 AND name = ?2",
+	[NETWORK_DELETE] = "DELETE FROM networks WHERE project = ?1 AND name = ?2",
+	[NETWORKS] = "SELECT project, name, id, spec, created_at FROM networks WHERE ?1 IS NULL OR project = ?1 ORDER BY project, name",
 	[SECRET_PUT] = "INSERT INTO secrets (project, name, sealed, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)"
 		       " ON CONFLICT (project, name) DO UPDATE SET sealed = ?3, updated_at = ?5",
 	[SECRET_GET] = "SELECT project, name, created_at, updated_at, sealed FROM secrets WHERE project = ?1 AND name = ?2",

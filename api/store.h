@@ -29,6 +29,7 @@ struct machine_record {
 	char name[NAME_MAX_BYTES + 1]; /* unique in the project */
 	char rootfs[80];    /* digest of the image when the client named it */
 	char *spec;	    /* MachineSpec as JSON; owned; NULL where a struct machine has it read */
+	uint32_t address;   /* in its network, in the host's byte order; 0: it is on none */
 	char *image_config; /* ImageConfig as JSON, of the image when the client named it; owned */
 	int64_t created_at; /* ms since 1970, as all times here; 0: never */
 	int64_t request;    /* request_number() of the POST that created it; 0: it had no key */
@@ -49,6 +50,7 @@ struct machine_record {
 	int64_t started_at, stopped_at;
 	/* What the present run was begun with, where that has been changed since; "" and NULL otherwise. Owned. */
 	char run_rootfs[80];
+	uint32_t run_address;
 	char *run_spec, *run_image_config;
 };
 
@@ -197,6 +199,26 @@ int store_operations_end_orphans(struct store *store, int64_t at, const char *er
 int store_operations_prune(struct store *store, int64_t before, int64_t max, struct error *err);
 /* Forgets `max` of the project's but its `kept` newest, and those under way. How many, or -errno with `err` set. */
 int store_operations_trim(struct store *store, const char *project, int64_t kept, int64_t max, struct error *err);
+
+/* A row of `networks`. */
+struct network_record {
+	char id[NETWORK_ID_BYTES + 1];
+	char project[NAME_MAX_BYTES + 1];
+	char name[NAME_MAX_BYTES + 1]; /* unique in the project */
+	char *spec;		       /* NetworkSpec as JSON; owned */
+	int64_t created_at;
+};
+
+void network_record_done(struct network_record *record);
+
+int store_network_insert(struct store *store, const struct network_record *record, struct error *err);
+/* Its spec. */
+int store_network_update(struct store *store, const struct network_record *record, struct error *err);
+int store_network_get(struct store *store, const char *project, const char *name, struct network_record *ret, struct error *err);
+int store_network_delete(struct store *store, const char *project, const char *name, struct error *err);
+/* Of one project (NULL: of all), by name; stops at the first non-zero return and returns that. */
+int store_networks_each(struct store *store, const char *project, int (*fn)(void *ctx, const struct network_record *record), void *ctx,
+	struct error *err);
 
 #define TOKEN_HASH_BYTES 65 /* SHA-256 in hexadecimal, with its NUL */
 

@@ -45,6 +45,7 @@
 #define NAMED_EVENT(row, type) EVENT(row ".project", type, row ".name", row ".name", "'{}'", ALWAYS)
 #define IMAGE_PUT_EVENT \
 	EVENT("new.project", "'image.put'", "new.name", "new.name", "json_object('rootfs', new.rootfs)", ALWAYS)
+#define NETWORK_EVENT(row, type) EVENT(row ".project", type, row ".id", row ".name", "'{}'", ALWAYS)
 #define TOKEN_EVENT(row, type) EVENT(row ".project", type, row ".id", row ".label", "'{}'", ALWAYS)
 #define CERTIFICATE_EVENT(row, type, data) EVENT(row ".project", type, row ".hostname", row ".hostname", data, ALWAYS)
 #define HAS_EXPIRED "old.expires_at BETWEEN 1 AND unixepoch() * 1000 + 999"
@@ -90,6 +91,9 @@ static const char triggers[] =
 	TRIGGER("image_inserted", "INSERT ON main.images", IMAGE_PUT_EVENT)
 	TRIGGER("image_moved", "UPDATE ON main.images", IMAGE_PUT_EVENT)
 	TRIGGER("image_deleted", "DELETE ON main.images", NAMED_EVENT("old", "'image.deleted'"))
+	TRIGGER("network_inserted", "INSERT ON main.networks", NETWORK_EVENT("new", "'network.created'"))
+	TRIGGER("network_updated", "UPDATE OF spec ON main.networks", NETWORK_EVENT("new", "'network.updated'"))
+	TRIGGER("network_deleted", "DELETE ON main.networks", NETWORK_EVENT("old", "'network.deleted'"))
 	TRIGGER("secret_inserted", "INSERT ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
 	TRIGGER("secret_set", "UPDATE ON main.secrets", NAMED_EVENT("new", "'secret.set'"))
 	TRIGGER("secret_deleted", "DELETE ON main.secrets", NAMED_EVENT("old", "'secret.deleted'"))

@@ -55,6 +55,7 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	sqlite3_bind_int64(stmt, 27, record->created_at);
 	sqlite3_bind_int64(stmt, 28, record->request);
 	store_bind_text(stmt, 29, record->project);
+	sqlite3_bind_int64(stmt, 30, record->address);
 	return store_commit(store, stmt, err);
 }
 
@@ -71,6 +72,8 @@ int store_machine_respecify(struct store *store, const struct machine_record *re
 	store_bind_text(stmt, 7, record->run_spec ? record->run_spec : "");
 	store_bind_text(stmt, 8, record->run_image_config ? record->run_image_config : "");
 	sqlite3_bind_int64(stmt, 9, record->restart_at);
+	sqlite3_bind_int64(stmt, 10, record->address);
+	sqlite3_bind_int64(stmt, 11, record->run_address);
 	return store_commit_one(store, stmt, "machine", err);
 }
 
@@ -79,6 +82,7 @@ int store_machine_update(struct store *store, const struct machine_record *recor
 	sqlite3_stmt *stmt = store_begin(store, MACHINE_UPDATE);
 
 	bind_machine(stmt, record);
+	sqlite3_bind_int64(stmt, 23, record->run_address);
 	return store_commit_one(store, stmt, "machine", err);
 }
 
@@ -140,6 +144,8 @@ static int read_machine(sqlite3_stmt *stmt, struct machine_record *ret, struct e
 	snprintf(ret->project, sizeof(ret->project), "%s", store_column(stmt, 26));
 	ret->attached = sqlite3_column_int(stmt, 27) != 0;
 	ret->asleep = sqlite3_column_int(stmt, 28) != 0;
+	ret->address = (uint32_t)sqlite3_column_int64(stmt, 29);
+	ret->run_address = (uint32_t)sqlite3_column_int64(stmt, 30);
 	return ret->spec && ret->image_config ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 

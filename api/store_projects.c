@@ -145,7 +145,7 @@ static const struct {
 } departed[] = {{DEPARTED_REQUESTS, 32}, {DEPARTED_IMAGES, 64}, {DEPARTED_OPERATIONS, 64}, {DEPARTED_EVENTS, 250}};
 
 /* What it has little of, or what would be found without it. Also what goes is events, whose cursor is the last to go. */
-static const char *const project_tables[] = {"tokens WHERE project", "webhooks WHERE project", "secrets WHERE project",
+static const char *const project_tables[] = {"tokens WHERE project", "webhooks WHERE project", "secrets WHERE project", "networks WHERE project",
 	"certificates WHERE project", "blob_owners WHERE project", "projects WHERE name"};
 
 static int forget_some(struct store *store, struct error *err)

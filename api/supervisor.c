@@ -14,6 +14,7 @@
 #include "api/health.h"
 #include "api/idle.h"
 #include "api/log_age.h"
+#include "api/networks.h"
 #include "api/operation.h"
 #include "api/scratch.h"
 #include "api/secrets.h"
@@ -200,7 +201,8 @@ static int open_log(const struct machine *m, const char *name, int flags)
 		0600);
 }
 
-/* It waits at its gate. `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: no network. False: the start has failed. */
+/* It waits at its gate. `net_fd` (borrowed) becomes its MONITOR_NET_FD; -1: it has none, or gets one by way of hull-network. False: the
+ * start has failed. */
 static bool spawn_monitor(struct machine *m, int net_fd, int *ret_gate)
 {
 	char config[512], counts[512], limit_mib[24];
@@ -214,6 +216,7 @@ static bool spawn_monitor(struct machine *m, int net_fd, int *ret_gate)
 	cleanup_close int console = open_log(m, "console.log", 0), log = open_log(m, "vmm.log", 0);
 	cleanup_close int workload = open_log(m, "workload.log", 0), status = open_log(m, "status.json", O_TRUNC);
 	cleanup_close int archive = -1;
+	struct launch_join join;
 	struct error err;
 
 	snprintf(limit_mib, sizeof(limit_mib), "%" PRIu64, log_age_limits(m).bytes >> 20);
@@ -225,8 +228,12 @@ static bool spawn_monitor(struct machine *m, int net_fd, int *ret_gate)
 		fail_start(m, "%s", err.message);
 		return false;
 	}
-	m->monitor = process_spawn(m->hulld->loop, argv, (int[]){null, console, log, workload, status, net_fd < 0 ? null : net_fd, archive},
-		archive >= 0 ? MONITOR_ARCHIVE_FD + 1 : net_fd >= 0 ? MONITOR_NET_FD + 1 : MONITOR_NET_FD, on_monitor_end, m,
+	if (launch_join(m, argv, &join, &err) < 0) {
+		fail_start(m, "%s", err.message);
+		return false;
+	}
+	m->monitor = process_spawn(m->hulld->loop, join.argv, (int[]){null, console, log, workload, status, net_fd < 0 ? null : net_fd, archive},
+		archive >= 0 ? MONITOR_ARCHIVE_FD + 1 : net_fd >= 0 || join.is_needed ? MONITOR_NET_FD + 1 : MONITOR_NET_FD, on_monitor_end, m,
 		&m->record.monitor, ret_gate, &err);
 	if (!m->monitor)
 		fail_start(m, "%s", err.message);
@@ -334,7 +341,7 @@ static void start_processes(struct machine *m)
 		fail_start(m, "%s", problem.error.message);
 		return;
 	}
-	if (machine_running_spec(m)->network == NETWORK_DEFAULT) {
+	if (network_kind(machine_running_spec(m)) == NETWORK_DEFAULT) {
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 			fail_start(m, "cannot make the network's connection: %s", strerror(errno));
 			return;
@@ -409,7 +416,14 @@ int supervisor_check(const struct machine *m, struct problem *problem)
 			needed[i].path, strerror(errno));
 		return problem_set_hint(problem, "%s", needed[i].hint);
 	}
-	if (machine_running_spec(m)->network == NETWORK_DEFAULT && !find_passt(m->hulld)) {
+	if (network_kind(machine_running_spec(m)) == NETWORK_NAMED) {
+		if (networks_check_host(m->hulld, problem) < 0) {
+			problem->code = PROBLEM_MACHINE_FAILED;
+			return -ECANCELED;
+		}
+		find_passt(m->hulld); /* which is there, as the check says */
+	}
+	if (network_kind(machine_running_spec(m)) == NETWORK_DEFAULT && !find_passt(m->hulld)) {
 		problem_set(problem, PROBLEM_MACHINE_FAILED, "network", "passt is not installed on the host");
 		return problem_set_hint(problem, "apt-get install passt, or create the machine with network none");
 	}
@@ -430,7 +444,7 @@ static bool has_scratch(const struct machine *m)
 static void enter_first_phase(struct machine *m)
 {
 	operation_enter(m, !has_scratch(m) ? PHASE_DISK
-			   : machine_running_spec(m)->network == NETWORK_DEFAULT ? PHASE_NETWORK : PHASE_MONITOR);
+			   : network_kind(machine_running_spec(m)) != NETWORK_NONE ? PHASE_NETWORK : PHASE_MONITOR);
 	operation_set_timeout(m, (int64_t)m->hulld->options.start_timeout_s * 1000);
 }
 

@@ -3,6 +3,7 @@
 #define HULL_API_SUPERVISOR_H
 
 #include "api/machine.h"
+#include "api/subnet.h"
 
 /* What can be known before a start is promised: kernel, monitor, passt and blob are there. */
 int supervisor_check(const struct machine *m, struct problem *problem);
@@ -35,6 +36,8 @@ void supervisor_lose_folder(struct machine *m);
 /* Frees timers and watches; processes go on. */
 void supervisor_release(struct machine *m);
 
+/* Where it writes what has become of it. */
+#define MONITOR_STATUS_FD 4
 /* Where a monitor finds its end of the network's connection. */
 #define MONITOR_NET_FD 5
 /* And the guest's archive, of a machine that has secrets. */
@@ -44,6 +47,15 @@ void supervisor_release(struct machine *m);
 int launch_prepare(struct machine *m, struct error *err);
 /* The guest's archive of a machine that has secrets, in memory only: a descriptor, or -errno with `err` set. */
 int launch_archive_fd(const struct machine *m, struct error *err);
+/* What a monitor, `argv`, is started by: where the machine is on a network, by hull-network, which executes it with a tap. Valid as long
+ * as `*ret` is where it was. 0 or -errno with `err` set. */
+#define MONITOR_ARGS_MAX 24
+struct launch_join {
+	bool is_needed;
+	const char *argv[20 + MONITOR_ARGS_MAX]; /* ended by NULL */
+	char folder[256], subnet[SUBNET_TEXT_BYTES], address[ADDRESS_TEXT_BYTES], tap_fd[12], status_fd[12];
+};
+int launch_join(struct machine *m, const char *const *argv, struct launch_join *ret, struct error *err);
 int launch_make_folders(struct machine *m, struct error *err);
 
 #endif

@@ -71,6 +71,13 @@ int certificate_set_run(const struct args *args, struct failure *fail);
 int certificate_list_run(const struct args *args, struct failure *fail);
 int certificate_remove_run(const struct args *args, struct failure *fail);
 
+/* network.c */
+extern const struct option_def network_create_options[];
+int network_create_run(const struct args *args, struct failure *fail);
+int network_list_run(const struct args *args, struct failure *fail);
+int network_inspect_run(const struct args *args, struct failure *fail);
+int network_remove_run(const struct args *args, struct failure *fail);
+
 /* secret.c */
 int secret_set_run(const struct args *args, struct failure *fail);
 int secret_list_run(const struct args *args, struct failure *fail);

@@ -169,6 +169,7 @@ static void offer_values(const struct args *args, const char *operand)
 		{"SOURCE", "/v1/machines", "name", ":"},
 		{"TARGET", "/v1/machines", "name", ":"},
 		{"PROJECT", "/v1/projects", "name", ""},
+		{"NETWORK", "/v1/networks", "name", ""},
 		{"SECRET", "/v1/secrets", "name", ""},
 		{"VOLUME", "/v1/volumes", "name", ""},
 		{"WEBHOOK", "/v1/webhooks", "id", ""},

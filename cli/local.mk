@@ -45,6 +45,7 @@ hull_SOURCES = \
 	cli/machine.c cli/machine.h \
 	cli/main.c \
 	cli/manifest_strip.c \
+	cli/network.c \
 	cli/operation.c cli/operation.h \
 	cli/plan.c cli/plan.h \
 	cli/project.c \

@@ -165,6 +165,7 @@ static int hint_at_field(const char *key, struct failure *fail)
 		const char *key, *hint;
 	} others[] = {
 		{"secrets", "files have machines, which name secrets; `hull secret set NAME <FILE` makes one"},
+		{"networks", "files have machines, which name networks; `hull network create NAME` makes one"},
 		{"images", "files have machines, which name images; `hull image build` makes one"},
 		{"projects", "files have machines; `hull project create` makes a project, and `hull --project NAME apply` its machines"},
 		{"webhooks", "files have machines; `hull webhook create` makes a webhook"},

@@ -27,7 +27,7 @@ const struct option_def run_options[] = {
 	{0, "secret", "NAME", "one of `hull secret list`, as an environment variable of that name"},
 	{'u', "user", "USER[:GROUP]", "who runs the command (the image's)"},
 	{'w', "workdir", "FOLDER", "where the command runs (the image's)"},
-	{0, "network", "default|none", "what network the machine has (default)"},
+	{0, "network", "NETWORK", "one that `hull network create` has made, or default (a way out only), or none (default)"},
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always (never)"},
 	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT (the image's)"},
 	{0, "stop-timeout", "S", "seconds a stop takes at most (10)"},

@@ -25,6 +25,7 @@ struct kind {
 static const struct kind kinds[] = {
 	{"image", "image", "images", "name", "images", ", `hull image build` makes one"},
 	{"certificate", "", "certificates", "hostname", "certificate list", ", `hull certificate set` makes one"},
+	{"network", "network", "networks", "name", "network list", ", `hull network create` makes one"},
 	{"secret", "secrets", "secrets", "name", "secret list", ", `hull secret set` makes one"},
 	{"volume", "mounts", "volumes", "name", "volume list", ", `hull volume create` makes one"},
 	{"project", "Hull-Project", "projects", "name", "project list", ""},

@@ -20,7 +20,7 @@ const struct option_def update_options[] = {
 	{0, "env-file", "FILE", "environment variables, one KEY=VALUE a line"},
 	{'u', "user", "USER[:GROUP]", "who runs the command; \"\": as the image has it"},
 	{'w', "workdir", "FOLDER", "where the command runs; \"\": as the image has it"},
-	{0, "network", "default|none", "what network the machine has"},
+	{0, "network", "NETWORK", "one that `hull network create` has made, or default (a way out only), or none"},
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always"},
 	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT; image: what the image says"},
 	{0, "stop-timeout", "S", "seconds a stop takes at most"},

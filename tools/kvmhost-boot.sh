@@ -10,7 +10,7 @@ kvm_modules="kvm-amd"
 more_modules="tun tap bridge veth dummy macvlan vhost_net vhost_vsock vsock_loopback vmw_vsock_virtio_transport loop
 	virtio_blk virtio_mmio virtio_balloon virtio_mem virtio_pmem virtio-rng virtio_scsi nbd ext4 erofs squashfs xfs fuse
 	button qemu_fw_cfg pvpanic-mmio zram nf_tables nf_nat nft_chain_nat nft_masq nft_nat nft_redir nft_ct nft_limit
-	nft_log nft_reject nft_reject_inet nft_fib_inet nft_compat nft_numgen nft_hash nf_conntrack_netlink xt_conntrack
+	nft_log nft_meta_bridge nft_reject nft_reject_inet nft_reject_ipv4 nft_fib_inet nft_compat nft_numgen nft_hash nf_conntrack_netlink xt_conntrack
 	xt_MASQUERADE xt_addrtype xt_comment xt_mark xt_nat xt_tcpudp ip_tables iptable_filter iptable_nat ip6_tables
 	ip6table_filter ip6table_nat br_netfilter sch_tbf sch_ingress sch_fq_codel cls_u32 act_police act_mirred msr"
 

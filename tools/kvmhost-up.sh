@@ -119,7 +119,7 @@ make_up_files() { # FOLDER HULLD_OPTION...
 		n=$((n + 1))
 	done
 	[ -z "$bare" ] || return 0
-	for name in hulld hull-vmm hull-virtiofs hull-ingress; do
+	for name in hulld hull-vmm hull-virtiofs hull-ingress hull-network; do
 		copy_hull "$name" "$1/root-files/opt/hull/$name"
 	done
 	find_guest
@@ -129,7 +129,7 @@ make_up_files() { # FOLDER HULLD_OPTION...
 	shift
 	printf '%s\n' /opt/hull/hulld --state /var/lib/hull --run /run/hull --listen 0.0.0.0:7070 \
 		--token-file /opt/hull/token --kernel /opt/hull/vmlinux --initrd /opt/hull/initramfs.cpio \
-		--vmm /opt/hull/hull-vmm --virtiofs /opt/hull/hull-virtiofs --ingress /opt/hull/hull-ingress $(allow_shares) \
+		--vmm /opt/hull/hull-vmm --virtiofs /opt/hull/hull-virtiofs --ingress /opt/hull/hull-ingress --network /opt/hull/hull-network $(allow_shares) \
 		--ingress-forwarder /dev/virtio-ports/hull.forward ${http:+--http 0.0.0.0:7080} \
 		${https:+--https 0.0.0.0:7443} "$@" >"$files/files/hulld"
 }
@@ -188,12 +188,14 @@ up_here() { # HULLD_OPTION...
 	virtiofs=$helper
 	find_helper hull-ingress
 	ingress=$helper
+	find_helper hull-network
+	network=$helper
 	find_helper hulld
 	find_guest
 	mkdir -p "$run/hulld"
 	"$relay" start --run "$run" --log "$state/relay.log" --probe "$port" -- \
 		"$helper" --state "$state/hulld" --run "$run/hulld" --listen "127.0.0.1:$port" --token-file "$state/token" \
-		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$vmm" --virtiofs "$virtiofs" --ingress "$ingress" $(allow_shares) \
+		--kernel "$guest/vmlinux" --initrd "$guest/initramfs.cpio" --vmm "$vmm" --virtiofs "$virtiofs" --ingress "$ingress" --network "$network" $(allow_shares) \
 		${http:+--http "127.0.0.1:$http"} ${https:+--https "127.0.0.1:$https"} "$@" ||
 		fail 125 "hulld did not come up: see $state/relay.log"
 }

@@ -65,7 +65,7 @@ class Hulld:
         self.socket = self.run / "hulld.sock"
         self.log = self.folder / "hulld.log"
         self.options = {"--vmm": BUILD / "hull-vmm", "--virtiofs": BUILD / "hull-virtiofs", "--ingress": BUILD / "hull-ingress",
-                        "--kernel": GUEST / "vmlinux", "--initrd": GUEST / "initramfs.cpio"}
+                        "--network": BUILD / "hull-network", "--kernel": GUEST / "vmlinux", "--initrd": GUEST / "initramfs.cpio"}
         self.extra, self.wrapper = list(options), []
         self.env = dict(os.environ, **(env or {}))
         self.process = None
@@ -130,6 +130,8 @@ class Hulld:
         if self.process.poll() is not None:
             self.start()
         self.end_machines()
+        for network in self.get("/v1/networks").json["items"]:
+            self.delete(f"/v1/networks/{network['name']}")
         self.kill(signal.SIGTERM)
         try:
             with socket.socket(socket.AF_UNIX) as ingress:

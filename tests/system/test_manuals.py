@@ -11,7 +11,7 @@ BUILD = Path(os.environ.get("HULL_BUILD", TOP / "build"))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 PROGRAMS = {"hull-vmm.1": BUILD / "hull-vmm", "hulld.8": BUILD / "hulld", "hull-ingress.8": BUILD / "hull-ingress",
-            "hull-virtiofs.8": BUILD / "hull-virtiofs",
+            "hull-virtiofs.8": BUILD / "hull-virtiofs", "hull-network.8": BUILD / "hull-network",
             "kvmhost.1": TOP / "tools" / "kvmhost", "hull.1": BUILD / "hull"}
 
 

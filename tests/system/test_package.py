@@ -76,7 +76,7 @@ def test_it_comes_serves_is_renewed_and_goes(tmp_path):
     assert "hull" in grp.getgrnam("kvm").gr_mem and pwd.getpwnam("hull").pw_shell == "/usr/sbin/nologin"
     verify = subprocess.run(["systemd-analyze", "verify", "--recursive-errors=no", "hulld.service"], capture_output=True, text=True, timeout=BOOT)
     assert verify.returncode == 0, verify.stderr
-    for name in ("hull", "hulld", "hull-ingress", "hull-vmm", "kvmhost"):
+    for name in ("hull", "hulld", "hull-ingress", "hull-network", "hull-vmm", "kvmhost"):
         assert sh("man", "-w", name).strip().endswith(".gz")
     os.chown("/dev/kvm", 0, grp.getgrnam("kvm").gr_gid)
     os.chmod("/dev/kvm", 0o660)

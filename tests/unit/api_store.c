@@ -714,6 +714,67 @@ static void a_certificate_is_a_projects_own(void **state)
 	store_close(store);
 }
 
+static int keep_network(void *ctx, const struct network_record *record)
+{
+	char *names = ctx;
+
+	strcat(names, record->name);
+	strcat(names, " ");
+	return 0;
+}
+
+static void a_network_is_a_projects_own_and_machines_have_addresses(void **state)
+{
+	struct network_record network = {.id = "naaaaaaaaaaaa", .project = "default", .name = "back", .spec = (char *)"{}", .created_at = 7};
+	struct network_record other = network, got;
+	struct machine_record machine = example("mn", "on-a-network"), kept = {0};
+	char names[80] = "";
+	struct error err;
+	struct store *store = store_open(path, &err);
+
+	(void)state;
+	assert_non_null(store);
+	assert_int_equal(store_network_insert(store, &network, &err), 0);
+	assert_int_equal(store_network_insert(store, &network, &err), -EEXIST);
+	snprintf(other.project, sizeof(other.project), "other");
+	snprintf(other.id, sizeof(other.id), "nbbbbbbbbbbbb");
+	assert_int_equal(store_network_insert(store, &other, &err), 0);
+	network.spec = (char *)"{\"labels\":{}}";
+	assert_int_equal(store_network_update(store, &network, &err), 0);
+	assert_int_equal(store_network_get(store, "default", "back", &got, &err), 0);
+	assert_string_equal(got.id, network.id);
+	assert_string_equal(got.spec, network.spec);
+	assert_int_equal(got.created_at, 7);
+	network_record_done(&got);
+	assert_int_equal(store_network_get(store, "third", "back", &got, &err), -ENOENT);
+	assert_int_equal(store_networks_each(store, "other", keep_network, names, &err), 0);
+	assert_string_equal(names, "back ");
+	assert_int_equal(store_networks_each(store, NULL, keep_network, names, &err), 0);
+	assert_string_equal(names, "back back back ");
+	assert_int_equal(store_network_delete(store, "other", "back", &err), 0);
+	assert_int_equal(store_network_delete(store, "other", "back", &err), -ENOENT);
+	assert_int_equal(store_network_get(store, "default", "back", &got, &err), 0);
+	network_record_done(&got);
+	assert_int_equal(store_network_delete(store, "default", "back", &err), 0);
+
+	machine.address = 0xc0a80002;
+	assert_int_equal(store_machine_insert(store, &machine, &err), 0);
+	machine.address = 0xc0a80003;
+	machine.run_address = 0xc0a80002;
+	assert_int_equal(store_machine_respecify(store, &machine, &err), 0);
+	assert_int_equal(store_machines_each(store, count_and_keep, &kept, &err), 0);
+	assert_int_equal(kept.address, 0xc0a80003);
+	assert_int_equal(kept.run_address, 0xc0a80002);
+	machine.run_address = 0;
+	assert_int_equal(store_machine_update(store, &machine, &err), 0);
+	assert_int_equal(store_machines_each(store, count_and_keep, &kept, &err), 0);
+	assert_int_equal(kept.address, 0xc0a80003);
+	assert_int_equal(kept.run_address, 0);
+	machine_record_done(&kept);
+	assert_int_equal(store_machine_delete(store, "mn", &err), 0);
+	store_close(store);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -744,6 +805,7 @@ int main(void)
 		cmocka_unit_test(a_webhook_is_kept_and_only_what_it_is_to_be_is_an_event),
 		cmocka_unit_test(the_host_stays_as_it_was_put),
 		cmocka_unit_test(a_certificate_is_a_projects_own),
+		cmocka_unit_test(a_network_is_a_projects_own_and_machines_have_addresses),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 

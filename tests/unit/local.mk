@@ -118,6 +118,10 @@ tests_unit_log_pieces_LDFLAGS = -Wl,--wrap=fallocate
 UNIT_TESTS += tests/unit/webhook_sign tests/unit/public_address
 tests_unit_webhook_sign_LDADD = libhull-api.a $(UNIT_LIBS) $(NETTLE_LIBS) $(SODIUM_LIBS)
 tests_unit_public_address_LDADD = libhull-api.a $(UNIT_LIBS)
+UNIT_TESTS += tests/unit/subnet tests/unit/network_uplink
+tests_unit_subnet_LDADD = libhull-api.a $(UNIT_LIBS)
+tests_unit_network_uplink_SOURCES = tests/unit/network_uplink.c api/network/uplink.c
+tests_unit_network_uplink_LDADD = $(UNIT_LIBS)
 UNIT_TESTS += tests/unit/host_reader tests/unit/worker tests/unit/spawn
 tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_worker_LDADD = libhull-api.a $(UNIT_LIBS)

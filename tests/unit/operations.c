@@ -21,6 +21,7 @@ struct world {
 static void insert(struct world *w)
 {
 	w->m = (struct machine){.hulld = &w->hulld,
+		.spec.network = (char *)"default",
 		.record = {.id = "mabc", .project = "p", .name = "one", .rootfs = "sha256:aa", .spec = (char *)"{}",
 			.image_config = (char *)"{}", .state = MACHINE_CREATED, .exit_status = -1, .created_at = 5}};
 	assert_int_equal(store_machine_insert(w->hulld.store, &w->m.record, &w->err), 0);

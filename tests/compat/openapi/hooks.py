@@ -19,6 +19,8 @@ BEYOND_SCHEMAS = [
     (r"mounts\[\d+\]\.(volume|path)", r"is mounted twice|is there twice"),
     (r"size_mib", r"cannot become less|is more than a file may have"),
     (r"disk_mib", r"its disk has been made"),
+    (r"subnet", r"must be|has bits behind|overlaps|is free"),
+    (r"name|subnet|egress", r"cannot be changed, only labels"),
     (r"secrets\[\d+\]", r"is in env, too"),
     (r"url", r"is no URL|is no address that|must have no user|for addresses that"),
     (r"secret", r"cannot be taken away"),

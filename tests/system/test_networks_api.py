@@ -1,0 +1,119 @@
+"""The API of networks, on a host that can have them; nothing runs in their machines."""
+import pytest
+
+from hulld_fixtures import hulld  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.kvm
+MONITOR = "#!/bin/sh\nexec sleep 1000\n"
+PATCH = {"Content-Type": "application/merge-patch+json"}
+
+
+def refused(answer, status, code, field=None):
+    assert answer.status == status and answer.json["code"] == code and answer.json.get("field") == field, answer
+    return answer.json["detail"]
+
+
+def make(hulld, name, **spec):
+    answer = hulld.post("/v1/networks", {"name": name, **spec})
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def machine(hulld, name, network):
+    answer = hulld.post("/v1/machines", {"name": name, "image": "hello", "network": network})
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def test_a_network_is_made_shown_labelled_and_deleted(hulld):
+    assert hulld.get("/v1/host").json["networks"] == {"available": True, "reason": None}
+    key = {"Idempotency-Key": "one"}
+    made = hulld.post("/v1/networks", {"name": "one", "labels": {"a": "b"}}, headers=key)
+    assert made.status == 201 and hulld.post("/v1/networks", {"name": "one", "labels": {"a": "b"}}, headers=key).json == made.json
+    shown = hulld.get("/v1/networks/one")
+    assert shown.json == made.json and shown.headers["ETag"]
+    assert shown.json["subnet"] == "10.88.0.0/24" and shown.json["gateway"] == "10.88.0.1" and shown.json["egress"] is True
+    stale = {**PATCH, "If-Match": '"stale"'}
+    refused(hulld.request("PATCH", "/v1/networks/one", '{"labels": {"c": "d"}}', headers=stale), 412, "precondition_failed", "If-Match")
+    fresh = {**PATCH, "If-Match": shown.headers["ETag"]}
+    changed = hulld.request("PATCH", "/v1/networks/one", '{"labels": {"c": "d", "a": null}}', headers=fresh)
+    assert changed.status == 200 and changed.json["labels"] == {"c": "d"}
+    for field, value in ("name", '"two"'), ("subnet", '"10.88.9.0/24"'), ("subnet", "null"), ("egress", "false"):
+        assert "cannot be changed" in refused(
+            hulld.request("PATCH", "/v1/networks/one", f'{{"{field}": {value}}}', headers=PATCH), 400, "invalid_field", field)
+    assert hulld.get("/v1/networks?limit=1").json["items"] == [changed.json]
+    assert hulld.delete("/v1/networks/one").status == 204
+    refused(hulld.get("/v1/networks/one"), 404, "not_found")
+    refused(hulld.delete("/v1/networks/one"), 404, "not_found")
+    events = [(e["type"], e["name"]) for e in hulld.get("/v1/events?type=network").json["items"]]
+    assert events == [("network.created", "one"), ("network.updated", "one"), ("network.deleted", "one")]
+
+
+@pytest.mark.parametrize("spec, field, reason", [
+    ({"name": "default"}, "name", "which every project has"), ({"name": "none"}, "name", "which every project has"),
+    ({"name": "A"}, "name", "must be 1 to 63"), ({"name": "x", "subnet": "8.8.8.0/24"}, "subnet", "must be private"),
+    ({"name": "x", "subnet": "10.0.0.0/8"}, "subnet", "prefix of 22 to 29"), ({"name": "x", "subnet": "10.0.0.1/24"}, "subnet", "bits behind"),
+    ({"name": "x", "subnet": "10.0.2.0/24"}, "subnet", "the host is on"), ({"name": "x", "subnet": "10.0.0.0/22"}, "subnet", "the host is on")])
+def test_what_is_no_network_is_refused(hulld, spec, field, reason):
+    # 10.0.2.0/24 is the emulated host's own.
+    assert reason in refused(hulld.post("/v1/networks", spec), 400, "invalid_field", field)
+
+
+def test_subnets_of_a_project_are_apart_and_others_are_nobody_s_business(hulld):
+    first = make(hulld, "first")
+    assert make(hulld, "second")["subnet"] == "10.88.1.0/24"
+    assert "network first" in refused(hulld.post("/v1/networks", {"name": "third", "subnet": "10.88.0.128/25"}), 400, "invalid_field", "subnet")
+    refused(hulld.post("/v1/networks", {"name": "first"}), 409, "name_taken", "name")
+    other = {"Hull-Project": "other"}
+    assert hulld.post("/v1/projects", {"name": "other"}).status == 201
+    refused(hulld.get("/v1/networks/first", headers=other), 404, "not_found")
+    theirs = hulld.post("/v1/networks", {"name": "first"}, headers=other)
+    assert theirs.status == 201 and theirs.json["subnet"] == first["subnet"] and theirs.json["id"] != first["id"]
+    assert hulld.delete("/v1/projects/other").status == 204
+    for name in "first", "second":
+        assert hulld.delete(f"/v1/networks/{name}").status == 204
+
+
+def test_a_project_has_sixteen(hulld):
+    for n in range(16):
+        make(hulld, f"n{n}")
+    assert "16 networks" in refused(hulld.post("/v1/networks", {"name": "n16"}), 409, "quota_exceeded")
+    for n in range(16):
+        assert hulld.delete(f"/v1/networks/n{n}").status == 204
+
+
+def test_addresses_are_the_lowest_that_are_free_and_stay(hulld):
+    make(hulld, "small", subnet="10.99.0.0/29")
+    addresses = [machine(hulld, f"m{n}", "small")["address"] for n in range(5)]
+    assert addresses == [f"10.99.0.{n}" for n in range(2, 7)]
+    assert "no address left" in refused(
+        hulld.post("/v1/machines", {"image": "hello", "network": "small"}), 409, "quota_exceeded", "network")
+    make(hulld, "large")
+    assert hulld.delete("/v1/machines/m1").status == 204
+    hulld.restart()
+    assert [hulld.machine(f"m{n}")["address"] for n in (0, 2, 3, 4)] == [addresses[n] for n in (0, 2, 3, 4)]
+    assert machine(hulld, "again", "small")["address"] == addresses[1]
+    moved = hulld.request("PATCH", "/v1/machines/m2", '{"network": "large"}', headers=PATCH).json
+    assert moved["address"] == "10.88.0.2" and moved["pending"] == []
+    kept = hulld.request("PATCH", "/v1/machines/m3", '{"labels": {"a": "b"}}', headers=PATCH).json
+    assert kept["address"] == addresses[3]
+    assert hulld.request("PATCH", "/v1/machines/m2", '{"network": "none"}', headers=PATCH).json["address"] is None
+    assert "machine m0 is on it" in refused(hulld.delete("/v1/networks/small"), 409, "network_in_use")
+    hulld.end_machines()
+    for name in "small", "large":
+        assert hulld.delete(f"/v1/networks/{name}").status == 204
+
+
+def test_back_to_the_network_that_it_runs_on_is_back_to_its_address(hulld):
+    make(hulld, "here"), make(hulld, "there")
+    at = machine(hulld, "m", "here")["address"]
+    machine(hulld, "n", "here")
+    assert hulld.post("/v1/machines/m/start").status == 200
+    there = hulld.request("PATCH", "/v1/machines/m", '{"network": "there"}', headers=PATCH).json
+    assert there["pending"] == ["network"] and there["address"] == at
+    assert machine(hulld, "o", "here")["address"] not in (at, hulld.machine("n")["address"])
+    back = hulld.request("PATCH", "/v1/machines/m", '{"network": "here"}', headers=PATCH).json
+    assert back["pending"] == [] and back["address"] == at
+    hulld.restart()
+    assert hulld.machine("m")["address"] == at
+    hulld.end_machines()
