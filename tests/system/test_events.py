@@ -194,7 +194,7 @@ def test_a_type_that_there_is_not_is_answered_with_those_there_are(hulld):
     for query, detail, hint in (
             ("machine.helthy,image", 'of "machine." there are created, starting, running, stopping, stopped, failed, restart_scheduled, '
              "restart_cancelled, updated, deleted, healthy, unhealthy, waiting, frozen, thawed, asleep, waking", "did you mean machine.healthy?"),
-            ("image,opertion", "must be of machine, operation, image, secret, certificate, token, project, webhook, host, or of what these have behind a dot, with commas between",
+            ("image,opertion", "must be of machine, operation, image, network, secret, certificate, token, project, volume, webhook, host, or of what these have behind a dot, with commas between",
              "did you mean operation?"),
             ("x" * 300, "must be of machine, operation", None)):
         problem = hulld.get(f"/v1/events?type={query}").json
