@@ -107,14 +107,14 @@ def test_machines_of_a_network_reach_each_other_by_name_and_nobody_else(hulld):
     assert run(hulld, "web", "wget -q -O - http://db/name") == (0, "db\n")
     assert run(hulld, "web", "ping -c 1 -W 5 db")[0] == 0
     # Who is alone on the other network has the same address as web, and finds no db.
-    assert run(hulld, "web", "wget -T 5 -q -O - http://db/name", other)[0] != 0
+    assert run(hulld, "web", "timeout 5 wget -q -O - http://db/name", other)[0] != 0
     assert run(hulld, "web", f"ping -c 1 -W 2 {subnet}.3", other)[0] != 0
     assert run(hulld, "web", f"nslookup db {subnet}.1", other)[0] != 0
     # A name that is changed, and one that is new, are known at once.
     renamed = hulld.request("PATCH", "/v1/machines/db", '{"name": "store"}', headers={"Content-Type": "application/merge-patch+json"})
     assert renamed.status == 200, renamed
     end = time.monotonic() + 60
-    while (said := run(hulld, "web", "wget -T 60 -O - http://store/name"))[0] != 0:
+    while (said := run(hulld, "web", "timeout 60 wget -O - http://store/name"))[0] != 0:
         assert time.monotonic() < end, (said, run(hulld, "web", f"nslookup store {subnet}.1; nslookup web {subnet}.1"), subprocess.run(
             f"head -50 {hulld.run}/networks/*/* {hulld.log}; ps axo pid,stat,args", shell=True, capture_output=True, text=True).stdout)
     assert run(hulld, "web", f"nslookup db {subnet}.1")[0] != 0
@@ -127,17 +127,17 @@ def test_the_host_is_a_name_server_and_a_way_out_and_no_more(hulld):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://{address}:{server.server_port}/"
     try:
-        assert run(hulld, "web", f"wget -T 60 -q -O - {url}") == (0, "the host\n")
+        assert run(hulld, "web", f"timeout 60 wget -q -O - {url}") == (0, "the host\n")
         # Not without egress.
-        assert run(hulld, "web", f"wget -T 5 -q -O - {url}", {"Hull-Project": "other"})[0] != 0
+        assert run(hulld, "web", f"timeout 5 wget -q -O - {url}", {"Hull-Project": "other"})[0] != 0
     finally:
         server.shutdown()
         server.server_close()
     # hulld listens at every address of the host: not at the gateway's, which is in no namespace of the host's processes.
     assert hulld.get("/v1/version").status == 200
-    status, said = run(hulld, "web", f"wget -T 5 -q -O - http://{gateway}:7099/v1/version")
+    status, said = run(hulld, "web", f"timeout 30 wget -q -O - http://{gateway}:7099/v1/version")
     assert status != 0 and "refused" in said, said
-    assert run(hulld, "web", "wget -T 5 -q -O - http://169.254.169.254/")[0] != 0
+    assert run(hulld, "web", "timeout 5 wget -q -O - http://169.254.169.254/")[0] != 0
 
 
 def test_what_runs_for_a_network_is_nobody_s_and_outlives_hulld(hulld):
@@ -150,7 +150,7 @@ def test_what_runs_for_a_network_is_nobody_s_and_outlives_hulld(hulld):
     hulld.restart()
     assert sorted(holders(hulld)) == before
     is_up(hulld, "web")
-    assert run(hulld, "web", "wget -T 60 -q -O - http://store/name") == (0, "db\n")
+    assert run(hulld, "web", "timeout 60 wget -q -O - http://store/name") == (0, "db\n")
 
 
 def test_a_machine_that_starts_again_has_its_address_and_is_reached(hulld):
@@ -159,7 +159,7 @@ def test_a_machine_that_starts_again_has_its_address_and_is_reached(hulld):
     hulld.wait("web", "stopped,failed")
     assert hulld.post("/v1/machines/web/start").status == 200
     assert is_up(hulld, "web")["address"] == before
-    wait_until(lambda: run(hulld, "store", "wget -T 60 -q -O - http://web/name") == (0, "web\n"), "it is reached again")
+    wait_until(lambda: run(hulld, "store", "timeout 60 wget -q -O - http://web/name") == (0, "web\n"), "it is reached again")
 
 
 def test_another_network_takes_effect_at_the_next_start_and_the_names_with_it(hulld):
@@ -168,7 +168,7 @@ def test_another_network_takes_effect_at_the_next_start_and_the_names_with_it(hu
     assert changed.status == 200 and changed.json["pending"] == ["network"], changed
     back = hulld.get("/v1/networks/back").json
     assert [m["name"] for m in back["machines"]] == ["web", "store"] and hulld.machine("web")["address"] == back["machines"][0]["address"]
-    assert run(hulld, "store", "wget -T 60 -q -O - http://web/name") == (0, "web\n")
+    assert run(hulld, "store", "timeout 60 wget -q -O - http://web/name") == (0, "web\n")
     assert hulld.delete("/v1/networks/front").json["code"] == "network_in_use"
     hulld.post("/v1/machines/web/kill")
     hulld.wait("web", "stopped,failed")
