@@ -6,7 +6,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_bridge.h>
+#include <linux/if_link.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
@@ -80,6 +83,41 @@ static int set_mac(int fd, const char *name, uint32_t address, struct error *err
 	return ioctl(fd, SIOCSIFHWADDR, &ifr) < 0 ? error_set_errno(err, errno, "cannot give %s its address on the link", name) : 0;
 }
 
+/* Frames to the bridge itself (IEEE 802.1Q, table 8-1) never come to the rules, but a bridge learns by them all the same who is where: a
+ * machine would draw the frames of any other to its own port. rtnetlink(7) alone can say that it may not. */
+static int learn_from_rules_only(struct error *err)
+{
+	struct {
+		struct nlmsghdr header;
+		struct ifinfomsg link;
+		struct rtattr info;
+		struct rtattr kind;
+		char bridge[8];
+		struct rtattr data;
+		struct rtattr option;
+		struct br_boolopt_multi bits;
+	} request = {
+		.header = {sizeof(request), RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, 0, 0},
+		.link.ifi_index = (int)if_nametoindex(NETWORK_BRIDGE),
+		.info = {sizeof(request) - offsetof(typeof(request), info), IFLA_LINKINFO},
+		.kind = {RTA_LENGTH(sizeof("bridge")), IFLA_INFO_KIND},
+		.bridge = "bridge",
+		.data = {sizeof(request) - offsetof(typeof(request), data), IFLA_INFO_DATA},
+		.option = {RTA_LENGTH(sizeof(struct br_boolopt_multi)), IFLA_BR_MULTI_BOOLOPT},
+		.bits = {1u << BR_BOOLOPT_NO_LL_LEARN, 1u << BR_BOOLOPT_NO_LL_LEARN},
+	};
+	struct {
+		struct nlmsghdr header;
+		struct nlmsgerr error;
+		char request[256];
+	} answer = {.error.error = -EIO};
+	cleanup_close int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	if (fd < 0 || send(fd, &request, sizeof(request), 0) < 0 || recv(fd, &answer, sizeof(answer), 0) < 0)
+		return error_set_errno(err, errno, "cannot speak with the kernel about the bridge");
+	return answer.error.error ? error_set_errno(err, -answer.error.error, "cannot have the bridge learn from its rules only") : 0;
+}
+
 int links_make(const struct subnet *subnet, struct error *err)
 {
 	cleanup_close int fd = open_socket(err);
@@ -91,6 +129,8 @@ int links_make(const struct subnet *subnet, struct error *err)
 	r = bring_up(fd, "lo", err);
 	if (r == 0 && ioctl(fd, SIOCBRADDBR, NETWORK_BRIDGE) < 0)
 		r = error_set_errno(err, errno, "cannot make a bridge");
+	if (r == 0)
+		r = learn_from_rules_only(err);
 	if (r == 0)
 		r = set_mac(fd, NETWORK_BRIDGE, gateway, err);
 	if (r == 0)

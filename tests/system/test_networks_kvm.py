@@ -280,6 +280,24 @@ def test_a_machine_sends_nothing_in_another_s_name(tmp_path_factory):
             port.end()
 
 
+def test_a_machine_draws_nobody_s_frames_to_its_port(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawing")
+    for above in (folder, *folder.parents):
+        above.chmod(above.stat().st_mode | 0o055)
+    (folder / "hosts").write_text("")
+    hostile, victim, third = Port(folder, 2), Port(folder, 3), Port(folder, 4)
+    try:
+        victim.arp(victim.ip, victim.mac)  # the bridge knows where it is
+        assert third.say("read").endswith((victim.mac + victim.ip).hex())
+        for last in 0, 2, 3, 14:  # STP's, LACP's, EAPOL's, LLDP's: to the bridge itself, past its rules for others
+            hostile.send(bytes([1, 0x80, 0xc2, 0, 0, last]), b"\x88\xcc", bytes(46), source=victim.mac)
+        third.udp(victim, b"for the victim alone")
+        assert bytes.fromhex(victim.say("read")).endswith(b"for the victim alone")
+    finally:
+        for port in hostile, victim, third:
+            port.end()
+
+
 def test_who_holds_a_network_leaves_nothing_when_it_is_killed_and_another_takes_its_place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     for above in (folder, *folder.parents):
