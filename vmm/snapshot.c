@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -71,6 +72,55 @@ static int place(struct new_file *file, struct error *err)
 	return file_replace(file->temporary, file->path, err);
 }
 
+static const char *name_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* The folder that the last name of `path` is in. */
+static int stat_folder(const char *path, struct stat *ret)
+{
+	char folder[PATH_MAX];
+	int len = (int)(name_of(path) - path);
+
+	if ((size_t)len >= sizeof(folder))
+		return -1;
+	snprintf(folder, sizeof(folder), "%.*s", len, path);
+	return stat(len ? folder : ".", ret);
+}
+
+/* Whether two paths name one file, however they are written. */
+static bool is_same(const char *one, const char *other)
+{
+	struct stat a, b;
+
+	return strcmp(name_of(one), name_of(other)) == 0 && stat_folder(one, &a) == 0 && stat_folder(other, &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static int check_name(const char *path, const char *field, struct error *err)
+{
+	struct stat st;
+
+	if (*name_of(path) && (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)))
+		return 0;
+	return error_set_field(err, EISDIR, field, "%s: is a folder, not a file's name", path);
+}
+
+/* What would come out only when one of the two has taken the place of what was there. */
+static int check_names(const struct snapshot_paths *paths, struct error *err)
+{
+	int r = check_name(paths->state, "snapshot_path", err);
+
+	if (r == 0)
+		r = check_name(paths->memory, "mem_file_path", err);
+	if (r == 0 && is_same(paths->state, paths->memory))
+		r = error_set_field(err, EINVAL, "mem_file_path", "is the same as snapshot_path");
+	return r;
+}
+
 /* Both are whole on the disk before either has its name. */
 static int write_files(struct new_file *state, struct new_file *memory, const struct state_writer *w, const struct ram *ram,
 	const struct snapshot_head *head, struct error *err)
@@ -105,8 +155,10 @@ int snapshot_commit(const struct snapshot_paths *paths, const struct state_write
 	const struct snapshot_head *head, struct error *err)
 {
 	struct new_file state = {.path = paths->state, .fd = -1}, memory = {.path = paths->memory, .fd = -1};
-	int r = write_files(&state, &memory, w, ram, head, err);
+	int r = check_names(paths, err);
 
+	if (r == 0)
+		r = write_files(&state, &memory, w, ram, head, err);
 	forget(&state);
 	forget(&memory);
 	return r;

@@ -77,8 +77,6 @@ static int check_create(const struct snapshot_create *create, struct error *err)
 	if (create->snapshot_type == TYPE_DIFF)
 		return error_set_field(err, ENOTSUP, "snapshot_type",
 			"is Diff: which pages a guest has written to is not kept track of; of a Full one, pages of zeroes take no room");
-	if (strcmp(create->snapshot_path, create->mem_file_path) == 0)
-		return error_set_field(err, EINVAL, "mem_file_path", "is the same as snapshot_path");
 	return 0;
 }
 
