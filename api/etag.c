@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char momentary[] = "used_bytes";
+
 static void put_hex(char *place, uint8_t byte)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -15,7 +17,7 @@ static void put_hex(char *place, uint8_t byte)
 	place[1] = digits[byte & 15];
 }
 
-void etag_of_text(const char *text, size_t len, char ret[ETAG_BYTES])
+static void digest_of(const char *text, size_t len, char ret[ETAG_BYTES])
 {
 	uint8_t digest[ETAG_BYTES / 2 - 1];
 	struct sha256_ctx hash;
@@ -29,14 +31,26 @@ void etag_of_text(const char *text, size_t len, char ret[ETAG_BYTES])
 	memcpy(ret + ETAG_BYTES - 2, "\"", 2);
 }
 
+void etag_of_text(const json_t *representation, const char *text, size_t len, char ret[ETAG_BYTES])
+{
+	if (json_object_get(representation, momentary))
+		etag_of(representation, ret);
+	else
+		digest_of(text, len, ret);
+}
+
 void etag_of(const json_t *representation, char ret[ETAG_BYTES])
 {
-	char *text = json_dumps(representation, JSON_COMPACT);
+	json_t *lasting = json_copy((json_t *)representation);
+	char *text;
 
+	json_object_del(lasting, momentary);
+	text = json_dumps(lasting, JSON_COMPACT);
 	if (!text)
 		abort();
-	etag_of_text(text, strlen(text), ret);
+	digest_of(text, strlen(text), ret);
 	free(text);
+	json_decref(lasting);
 }
 
 static const char *skip_space(const char *text)

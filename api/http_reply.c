@@ -36,8 +36,8 @@ static void reply_text(struct request *req, int status, const char *type, char *
 	set_response(req, status, response);
 }
 
-/* Takes `text`, which is JSON with a newline, or NULL. */
-static void reply_resource(struct request *req, int status, const char *type, char *text)
+/* Takes `text`, which is `body` with a newline, or NULL. */
+static void reply_resource(struct request *req, int status, const char *type, const json_t *body, char *text)
 {
 	char etag[ETAG_BYTES];
 
@@ -45,7 +45,7 @@ static void reply_resource(struct request *req, int status, const char *type, ch
 		reply_text(req, status, type, text);
 		return;
 	}
-	etag_of_text(text, strlen(text) - 1, etag);
+	etag_of_text(body, text, strlen(text) - 1, etag);
 	if (http_is_not_modified(req, etag)) {
 		free(text);
 		reply_text(req, MHD_HTTP_NOT_MODIFIED, NULL, NULL);
@@ -100,17 +100,18 @@ static void reply_json(struct request *req, int status, const char *type, json_t
 	char *text = text_of(body);
 
 	note_subject(req, body);
-	json_decref(body);
 	/* What only looks may be asked for again. */
 	if (status < 300 && text && strcmp(req->method, "GET") == 0 && !http_has_room(req, strlen(text))) {
 		free(text);
+		json_decref(body);
 		refuse_without_room(req);
 		return;
 	}
 	type = body ? type : NULL;
 	if (req->key && !req->kept)
 		req->http->keeper->answer(req, status, type, text, fate, req->http->ctx);
-	reply_resource(req, status, type, text);
+	reply_resource(req, status, type, body, text);
+	json_decref(body);
 }
 
 void request_reply(struct request *req, int status, json_t *body)
@@ -164,12 +165,14 @@ void request_refuse_with(struct request *req, enum problem_code code, const char
 
 void request_replay(struct request *req, int status, const char *type, const char *text)
 {
+	json_t *body = json_loads(text, 0, NULL); /* NULL: it has none */
 	char *copy = strdup(text);
 
 	if (!copy)
 		abort();
 	req->replayed = true;
-	reply_resource(req, status, type[0] ? type : NULL, copy);
+	reply_resource(req, status, type[0] ? type : NULL, body, copy);
+	json_decref(body);
 	MHD_add_response_header(req->response, "Idempotent-Replayed", "true");
 }
 

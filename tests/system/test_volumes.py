@@ -56,6 +56,20 @@ def files(hulld):
     return sorted(os.listdir(hulld.state / "volumes"))
 
 
+def test_a_tag_outlasts_what_a_machine_writes(hulld):
+    made = hulld.post("/v1/volumes", {"name": "data", "size_mib": 16}, headers={"Idempotency-Key": "1"})
+    with open(hulld.state / "volumes" / f"{made.json['id']}.ext4", "r+b") as file:
+        file.seek(8 << 20)
+        file.write(b"x" * (1 << 20))
+    shown = hulld.get("/v1/volumes/data")
+    assert shown.json["used_bytes"] > made.json["used_bytes"] and shown.headers["ETag"] == made.headers["ETag"]
+    again = hulld.post("/v1/volumes", {"name": "data", "size_mib": 16}, headers={"Idempotency-Key": "1"})
+    assert (again.json, again.headers["ETag"]) == (made.json, made.headers["ETag"])
+    larger = patch(hulld, "/v1/volumes/data", {"size_mib": 32}, **{"If-Match": made.headers["ETag"]})
+    assert larger.status == 200 and larger.headers["ETag"] != made.headers["ETag"]
+    refused(patch(hulld, "/v1/volumes/data", {"size_mib": 64}, **{"If-Match": made.headers["ETag"]}), 412, "precondition_failed", "If-Match")
+
+
 def test_one_is_a_sparse_file_system_of_its_own(hulld):
     made = create(hulld, "data", 2048, labels={"team": "a"})
     assert made["id"][0] == "v" and len(made["id"]) == 13

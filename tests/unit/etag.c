@@ -14,7 +14,7 @@ static void a_tag_follows_what_is_seen(void **state)
 
 	(void)state;
 	etag_of(seen, first);
-	etag_of_text("{\"cpus\":1}", 10, again);
+	etag_of_text(seen, "{\"cpus\":1}", 10, again);
 	json_object_set_new(seen, "cpus", json_integer(2));
 	etag_of(seen, changed);
 	json_decref(seen);
@@ -22,6 +22,25 @@ static void a_tag_follows_what_is_seen(void **state)
 	assert_int_equal(etag_list_has(first, first, false), 1);
 	assert_string_equal(first, again);
 	assert_string_not_equal(first, changed);
+}
+
+static void what_something_takes_at_the_moment_is_no_part_of_it(void **state)
+{
+	json_t *seen = json_pack("{s:i, s:i}", "size_mib", 16, "used_bytes", 1);
+	char first[ETAG_BYTES], sent[ETAG_BYTES], later[ETAG_BYTES], larger[ETAG_BYTES];
+
+	(void)state;
+	etag_of(seen, first);
+	etag_of_text(seen, "{\"size_mib\":16,\"used_bytes\":1}", 30, sent);
+	json_object_set_new(seen, "used_bytes", json_integer(2));
+	etag_of(seen, later);
+	assert_int_equal(json_integer_value(json_object_get(seen, "used_bytes")), 2);
+	json_object_set_new(seen, "size_mib", json_integer(32));
+	etag_of(seen, larger);
+	json_decref(seen);
+	assert_string_equal(first, sent);
+	assert_string_equal(first, later);
+	assert_string_not_equal(first, larger);
 }
 
 static const struct {
@@ -66,6 +85,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_tag_follows_what_is_seen),
+		cmocka_unit_test(what_something_takes_at_the_moment_is_no_part_of_it),
 		cmocka_unit_test(lists_are_read_as_the_specification_has_them),
 	};
 
