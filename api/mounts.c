@@ -26,7 +26,7 @@ int host_path_check(const char *path, struct error *err)
 		size_t len = rest[0] == '/' ? strcspn(rest + 1, "/") : 0;
 
 		if (is_needless(rest + 1, len))
-			return error_set(err, EINVAL, "must be an absolute path, and not /, without empty names, . and ..");
+			return error_set(err, EINVAL, "must be an absolute path, and not /, without empty names, . and .., and without a slash at its end");
 		rest += len + 1;
 	} while (*rest);
 	return 0;
@@ -47,9 +47,9 @@ int mount_path_check(const char *path, struct error *err)
 static const struct json_field mount_fields[] = {
 	{"volume", JSON_FIELD_STRING, offsetof(struct mount_spec, volume), .max = NAME_MAX_BYTES, .check = name_check,
 		.pattern = NAME_PATTERN, .help = "Name of a volume of the project."},
-	{"host_path", JSON_FIELD_STRING, offsetof(struct mount_spec, host_path), .min = 2, .max = HOST_PATH_MAX, .check = host_path_check,
+	{"host_path", JSON_FIELD_STRING, offsetof(struct mount_spec, host_path), .max = HOST_PATH_MAX, .check = host_path_check,
 		.pattern = HOST_PATH_PATTERN, .help = "A folder of the host, which the host's administrator lets the project's machines see."},
-	{"path", JSON_FIELD_STRING, offsetof(struct mount_spec, path), .required = true, .min = 2, .max = MOUNT_PATH_MAX,
+	{"path", JSON_FIELD_STRING, offsetof(struct mount_spec, path), .required = true, .max = MOUNT_PATH_MAX,
 		.check = mount_path_check, .pattern = MOUNT_PATH_PATTERN,
 		.help = "Folder of the machine; made where there is none. One may be within another."},
 	{"read_only", JSON_FIELD_BOOL, offsetof(struct mount_spec, read_only), .help = "The machine cannot write to it."},

@@ -37,7 +37,7 @@ int address_parse(const char *text, uint32_t *ret, struct error *err)
 int subnet_parse(const char *text, struct subnet *ret, struct error *err)
 {
 	const char *slash = strchr(text, '/');
-	char base[ADDRESS_TEXT_BYTES];
+	char base[ADDRESS_TEXT_BYTES], first[SUBNET_TEXT_BYTES];
 	struct subnet subnet;
 	unsigned long prefix;
 	char *end = NULL;
@@ -51,8 +51,10 @@ int subnet_parse(const char *text, struct subnet *ret, struct error *err)
 	if (prefix < SUBNET_PREFIX_MIN || prefix > SUBNET_PREFIX_MAX)
 		return error_set(err, EINVAL, "must have a prefix of %d to %d bits", SUBNET_PREFIX_MIN, SUBNET_PREFIX_MAX);
 	subnet.prefix = (unsigned)prefix;
-	if (subnet.base & ~mask(subnet.prefix))
-		return error_set(err, EINVAL, "has bits behind its prefix: write it as its first address");
+	if (subnet.base & ~mask(subnet.prefix)) {
+		subnet.base &= mask(subnet.prefix);
+		return error_set(err, EINVAL, "has bits behind its prefix: write %s", subnet_format(&subnet, first));
+	}
 	if (!is_private(subnet.base))
 		return error_set(err, EINVAL, "must be private: within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10");
 	*ret = subnet;

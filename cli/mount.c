@@ -40,6 +40,10 @@ static json_t *parse(const char *text, struct failure *fail)
 		failure_hint(fail, "for example -v data:/var/lib/data, or -v ./src:/srv");
 		return NULL;
 	}
+	if (mode && !has_mode) {
+		failure_usage(fail, "--volume", "\"%s\" ends with \"%s\", which is neither ro nor rw", text, mode + 1);
+		return NULL;
+	}
 	source = read_source(text, (size_t)(path - text), fail);
 	if (!source)
 		return NULL;

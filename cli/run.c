@@ -206,6 +206,14 @@ static void print_detached(const struct args *args, const json_t *machine)
 	}
 }
 
+static void tell_nobody_wakes(const json_t *machine)
+{
+	const char *name = json_text(machine, "name");
+
+	if (json_is_object(json_object_get(machine, "idle")) && !json_array_size(json_object_get(machine, "ports")))
+		fprintf(stderr, "hull: %s has no port that somebody could wake it by; once it is asleep, `hull start %s` does\n", name, name);
+}
+
 /* A command that is misspelt, or lacks something, has ended by now or does in a moment: who has left it alone is told. */
 static void tell_early_end(const struct run *run, const json_t *machine)
 {
@@ -249,8 +257,10 @@ static int start(struct run *run, const struct args *args, struct failure *fail)
 		r = r == -EINTR ? EXIT_INTERRUPTED : r;
 	} else if (detach) {
 		print_detached(args, machine);
-		if (is_for_people(args))
+		if (is_for_people(args)) {
+			tell_nobody_wakes(machine);
 			tell_early_end(run, machine);
+		}
 	}
 	json_decref(machine);
 	return r;

@@ -132,10 +132,11 @@ def test_a_folder_is_one_projects_or_every_projects(hulld, allowed):
 
 @pytest.mark.parametrize("mounts, code, field, words", [
     ([{"host_path": "src", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "must be an absolute path"),
-    ([{"host_path": "/", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "at least 2 bytes"),
+    ([{"host_path": "/", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "and not /"),
     ([{"host_path": "{allowed}/../beside", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "without empty names, . and .."),
     ([{"host_path": "{allowed}/./src", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "without empty names, . and .."),
-    ([{"host_path": "{allowed}/src/", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "without empty names, . and .."),
+    ([{"host_path": "{allowed}/src/", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "without a slash at its end"),
+    ([{"host_path": "{allowed}", "path": "/"}], "invalid_field", "mounts[0].path", "must be an absolute path, and not /"),
     ([{"host_path": "{allowed}", "volume": "data", "path": "/srv"}], "invalid_field", "mounts[0].host_path", "does not go with a volume"),
     ([{"path": "/srv"}], "missing_field", "mounts[0].volume", "or a host_path"),
     ([{"host_path": "{allowed}"}], "missing_field", "mounts[0].path", "is required"),

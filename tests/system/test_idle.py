@@ -394,6 +394,9 @@ def test_the_command_line_says_how(hulld, make, echo):
     assert web.shown["idle"] == {"after_s": 7200, "action": "stop"}
     assert finished(hull(hulld, "update", "told", "--no-idle"))[2] == 0
     assert "idle" not in web.shown
+    output, error, status = finished(hull(hulld, "run", "-d", "--name", "shut", "--network", "none", "--idle", "5m", "any", "any"))
+    assert status == 0 and b"hull: shut has no port that somebody could wake it by; once it is asleep, `hull start shut` does\n" in error, error
+    assert hulld.delete("/v1/machines/shut?force=1").status == 204
     for wrong in "0", "5x", "-1", "s", "1h30m", "", "99999999999":
         output, error, status = finished(hull(hulld, "update", "told", "--idle", wrong))
         assert status == 2 and b"--idle" in error, (output, error)

@@ -26,7 +26,7 @@ static void what_is_no_private_network_is_refused(void **state)
 		{"10.88.0.0/024", "must be an IPv4 network"}, {"fd00::/24", "must be an IPv4 network"}, {"10.88.0.0/24/24", "must be an IPv4 network"},
 		{"10.88.0.0/ 24", "must be an IPv4 network"}, {"1234.1234.1234.1234/24", "must be an IPv4 network"},
 		{"10.88.0.0/21", "a prefix of 22 to 29"}, {"10.88.0.0/30", "a prefix of 22 to 29"}, {"10.88.0.0/99", "a prefix of 22 to 29"},
-		{"10.88.0.1/24", "bits behind its prefix"}, {"10.88.1.0/22", "bits behind its prefix"},
+		{"10.88.0.1/24", "bits behind its prefix: write 10.88.0.0/24"}, {"10.88.1.0/22", "bits behind its prefix: write 10.88.0.0/22"},
 		{"8.8.8.0/24", "must be private"}, {"127.0.0.0/24", "must be private"}, {"169.254.0.0/24", "must be private"},
 		{"192.0.2.0/24", "must be private"}, {"172.32.0.0/24", "must be private"}, {"100.128.0.0/24", "must be private"}, {"224.0.0.0/24", "must be private"},
 	};
