@@ -129,6 +129,11 @@ bool gdb_breaks_hit(const struct gdb_breaks *breaks, gpa_t gpa)
 	return find_software(breaks, gpa) != NULL;
 }
 
+bool gdb_breaks_any_software(const struct gdb_breaks *breaks)
+{
+	return breaks->n_software > 0;
+}
+
 bool gdb_breaks_any_hardware(const struct gdb_breaks *breaks)
 {
 	for (size_t i = 0; i < GDB_HARDWARE_MAX; i++)

@@ -60,6 +60,8 @@ void gdb_breaks_clear(struct gdb_breaks *breaks);
 
 /* Whether one of ours covers the byte at `gpa`. */
 bool gdb_breaks_hit(const struct gdb_breaks *breaks, gpa_t gpa);
+/* Whether any is in guest memory. */
+bool gdb_breaks_any_software(const struct gdb_breaks *breaks);
 bool gdb_breaks_any_hardware(const struct gdb_breaks *breaks);
 /* The debug registers for hardware[]: dr[0] to dr[3], and DR7 (AMD64 manual, volume 2, 13.1.1). */
 void gdb_debug_registers(const struct gdb_breaks *breaks, uint64_t dr[GDB_HARDWARE_MAX], uint64_t *ret_dr7);

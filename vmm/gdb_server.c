@@ -191,6 +191,11 @@ void gdb_server_free(struct gdb_server *server)
 	free(server);
 }
 
+bool gdb_server_changes_memory(const struct gdb_server *server)
+{
+	return server && gdb_breaks_any_software(&server->target.breaks);
+}
+
 bool gdb_server_exit(struct gdb_server *server, struct vcpu *vcpu)
 {
 	return gdb_target_exit(&server->target, vcpu);

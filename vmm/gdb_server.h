@@ -17,6 +17,9 @@ struct gdb_server *gdb_server_new(const struct gdb_server_config *config, struct
 /* vCPUs are gone. A debugger that waits is told that the machine has ended. NULL is fine. */
 void gdb_server_free(struct gdb_server *server);
 
+/* Whether guest memory has breakpoints in it, which are not the guest's. NULL is fine. */
+bool gdb_server_changes_memory(const struct gdb_server *server);
+
 /* As gdb_target_exit(). vCPU thread. */
 bool gdb_server_exit(struct gdb_server *server, struct vcpu *vcpu);
 

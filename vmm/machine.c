@@ -411,6 +411,8 @@ int machine_save(struct machine *machine, const struct snapshot_paths *paths, st
 	struct state_writer w;
 	int r = devices_check_savable(&machine->devices, err);
 
+	if (r == 0 && gdb_server_changes_memory(machine->gdb))
+		r = error_set(err, EBUSY, "a debugger has breakpoints in the guest's memory: remove them, or have it detach");
 	if (r < 0)
 		return r;
 	state_writer_init(&w);

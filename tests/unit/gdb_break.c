@@ -66,8 +66,10 @@ static void test_a_breakpoint_is_in_memory_and_not_seen(void **state)
 	/* By another address that leads there, it is the same one. */
 	assert_int_equal(gdb_break_insert(&w->breaks, &w->space, GDB_BREAK_SOFTWARE, 2 * PAGE + 16, 1), 0);
 	assert_int_equal(w->breaks.n_software, 1);
+	assert_true(gdb_breaks_any_software(&w->breaks)); /* so it is not saved */
 	assert_int_equal(gdb_break_remove(&w->breaks, &w->space, GDB_BREAK_SOFTWARE, 2 * PAGE + 16, 1), 0);
 	assert_int_equal(*place, before);
+	assert_false(gdb_breaks_any_software(&w->breaks));
 	assert_int_equal(gdb_break_remove(&w->breaks, &w->space, GDB_BREAK_SOFTWARE, 16, 1), 0);
 }
 
