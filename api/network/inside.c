@@ -96,21 +96,35 @@ static int set_sysctls(const struct network *net, struct error *err)
 
 /* ---- programs ---- */
 
-/* It ends with this process. `in`: its standard input; -1: nothing. Its pid, or -errno with `err` set. */
-static pid_t start_program(const char *const *argv, int in, struct error *err)
+static void __attribute__((noreturn)) execute(const char *const *argv, int in, int parent, const char *folder)
 {
-	pid_t parent = getpid(), pid = fork();
+	struct pollfd gone = {parent, POLLIN, 0};
+	struct error err;
 
-	if (pid < 0)
-		return error_set_errno(err, errno, "cannot start %s", argv[0]);
-	if (pid)
-		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent || (in >= 0 && dup2(in, STDIN_FILENO) < 0))
+	if (poll(&gone, 1, 0) != 0 || (in >= 0 && dup2(in, STDIN_FILENO) < 0))
 		_exit(127);
+	if (folder && network_confine(folder, &err) < 0) {
+		log_error_object(&err, argv[0]);
+		_exit(127);
+	}
 	execv(argv[0], (char **)argv);
 	log_error("cannot execute %s: %s", argv[0], strerror(errno));
 	_exit(127);
+}
+
+/* It ends with this process. `in`: its standard input; -1: nothing. `folder`: all that it sees but programs; NULL: it is not confined. Its
+ * pid, or -errno with `err` set. */
+static pid_t start_program(const char *const *argv, int in, const char *folder, struct error *err)
+{
+	cleanup_close int self = pidfd_open(getpid(), 0);
+	pid_t pid = self < 0 ? -1 : folder ? confined_fork() : fork();
+
+	if (pid < 0)
+		return error_set_errno(err, errno, "cannot start %s", argv[0]);
+	if (pid == 0)
+		execute(argv, in, self, folder);
+	return pid;
 }
 
 static int load_rules(const struct network *net, struct error *err)
@@ -126,7 +140,7 @@ static int load_rules(const struct network *net, struct error *err)
 	r = fd < 0 ? -errno : write_full(fd, text, strlen(text));
 	if (r < 0 || lseek(fd, 0, SEEK_SET) < 0)
 		return error_set_errno(err, r < 0 ? -r : errno, "cannot write the network's rules");
-	pid = start_program((const char *[]){nft, "-f", "-", NULL}, fd, err);
+	pid = start_program((const char *[]){nft, "-f", "-", NULL}, fd, NULL, err);
 	if (pid < 0)
 		return pid;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -150,7 +164,7 @@ static int start_dns(struct inside *in, struct error *err)
 	argv[n++] = hosts;
 	/* Without a way out, what is no machine's name is nobody's. */
 	argv[n++] = in->net->passt ? "--server=" UPLINK_DNS : "--local=/#/";
-	in->dns = start_program(argv, -1, err);
+	in->dns = start_program(argv, -1, in->net->folder, err);
 	if (in->dns < 0)
 		return in->dns;
 	in->dns_pidfd = pidfd_open(in->dns, 0);

@@ -1,6 +1,7 @@
 # hull-network: networks of machines, included by the top Makefile.am
 pkglibexec_PROGRAMS += hull-network
 hull_network_SOURCES = \
+	api/network/confine.c \
 	api/network/holder.c \
 	api/network/inside.c \
 	api/network/join.c \

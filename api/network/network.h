@@ -54,6 +54,11 @@ int network_hold(const struct network *net, int ready_fd);
 /* inside.c, in a child. `listen_fd`: whom join asks. `control_fd`: streams to a passt come by it. Returns when it has ended. */
 int network_run_inside(const struct network *net, int listen_fd, int control_fd, int ready_fd);
 
+/* confine.c, inside. As fork(2); the child is alone with its own, and its folders are its own to change. */
+pid_t confined_fork(void);
+/* In that child: of the host's files it has programs and their libraries, and `folder`, all read-only. 0 or -errno with `err` set. */
+int network_confine(const char *folder, struct error *err);
+
 /* links.c, inside. Each 0 or -errno with `err` set, or a descriptor. */
 int links_make(const struct subnet *subnet, struct error *err);
 int links_make_port(uint32_t address, struct error *err); /* a tap, non-blocking, with virtio-net's headers */

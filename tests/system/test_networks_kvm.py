@@ -298,6 +298,36 @@ def test_a_machine_draws_nobody_s_frames_to_its_port(tmp_path_factory):
             port.end()
 
 
+def test_the_name_server_sees_of_the_host_its_programs_and_the_names_only(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("confined")
+    for above in (folder, *folder.parents):
+        above.chmod(above.stat().st_mode | 0o055)
+    (folder / "hosts").write_text("10.88.7.2 asker\n")
+    port = Port(folder, 2)
+
+    def of_dnsmasq():
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"/dnsmasq") and f"--addn-hosts={folder}/hosts".encode() in words:
+                return Path("/proc", entry)
+        return None
+
+    try:
+        dnsmasq = wait_until(of_dnsmasq, "dnsmasq runs")
+        root = dnsmasq / "root"
+        assert sorted(os.listdir(root)) == sorted({"dev", folder.parts[1], *({"usr", "lib", "lib64", "sbin", "bin"} & set(os.listdir("/")))})
+        assert sorted(os.listdir(root / "dev")) == ["null", "urandom"]
+        assert os.listdir(f"{root}{folder.parent}") == [folder.name] and (Path(f"{root}{folder}") / "hosts").read_text() == "10.88.7.2 asker\n"
+        assert all("ro" in line.split()[5].split(",") for line in (dnsmasq / "mountinfo").read_text().splitlines())
+        assert [line.split()[1:] for line in (dnsmasq / "status").read_text().splitlines() if line.startswith("NSpid")][0][-1] == "1"
+        assert "status" not in (folder / "log").read_text()
+    finally:
+        port.end()
+
+
 def test_who_holds_a_network_leaves_nothing_when_it_is_killed_and_another_takes_its_place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     for above in (folder, *folder.parents):
