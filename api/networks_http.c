@@ -160,7 +160,8 @@ static int note_subnet(void *ctx, const struct network_record *record)
 	return 0;
 }
 
-/* What the host reaches by a route of its own, and its machines would not any more. The default route is none of these. */
+/* What the host reaches by a route of its own, and its machines would not any more. The default route is none of these, and no more are the
+ * halves, say, that a VPN puts in its place: what is wider than all that is private in one piece (8 bits). */
 static bool host_routes(const struct subnet *subnet)
 {
 	struct buf text;
@@ -173,7 +174,8 @@ static bool host_routes(const struct subnet *subnet)
 			uint32_t base, mask;
 
 			/* Interface, destination, gateway, flags, counts, metric, mask: numbers in the network's order, as they are in memory. */
-			if (sscanf(line, "%*s %" SCNx32 " %*s %*s %*s %*s %*s %" SCNx32, &base, &mask) == 2 && mask)
+			if (sscanf(line, "%*s %" SCNx32 " %*s %*s %*s %*s %*s %" SCNx32, &base, &mask) == 2 &&
+				ntohl(mask) >= 0xff000000)
 				found = ((ntohl(base) ^ subnet->base) & ntohl(mask) & (UINT32_MAX << (32 - subnet->prefix))) == 0;
 		}
 	buf_done(&text);

@@ -13,8 +13,11 @@ void network_record_done(struct network_record *record)
 
 int store_network_insert(struct store *store, const struct network_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, NETWORK_INSERT);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, NETWORK_INSERT);
 	store_bind_text(stmt, 1, record->project);
 	store_bind_text(stmt, 2, record->name);
 	store_bind_text(stmt, 3, record->id);

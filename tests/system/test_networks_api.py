@@ -74,6 +74,17 @@ def test_subnets_of_a_project_are_apart_and_others_are_nobody_s_business(hulld):
         assert hulld.delete(f"/v1/networks/{name}").status == 204
 
 
+def test_a_vpn_in_place_of_the_default_route_is_in_no_subnet_s_way(hulld):
+    routes = 'ip link set lo up; for net in 0.0.0.0/1 128.0.0.0/1 10.88.0.0/24; do ip route add $net dev lo; done; exec "$@"'
+    hulld.wrapper = ["unshare", "-n", "sh", "-ec", routes, "sh"]
+    hulld.restart()
+    assert make(hulld, "free")["subnet"] == "10.88.1.0/24"
+    refused(hulld.post("/v1/networks", {"name": "x", "subnet": "10.88.0.128/25"}), 400, "invalid_field", "subnet")
+    assert hulld.delete("/v1/networks/free").status == 204
+    hulld.wrapper = []
+    hulld.restart()
+
+
 def test_a_project_has_sixteen(hulld):
     for n in range(16):
         make(hulld, f"n{n}")
