@@ -199,9 +199,12 @@ static void offer(const struct args *args)
 		pass_word(&place, args->rest[i]);
 	if (place.beyond)
 		return;
-	if (place.pending)
+	if (place.pending) {
+		/* Those of every project are in no list. */
+		if (strcmp(place.pending->name, "network") == 0)
+			puts("default\nnone");
 		offer_values(args, place.pending->metavar);
-	else if (last[0] == '-') {
+	} else if (last[0] == '-') {
 		if (place.command)
 			offer_options(place.command->options);
 		offer_options(common_options);

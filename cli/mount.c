@@ -26,7 +26,7 @@ static char *read_source(const char *text, size_t len, struct failure *fail)
 	return full;
 }
 
-/* "SOURCE:PATH[:ro]" */
+/* "SOURCE:PATH[:ro]"; a PATH with a colon has a mode behind it. */
 static json_t *parse(const char *text, struct failure *fail)
 {
 	const char *path = strchr(text, ':'), *mode = path ? strrchr(path + 1, ':') : NULL;
@@ -42,6 +42,7 @@ static json_t *parse(const char *text, struct failure *fail)
 	}
 	if (mode && !has_mode) {
 		failure_usage(fail, "--volume", "\"%s\" ends with \"%s\", which is neither ro nor rw", text, mode + 1);
+		failure_hint(fail, "a folder of such a name is %s:rw", text);
 		return NULL;
 	}
 	source = read_source(text, (size_t)(path - text), fail);

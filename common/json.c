@@ -129,19 +129,23 @@ static unsigned edit_distance(const char *a, const char *b)
 
 const char *nearest_name(const char *word, const char *const *names)
 {
-	const char *nearest = NULL;
+	const char *nearest = NULL, *without_unit = NULL;
 	unsigned best = EDITS_MAX + 1;
+	size_t len = strlen(word);
 
 	for (; *names; names++) {
 		unsigned distance = edit_distance(word, *names);
 
+		/* As "memory" is of "memory_mib". */
+		if (len && strncmp(*names, word, len) == 0 && (*names)[len] == '_')
+			without_unit = *names;
 		/* A name all of which would be edited away is no suggestion. */
 		if (distance < best && distance < strlen(*names)) {
 			best = distance;
 			nearest = *names;
 		}
 	}
-	return nearest;
+	return nearest ? nearest : without_unit;
 }
 
 /* Reading. */

@@ -127,7 +127,7 @@ void json_schema(const struct json_table *table, json_t *schemas);
  * ASCII. A new reference. */
 json_t *json_lossy_string(const char *bytes);
 
-/* The one of `names` (NULL-terminated) within two edits of `word`, or NULL: for "did you mean …?". */
+/* The one of `names` (NULL-terminated) within two edits of `word`, or with a unit behind it as in `word`_mib, or NULL: for "did you mean …?". */
 const char *nearest_name(const char *word, const char *const *names);
 
 #endif

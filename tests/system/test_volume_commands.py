@@ -33,6 +33,7 @@ def test_one_is_made_shown_grown_and_removed(hull, hulld):
     assert json.loads(hull("volume", "inspect", "data").stdout)["labels"] == {"team": "a"}
     assert hull("volume", "resize", "data", "3g").stdout == "data\n" and hulld.get("/v1/volumes/data").json["size_mib"] == 3072
     assert complete(hull, "volume", "rm", "") == ["data", "other"] and complete(hull, "run", "-v", "da") == ["data:"]
+    assert complete(hull, "run", "--network", "") == ["default", "none"]
     assert hull("volume", "rm", "data", "other").stdout == "data\nother\n" and hulld.get("/v1/volumes").json["items"] == []
 
 
@@ -44,7 +45,8 @@ def test_one_is_made_shown_grown_and_removed(hull, hulld):
      "create a smaller one, and copy what is in it with a machine that mounts both"),
     (["volume", "inspect", "dada"], 1, 'there is no volume "dada"', "did you mean data? `hull volume list` lists what there is"),
     (["run", "-v", "data", "hello"], 2, '--volume: "data" is not VOLUME:PATH[:ro] or FOLDER:PATH[:ro]', "for example -v data:/var/lib/data, or -v ./src:/srv"),
-    (["run", "-v", "data:/srv:read", "hello"], 2, '--volume: "data:/srv:read" ends with "read", which is neither ro nor rw', ""),
+    (["run", "-v", "data:/srv:read", "hello"], 2, '--volume: "data:/srv:read" ends with "read", which is neither ro nor rw',
+     "a folder of such a name is data:/srv:read:rw"),
     (["run", "-v", "./none:/srv", "hello"], 2, "--volume: ./none: No such file or directory", ""),
     (["run", "-v", "/etc:/srv", "hello"], 125, "mounts[0].host_path: machines of project default may not see /etc of the host",
      "the host's administrator allows folders: hulld --mount-allow [PROJECT=]DIR"),

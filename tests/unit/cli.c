@@ -200,7 +200,7 @@ static void mounts_are_added_replaced_and_taken_away(void **state)
 	char *text;
 
 	(void)state;
-	assert_int_equal(PARSE(&args, &fail, "run", "img", "-v", "a:/x:y", "-v", "b-", "-v", "c:/c:ro", "-v", "d:/d:rw"), 0);
+	assert_int_equal(PARSE(&args, &fail, "run", "img", "-v", "a:/x:y:rw", "-v", "b-", "-v", "c:/c:ro", "-v", "d:/d:rw"), 0);
 	assert_int_equal(spec_add_mounts(&args, before, spec, &fail), 0);
 	text = json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
 	assert_string_equal(text, "{\"mounts\":[{\"path\":\"/x:y\",\"read_only\":false,\"volume\":\"a\"},{\"path\":\"/c\",\"read_only\":true,"
@@ -222,6 +222,7 @@ static void mounts_are_added_replaced_and_taken_away(void **state)
 	NO_MOUNT(":/data");
 	NO_MOUNT("data:");
 	NO_MOUNT("data::ro");
+	NO_MOUNT("data:/x:y");
 	NO_MOUNT("");
 	NO_MOUNT("./no-such-folder:/srv");
 	NO_MOUNT("/srv");

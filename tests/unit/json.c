@@ -211,6 +211,9 @@ static void the_nearest_name_is_near(void **state)
 	assert_string_equal(nearest_name("vcpu_cout", names), "vcpu_count");
 	assert_string_equal(nearest_name("vcpu_conut", names), "vcpu_count");
 	assert_string_equal(nearest_name("smtt", names), "smt");
+	assert_string_equal(nearest_name("vcpu", names), "vcpu_count");
+	assert_string_equal(nearest_name("mem_size", names), "mem_size_mib");
+	assert_null(nearest_name("mem_s", names));
 	assert_null(nearest_name("cpus", names));
 	assert_null(nearest_name("", names));
 }
