@@ -3,6 +3,15 @@
 #include <errno.h>
 #include <string.h>
 
+int labels_check_size(const char *text, struct problem *problem)
+{
+	size_t len = strlen(text);
+
+	if (len <= LABELS_BYTES_MAX)
+		return 0;
+	return problem_set(problem, PROBLEM_INVALID_FIELD, "labels", "must have at most %d bytes of JSON together, not %zu", LABELS_BYTES_MAX, len);
+}
+
 static void take_label(void *ctx, const char *value)
 {
 	struct label_filter *filter = ctx;

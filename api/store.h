@@ -69,7 +69,7 @@ int store_machine_respecify(struct store *store, const struct machine_record *re
 int store_machine_delete(struct store *store, const char *id, struct error *err);
 
 /* Is there room for what makes more? 0, or -ENOSPC with `err` set: then what ends, changes state or deletes something still has some. The
- * functions below that insert or put something ask by themselves. */
+ * functions below that insert, put or update what a client specifies ask by themselves. */
 int store_check_room(struct store *store, struct error *err);
 
 /* Several changes in one: between the two calls none is on disk. 0 or -errno with `err` set. */

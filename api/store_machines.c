@@ -61,8 +61,11 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 
 int store_machine_respecify(struct store *store, const struct machine_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, MACHINE_RESPECIFY);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, MACHINE_RESPECIFY);
 	store_bind_text(stmt, 1, record->id);
 	store_bind_text(stmt, 2, record->name);
 	store_bind_text(stmt, 3, record->rootfs);

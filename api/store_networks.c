@@ -28,8 +28,11 @@ int store_network_insert(struct store *store, const struct network_record *recor
 
 int store_network_update(struct store *store, const struct network_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, NETWORK_UPDATE);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -err->errnum;
+	stmt = store_begin(store, NETWORK_UPDATE);
 	store_bind_text(stmt, 1, record->project);
 	store_bind_text(stmt, 2, record->name);
 	store_bind_text(stmt, 3, record->spec);

@@ -30,8 +30,11 @@ int store_volume_insert(struct store *store, const struct volume_record *record,
 
 int store_volume_update(struct store *store, const struct volume_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, VOLUME_UPDATE);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, err) < 0)
+		return -err->errnum;
+	stmt = store_begin(store, VOLUME_UPDATE);
 	store_bind_text(stmt, 1, record->id);
 	sqlite3_bind_int64(stmt, 2, record->size_mib);
 	store_bind_text(stmt, 3, record->labels);

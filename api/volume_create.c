@@ -2,6 +2,7 @@
 #include "api/volume.h"
 
 #include "api/ext4.h"
+#include "api/labels.h"
 #include "api/project.h"
 #include "api/random.h"
 #include "common/log.h"
@@ -184,7 +185,7 @@ void volume_http_create(struct request *req, void *ctx)
 	if (is_busy(ctx, record.project)) {
 		request_refuse_with(req, PROBLEM_BUSY, NULL, "%d volumes are being made already", PROJECT_CREATIONS_MAX);
 		volume_record_done(&record);
-	} else if (check(ctx, &record, &problem) < 0) {
+	} else if (labels_check_size(record.labels, &problem) < 0 || check(ctx, &record, &problem) < 0) {
 		request_refuse(req, &problem);
 		volume_record_done(&record);
 	} else if (request_query_int(req, "dry_run", 0)) {

@@ -33,7 +33,8 @@ struct volume_view {
 		.pattern = NAME_PATTERN, .help = "Unique in the project; it stays."},                                   \
 	{"size_mib", JSON_FIELD_INT, offsetof(struct volume_spec, size_mib), .def = 1024, .min = 16, .max = VOLUME_SIZE_MIB_MAX,         \
 		.help = "Size in MiB; it may become more, and never less. The host gives what is written only."},       \
-	{"labels", JSON_FIELD_MAP, offsetof(struct volume_spec, labels), .help = "Free for clients."}
+	{"labels", JSON_FIELD_MAP, offsetof(struct volume_spec, labels),                                         \
+		.help = "Free for clients; 4096 bytes of JSON together."}
 
 static const struct json_field volume_spec_fields[] = {VOLUME_SPEC_FIELDS};
 const struct json_table volume_spec_table = JSON_TABLE("VolumeSpec", struct volume_spec, volume_spec_fields);
@@ -211,19 +212,25 @@ static int check_change(
 /* `really`: else nothing is done, and `record` is what it would be. */
 static int change(struct hulld *hulld, struct volume_record *record, const struct volume_spec *spec, bool really, struct problem *problem)
 {
+	char *labels = json_dumps(spec->labels, JSON_COMPACT);
 	struct error err;
-	int r = check_change(hulld, record, spec, problem);
+	int r;
 
+	if (!labels)
+		abort();
+	r = labels_check_size(labels, problem);
+	if (r == 0)
+		r = check_change(hulld, record, spec, problem);
 	if (r == 0 && really)
 		r = grow_file(hulld, record, spec->size_mib, problem);
-	if (r < 0)
+	if (r < 0) {
+		free(labels);
 		return r;
+	}
 	free(record->labels);
-	record->labels = json_dumps(spec->labels, JSON_COMPACT);
+	record->labels = labels;
 	record->size_mib = spec->size_mib;
 	record->updated_at = now_ms();
-	if (!record->labels)
-		abort();
 	return really && store_volume_update(hulld->store, record, &err) < 0 ? problem_from_error(problem, &err) : 0;
 }
 

@@ -342,6 +342,7 @@ def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
         hulld.image("hello", make_erofs(tmp_path), command=["/bin/true"])
         for name in ("idle", "stopped", "killed", "deleted", "last"):
             assert hulld.post("/v1/machines", {"name": name, "image": "hello", "network": "none", "disk_mib": 16}).status == 201
+        assert hulld.post("/v1/volumes", {"name": "data", "size_mib": 16}).status == 201
         for name in ("stopped", "killed", "deleted", "last"):
             assert hulld.post(f"/v1/machines/{name}/start").status == 200
             wait_until(lambda: hulld.machine(name)["pid"], "it has a monitor")
@@ -352,6 +353,9 @@ def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
         refused(answer, 507, "insufficient_storage")
         refused(asked("POST", "/v1/machines/idle/start"), 507, "insufficient_storage")
         refused(asked("POST", "/v1/machines", {"name": "new", "image": "hello"}), 507, "insufficient_storage")
+        more, merge = {"labels": {"x": "y" * 3000}}, {"Content-Type": "application/merge-patch+json"}
+        for path in ("/v1/machines/idle", "/v1/volumes/data"):
+            refused(asked("PATCH", path, more, **merge), 507, "insufficient_storage")
         assert asked("POST", "/v1/machines/stopped/stop", {"timeout_s": 1}, **{"Idempotency-Key": "k"}).status == 200
         assert asked("POST", "/v1/machines/killed/kill").status == 200
         for name in ("stopped", "killed"):

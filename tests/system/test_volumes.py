@@ -95,7 +95,7 @@ def test_one_is_a_sparse_file_system_of_its_own(hulld):
     ({}, 400, "missing_field", "name"), ({"name": "A"}, 400, "invalid_field", "name"), ({"name": "../x"}, 400, "invalid_field", "name"),
     ({"name": "a", "size_mib": 15}, 400, "invalid_field", "size_mib"), ({"name": "a", "size_mib": 1 << 24}, 400, "invalid_field", "size_mib"),
     ({"name": "a", "sise_mib": 16}, 400, "unknown_field", "sise_mib"), ({"name": "a", "id": "x"}, 400, "unknown_field", "id"),
-    ({"name": "there"}, 409, "name_taken", "name")])
+    ({"name": "a", "labels": {"x": "y" * 4096}}, 400, "invalid_field", "labels"), ({"name": "there"}, 409, "name_taken", "name")])
 def test_what_is_refused_leaves_nothing(hulld, spec, status, code, field):
     create(hulld, "there")
     refused(hulld.post("/v1/volumes", spec), status, code, field)
@@ -142,6 +142,7 @@ def test_it_grows_and_never_shrinks(hulld):
     refused(patch(hulld, "/v1/volumes/a", {"name": "b"}), 400, "invalid_field", "name")
     refused(patch(hulld, "/v1/volumes/a", {"name": None}), 400, "missing_field", "name")
     assert file.stat().st_size == 64 << 20 and hulld.get("/v1/volumes/a").json["size_mib"] == 64
+    refused(patch(hulld, "/v1/volumes/a", {"labels": {"z": "y" * 4096}}), 400, "invalid_field", "labels")
     assert patch(hulld, "/v1/volumes/a", {"labels": {"x": None}}).json["labels"] == {}
 
 
