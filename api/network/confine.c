@@ -11,10 +11,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -43,6 +45,15 @@ static int show(const char *path, struct error *err)
 	return mount(path, target, NULL, MS_BIND | MS_REC, NULL) < 0 ? error_set_errno(err, errno, "cannot show %s", path) : 0;
 }
 
+/* To listen at port 53. With the others it would change the network's rules, or mount something else. */
+static int keep_one_capability(struct error *err)
+{
+	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (cap != CAP_NET_BIND_SERVICE && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+			return error_set_errno(err, errno, "cannot give up capability %lu", cap);
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? error_set_errno(err, errno, "cannot give up capabilities") : 0;
+}
+
 int network_confine(const char *folder, struct error *err)
 {
 	const char *const shown[] = {"/usr", "/lib", "/lib64", "/sbin", "/bin", "/dev/null", "/dev/urandom", folder};
@@ -57,5 +68,5 @@ int network_confine(const char *folder, struct error *err)
 	if (chdir(NEW_ROOT) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ||
 		mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &read_only, sizeof(read_only)) < 0)
 		return error_set_errno(err, errno, "cannot enter another root");
-	return 0;
+	return keep_one_capability(err);
 }

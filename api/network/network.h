@@ -56,7 +56,8 @@ int network_run_inside(const struct network *net, int listen_fd, int control_fd,
 
 /* confine.c, inside. As fork(2); the child is alone with its own, and its folders are its own to change. */
 pid_t confined_fork(void);
-/* In that child: of the host's files it has programs and their libraries, and `folder`, all read-only. 0 or -errno with `err` set. */
+/* In that child: of the host's files it has programs and their libraries, and `folder`, all read-only, and once it executes another program no
+ * capability but to listen at low ports. 0 or -errno with `err` set. */
 int network_confine(const char *folder, struct error *err);
 
 /* links.c, inside. Each 0 or -errno with `err` set, or a descriptor. */

@@ -323,6 +323,7 @@ def test_the_name_server_sees_of_the_host_its_programs_and_the_names_only(tmp_pa
         assert os.listdir(f"{root}{folder.parent}") == [folder.name] and (Path(f"{root}{folder}") / "hosts").read_text() == "10.88.7.2 asker\n"
         assert all("ro" in line.split()[5].split(",") for line in (dnsmasq / "mountinfo").read_text().splitlines())
         assert [line.split()[1:] for line in (dnsmasq / "status").read_text().splitlines() if line.startswith("NSpid")][0][-1] == "1"
+        assert [line.split()[1] for line in (dnsmasq / "status").read_text().splitlines() if line.startswith("CapEff")] == [f"{1 << 10:016x}"]
         assert "status" not in (folder / "log").read_text()
     finally:
         port.end()
