@@ -356,6 +356,8 @@ def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
         more, merge = {"labels": {"x": "y" * 3000}}, {"Content-Type": "application/merge-patch+json"}
         for path in ("/v1/machines/idle", "/v1/volumes/data"):
             refused(asked("PATCH", path, more, **merge), 507, "insufficient_storage")
+        refused(asked("PATCH", "/v1/volumes/data", {"size_mib": 32}, **merge), 507, "insufficient_storage")
+        assert [file.stat().st_size for file in (hulld.state / "volumes").iterdir()] == [16 << 20], "it is as large as it is charged for"
         assert asked("POST", "/v1/machines/stopped/stop", {"timeout_s": 1}, **{"Idempotency-Key": "k"}).status == 200
         assert asked("POST", "/v1/machines/killed/kill").status == 200
         for name in ("stopped", "killed"):
