@@ -1,5 +1,7 @@
 #include "api/etag.h"
 
+#include "common/json.h"
+
 #include <errno.h>
 #include <nettle/sha2.h>
 #include <stdint.h>
@@ -45,9 +47,7 @@ void etag_of(const json_t *representation, char ret[ETAG_BYTES])
 	char *text;
 
 	json_object_del(lasting, momentary);
-	text = json_dumps(lasting, JSON_COMPACT);
-	if (!text)
-		abort();
+	text = json_print(lasting, "");
 	digest_of(text, strlen(text), ret);
 	free(text);
 	json_decref(lasting);

@@ -15,7 +15,7 @@
  * change (section 8.8.1 allows it). What something takes of the disk at this moment (`used_bytes`) is left out: it changes by itself
  * all the time, and nobody who changes a volume under a machine that writes to it could say which state is meant. */
 void etag_of(const json_t *representation, char ret[ETAG_BYTES]);
-/* The same of `text`, which json_dumps() made of it, compact. */
+/* The same of `text`, which json_print() made of it. */
 void etag_of_text(const json_t *representation, const char *text, size_t len, char ret[ETAG_BYTES]);
 
 /* Is `etag` in the list that a field of a request holds? 1 or 0, or -EINVAL: it is no list of tags. `*` holds every one. `weak`: by

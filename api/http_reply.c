@@ -73,12 +73,7 @@ static void refuse_without_room(struct request *req)
 /* As it is sent, owned; NULL: there is no body. */
 static char *text_of(const json_t *body)
 {
-	char *compact = body ? json_dumps(body, JSON_COMPACT) : NULL, *text = NULL;
-
-	if (body && (!compact || asprintf(&text, "%s\n", compact) < 0))
-		abort();
-	free(compact);
-	return text;
+	return body ? json_print(body, "\n") : NULL;
 }
 
 int request_keep(struct request *req, int status, const json_t *body, struct error *err)

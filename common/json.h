@@ -97,6 +97,10 @@ json_t *json_parse(const char *text, size_t len, struct error *err);
 /* The same of a file of at most `max` bytes: one that cannot be read, too, is NULL with `err` set. */
 json_t *json_parse_file(const char *path, size_t max, struct error *err);
 
+/* The text of what was parsed or made, compact, with `end` behind it: the bytes that json_dumps(JSON_COMPACT) gives, in a third of the
+ * instructions, as a value is not looked for in itself. It must not hold itself. The caller frees. */
+char *json_print(const json_t *value, const char *end);
+
 /* Reads `object` into `*ret` (uninitialised memory of table->size bytes). 0 with every field set, read or default;
  * on failure -ENOKEY (an unknown key), -ENODATA (a required one is missing) or -EINVAL (the rest) with `err` set,
  * nothing allocated, `*ret` zeroed. */

@@ -16,6 +16,7 @@ libhull_common_a_SOURCES = \
 	common/hex.c common/hex.h \
 	common/io.c common/io.h \
 	common/json.c common/json.h \
+	common/json_print.c \
 	common/json_schema.c \
 	common/log.c common/log.h \
 	common/loop.c common/loop.h \

@@ -256,9 +256,32 @@ static void bytes_that_are_no_text_become_text(void **state)
 	}
 }
 
+/* What jansson writes is the oracle: entity tags are made of it. */
+static void what_is_printed_is_what_jansson_writes(void **state)
+{
+	char bytes[0x80];
+	json_t *value = json_pack("{s:{}, s:[], s:[i, I, I, b, b, n, f], s:{s:[[{s:s}]]}}", "object", "array", "values", 0,
+		(json_int_t)INT64_MIN, (json_int_t)INT64_MAX, 1, 0, 0.1, "deep", "er", "na\xc3\xafve \"key\"\n", "\xf0\x9f\x90\xb3/\\");
+	char *printed, *expected;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (char)i;
+	json_object_set_new(value, "bytes", json_stringn(bytes, sizeof bytes));
+	printed = json_print(value, "\n");
+	expected = json_dumps(value, JSON_COMPACT);
+	assert_int_equal(strlen(printed), strlen(expected) + 1);
+	assert_memory_equal(printed, expected, strlen(expected));
+	assert_int_equal(printed[strlen(expected)], '\n');
+	free(printed);
+	free(expected);
+	json_decref(value);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_printed_is_what_jansson_writes),
 		cmocka_unit_test(every_type_is_read),
 		cmocka_unit_test(an_integer_may_be_written_as_a_fraction_of_one),
 		cmocka_unit_test(what_is_written_reads_back_the_same_but_for_secrets),
