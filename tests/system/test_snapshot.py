@@ -1,11 +1,18 @@
 """A machine that is saved, and goes on in another process: what it remembers, what it was doing, and what is refused."""
+import json
 import os
+import socket
+import struct
+import subprocess
 import time
 
 import pytest
 
+from conftest import BOOT_ARGS, DEADLINE, GUEST, Cpio
 from test_api import guest  # noqa: F401 (a fixture)
-from test_pci import OBEDIENT, Obedient, disk, drive  # noqa: F401
+from test_devices import connect
+from test_guest import image  # noqa: F401 (a fixture)
+from test_pci import MIB, OBEDIENT, PMEM, Obedient, disk, drive  # noqa: F401
 
 BLK = ["virtio_mmio", "virtio_blk"]
 RUNNING = "the machine is running: pause it first"
@@ -126,3 +133,171 @@ def test_a_guest_goes_on_in_another_process(guest, disk, files, restore):  # noq
         resumed.do("[ $(grep -c ^processor /proc/cpuinfo) = 2 ] && taskset 1 true && taskset 2 true")
         resumed.off()
         assert path.read_bytes()[4096:4109] == b"written after"
+
+
+def plugged_mib(api, wanted):
+    """Once the guest has plugged so much."""
+    api.must("PATCH", "/hotplug/memory", {"requested_size_mib": wanted})
+    end = time.monotonic() + DEADLINE
+    while (size := api.must("GET", "/hotplug/memory")["plugged_size_mib"]) != wanted:
+        assert time.monotonic() < end, size
+
+
+def balloon_mib(api, wanted):
+    api.must("PATCH", "/balloon", {"amount_mib": wanted})
+    end = time.monotonic() + DEADLINE
+    while api.must("GET", "/balloon/statistics")["actual_mib"] != wanted:
+        assert time.monotonic() < end
+
+
+@pytest.mark.kvm
+def test_every_kind_of_device_goes_on_on_the_pci_bus(guest, disk, files, restore, tmp_path_factory):  # noqa: F811
+    """Each at the place that it had, which the order of the configuration does not tell: one came while the guest ran, another went."""
+    first, wide, late, moved = disk("first"), disk("wide", b"wide"), disk("late", b"late"), disk("moved", b"moved")
+    folder = tmp_path_factory.mktemp("devices")
+    (folder / "pmem").write_bytes(b"pmem" + bytes(MIB * 2 - 4))
+    pieces = {
+        "/machine-config": {"vcpu_count": 2, "mem_size_mib": 256}, "/drives/first": drive("first", first),
+        "/drives/wide": drive("wide", wide, num_queues=2, io_engine="Async", cache_type="Writeback"),
+        "/pmem/p": {"id": "p", "path_on_host": str(folder / "pmem")}, "/hotplug/memory": {"total_size_mib": 256}, "/entropy": {},
+        "/balloon": {"amount_mib": 0, "deflate_on_oom": False, "stats_polling_interval_s": 1},
+        "/hull/console": {"output_path": str(folder / "hvc0")}, "/vsock": {"guest_cid": 3, "uds_path": str(folder / "vsock")},
+    }
+    api = guest(OBEDIENT, pieces, ["--enable-pci"], ["virtio_blk", *PMEM, "virtio_mem", "virtio_rng", "virtio_balloon", "virtio_console"])
+    console = Obedient(api)
+    console.do("echo online_movable > /sys/devices/system/memory/auto_online_blocks; mount -t tmpfs -o size=100% none /mnt")
+    api.must("PUT", "/drives/late", drive("late", late))
+    console.do("until_there /dev/vdc")
+    api.must("DELETE", "/drives/first")
+    console.do("until_gone /dev/vda")
+    plugged_mib(api, 256)
+    balloon_mib(api, 16)
+    console.do("seq 1 300000 > /mnt/big; sum=$(md5sum /mnt/big); echo here > /dev/hvc0")
+    save(api, files)
+    assert os.stat(files["mem_file_path"]).st_size == 512 * MIB + 4096
+    (folder / "vsock").unlink()
+    api = restore(files, drive_overrides=[{"drive_id": "late", "path_on_host": str(moved)}],
+                  vsock_override={"uds_path": str(folder / "other")})
+    console = Restored(api, console.n)
+    console.do('[ "$(md5sum /mnt/big)" = "$sum" ]')
+    console.do("until dmesg | grep 'virtual machine fork'; do usleep 10000; done")
+    assert (folder / "other").is_socket() and not (folder / "vsock").exists()
+    console.do("echo 3 > /proc/sys/vm/drop_caches; head -c 1000 /dev/hwrng > /dev/null; echo and there > /dev/hvc0")
+    assert "wide" in console.do("head -c 4 /dev/vdb; taskset 2 dd if=/dev/zero of=/dev/vdb bs=4k seek=1 count=64 conv=fsync")
+    assert "moved" in console.do("blockdev --flushbufs /dev/vdc; head -c 5 /dev/vdc")
+    assert "pmem" in console.do("head -c 4 /dev/pmem0; echo written | dd of=/dev/pmem0 bs=512 seek=8 conv=fsync")
+    assert (folder / "pmem").read_bytes()[4096:4103] == b"written"
+    assert (folder / "hvc0").read_text().split("\n")[:2] == ["here\r", "and there\r"]
+    console.do("rm /mnt/big")
+    balloon_mib(api, 8)
+    plugged_mib(api, 128)
+    api.must("DELETE", "/drives/late")
+    console.do("until_gone /dev/vdc")
+    api.must("PUT", "/drives/again", drive("again", late))
+    assert "late" in console.do("until_there /dev/vdc; head -c 4 /dev/vdc")
+    console.off()
+
+
+# As hulld runs a machine: hull-init, an image and a scratch disk, a stream for the network, vsock for the output and for orders.
+
+LINES = "i=0; while :; do i=$((i+1)); echo line $i; echo $i > /srv/count; sleep 0.1; done"
+GUEST_MAC, PEER_MAC = bytes.fromhex("060000000001"), bytes.fromhex("020000000002")
+GUEST_ADDRESS, PEER_ADDRESS = bytes([10, 0, 2, 15]), bytes([10, 0, 2, 2])
+
+
+class Network:
+    """The other end of the guest's only link: says who asks for an address, and hears who has it."""
+
+    def __init__(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.settimeout(DEADLINE)
+        self.listener.bind(str(path))
+        self.listener.listen()
+
+    def is_answered(self):
+        """Takes a monitor's connection, and asks by ARP until the guest says that the address is its own."""
+        link, _ = self.listener.accept()
+        link.settimeout(1)
+        frame = (b"\xff" * 6 + PEER_MAC + b"\x08\x06" + struct.pack(">HHBBH", 1, 0x800, 6, 4, 1) + PEER_MAC + PEER_ADDRESS +
+                 bytes(6) + GUEST_ADDRESS).ljust(60, b"\0")
+        end, got = time.monotonic() + DEADLINE, b""
+        while time.monotonic() < end:
+            try:
+                link.sendall(struct.pack(">I", len(frame)) + frame)
+                got += link.recv(65536)
+            except TimeoutError:
+                continue
+            if GUEST_MAC + GUEST_ADDRESS + PEER_MAC + PEER_ADDRESS in got:
+                return link
+        raise AssertionError(f"the guest has not answered: {got!r}")
+
+
+class Output:
+    """What a workload says, from one monitor after the other."""
+
+    def __init__(self, path):
+        self.path = path
+        self.file = path.open("ab")
+
+    def lines(self):
+        return [int(line.split()[1]) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def wait_for(self, n):
+        end = time.monotonic() + DEADLINE
+        while not (lines := self.lines()) or lines[-1] < n:
+            assert time.monotonic() < end, lines[-3:]
+            time.sleep(0.05)
+        return lines
+
+
+def ping(path):
+    """The agent answers."""
+    with connect(path, 1024) as agent:
+        agent.settimeout(DEADLINE)
+        agent.sendall(struct.pack("<IHHI", 0x4c4c5548, 1, 1, 0))
+        assert agent.recv(8, socket.MSG_WAITALL) == b"HULL\0\0\0\0"
+
+
+def machine_pieces(kernel, image, folder):  # noqa: F811
+    archive = Cpio()
+    archive.folder("hull")
+    config = {"hostname": "web", "command": ["sh", "-c", LINES], "root": {"image": "image", "scratch": "scratch"},
+              "network": {"interface": "eth0", "address": "10.0.2.15", "prefix": 24, "gateway": "10.0.2.2", "dns": ["10.0.2.3"]}}
+    archive.file("hull/config.json", json.dumps(config).encode(), 0o600)
+    (folder / "guest.cpio").write_bytes(archive.finish())
+    subprocess.run(["mkfs.ext4", "-q", "-F", folder / "scratch.ext4", "64M"], check=True)
+    return {
+        "/boot-source": {"kernel_image_path": str(kernel), "initrd_path": str(GUEST / "initramfs.cpio"),
+                         "initrd_append_path": str(folder / "guest.cpio"), "boot_args": BOOT_ARGS},
+        "/machine-config": {"vcpu_count": 1, "mem_size_mib": 192},
+        "/drives/image": drive("image", image, is_read_only=True, io_engine="Async"),
+        "/drives/scratch": drive("scratch", folder / "scratch.ext4", io_engine="Async", cache_type="Writeback"),
+        "/network-interfaces/eth0": {"iface_id": "eth0", "stream_socket_path": str(folder / "net"), "guest_mac": "06:00:00:00:00:01"},
+        "/vsock": {"guest_cid": 3, "uds_path": str(folder / "vsock.sock")}, "/entropy": {},
+    }
+
+
+@pytest.mark.kvm
+def test_a_machine_of_hulld_goes_on_and_loses_no_line(vmm, vmlinux, image, files, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("machine")
+    network, output = Network(folder / "net"), Output(folder / "output")
+    options = ["--log-fd", str(output.file.fileno())]
+    api = vmm(None, *options, pass_fds=[output.file.fileno()])
+    for path, body in machine_pieces(vmlinux, image, folder).items():
+        api.must("PUT", path, body)
+    api.must("PUT", "/actions", {"action_type": "InstanceStart"})
+    link = network.is_answered()
+    output.wait_for(5)
+    ping(folder / "vsock.sock")
+    save(api, files)
+    link.close()
+    # In place of a configuration, and without an API.
+    again = vmm(load_of(files), *options, option="--restore", pass_fds=[output.file.fileno()])
+    said = output.lines()[-1]
+    network.is_answered()
+    ping(folder / "vsock.sock")
+    lines = output.wait_for(said + 5)
+    assert lines == list(range(1, len(lines) + 1))
+    assert "the host takes no more output" not in again.console
+    again.terminate()
+    assert again.wait() == 143 and again.status["cause"] == "poweroff"  # its workload, by SIGTERM
