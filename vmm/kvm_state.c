@@ -24,6 +24,8 @@
 
 #define MSR_TSC 0x10
 
+#define TSS_BUSY 2 /* of a segment's type */
+
 /* What Linux takes for the same frequency: two oscillators, or one that was measured twice. */
 #define TSC_TOLERANCE_PPM 250
 
@@ -257,6 +259,16 @@ static int load_msrs(const struct vcpu *vcpu, const struct kvm_msrs *msrs, struc
 	return 0;
 }
 
+/* KVM says of an AMD processor's task register that it is busy, whatever the processor has there, which is mostly that it is not. A real one
+ * runs with either; QEMU's, on which kvmhost stands, gives a program the ports it was permitted only with the latter. */
+static void settle_task_register(struct vcpu_state *state)
+{
+	enum cpuid_vendor vendor = cpuid_vendor(state->cpuid);
+
+	if (vendor == CPUID_AMD || vendor == CPUID_HYGON)
+		state->sregs.tr.type &= (uint8_t)~TSS_BUSY;
+}
+
 static int load_parts(const struct vcpu *vcpu, const struct vcpu_state *state, bool last, struct error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
@@ -356,6 +368,7 @@ int kvm_state_load(const struct vm *vm, const struct vcpus *vcpus, bool catch_up
 		ahead_ns = passed_ns(&machine);
 	for (unsigned i = 0; i < vcpus->n && result == 0; i++) {
 		advance_tsc(&states[i], ahead_ns);
+		settle_task_register(&states[i]);
 		result = give_vcpu(vm, &vcpus->items[i], &states[i], err);
 	}
 	if (result == 0)
