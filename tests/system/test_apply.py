@@ -513,7 +513,7 @@ def test_volumes_grow_and_are_never_pruned(hulld, hull):
     ("volumes: [7]", "machines.yaml:1: a volume must be an object", ""),
     ("volumes:\n- {size_mib: 16}", "machines.yaml:2: name: is missing: by it a volume is known", ""),
     ("volumes:\n- {name: a}\n- {name: a}", "machines.yaml:3: a: name: a volume of that name is at machines.yaml:2 already", ""),
-    ("volumes:\n- {name: a, size: 16}", "machines.yaml:2: a: size: unknown field", ""),
+    ("volumes:\n- {name: a, size: 16}", "machines.yaml:2: a: size: unknown field", "did you mean \"size_mib\"?"),
     ("volume: []\nmachines: []", "machines.yaml:1: volume: is no field of a file; it has `machines` and `volumes`, or is a machine, with `name` and `image`",
      "did you mean volumes?")])
 def test_a_file_that_says_nonsense_of_volumes_is_refused(hulld, hull, text, line, hint):
