@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -308,3 +309,9 @@ def test_a_misspelt_command_is_refused(environment):
     refused = quickstart(environment, "chekc")
     assert refused.returncode != 0
     assert "chekc" in refused.stdout
+
+
+def test_its_help_names_its_variables():
+    told = subprocess.run([TOP / "quickstart", "--help"], capture_output=True, text=True, check=True).stdout
+    read = re.findall(r"\{(HULL_QUICKSTART_[A-Z]+):-", (TOP / "quickstart").read_text())
+    assert read and all(name in told or name.removeprefix("HULL_QUICKSTART") in told for name in read), (read, told)
