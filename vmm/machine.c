@@ -321,9 +321,10 @@ static int load_state(struct machine *machine, struct error *err)
 		r = snapshot_check_end(snapshot, err);
 	if (r == 0)
 		r = acpi_write_generation(&machine->ram.mem, err);
-	if (r == 0)
-		devices_tell_generation(&machine->devices);
-	return r;
+	if (r < 0)
+		return error_in_field(err, "snapshot_path");
+	devices_tell_generation(&machine->devices);
+	return 0;
 }
 
 static int build(struct machine *machine, struct error *err)

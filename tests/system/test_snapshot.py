@@ -96,7 +96,7 @@ def test_a_refused_restore_is_the_processs_own_end(vmm, body, reason):
 
 
 @pytest.mark.kvm
-def test_a_guest_goes_on_in_another_process(guest, disk, files, restore):  # noqa: F811
+def test_a_guest_goes_on_in_another_process(guest, disk, files, restore, vmm, tmp_path):  # noqa: F811
     path = disk("disk", b"written before")
     api = guest(OBEDIENT, {"/drives/disk": drive("disk", path, io_engine="Async", cache_type="Writeback"), "/entropy": {},
                            "/machine-config": {"vcpu_count": 2, "mem_size_mib": 192}}, ["--boot-timer"], [*BLK, "virtio_rng"])
@@ -114,6 +114,12 @@ def test_a_guest_goes_on_in_another_process(guest, disk, files, restore):  # noq
     api.refused("PUT", "/snapshot/create", files, RUNNING)
     save(api, files)
     ran = time.monotonic() - ran_from
+    cut = tmp_path / "cut"
+    cut.write_bytes(open(files["snapshot_path"], "rb").read()[:-1])
+    api = vmm(None)
+    api.refused("PUT", "/snapshot/load", load_of({**files, "snapshot_path": str(cut)}), "snapshot_path: section virtio-")
+    api.process.kill()
+    api.process.wait()
     assert 0 < os.stat(files["mem_file_path"]).st_blocks * 512 < 150 << 20 < os.stat(files["mem_file_path"]).st_size
     assert os.stat(files["mem_file_path"]).st_mode & 0o777 == os.stat(files["snapshot_path"]).st_mode & 0o777 == 0o600
     for _ in range(2):  # from one snapshot, as often as one likes
