@@ -288,9 +288,9 @@ def test_a_file_that_is_no_configuration_is_refused(vmm, text, reason):
 
 
 @pytest.mark.parametrize("arguments, line", [
-    ([], "--api-sock: is required, or --no-api with --config-file"),
-    (["--config-file", "x"], "--api-sock: is required, or --no-api with --config-file"),
-    (["--no-api"], "--config-file: is required with --no-api"),
+    ([], "--api-sock: is required, or --no-api with --config-file or --restore"),
+    (["--config-file", "x"], "--api-sock: is required, or --no-api with --config-file or --restore"),
+    (["--no-api"], "--config-file: is required with --no-api, or --restore"),
     (["--no-api", "--config-file", "x", "--api-sock", "y"], "--no-api: and --api-sock exclude one another"),
     (["--seccomp-filter", "x"], "--seccomp-filter: filters compiled for Firecracker fit no other program"),
     (["--http-api-max-payload-size", "0"], '--http-api-max-payload-size: must be from 1 to 67108864 bytes, not "0"'),
