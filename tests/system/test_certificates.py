@@ -93,11 +93,17 @@ def test_every_get_of_one_thing_looks_at_its_conditions(hulld, named):
     assert hulld.request("PUT", "/v1/secrets/S", {"value": "x"}).status == 201
     operation = hulld.get("/v1/operations").json["items"][-1]["id"]
     there = {"hostname": "all.localhost", "webhook": hook, "token": token, "machine": machine, "secret": "S", "operation": operation,
-             "image": "any", "project": "default"}
+             "image": "any", "project": "default", "volume": "all"}
+    assert hulld.post("/v1/volumes", {"name": "all", "size_mib": 16}).status == 201
+    if hulld.get("/v1/host").json["networks"]["available"]:
+        assert hulld.post("/v1/networks", {"name": "all"}).status == 201
+        there["network"] = "all"
     seen = 0
     for path, methods in hulld.get("/v1/openapi.json").json["paths"].items():
         get = methods.get("get", {"parameters": []})
         if "If-Match" not in [one["name"] for one in get["parameters"]] or path.rsplit("/", 1)[1] in ("wait", "logs", "files", "stats"):
+            continue
+        if "{network}" in path and "network" not in there:
             continue
         url = path.format(**there)
         assert hulld.get(url).status == 200, url
@@ -105,6 +111,8 @@ def test_every_get_of_one_thing_looks_at_its_conditions(hulld, named):
         seen += 1
     assert seen == len(there)
     hulld.delete(f"/v1/webhooks/{hook}"), hulld.delete(f"/v1/tokens/{token}"), hulld.delete("/v1/secrets/S")
+    assert hulld.delete("/v1/volumes/all").status == 204
+    assert "network" not in there or hulld.delete("/v1/networks/all").status == 204
 
 
 def test_a_name_may_be_as_long_as_names_are(hulld, named):
