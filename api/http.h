@@ -223,6 +223,7 @@ void request_reply_text(struct request *req, const char *type, char *text); /* 2
 void request_add_header(struct request *req, const char *name, const char *value);
 void request_refuse(struct request *req, const struct problem *problem);
 void request_refuse_error(struct request *req, const struct error *err); /* by problem_from_error() */
+void request_refuse_lookup(struct request *req, const struct error *err); /* the same, but what the path names may not be there (ENOENT): 404 */
 void request_refuse_with(struct request *req, enum problem_code code, const char *field, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 

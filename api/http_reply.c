@@ -5,6 +5,7 @@
 #include "common/log.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <microhttpd.h>
 #include <stdlib.h>
@@ -156,6 +157,14 @@ void request_refuse_with(struct request *req, enum problem_code code, const char
 	va_end(args);
 	problem_set(&problem, code, field, "%s", detail);
 	request_refuse(req, &problem);
+}
+
+void request_refuse_lookup(struct request *req, const struct error *err)
+{
+	if (err->errnum == ENOENT)
+		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "%s", err->message);
+	else
+		request_refuse_error(req, err);
 }
 
 void request_replay(struct request *req, int status, const char *type, const char *text)

@@ -79,10 +79,7 @@ static bool find(struct request *req, struct hulld *hulld, struct project_record
 		error_set(&err, ENOENT, "there is no project \"%s\"", request_param(req));
 	else if (store_project_get(hulld->store, request_param(req), ret, &err) == 0)
 		return true;
-	if (err.errnum == ENOENT)
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "%s", err.message);
-	else
-		request_refuse_error(req, &err);
+	request_refuse_lookup(req, &err);
 	return false;
 }
 

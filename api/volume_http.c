@@ -129,10 +129,7 @@ static bool find(struct request *req, struct hulld *hulld, struct volume_record 
 
 	if (store_volume_get(hulld->store, request_project(req), request_param(req), ret, &err) == 0)
 		return true;
-	if (err.errnum == ENOENT)
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "%s", err.message);
-	else
-		request_refuse_error(req, &err);
+	request_refuse_lookup(req, &err);
 	return false;
 }
 
