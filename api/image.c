@@ -26,9 +26,7 @@ int image_load(struct hulld *hulld, const char *project, const char *name, struc
 	json_object_del(document, "created_at");
 	r = json_read(&image_spec_table, document, &ret->spec, err);
 	json_decref(document);
-	if (r < 0)
-		error_prefix(err, "image \"%s\" is damaged in the database: ", name);
-	return r;
+	return r < 0 ? error_set(err, EIO, "image %s is damaged in the database", name) : 0;
 }
 
 static void release(struct hulld *hulld, const char *rootfs, int disowned, struct error *err)

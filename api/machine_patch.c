@@ -367,7 +367,10 @@ static int load_image_config(const struct machine *m, struct image_config *ret, 
 	int r = parsed ? json_read(&image_config_table, parsed, ret, &err) : -EINVAL;
 
 	json_decref(parsed);
-	return r < 0 ? problem_from_error(problem, &err) : 0;
+	if (r == 0)
+		return 0;
+	error_set(&err, EIO, "what machine %s has of its image is damaged in the database", m->record.name);
+	return problem_from_error(problem, &err);
 }
 
 static int check(const struct machine *m, struct patch *patch, struct problem *problem)

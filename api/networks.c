@@ -16,20 +16,31 @@
 
 #define HOSTS_MAX (1u << 20) /* bytes; a line of each of 1021 machines has 80 at most */
 
-static int read_spec(const struct network_record *record, struct network_plan *ret, struct error *err)
+int network_read(const struct network_record *record, struct network_spec *ret_spec, struct subnet *ret_subnet, struct error *err)
 {
 	json_t *parsed = json_parse(record->spec, strlen(record->spec), err);
-	struct network_spec spec;
-	int r = parsed ? json_read(&network_spec_table, parsed, &spec, err) : -EINVAL;
+	int r = parsed ? json_read(&network_spec_table, parsed, ret_spec, err) : -EINVAL;
 
 	json_decref(parsed);
 	if (r == 0) {
-		ret->egress = spec.egress;
-		snprintf(ret->id, sizeof(ret->id), "%s", record->id);
-		r = subnet_parse(spec.subnet ? spec.subnet : "", &ret->subnet, err);
-		json_done(&network_spec_table, &spec);
+		r = subnet_parse(ret_spec->subnet ? ret_spec->subnet : "", ret_subnet, err);
+		if (r < 0)
+			json_done(&network_spec_table, ret_spec);
 	}
-	return r < 0 ? error_set(err, EIO, "network %s is damaged in the database", record->name) : 0;
+	return r < 0 ? error_set(err, EIO, "network %s is damaged in the database, and can only be deleted", record->name) : 0;
+}
+
+static int plan(const struct network_record *record, struct network_plan *ret, struct error *err)
+{
+	struct network_spec spec;
+	int r = network_read(record, &spec, &ret->subnet, err);
+
+	if (r < 0)
+		return r;
+	ret->egress = spec.egress;
+	snprintf(ret->id, sizeof(ret->id), "%s", record->id);
+	json_done(&network_spec_table, &spec);
+	return 0;
 }
 
 int network_find(struct hulld *hulld, const char *project, const char *name, struct network_plan *ret, struct error *err)
@@ -39,7 +50,7 @@ int network_find(struct hulld *hulld, const char *project, const char *name, str
 
 	if (r < 0)
 		return r;
-	r = read_spec(&record, ret, err);
+	r = plan(&record, ret, err);
 	network_record_done(&record);
 	return r;
 }

@@ -19,6 +19,15 @@ struct network_plan {
 	bool egress;
 };
 
+struct network_spec {
+	char *name, *subnet; /* NULL: one that is free */
+	bool egress;
+	json_t *labels;
+};
+extern const struct json_table network_spec_table, network_table;
+
+/* What a row says; json_done() of `ret_spec`. 0, or -EIO with `err` set: the row is not as hulld writes it. */
+int network_read(const struct network_record *record, struct network_spec *ret_spec, struct subnet *ret_subnet, struct error *err);
 /* The project's network of that name. 0, -ENOENT, or another -errno with `err` set. */
 int network_find(struct hulld *hulld, const char *project, const char *name, struct network_plan *ret, struct error *err);
 /* <run>/networks/<id>. Returns `ret`. */
@@ -50,13 +59,6 @@ void networks_end(struct hulld *hulld, const char *project);
 int networks_check_host(const struct hulld *hulld, struct problem *problem);
 
 /* Routes; their context is a struct hulld. */
-struct network_spec {
-	char *name, *subnet; /* NULL: one that is free */
-	bool egress;
-	json_t *labels;
-};
-extern const struct json_table network_spec_table, network_table;
-
 void network_http_create(struct request *req, void *ctx);
 void network_http_list(struct request *req, void *ctx);
 void network_http_get(struct request *req, void *ctx);

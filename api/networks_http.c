@@ -104,18 +104,17 @@ static void add_members(const struct hulld *hulld, const struct network_record *
 	view->machines = (struct json_array){members, n};
 }
 
-static json_t *dump(const struct hulld *hulld, const struct network_record *record)
+/* NULL with `err` set: its row is damaged. */
+static json_t *dump(const struct hulld *hulld, const struct network_record *record, struct error *err)
 {
 	cleanup_free char *created = format_time(record->created_at);
 	struct view view = {.id = (char *)record->id, .project = (char *)record->project, .created_at = created};
 	char gateway[ADDRESS_TEXT_BYTES];
 	struct subnet subnet;
-	struct error err;
-	json_t *parsed = json_parse(record->spec, strlen(record->spec), &err), *dumped;
+	json_t *dumped;
 
-	if (!parsed || json_read(&network_spec_table, parsed, &view.spec, &err) < 0 || subnet_parse(view.spec.subnet, &subnet, &err) < 0)
-		abort(); /* what we have written ourselves */
-	json_decref(parsed);
+	if (network_read(record, &view.spec, &subnet, err) < 0)
+		return NULL;
 	view.gateway = address_format(subnet_gateway(&subnet), gateway);
 	add_members(hulld, record, &view);
 	dumped = json_dump(&network_table, &view);
@@ -132,10 +131,8 @@ static int find(struct request *req, struct hulld *hulld, struct network_record 
 	struct error err;
 	int r = store_network_get(hulld->store, request_project(req), request_param(req), ret, &err);
 
-	if (r == -ENOENT)
-		request_refuse_with(req, PROBLEM_NOT_FOUND, NULL, "%s", err.message);
-	else if (r < 0)
-		request_refuse_error(req, &err);
+	if (r < 0)
+		request_refuse_lookup(req, &err);
 	return r;
 }
 
@@ -147,16 +144,20 @@ struct used {
 	size_t n;
 };
 
+/* One that is damaged keeps its name, and no addresses. */
 static int note_subnet(void *ctx, const struct network_record *record)
 {
 	struct used *used = ctx;
-	struct error err;
-	json_t *parsed = json_parse(record->spec, strlen(record->spec), &err);
-	const char *subnet = json_string_value(json_object_get(parsed, "subnet"));
+	struct network_spec spec;
+	struct error ignored;
 
-	if (used->n < NETWORKS_MAX && subnet && subnet_parse(subnet, &used->subnets[used->n], &err) == 0)
-		snprintf(used->names[used->n++], sizeof(used->names[0]), "%s", record->name);
-	json_decref(parsed);
+	if (used->n >= NETWORKS_MAX)
+		return 0;
+	if (network_read(record, &spec, &used->subnets[used->n], &ignored) == 0)
+		json_done(&network_spec_table, &spec);
+	else
+		used->subnets[used->n] = (struct subnet){0, 32};
+	snprintf(used->names[used->n++], sizeof(used->names[0]), "%s", record->name);
 	return 0;
 }
 
@@ -251,7 +252,7 @@ static int create(struct request *req, struct hulld *hulld, struct network_spec 
 /* The row, and the answer, which a repetition with the same key gets. */
 static int insert(struct request *req, struct hulld *hulld, const struct network_record *record, json_t *shown, struct error *err)
 {
-	int r = store_transaction_begin(hulld->store, err);
+	int r = shown ? store_transaction_begin(hulld->store, err) : -err->errnum;
 
 	if (r < 0)
 		return r;
@@ -274,7 +275,7 @@ void network_http_create(struct request *req, void *ctx)
 	if (create(req, ctx, &spec, &record, &problem) < 0) {
 		request_refuse(req, &problem);
 	} else {
-		shown = dump(ctx, &record);
+		shown = dump(ctx, &record, &err);
 		if (insert(req, ctx, &record, shown, &err) < 0)
 			request_refuse_error(req, &err);
 		else
@@ -288,96 +289,120 @@ void network_http_create(struct request *req, void *ctx)
 struct listing {
 	const struct hulld *hulld;
 	struct page page;
+	struct error err;
 };
 
 static int list_one(void *ctx, const struct network_record *record)
 {
 	struct listing *listing = ctx;
+	json_t *shown;
 
-	if (page_has(&listing->page, record->name))
-		page_add(&listing->page, record->name, dump(listing->hulld, record));
+	if (page_has(&listing->page, record->name)) {
+		shown = dump(listing->hulld, record, &listing->err);
+		if (!shown)
+			return -listing->err.errnum;
+		page_add(&listing->page, record->name, shown);
+	}
 	return page_is_full(&listing->page);
 }
 
 void network_http_list(struct request *req, void *ctx)
 {
 	struct listing listing = {.hulld = ctx};
-	struct error err;
 	int r;
 
 	if (page_begin(req, &listing.page) < 0)
 		return;
-	r = store_networks_each(listing.hulld->store, request_project(req), list_one, &listing, &err);
-	page_end(&listing.page, req, r, &err);
+	r = store_networks_each(listing.hulld->store, request_project(req), list_one, &listing, &listing.err);
+	page_end(&listing.page, req, r, &listing.err);
 }
 
 void network_http_get(struct request *req, void *ctx)
 {
 	struct network_record record;
+	struct error err;
+	json_t *shown;
 
 	if (find(req, ctx, &record) < 0)
 		return;
-	request_reply_matching(req, dump(ctx, &record));
+	shown = dump(ctx, &record, &err);
+	if (shown)
+		request_reply_matching(req, shown);
+	else
+		request_refuse_error(req, &err);
 	network_record_done(&record);
 }
 
 /* Only labels change: machines would have other addresses. */
-static int check_same(const struct network_record *record, const struct network_spec *spec, struct problem *problem)
+static int check_same(const struct network_spec *before, const struct network_spec *spec, struct problem *problem)
 {
-	struct network_spec before;
-	struct error err;
-	json_t *parsed = json_parse(record->spec, strlen(record->spec), &err);
 	const char *field = NULL;
 
-	if (!parsed || json_read(&network_spec_table, parsed, &before, &err) < 0) {
-		json_decref(parsed);
-		return problem_from_error(problem, &err);
-	}
-	json_decref(parsed);
-	if (strcmp(before.name, spec->name) != 0)
+	if (strcmp(before->name, spec->name) != 0)
 		field = "name";
-	else if (!spec->subnet || strcmp(before.subnet, spec->subnet) != 0)
+	else if (!spec->subnet || strcmp(before->subnet, spec->subnet) != 0)
 		field = "subnet";
-	else if (before.egress != spec->egress)
+	else if (before->egress != spec->egress)
 		field = "egress";
-	json_done(&network_spec_table, &before);
 	if (!field)
 		return 0;
 	problem_set(problem, PROBLEM_INVALID_FIELD, field, "cannot be changed, only labels can");
 	return problem_set_hint(problem, "create another network, and give it to the machines");
 }
 
+/* `record` becomes what `patch` makes of it. 0, or -ECANCELED with `problem` set. */
+static int change(struct network_record *record, const json_t *patch, struct problem *problem)
+{
+	struct network_spec before, after;
+	struct subnet ignored;
+	struct error err;
+	int r;
+
+	if (network_read(record, &before, &ignored, &err) < 0)
+		return problem_from_error(problem, &err);
+	r = merge_patch_read(&network_spec_table, record->spec, patch, &after, problem);
+	if (r == 0) {
+		r = check_same(&before, &after, problem);
+		if (r == 0) {
+			free(record->spec);
+			record->spec = json_dump_text(&network_spec_table, &after);
+		}
+		json_done(&network_spec_table, &after);
+	}
+	json_done(&network_spec_table, &before);
+	return r;
+}
+
+/* It is as the record says from now on. */
+static void reply_changed(struct request *req, struct hulld *hulld, const struct network_record *record)
+{
+	struct error err;
+	json_t *shown = dump(hulld, record, &err);
+
+	if (shown && store_network_update(hulld->store, record, &err) == 0) {
+		request_reply(req, 200, shown);
+	} else {
+		json_decref(shown);
+		request_refuse_error(req, &err);
+	}
+}
+
 void network_http_patch(struct request *req, void *ctx)
 {
 	struct network_record record;
-	struct network_spec spec;
-	struct hulld *hulld = ctx;
 	struct problem problem;
 	struct error err;
 	json_t *document;
 
-	if (find(req, hulld, &record) < 0)
+	if (find(req, ctx, &record) < 0)
 		return;
-	if (request_check_match(req, dump(hulld, &record)) < 0 || !(document = request_read_json(req))) {
-		network_record_done(&record);
-		return;
-	}
-	if (merge_patch_read(&network_spec_table, record.spec, document, &spec, &problem) < 0) {
-		request_refuse(req, &problem);
-	} else {
-		if (check_same(&record, &spec, &problem) < 0) {
+	if (request_check_match(req, dump(ctx, &record, &err)) == 0 && (document = request_read_json(req))) {
+		if (change(&record, document, &problem) < 0)
 			request_refuse(req, &problem);
-		} else {
-			free(record.spec);
-			record.spec = json_dump_text(&network_spec_table, &spec);
-			if (store_network_update(hulld->store, &record, &err) < 0)
-				request_refuse_error(req, &err);
-			else
-				request_reply(req, 200, dump(hulld, &record));
-		}
-		json_done(&network_spec_table, &spec);
+		else
+			reply_changed(req, ctx, &record);
+		json_decref(document);
 	}
-	json_decref(document);
 	network_record_done(&record);
 }
 
@@ -402,7 +427,7 @@ void network_http_delete(struct request *req, void *ctx)
 	if (find(req, hulld, &record) < 0)
 		return;
 	user = find_user(hulld, &record);
-	if (request_check_match(req, dump(hulld, &record)) < 0) {
+	if (request_check_match(req, dump(hulld, &record, &err)) < 0) {
 		; /* refused */
 	} else if (user) {
 		problem_set(&problem, PROBLEM_NETWORK_IN_USE, NULL, "machine %s is on it", user->record.name);

@@ -31,8 +31,13 @@ int store_image_delete(struct store *store, const char *project, const char *nam
 static json_t *read_document(sqlite3_stmt *stmt, struct error *err)
 {
 	const char *text = store_column(stmt, 0);
+	json_t *document = json_parse(text, strlen(text), err);
 
-	return json_parse(text, strlen(text), err);
+	if (json_is_string(json_object_get(document, "name")))
+		return document;
+	json_decref(document);
+	error_set(err, EIO, "an image is damaged in the database");
+	return NULL;
 }
 
 json_t *store_image_get(struct store *store, const char *project, const char *name, struct error *err)
