@@ -299,7 +299,8 @@ static int read_more(struct session *s)
 	return got < 0 ? (int)got : got == 0 ? -EPIPE : 0;
 }
 
-/* One session: greeting, request, command. Returns when it is over, or when the outside is gone. */
+/* One session: greeting, request, command. Returns when it is over, or when the outside is gone. What is left in from_port may be the next
+ * one's greeting, if the outside came back sooner than its hang-up was seen. */
 static void serve(struct session *s)
 {
 	char greeting[SESSION_GREETING_SIZE + SESSION_NONCE_SIZE] = SESSION_GREETING;
@@ -346,25 +347,22 @@ static int wait_for_outside(int port)
 	return 0;
 }
 
+/* The port stays open from one session to the next: the kernel throws away what has come for one that is closed, and who comes next may
+ * have greeted before this one is over. */
 static void serve_port(int number)
 {
+	struct session s = {.input = -1, .output = -1, .error = -1, .pidfd = -1};
 	char path[64];
 
 	snprintf(path, sizeof(path), PORT_FOLDER "/kvmhost.session.%d", number);
-	for (;;) {
-		struct session s = {.input = -1, .output = -1, .error = -1, .pidfd = -1};
-
-		s.port = open(path, O_RDWR | O_CLOEXEC);
-		if (s.port < 0)
-			_exit(1);
-		buf_init(&s.from_port, 4 * SESSION_PAYLOAD_MAX);
-		if (wait_for_outside(s.port) < 0)
-			_exit(1);
+	s.port = open(path, O_RDWR | O_CLOEXEC);
+	if (s.port < 0)
+		_exit(1);
+	buf_init(&s.from_port, 4 * SESSION_PAYLOAD_MAX);
+	do
 		serve(&s);
-		close_session(&s);
-		buf_done(&s.from_port);
-		close(s.port);
-	}
+	while (wait_for_outside(s.port) == 0);
+	_exit(1);
 }
 
 int main(int argc, char **argv)

@@ -366,6 +366,18 @@ def test_a_command_in_it_has_its_own_status_output_and_input(host):
     assert host.run("cat", stdin=large).stdout == large
 
 
+def test_who_comes_while_another_session_is_being_ended_is_served(host):
+    """What has no ear for the hang-up is ended after two seconds; until then its port is the next session's already."""
+    stays = subprocess.Popen([KVMHOST, "shell", "--state", host.state, "--", "sh", "-c", "trap '' HUP; echo on; exec sleep 1000"], env=host.env,
+                             cwd=host.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert stays.stdout.readline() == "on\n"
+    stays.kill()
+    stays.wait()
+    stays.stdout.close()
+    following = host.run("echo", "there")
+    assert (following.stdout, following.stderr, following.returncode) == ("there\n", "", 0)
+
+
 def test_a_login_shell_in_it_has_a_terminal(host):
     master, slave = pty.openpty()
     shell = subprocess.Popen([KVMHOST, "shell", "--state", host.state], env=host.env, cwd=host.folder, stdin=slave, stdout=slave,
@@ -390,7 +402,8 @@ def test_it_has_dev_kvm_usr_and_nothing_of_this_machine_else(host):
     assert host.run("cat", secret).returncode != 0
     assert host.run("touch", "/usr/bin/kvmhost-test").returncode != 0
     assert not Path("/usr/bin/kvmhost-test").exists()
-    assert set(host.run("ls", "/home", "/root").stdout.split()) == {"/home:", "/root:"}
+    listed = host.run("ls", "/home", "/root")
+    assert (set(listed.stdout.split()), listed.stderr) == ({"/home:", "/root:"}, "")
     assert host.run("findmnt", "-n", "-o", "FSTYPE", "/var/lib/hull").stdout == "ext4\n"
 
 
