@@ -31,11 +31,16 @@ NO_TESTS = 5  # pytest: none was selected
 class Count:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        self.failures = []  # a line each, where there is more to say than how many
 
-    def add(self, passed, failed, skipped=0):
+    def add(self, passed, failed, skipped=0, failures=()):
         self.passed += passed
         self.failed += failed
         self.skipped += skipped
+        self.failures += failures
+
+    def add_all(self, other):
+        self.add(other.passed, other.failed, other.skipped, other.failures)
 
 
 def processor_seconds():
@@ -67,7 +72,7 @@ def unit_tests(build, count):
         bad = sum(map(int, re.findall(r"\[  FAILED  \] (\d+) test\(s\)", text)))
         if not bad and ":test-result: PASS" not in result.read_text():
             bad = 1
-        count.add(sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test\(s\)", text))), bad)
+        count.add(sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test\(s\)", text))), bad, failures=[result.stem] if bad else [])
         failed += bad
     if not programs or (status and not failed):
         count.add(0, 1)
@@ -89,23 +94,29 @@ def sanitized_unit_tests(build, count):
     unit_tests(folder, count)
 
 
-def pytest_results(report, status, count):
+def failed_cases(suite, name):
+    """A line for each: the test, and the first line of why."""
+    for case in suite.iter("testcase"):
+        for why in [*case.iter("failure"), *case.iter("error")]:
+            yield f"{name}::{case.get('name')[:100]}: {(why.get('message') or 'no reason').splitlines()[0][:200]}"
+
+
+def pytest_results(name, report, status, count):
     if not report.exists():
-        print(f"no report: the run ended with status {status}")
-        count.add(0, 1)
+        count.add(0, 1, failures=[f"{name}: no report: the run ended with status {status}"])
         return
     suite = xml.etree.ElementTree.parse(report).getroot().find("testsuite")
     tests, skipped = int(suite.get("tests")), int(suite.get("skipped"))
     failed = int(suite.get("failures")) + int(suite.get("errors"))
-    count.add(tests - failed - skipped, failed, skipped)
+    count.add(tests - failed - skipped, failed, skipped, failed_cases(suite, name))
     if status and not failed:
-        count.add(0, 1)
+        count.add(0, 1, failures=[f"{name}: no test failed, but the run ended with status {status}"])
 
 
 def report(name, seconds, output, status, folder, count):
     print(f"\n-- {name}.py, {seconds} s\n{output}", flush=True)
     if status != NO_TESTS:
-        pytest_results(folder / "report.xml", status, count)
+        pytest_results(name, folder / "report.xml", status, count)
 
 
 interrupted = threading.Event()  # by Ctrl-C: nothing more is begun
@@ -145,7 +156,7 @@ class Hosts:
                     place.rename(self.out / "queue" / place.name)
             elif name or status:
                 print(f"\n-- {name or 'tests'}: the host ended with {status}\n{self.output(name)}\n{said}", flush=True)
-                count.add(0, 1)
+                count.add(0, 1, failures=[f"{name or 'tests'}: the host ended with {status}"])
                 if not name or status != HOST_DIED:
                     return
 
@@ -207,14 +218,13 @@ def add_lanes(count, lanes):
     with concurrent.futures.ThreadPoolExecutor(max_workers=len(lanes)) as pool:
         try:
             for own in pool.map(run, lanes):
-                count.add(own.passed, own.failed, own.skipped)
+                count.add_all(own)
         except KeyboardInterrupt:
             interrupted.set()
             raise
     for hosts in {id(hosts): hosts for lane in lanes for hosts in lane}.values():
         for name in hosts.left():
-            print(f"{name}: no host was left to run it", flush=True)
-            count.add(0, 1)
+            count.add(0, 1, failures=[f"{name}: no host was left to run it"])
 
 
 def system_files(with_kvm):
@@ -234,9 +244,10 @@ def tuned_kernel_tests(build, count, extra):
 
 def rules(build, count, _extra):
     """The tree's own rules, and its scripts' syntax."""
+    checks = sorted((TOP / "tests" / "rules").iterdir())
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for status in pool.map(lambda check: call([check], cwd=TOP), sorted((TOP / "tests" / "rules").iterdir())):
-            count.add(status == 0, status != 0)
+        for check, status in zip(checks, pool.map(lambda check: call([check], cwd=TOP), checks)):
+            count.add(status == 0, status != 0, failures=[f"rules/{check.name}"] if status else [])
 
 
 def main():
@@ -268,11 +279,11 @@ def main():
         (suites | parts)[name](options.build, count, options.extra)
         print(f"== {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
               f"in {time.monotonic() - start:.0f} s, {processor_seconds() - spent:.0f} s of processors", flush=True)
-        total.add(count.passed, count.failed, count.skipped)
+        total.add_all(count)
         if count.failed or not count.passed:
             failed.append(name)
     if failed:
-        print("failed: " + ", ".join(failed))
+        print("\n".join(["", "failed: " + ", ".join(failed), *total.failures]))
     print(f"\n{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
     return 1 if failed else 0
 
