@@ -1,6 +1,7 @@
 /* Networks over HTTP. */
 #include "api/networks.h"
 
+#include "api/labels.h"
 #include "api/merge_patch.h"
 #include "api/network/words.h"
 #include "api/page.h"
@@ -276,7 +277,9 @@ void network_http_create(struct request *req, void *ctx)
 		request_refuse(req, &problem);
 	} else {
 		shown = dump(ctx, &record, &err);
-		if (insert(req, ctx, &record, shown, &err) < 0)
+		if (shown && request_query_int(req, "dry_run", 0))
+			request_reply(req, 201, json_incref(shown));
+		else if (insert(req, ctx, &record, shown, &err) < 0)
 			request_refuse_error(req, &err);
 		else
 			request_reply(req, 201, json_incref(shown));
@@ -288,6 +291,7 @@ void network_http_create(struct request *req, void *ctx)
 
 struct listing {
 	const struct hulld *hulld;
+	struct label_filter labels;
 	struct page page;
 	struct error err;
 };
@@ -297,12 +301,12 @@ static int list_one(void *ctx, const struct network_record *record)
 	struct listing *listing = ctx;
 	json_t *shown;
 
-	if (page_has(&listing->page, record->name)) {
-		shown = dump(listing->hulld, record, &listing->err);
-		if (!shown)
-			return -listing->err.errnum;
-		page_add(&listing->page, record->name, shown);
-	}
+	shown = dump(listing->hulld, record, &listing->err);
+	if (!shown)
+		return -listing->err.errnum;
+	if (label_filter_fits(&listing->labels, json_object_get(shown, "labels")) && page_has(&listing->page, record->name))
+		page_add(&listing->page, record->name, json_incref(shown));
+	json_decref(shown);
 	return page_is_full(&listing->page);
 }
 
@@ -311,7 +315,7 @@ void network_http_list(struct request *req, void *ctx)
 	struct listing listing = {.hulld = ctx};
 	int r;
 
-	if (page_begin(req, &listing.page) < 0)
+	if (label_filter_read(req, &listing.labels) < 0 || page_begin(req, &listing.page) < 0)
 		return;
 	r = store_networks_each(listing.hulld->store, request_project(req), list_one, &listing, &listing.err);
 	page_end(&listing.page, req, r, &listing.err);
@@ -333,14 +337,14 @@ void network_http_get(struct request *req, void *ctx)
 	network_record_done(&record);
 }
 
-/* Only labels change: machines would have other addresses. */
+/* Only labels change: machines would have other addresses. A subnet that is not said is any, and so the one that it has. */
 static int check_same(const struct network_spec *before, const struct network_spec *spec, struct problem *problem)
 {
 	const char *field = NULL;
 
 	if (strcmp(before->name, spec->name) != 0)
 		field = "name";
-	else if (!spec->subnet || strcmp(before->subnet, spec->subnet) != 0)
+	else if (spec->subnet && strcmp(before->subnet, spec->subnet) != 0)
 		field = "subnet";
 	else if (before->egress != spec->egress)
 		field = "egress";
@@ -364,6 +368,8 @@ static int change(struct network_record *record, const json_t *patch, struct pro
 	if (r == 0) {
 		r = check_same(&before, &after, problem);
 		if (r == 0) {
+			if (!after.subnet)
+				after.subnet = steal_ptr(&before.subnet);
 			free(record->spec);
 			record->spec = json_dump_text(&network_spec_table, &after);
 		}
@@ -373,13 +379,13 @@ static int change(struct network_record *record, const json_t *patch, struct pro
 	return r;
 }
 
-/* It is as the record says from now on. */
+/* It is as the record says from now on, or would be. */
 static void reply_changed(struct request *req, struct hulld *hulld, const struct network_record *record)
 {
 	struct error err;
 	json_t *shown = dump(hulld, record, &err);
 
-	if (shown && store_network_update(hulld->store, record, &err) == 0) {
+	if (shown && (request_query_int(req, "dry_run", 0) || store_network_update(hulld->store, record, &err) == 0)) {
 		request_reply(req, 200, shown);
 	} else {
 		json_decref(shown);
@@ -431,7 +437,8 @@ void network_http_delete(struct request *req, void *ctx)
 		; /* refused */
 	} else if (user) {
 		problem_set(&problem, PROBLEM_NETWORK_IN_USE, NULL, "machine %s is on it", user->record.name);
-		problem_set_hint(&problem, "delete the machine, or give it another network");
+		problem_set_hint(&problem, strcmp(user->spec.network, record.name) == 0 ? "delete the machine, or give it another network"
+										       : "restart the machine: it has another network then");
 		request_refuse(req, &problem);
 	} else if (store_network_delete(hulld->store, record.project, record.name, &err) < 0) {
 		request_refuse_error(req, &err);

@@ -60,6 +60,7 @@ static const struct http_query machines_queries[] = {
 	{NULL, NULL},
 };
 static const struct http_query volumes_queries[] = {LABEL_QUERY("volumes"), {NULL, NULL}};
+static const struct http_query networks_queries[] = {LABEL_QUERY("networks"), {NULL, NULL}};
 static const struct http_query wait_queries[] = {
 	{"state", "States to wait for, separated by commas. Also healthy, which a machine without a check is as soon as it runs, "
 		  "and unhealthy.",
@@ -316,13 +317,13 @@ const struct http_route hulld_routes[] = {
 
 	{ROUTE("POST", "/v1/networks", "createNetwork", "Create a network, on which machines reach each other by name."), .status = 201,
 		.body = HTTP_BODY_JSON, .refuses = REFUSES(NAME_TAKEN) | REFUSES(QUOTA_EXCEEDED) | REFUSES(UNSUPPORTED),
-		.takes = &network_spec_table, .gives = &network_table, .handle = network_http_create},
+		.takes = &network_spec_table, .gives = &network_table, .queries = dry_run, .handle = network_http_create},
 	{ROUTE("GET", "/v1/networks", "listNetworks", "All networks of the project."), .status = 200, .gives = &network_table, .gives_list = true,
-		.handle = network_http_list},
+		.queries = networks_queries, .handle = network_http_list},
 	{ROUTE("GET", "/v1/networks/{network}", "getNetwork", "One network, and which machines are on it."), .status = 200,
 		.gives = &network_table, .handle = network_http_get},
 	{ROUTE("PATCH", "/v1/networks/{network}", "updateNetwork", "Change its labels."), .status = 200, .body = HTTP_BODY_MERGE_PATCH,
-		.takes = &network_spec_table, .gives = &network_table, .handle = network_http_patch},
+		.takes = &network_spec_table, .gives = &network_table, .queries = dry_run, .handle = network_http_patch},
 	{ROUTE("DELETE", "/v1/networks/{network}", "deleteNetwork", "Remove a network that no machine is on."), .status = 204,
 		.refuses = REFUSES(NETWORK_IN_USE), .handle = network_http_delete},
 

@@ -1,4 +1,4 @@
-/* hull apply, hull diff: machines as files say they are. */
+/* hull apply, hull diff: machines, and the volumes and networks that they name, as files say they are. */
 #include "cli/bar.h"
 #include "cli/commands.h"
 #include "cli/machine.h"
@@ -12,9 +12,9 @@
 
 #define EXIT_DIFFERENT	1
 
-#define FILE_OPTION {'f', "file", "FILE", "machines and volumes, in JSON or YAML; -: the input; may be repeated"}
+#define FILE_OPTION {'f', "file", "FILE", "machines, volumes, networks, in JSON or YAML; -: the input; may be repeated"}
 #define LABEL_OPTION {'l', "label", "KEY=VALUE", "give all of them that label"}
-#define PRUNE_OPTION {0, "prune", NULL, "with -l: delete the machines that have that label and are in no file"}
+#define PRUNE_OPTION {0, "prune", NULL, "with -l: delete machines and networks that have that label and are in no file"}
 
 const struct option_def apply_options[] = {
 	FILE_OPTION,
@@ -63,16 +63,16 @@ static void tell(const struct apply *apply, const struct plan_step *step, const 
 	fflush(stdout);
 }
 
-static int delete_machine(struct client *client, const struct plan_step *step, struct failure *fail)
+static int delete(struct client *client, const struct plan_step *step, struct failure *fail)
 {
-	cleanup_free char *path = client_path("machines", json_text(step->before, "id"), "?force=1");
+	cleanup_free char *path = plan_path(step->kind, step->before, step->kind == MANIFEST_MACHINE ? "?force=1" : "");
 
 	return client_delete(client, path, step->etag, fail);
 }
 
 static int patch(struct client *client, struct plan_step *step, struct failure *fail)
 {
-	cleanup_free char *path = client_path(manifest_collection(step->kind), json_text(step->before, "id"), "");
+	cleanup_free char *path = plan_path(step->kind, step->before, "");
 	json_t *after = NULL;
 	int r = client_patch(client, path, step->etag, step->body, &after, fail);
 
@@ -86,7 +86,7 @@ static int patch(struct client *client, struct plan_step *step, struct failure *
 /* It is another than was looked at: has only what changes by itself? */
 static int look_again(struct client *client, struct plan_step *step, struct failure *fail)
 {
-	cleanup_free char *path = client_path(manifest_collection(step->kind), json_text(step->before, "id"), "");
+	cleanup_free char *path = plan_path(step->kind, step->before, "");
 	json_t *now = NULL;
 	char *etag = NULL;
 	bool holds;
@@ -111,7 +111,7 @@ static int change(struct client *client, struct plan_step *step, struct failure 
 	int r;
 
 	for (;;) {
-		r = step->action == PLAN_DELETE ? delete_machine(client, step, fail) : patch(client, step, fail);
+		r = step->action == PLAN_DELETE ? delete(client, step, fail) : patch(client, step, fail);
 		if (r == 0 || !client_tries_again(&tries, fail))
 			return r;
 		r = look_again(client, step, fail);
@@ -126,7 +126,7 @@ static int create(struct client *client, struct plan_step *step, struct failure 
 	json_t *after = NULL;
 	int r;
 
-	if (asprintf(&path, "/v1/%s", manifest_collection(step->kind)) < 0)
+	if (asprintf(&path, "/v1/%s", manifest_words[step->kind].collection) < 0)
 		abort();
 	r = client_call(client, "POST", path, step->body, &after, fail);
 	if (r == 0) {

@@ -67,7 +67,7 @@ const struct command hull_commands[] = {
 		machine_wait_run},
 	{"machine inspect", "inspect", "MACHINE", 1, 1, false, inspect_options, "Show everything about a machine", 0,
 		machine_inspect_run},
-	{"apply", NULL, "-f FILE...", 0, 0, false, apply_options, "Make machines and volumes be as files say they are", 0, apply_run},
+	{"apply", NULL, "-f FILE...", 0, 0, false, apply_options, "Make machines, volumes and networks be as files say they are", 0, apply_run},
 	{"diff", NULL, "-f FILE...", 0, 0, false, diff_options, "Show what `apply` would change; the exit status is 1 when there is something", 2, diff_run},
 	{"image build", NULL, "[NAME]", 0, 1, false, image_build_options,
 		"Make an image of Debian packages and files, and upload it", 0, image_build_run},

@@ -1,4 +1,4 @@
-/* Reading files of machines. JSON is read by the parser that the API has, and YAML's finds its lines. */
+/* Reading files of machines, volumes and networks. JSON is read by the parser that the API has, and YAML's finds its lines. */
 #include "cli/manifest.h"
 
 #include "cli/host_path.h"
@@ -66,15 +66,11 @@ static int check_texts(const struct source *source, const char *path, const char
 	return 0;
 }
 
-const char *manifest_noun(enum manifest_kind kind)
-{
-	return kind == MANIFEST_VOLUME ? "volume" : "machine";
-}
-
-const char *manifest_collection(enum manifest_kind kind)
-{
-	return kind == MANIFEST_VOLUME ? "volumes" : "machines";
-}
+const struct manifest_words manifest_words[MANIFEST_N_KINDS] = {
+	[MANIFEST_VOLUME] = {"volume", "volumes", "Volume", "VolumeSpec"},
+	[MANIFEST_NETWORK] = {"network", "networks", "Network", "NetworkSpec"},
+	[MANIFEST_MACHINE] = {"machine", "machines", "Machine", "MachineSpec"},
+};
 
 const struct manifest_machine *manifest_find(const struct manifest *manifest, enum manifest_kind kind, const char *name)
 {
@@ -89,7 +85,7 @@ static int refuse_twice(const struct source *source, const char *path, const str
 	cleanup_free char *what = NULL, *first_name = NULL;
 
 	if (asprintf(&first_name, "%s%sname", first->path, first->path[0] ? "." : "") < 0 ||
-		asprintf(&what, "a %s of that name is at %s:%d already", manifest_noun(first->kind), first->file, yaml_line(first->lines, first_name)) < 0)
+		asprintf(&what, "a %s of that name is at %s:%d already", manifest_words[first->kind].noun, first->file, yaml_line(first->lines, first_name)) < 0)
 		abort();
 	return refuse_machine(source, path, first->name, "name", fail, what);
 }
@@ -107,21 +103,36 @@ static int find_folders(const struct source *source, const char *path, const cha
 	return refuse_machine(source, path, name, err.field, fail, err.message);
 }
 
-static int add_machine(struct manifest *manifest, const struct source *source, enum manifest_kind kind, const char *path, const json_t *value,
+/* It has a name, and texts where there can be nothing else. */
+static int check(const struct source *source, enum manifest_kind kind, const char *path, const json_t *value, struct failure *fail)
+{
+	const json_t *said = json_object_get(value, "name");
+	const char *name = json_text(value, "name");
+	char what[64];
+	int r;
+
+	if (!json_is_object(value)) {
+		snprintf(what, sizeof(what), "a %s must be an object", manifest_words[kind].noun);
+		return refuse(source, path, fail, what);
+	}
+	if (!json_is_string(said)) {
+		snprintf(what, sizeof(what), "is missing: by it a %s is known", manifest_words[kind].noun);
+		return refuse_machine(source, path, "", "name", fail, said ? "must be a text" : what);
+	}
+	r = check_texts(source, path, name, value, "env", fail);
+	if (r == 0)
+		r = check_texts(source, path, name, value, "labels", fail);
+	return r;
+}
+
+static int add(struct manifest *manifest, const struct source *source, enum manifest_kind kind, const char *path, const json_t *value,
 	struct failure *fail)
 {
 	const struct manifest_machine *first;
 	struct manifest_machine *machine;
 	const char *name = json_text(value, "name");
-	int r;
+	int r = check(source, kind, path, value, fail);
 
-	if (!json_is_object(value))
-		return refuse(source, path, fail, kind == MANIFEST_VOLUME ? "a volume must be an object" : "a machine must be an object");
-	if (!json_is_string(json_object_get(value, "name")))
-		return refuse_machine(source, path, "", "name", fail, json_object_get(value, "name") ? "must be a text" : kind == MANIFEST_VOLUME ? "is missing: by it a volume is known" : "is missing: by it a machine is known");
-	r = check_texts(source, path, name, value, "env", fail);
-	if (r == 0)
-		r = check_texts(source, path, name, value, "labels", fail);
 	if (r < 0)
 		return r;
 	first = manifest_find(manifest, kind, name);
@@ -153,7 +164,7 @@ static int add_list(struct manifest *manifest, const struct source *source, enum
 			break;
 		if (asprintf(&below, "%s[%zu]", path, i) < 0)
 			abort();
-		r = add_machine(manifest, source, kind, below, value, fail);
+		r = add(manifest, source, kind, below, value, fail);
 	}
 	return r;
 }
@@ -165,7 +176,6 @@ static int hint_at_field(const char *key, struct failure *fail)
 		const char *key, *hint;
 	} others[] = {
 		{"secrets", "files have machines, which name secrets; `hull secret set NAME <FILE` makes one"},
-		{"networks", "files have machines, which name networks; `hull network create NAME` makes one"},
 		{"images", "files have machines, which name images; `hull image build` makes one"},
 		{"projects", "files have machines; `hull project create` makes a project, and `hull --project NAME apply` its machines"},
 		{"webhooks", "files have machines; `hull webhook create` makes a webhook"},
@@ -174,17 +184,57 @@ static int hint_at_field(const char *key, struct failure *fail)
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		if (strcmp(key, others[i].key) == 0)
 			return failure_hint(fail, "%s", others[i].hint);
-	return nearest_name(key, (const char *const[]){"machines", NULL}) ? failure_hint(fail, "did you mean machines?")
-	       : nearest_name(key, (const char *const[]){"volumes", NULL}) ? failure_hint(fail, "did you mean volumes?") : -EINVAL;
+	for (enum manifest_kind kind = 0; kind < MANIFEST_N_KINDS; kind++)
+		if (nearest_name(key, (const char *const[]){manifest_words[kind].collection, NULL}))
+			return failure_hint(fail, "did you mean %s?", manifest_words[kind].collection);
+	return -EINVAL;
+}
+
+static bool is_collection(const char *key)
+{
+	for (enum manifest_kind kind = 0; kind < MANIFEST_N_KINDS; kind++)
+		if (strcmp(key, manifest_words[kind].collection) == 0)
+			return true;
+	return false;
+}
+
+static bool has_collection(const json_t *value)
+{
+	for (enum manifest_kind kind = 0; kind < MANIFEST_N_KINDS; kind++)
+		if (json_object_get(value, manifest_words[kind].collection))
+			return true;
+	return false;
+}
+
+/* {"volumes": [...], "networks": [...], "machines": [...]}, any of these. */
+static int add_collections(struct manifest *manifest, const struct source *source, const json_t *value, struct failure *fail)
+{
+	const json_t *other;
+	const char *key;
+	int r = 0;
+
+	json_object_foreach((json_t *)value, key, other)
+		if (!is_collection(key)) {
+			refuse_machine(source, "", "", key, fail, "is no field of a file; it has `machines`, `volumes` and `networks`, or is a machine, with `name` and `image`");
+			return hint_at_field(key, fail);
+		}
+	for (enum manifest_kind kind = 0; kind < MANIFEST_N_KINDS && r == 0; kind++) {
+		const json_t *list = json_object_get(value, manifest_words[kind].collection);
+		char what[64];
+
+		snprintf(what, sizeof(what), "%s: must be a list of %s", manifest_words[kind].collection, manifest_words[kind].collection);
+		if (list && !json_is_array(list))
+			r = refuse(source, manifest_words[kind].collection, fail, what);
+	}
+	if (r == 0 && !has_collection(value))
+		r = refuse(source, "", fail, "must be a machine, or have machines");
+	for (enum manifest_kind kind = 0; kind < MANIFEST_N_KINDS && r == 0; kind++)
+		r = add_list(manifest, source, kind, manifest_words[kind].collection, json_object_get(value, manifest_words[kind].collection), fail);
+	return r;
 }
 
 static int add_document(struct manifest *manifest, struct source *source, const json_t *value, struct failure *fail)
 {
-	const json_t *list = json_object_get(value, "machines"), *volumes = json_object_get(value, "volumes");
-	const char *key;
-	json_t *other;
-	int r;
-
 	if (json_is_null(value))
 		return 0; /* nothing between two lines of --- */
 	source->says_something = true;
@@ -192,19 +242,9 @@ static int add_document(struct manifest *manifest, struct source *source, const 
 		return add_list(manifest, source, MANIFEST_MACHINE, "", value, fail);
 	if (!json_is_object(value))
 		return refuse(source, "", fail, "must be a machine, or have machines");
-	if (!list && !volumes && (json_object_get(value, "name") || json_object_get(value, "image")))
-		return add_machine(manifest, source, MANIFEST_MACHINE, "", value, fail);
-	json_object_foreach((json_t *)value, key, other)
-		if (strcmp(key, "machines") != 0 && strcmp(key, "volumes") != 0) {
-			refuse_machine(source, "", "", key, fail, "is no field of a file; it has `machines` and `volumes`, or is a machine, with `name` and `image`");
-			return hint_at_field(key, fail);
-		}
-	if (volumes && !json_is_array(volumes))
-		return refuse(source, "volumes", fail, "volumes: must be a list of volumes");
-	if (!json_is_array(list) && (list || !volumes))
-		return refuse(source, "machines", fail, "machines: must be a list of machines");
-	r = add_list(manifest, source, MANIFEST_VOLUME, "volumes", volumes, fail);
-	return r < 0 ? r : add_list(manifest, source, MANIFEST_MACHINE, "machines", list, fail);
+	if (!has_collection(value) && (json_object_get(value, "name") || json_object_get(value, "image")))
+		return add(manifest, source, MANIFEST_MACHINE, "", value, fail);
+	return add_collections(manifest, source, value, fail);
 }
 
 static int read_text(const char *file, struct buf *ret, struct failure *fail)
@@ -305,18 +345,19 @@ static bool is_next(const struct manifest_machine *machine, const json_t *waitin
 	return true;
 }
 
-/* Moves those that are volumes to `sorted`; how many. */
-static size_t take_volumes(const struct manifest *manifest, struct manifest_machine *sorted)
+/* Moves those that machines name to `sorted`; how many. */
+static size_t take_others(const struct manifest *manifest, struct manifest_machine *sorted)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < manifest->n; i++)
-		if (manifest->machines[i].kind == MANIFEST_VOLUME)
-			sorted[n++] = manifest->machines[i];
+	for (enum manifest_kind kind = 0; kind < MANIFEST_MACHINE; kind++)
+		for (size_t i = 0; i < manifest->n; i++)
+			if (manifest->machines[i].kind == kind)
+				sorted[n++] = manifest->machines[i];
 	return n;
 }
 
-/* Volumes first. In a circle, which the API refuses, machines stay in the files' order. */
+/* Machines last. In a circle, which the API refuses, machines stay in the files' order. */
 static void sort(struct manifest *manifest)
 {
 	struct manifest_machine *sorted = calloc(manifest->n + 1, sizeof(*sorted));
@@ -325,7 +366,7 @@ static void sort(struct manifest *manifest)
 
 	if (!sorted || !waiting)
 		abort();
-	n = take_volumes(manifest, sorted);
+	n = take_others(manifest, sorted);
 	for (size_t i = 0; i < manifest->n; i++)
 		if (manifest->machines[i].kind == MANIFEST_MACHINE)
 			json_object_set_new(waiting, manifest->machines[i].name, json_true());

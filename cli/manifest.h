@@ -1,4 +1,4 @@
-/* What files say of machines: `hull apply -f FILE`. */
+/* What files say of machines, and of the volumes and networks that they name: `hull apply -f FILE`. */
 #ifndef HULL_CLI_MANIFEST_H
 #define HULL_CLI_MANIFEST_H
 
@@ -8,9 +8,17 @@
 
 struct client;
 
-enum manifest_kind { MANIFEST_VOLUME, MANIFEST_MACHINE };
+/* In the order in which they are made. */
+enum manifest_kind { MANIFEST_VOLUME, MANIFEST_NETWORK, MANIFEST_MACHINE, MANIFEST_N_KINDS };
 
-/* One machine, or volume, of a file. */
+/* What the API, and a file, call things of a kind. */
+struct manifest_words {
+	const char *noun, *collection;		  /* "machine", "machines" */
+	const char *shown_schema, *spec_schema; /* of the OpenAPI document: "Machine", "MachineSpec" */
+};
+extern const struct manifest_words manifest_words[MANIFEST_N_KINDS];
+
+/* One machine, volume or network of a file. */
 struct manifest_machine {
 	enum manifest_kind kind;
 	const char *name; /* borrowed from `spec` */
@@ -26,19 +34,17 @@ struct manifest {
 	size_t n;
 };
 
-/* Reads all files of --file; "-" is the input. A document is a machine, a list of them, or {"volumes": [...], "machines": [...]}. Each has
- * a name, which no other of its kind has; volumes come first, and those that others depend on come before them, else they are in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
+/* Reads all files of --file; "-" is the input. A document is a machine, a list of them, or {"volumes": [...], "networks":
+ * [...], "machines": [...]}. Each has a name, which no other of its kind has. They are in the order of their kinds, machines that others
+ * depend on before those, else in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
 int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail);
 void manifest_done(struct manifest *manifest);
 
-/* What the API shows of a machine, and nobody sets, is taken out of those that were shown (which have an `id`): so what `hull inspect`
+/* What the API shows of a machine, say, and nobody sets, is taken out of those that were shown (which have an `id`): so what `hull inspect`
  * prints can be applied. The API's own description says what that is. 0 or -errno with `fail` set. */
 int manifest_strip(struct manifest *manifest, struct client *client, struct failure *fail);
 
 const struct manifest_machine *manifest_find(const struct manifest *manifest, enum manifest_kind kind, const char *name);
-/* "machine", and "machines": of the API. */
-const char *manifest_noun(enum manifest_kind kind);
-const char *manifest_collection(enum manifest_kind kind);
 
 /* Puts in front of a refusal where it is: "FILE:LINE: NAME: FIELD: ". Returns -errnum. */
 int manifest_refuse(const struct manifest_machine *machine, struct failure *fail);

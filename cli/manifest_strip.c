@@ -42,7 +42,7 @@ int manifest_strip(struct manifest *manifest, struct client *client, struct fail
 	int r = 0;
 
 	for (size_t i = 0; i < manifest->n && r == 0; i++) {
-		bool volume = manifest->machines[i].kind == MANIFEST_VOLUME;
+		const struct manifest_words *words = &manifest_words[manifest->machines[i].kind];
 		json_t *spec = manifest->machines[i].spec;
 
 		if (!json_object_get(spec, "id"))
@@ -50,8 +50,7 @@ int manifest_strip(struct manifest *manifest, struct client *client, struct fail
 		if (!document)
 			r = client_call(client, "GET", "/v1/openapi.json", NULL, &document, fail);
 		if (r == 0)
-			strip(document, find_schema(document, volume ? "Volume" : "Machine"),
-				find_schema(document, volume ? "VolumeSpec" : "MachineSpec"), spec);
+			strip(document, find_schema(document, words->shown_schema), find_schema(document, words->spec_schema), spec);
 	}
 	json_decref(document);
 	return r;

@@ -25,6 +25,12 @@ bool plan_is_active(const json_t *machine)
 	return strcmp(state, "running") == 0 || strcmp(state, "starting") == 0 || strcmp(state, "stopping") == 0;
 }
 
+/* A network is known by its name only, which stays. */
+char *plan_path(enum manifest_kind kind, const json_t *thing, const char *query)
+{
+	return client_path(manifest_words[kind].collection, json_text(thing, kind == MANIFEST_NETWORK ? "name" : "id"), query);
+}
+
 /* ---- bodies ---- */
 
 /* A merge patch that makes `before` be `value`. */
@@ -160,8 +166,8 @@ static const struct {
 	enum manifest_kind kind;
 } lists[] = {{"depends_on", "machine", MANIFEST_MACHINE}, {"mounts", "volume", MANIFEST_VOLUME}};
 
-/* What hulld is asked about: it knows nothing of machines and volumes that will be there by then. Those are put into `ret_later`, by
- * field. */
+/* What hulld is asked about: it knows nothing of machines, volumes and networks that will be there by then. Those are put into
+ * `ret_later`, by field. */
 static json_t *body_by_now(const struct plan *plan, const json_t *body, json_t *ret_later)
 {
 	json_t *now = json_copy((json_t *)body);
@@ -177,27 +183,45 @@ static json_t *body_by_now(const struct plan *plan, const json_t *body, json_t *
 		json_decref(there);
 		json_decref(later);
 	}
+	if (is_to_be_created(plan, MANIFEST_NETWORK, json_text(body, "network"))) {
+		json_object_set(ret_later, "network", json_object_get(body, "network"));
+		json_object_del(now, "network");
+	}
 	return now;
+}
+
+static void add_pending(json_t *machine, const char *field)
+{
+	json_t *pending = json_object_get(machine, "pending"), *other;
+	size_t i;
+
+	json_array_foreach (pending, i, other)
+		if (strcmp(json_string_value(other), field) == 0)
+			return;
+	json_array_append_new(pending, json_string(field));
 }
 
 /* As if it were all there by now. What hulld adds to one that it takes is what it says of any. */
 static void add_later(json_t *after, const json_t *later)
 {
 	const char *field;
-	json_t *list;
+	json_t *value;
 
-	json_object_foreach((json_t *)later, field, list) {
-		if (!json_object_get(after, field))
-			json_object_set_new(after, field, json_array());
-		json_array_extend(json_object_get(after, field), list);
+	json_object_foreach((json_t *)later, field, value) {
+		if (!json_is_array(value) || !json_object_get(after, field))
+			json_object_set(after, field, value);
+		else
+			json_array_extend(json_object_get(after, field), value);
+		if (plan_is_active(after) && strcmp(field, "depends_on") != 0)
+			add_pending(after, field);
 	}
 }
 
 /* Of a body that is owned now. */
 static int ask(struct client *client, const struct plan *plan, struct plan_step *step, json_t *body, const char *label, struct failure *fail)
 {
-	const char *collection = manifest_collection(step->kind);
-	cleanup_free char *path = step->before ? client_path(collection, json_text(step->before, "id"), "?dry_run=1") : NULL;
+	const char *collection = manifest_words[step->kind].collection;
+	cleanup_free char *path = step->before ? plan_path(step->kind, step->before, "?dry_run=1") : NULL;
 	cleanup_free char *post = NULL;
 	json_t *later = json_object(), *now;
 	int r;
@@ -225,7 +249,7 @@ static int ask(struct client *client, const struct plan *plan, struct plan_step 
 
 static int look(struct client *client, const struct plan *plan, struct plan_step *step, const char *label, struct failure *fail)
 {
-	cleanup_free char *path = client_path(manifest_collection(step->kind), step->name, "");
+	cleanup_free char *path = client_path(manifest_words[step->kind].collection, step->name, "");
 	int r = client_get_tagged(client, path, &step->before, &step->etag, fail);
 
 	if (r < 0 && strcmp(fail->code, "not_found") != 0)
@@ -275,25 +299,38 @@ static struct plan_step *new_step(struct plan *plan)
 	return &plan->steps[plan->n++];
 }
 
-static int find_others(struct client *client, const struct manifest *manifest, const char *label, struct plan *plan, struct failure *fail)
+/* A machine is on it, or will be: one that the file does not make. */
+static bool is_named(const struct plan *plan, const char *network)
 {
-	cleanup_free char *escaped = client_escape(label), *query = NULL;
-	json_t *items = NULL, *machine;
+	for (size_t i = 0; i < plan->n; i++)
+		if (plan->steps[i].action != PLAN_DELETE && strcmp(json_text(plan->steps[i].after, "network"), network) == 0)
+			return true;
+	return false;
+}
+
+/* Those of a kind that have the label, and are in no file. */
+static int find_others(struct client *client, const struct manifest *manifest, enum manifest_kind kind, const char *label, struct plan *plan,
+	struct failure *fail)
+{
+	const char *collection = manifest_words[kind].collection;
+	cleanup_free char *escaped = client_escape(label), *list = NULL, *query = NULL;
+	json_t *items = NULL, *other;
 	size_t i;
 	int r;
 
-	if (asprintf(&query, "label=%s", escaped) < 0)
+	if (asprintf(&query, "label=%s", escaped) < 0 || asprintf(&list, "/v1/%s", collection) < 0)
 		abort();
-	r = client_list(client, "/v1/machines", query, &items, fail);
-	json_array_foreach (items, i, machine) {
-		cleanup_free char *path = client_path("machines", json_text(machine, "id"), "");
+	r = client_list(client, list, query, &items, fail);
+	json_array_foreach (items, i, other) {
+		const char *name = json_text(other, "name");
+		cleanup_free char *path = plan_path(kind, other, "");
 		struct plan_step *step;
 
-		if (r < 0 || manifest_find(manifest, MANIFEST_MACHINE, json_text(machine, "name")))
+		if (r < 0 || manifest_find(manifest, kind, name) || (kind == MANIFEST_NETWORK && is_named(plan, name)))
 			continue;
 		step = new_step(plan);
 		step->action = PLAN_DELETE;
-		step->kind = MANIFEST_MACHINE;
+		step->kind = kind;
 		r = client_get_tagged(client, path, &step->before, &step->etag, fail);
 		step->name = json_text(step->before, "name");
 		if (r < 0 && strcmp(fail->code, "not_found") == 0) {
@@ -338,7 +375,9 @@ int plan_make(struct client *client, const struct manifest *manifest, const char
 	for (size_t i = 0; i < manifest->n && r == 0; i++)
 		r = plan_machine(client, ret, &manifest->machines[i], label, new_step(ret), fail);
 	if (r == 0 && prune)
-		r = find_others(client, manifest, label, ret, fail);
+		r = find_others(client, manifest, MANIFEST_MACHINE, label, ret, fail);
+	if (r == 0 && prune) /* once nobody is on them */
+		r = find_others(client, manifest, MANIFEST_NETWORK, label, ret, fail);
 	for (size_t i = 0; i < ret->n && r == 0; i++)
 		ret->counts[ret->steps[i].action]++;
 	return r;
@@ -373,9 +412,9 @@ static void print_step(const struct plan_step *step, FILE *out, bool colour)
 	json_t *change;
 	size_t i;
 
-	if (asprintf(&head, "%s %s%s%s%s", manifest_noun(step->kind), step->name, step->action == PLAN_DELETE ? " (" : "",
+	if (asprintf(&head, "%s %s%s%s%s", manifest_words[step->kind].noun, step->name, step->action == PLAN_DELETE ? " (" : "",
 		    step->action == PLAN_DELETE ? json_text(step->before, "state") : "",
-		    step->action == PLAN_DELETE ? "), and what it has written" : "") < 0)
+		    step->action != PLAN_DELETE ? "" : step->kind == MANIFEST_MACHINE ? "), and what it has written" : ")") < 0)
 		abort();
 	diff_print_head(out, signs[step->action], head, colour);
 	json_array_foreach (step->changes, i, change)
@@ -397,7 +436,7 @@ json_t *plan_describe(const struct plan *plan, bool tried)
 
 	for (size_t i = 0; i < plan->n; i++) {
 		const struct plan_step *step = &plan->steps[i];
-		json_t *described = json_pack("{s:s, s:s, s:s, s:O*}", "kind", manifest_noun(step->kind), "name", step->name, "action", action_names[step->action], "changes", step->changes);
+		json_t *described = json_pack("{s:s, s:s, s:s, s:O*}", "kind", manifest_words[step->kind].noun, "name", step->name, "action", action_names[step->action], "changes", step->changes);
 
 		if (!described)
 			abort();

@@ -1,7 +1,10 @@
 """The API of networks, on a host that can have them; nothing runs in their machines."""
+import json
+
 import pytest
 
 from hulld_fixtures import hulld  # noqa: F401 (a fixture)
+from test_cli import Cli
 
 pytestmark = pytest.mark.kvm
 MONITOR = "#!/bin/sh\nexec sleep 1000\n"
@@ -38,15 +41,81 @@ def test_a_network_is_made_shown_labelled_and_deleted(hulld):
     fresh = {**PATCH, "If-Match": shown.headers["ETag"]}
     changed = hulld.request("PATCH", "/v1/networks/one", '{"labels": {"c": "d", "a": null}}', headers=fresh)
     assert changed.status == 200 and changed.json["labels"] == {"c": "d"}
-    for field, value in ("name", '"two"'), ("subnet", '"10.88.9.0/24"'), ("subnet", "null"), ("egress", "false"):
+    for field, value in ("name", '"two"'), ("subnet", '"10.88.9.0/24"'), ("egress", "false"):
         assert "cannot be changed" in refused(
             hulld.request("PATCH", "/v1/networks/one", f'{{"{field}": {value}}}', headers=PATCH), 400, "invalid_field", field)
+    same = hulld.request("PATCH", "/v1/networks/one", '{"subnet": null}', headers=PATCH)
+    assert same.status == 200 and same.json == changed.json, "any is the one that it has"
     assert hulld.get("/v1/networks?limit=1").json["items"] == [changed.json]
+    assert hulld.get("/v1/networks?label=c=d&label=c").json["items"] == [changed.json] and hulld.get("/v1/networks?label=c=e").json["items"] == []
     assert hulld.delete("/v1/networks/one").status == 204
     refused(hulld.get("/v1/networks/one"), 404, "not_found")
     refused(hulld.delete("/v1/networks/one"), 404, "not_found")
     events = [(e["type"], e["name"]) for e in hulld.get("/v1/events?type=network").json["items"]]
-    assert events == [("network.created", "one"), ("network.updated", "one"), ("network.deleted", "one")]
+    assert events == [("network.created", "one"), *[("network.updated", "one")] * 2, ("network.deleted", "one")]
+
+
+def test_what_a_dry_run_of_a_network_says_is_what_comes(hulld):
+    spec = {"name": "a", "labels": {"x": "y"}}
+    before = hulld.get("/v1/events").json["cursor"]
+    planned = hulld.post("/v1/networks?dry_run=1", spec)
+    assert planned.status == 201 and hulld.get("/v1/networks").json["items"] == [] and hulld.get("/v1/events").json["cursor"] == before
+    made = make(hulld, **spec)
+    changing = {"id": 0, "created_at": 0}
+    assert {**planned.json, **changing} == {**made, **changing}
+    relabelled = hulld.request("PATCH", "/v1/networks/a?dry_run=1", '{"labels": {"x": "z"}}', headers=PATCH)
+    assert relabelled.status == 200 and relabelled.json["labels"] == {"x": "z"} and hulld.get("/v1/networks/a").json == made
+    for method, path, body in (("POST", "/v1/networks", spec), ("PATCH", "/v1/networks/a", {"egress": False})):
+        refusals = [hulld.request(method, path + query, json.dumps(body), headers=PATCH if method == "PATCH" else {"Content-Type": "application/json"})
+                    for query in ("?dry_run=1", "")]
+        assert refusals[0].status == refusals[1].status >= 400 and refusals[0].json == refusals[1].json
+    assert hulld.delete("/v1/networks/a").status == 204
+
+
+FILE = """networks:
+- {name: back, labels: {team: a}}
+- {name: quiet, egress: false, subnet: 10.99.0.0/24}
+machines:
+- {name: db, image: hello, network: back}
+- {name: web, image: hello, network: back, depends_on: [{machine: db}]}
+"""
+
+
+def test_a_file_makes_networks_before_the_machines_on_them_and_prunes_them_after(hulld, tmp_path):
+    hull = Cli(tmp_path, hulld.socket)
+
+    def call(text, *words, status=0):
+        (tmp_path / "m.yaml").write_text(text)
+        return hull(*words[:1], "-f", "m.yaml", "-l", "app=shop", *words[1:], status=status, cwd=tmp_path)
+
+    def said(*words, **options):
+        return call(*words, **options).stdout.splitlines()
+
+    shown = said(FILE, "diff", status=1)
+    assert [line for line in shown if not line.startswith(" ")] == ["+ network back", "+ network quiet", "+ machine db", "+ machine web"]
+    assert "    + egress: false" in shown and shown.count('    + network: "back"') == 2 and hulld.get("/v1/networks").json["items"] == []
+    assert said(FILE, "apply", "-y", "--no-start")[-4:] == ["back: created", "quiet: created", "db: created", "web: created"]
+    assert [hulld.machine(name)["address"] for name in ("db", "web")] == ["10.88.0.2", "10.88.0.3"]
+    assert said(FILE, "diff", "--prune") == [] and said(FILE.replace("back, labels", "back, subnet: null, labels"), "diff") == []
+    # What is shown of one can be applied; only labels change.
+    assert said(json.dumps({"networks": [hulld.get("/v1/networks/back").json]}), "diff") == []
+    assert said(FILE.replace("team: a", "team: b"), "apply", "-y", "--no-start")[-1] == "back: changed" and hulld.get("/v1/networks/back").json["labels"]["team"] == "b"
+    assert call(FILE.replace("10.99", "10.98"), "apply", "-y", status=1).stderr.splitlines() == [
+        "hull: m.yaml:3: quiet: subnet: cannot be changed, only labels can", "      create another network, and give it to the machines"]
+    # A machine that runs goes to a network of the same file: nobody can leave the old one before it is started again.
+    assert hulld.post("/v1/machines/db/start").status == 200
+    moved = FILE.replace("back", "front")
+    shown = said(moved, "diff", "--prune", status=1)
+    assert '    ~ network: "back" -> "front"  (at its next start)' in shown and '    ~ network: "back" -> "front"' in shown
+    assert shown[-1] == "- network back (active)"
+    assert call(moved, "apply", "--prune", "-y", "--no-start", status=1).stderr.splitlines() == [
+        "hull: not done: back", "hull: back: machine db is on it", "      restart the machine: it has another network then"]
+    # Nor does one go that a machine names, wherever it was made.
+    machines = "machines:\n- {name: db, image: hello, network: front}\n"
+    assert [line.split(" (")[0] for line in said(machines, "diff", "--prune", status=1) if line.startswith("-")] == [
+        "- machine web", "- network back", "- network quiet"]
+    assert said("machines: []\n", "apply", "-yq", "--prune") == ["db", "web", "back", "front", "quiet"]
+    assert hulld.get("/v1/networks").json["items"] == [] and hulld.get("/v1/machines").json["items"] == []
 
 
 @pytest.mark.parametrize("spec, field, reason", [
