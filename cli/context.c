@@ -126,13 +126,17 @@ void context_done(struct context *context)
 
 int context_check_url(const char *url, struct failure *fail)
 {
+	bool is_unix = strncmp(url, "unix:", 5) == 0;
+
 	if ((strncmp(url, "unix:///", 8) == 0 && url[8]) || (strncmp(url, "http://", 7) == 0 && url[7]) ||
 		(strncmp(url, "https://", 8) == 0 && url[8]))
 		return 0;
 	failure_usage(fail, url, "is no URL of an API");
 	if (!strstr(url, "://") && url[0] == '/')
 		return failure_hint(fail, "did you mean unix://%s?", url);
-	if (!strstr(url, "://") && url[0])
+	if (is_unix && url[5 + strspn(url + 5, "/")])
+		return failure_hint(fail, "did you mean unix:///%s?", url + 5 + strspn(url + 5, "/"));
+	if (!strstr(url, "://") && url[0] && !is_unix)
 		return failure_hint(fail, "did you mean http://%s?", url);
 	return failure_hint(fail, "write http://ADDRESS:PORT, https://ADDRESS:PORT or unix:///PATH");
 }
