@@ -43,6 +43,7 @@ hull_SOURCES = \
 	cli/image_build.c cli/image_build.h \
 	cli/image_stages.c \
 	cli/machine.c cli/machine.h \
+	cli/machine_list.c \
 	cli/main.c \
 	cli/manifest_strip.c \
 	cli/network.c \

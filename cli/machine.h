@@ -4,6 +4,10 @@
 
 #include "cli/client.h"
 
+#include <signal.h>
+
+#define MACHINE_KILLED_STATUS (128 + SIGKILL) /* of one that had no say in it */
+
 /* Waits, as long as it takes, for one of `states` ("stopped,failed"). A new reference in `ret`, here and below; which may be NULL. */
 int machine_wait(struct client *client, const char *machine, const char *states, json_t **ret, struct failure *fail);
 
@@ -19,5 +23,8 @@ int machine_restart(struct client *client, const char *machine, json_t **ret, st
 
 /* The exit status for a machine that ended: the workload's, 137 when the machine was killed, 125 when it failed. */
 int machine_exit_status(const json_t *machine, struct failure *fail);
+
+/* Was its command killed for that? */
+bool machine_ran_out_of_memory(const json_t *machine);
 
 #endif
