@@ -9,7 +9,7 @@
 #include <string.h>
 
 const struct http_query http_page_queries[] = {
-	{"limit", "So many items at most, and next where there are more. All when absent.", HTTP_QUERY_INT, .min = 1, .max = PAGE_LIMIT_MAX},
+	{"limit", "So many items at most, and next where there are more. 1000 when absent.", HTTP_QUERY_INT, .min = 1, .max = PAGE_LIMIT_MAX},
 	{"cursor", "next of the page before.", .min = 2, .max = 2 * PAGE_KEY_MAX, .pattern = "^(0[1-9a-f]|[1-9a-f][0-9a-f])+$"},
 	{NULL, NULL},
 };

@@ -166,8 +166,6 @@ void operation_http_list(struct request *req, void *ctx)
 
 	if (page_begin(req, &list.page) < 0)
 		return;
-	if (!list.page.limit)
-		list.page.limit = PAGE_LIMIT_MAX; /* there may be many, and each is read */
 	after_id = read_key(list.page.after, &after_at);
 	page_end(&list.page, req, store_operations_each(hulld->store, request_project(req), after_at, after_id, list_one, &list, &err), &err);
 }

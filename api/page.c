@@ -38,7 +38,7 @@ int page_begin(struct request *req, struct page *ret)
 	const char *cursor = request_query(req, "cursor");
 
 	*ret = (struct page){0};
-	ret->limit = request_query_int(req, "limit", 0);
+	ret->limit = request_query_int(req, "limit", PAGE_LIMIT_MAX);
 	if (cursor && !decode(cursor, ret->after)) {
 		request_refuse_with(req, PROBLEM_INVALID_FIELD, "cursor", "is none that a list has answered with as next");
 		return -ECANCELED;
@@ -56,7 +56,7 @@ bool page_has(struct page *page, const char *key)
 {
 	if (strcmp(key, page->after) <= 0 || page->has_more)
 		return false;
-	page->has_more = page->limit && json_array_size(page->items) == (size_t)page->limit;
+	page->has_more = json_array_size(page->items) == (size_t)page->limit;
 	return !page->has_more;
 }
 

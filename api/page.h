@@ -1,4 +1,5 @@
-/* Lists in pages: GET …?limit=N&cursor=C answers {"items": […], "next": C}, without `next` on the last page; without a limit, all.
+/* Lists in pages: GET …?limit=N&cursor=C answers {"items": […], "next": C}, without `next` on the last page; without a limit, PAGE_LIMIT_MAX.
+ * So what an answer takes, in memory and of the loop's time, does not grow with what there is.
  *
  * A cursor holds the key of the last item that was sent, and the next page begins behind it: what comes and goes meanwhile moves
  * nothing, and what is there all the time is there once. To clients it is opaque. */
@@ -11,7 +12,7 @@
 #define PAGE_KEY_MAX   253 /* as a host name */
 
 struct page {
-	int64_t limit;		      /* 0: none */
+	int64_t limit;
 	char after[PAGE_KEY_MAX + 1]; /* ""; the first page */
 	char last[PAGE_KEY_MAX + 1];
 	bool has_more;

@@ -258,7 +258,7 @@ const struct http_route hulld_routes[] = {
 		.refuses = REFUSES(VOLUME_IN_USE), .handle = volume_http_delete},
 
 	{ROUTE("GET", "/v1/operations", "listOperations",
-		"What is under way on the project's machines, and what was in the last days, the oldest first; 1000 on a page, when not fewer are asked for."),
+		"What is under way on the project's machines, and what was in the last days, the oldest first."),
 		.status = 200, .gives = &operation_table, .gives_list = true, .queries = operations_queries, .handle = operation_http_list},
 	{ROUTE("GET", "/v1/operations/{operation}", "getOperation", "One operation."), .status = 200, .gives = &operation_table,
 		.handle = operation_http_get},

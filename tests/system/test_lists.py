@@ -146,6 +146,9 @@ def test_the_command_reads_all_pages(hulld, machines, tmp_path):
     shown = [machine["name"] for machine in json.loads(Cli(tmp_path, hulld.socket)("ps", "-a", "-o", "json").stdout)]
     assert len(shown) == len(set(shown)) == MANY + 1
     assert [len(page) for page in pages(hulld, "/v1/machines", 500)] == [500, 500, MANY + 1 - 1000]
+    first = hulld.get("/v1/machines").json
+    rest = hulld.get(f"/v1/machines?cursor={quote(first['next'])}").json
+    assert (len(first["items"]), len(rest["items"])) == (1000, MANY + 1 - 1000) and "next" not in rest, "no answer has all, however many there are"
     hulld.kill()
     with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None)) as rows:
         rows.execute("DELETE FROM machines WHERE name != 'first'")
