@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -100,36 +101,95 @@ int open_append(const char *path, unsigned mode)
 	return fd < 0 ? -errno : fd;
 }
 
-int file_begin(const char *path, unsigned mode, char ret_temporary[FILE_TEMPORARY_MAX], struct error *err)
+/* A name beside `path`, which may be as long as one can be. False: there is none. */
+static bool name_beside(const char *path, const char *suffix, char ret[FILE_TEMPORARY_MAX])
 {
 	const char *slash = strrchr(path, '/');
-	int whole = (int)(slash ? slash + 1 - path : 0), name = NAME_MAX - (int)sizeof(".XXXXXX") + 1;
-	cleanup_close int fd = -1;
-	int r;
+	int whole = (int)(slash ? slash + 1 - path : 0), name = NAME_MAX - (int)strlen(suffix);
 
-	/* A name may be as long as one can be. */
-	if (snprintf(ret_temporary, FILE_TEMPORARY_MAX, "%.*s%.*s.XXXXXX", whole, path, name, path + whole) >= FILE_TEMPORARY_MAX)
-		return error_set(err, ENAMETOOLONG, "%s: path too long", path);
-	fd = mkostemp(ret_temporary, O_CLOEXEC);
-	if (fd < 0)
-		return error_set_errno(err, errno, "cannot create %s", ret_temporary);
-	if (fchmod(fd, mode) == 0)
-		return steal_fd(&fd);
-	r = error_set_errno(err, errno, "cannot create %s", path);
-	unlink(ret_temporary);
-	return r;
+	return snprintf(ret, FILE_TEMPORARY_MAX, "%.*s%.*s%s", whole, path, name, path + whole, suffix) < FILE_TEMPORARY_MAX;
+}
+
+/* How linkat() finds a file without a name. */
+static const char *path_of_fd(int fd, char ret[32])
+{
+	snprintf(ret, 32, "/proc/self/fd/%d", fd);
+	return ret;
+}
+
+/* Descriptor or -errno. */
+static int open_nameless(const char *path)
+{
+	char folder[4096], found[32];
+	int fd;
+
+	folder_of(path, folder);
+	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0 && access(path_of_fd(fd, found), F_OK) < 0)
+		fd = close_fd(fd);
+	return fd < 0 ? -errno : fd;
+}
+
+int new_file_begin(struct new_file *ret, const char *path, unsigned mode, struct error *err)
+{
+	ret->fd = open_nameless(path);
+	ret->temporary[0] = '\0';
+	if (ret->fd < 0) {
+		if (!name_beside(path, ".XXXXXX", ret->temporary))
+			return error_set(err, ENAMETOOLONG, "%s: path too long", path);
+		ret->fd = mkostemp(ret->temporary, O_CLOEXEC);
+	}
+	if (ret->fd < 0)
+		return error_set_errno(err, errno, "cannot create %s", ret->temporary);
+	if (fchmod(ret->fd, mode) == 0)
+		return 0;
+	error_set_errno(err, errno, "cannot create %s", path);
+	new_file_forget(ret);
+	return -err->errnum;
+}
+
+void new_file_forget(struct new_file *file)
+{
+	if (file->fd >= 0 && file->temporary[0])
+		unlink(file->temporary);
+	file->fd = close_fd(file->fd);
+}
+
+/* Gives one that has no name the one that it is to have, if nobody has that, or one beside it. 0 or -errno. */
+static int link_nameless(struct new_file *file, const char *path)
+{
+	char found[32], suffix[16];
+	uint32_t random;
+
+	path_of_fd(file->fd, found);
+	if (linkat(AT_FDCWD, found, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0)
+		return 0;
+	while (errno == EEXIST) {
+		if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+			return -errno;
+		snprintf(suffix, sizeof(suffix), ".%06x", random & 0xffffff);
+		if (!name_beside(path, suffix, file->temporary))
+			return -ENAMETOOLONG;
+		if (linkat(AT_FDCWD, found, AT_FDCWD, file->temporary, AT_SYMLINK_FOLLOW) == 0)
+			return 0;
+	}
+	file->temporary[0] = '\0';
+	return -errno;
 }
 
 /* Gives the file its name; of a failure nothing is left. */
-static int name_file(const char *temporary, const char *path, struct error *err)
+static int name_file(struct new_file *file, const char *path, struct error *err)
 {
-	int r;
+	int r = file->temporary[0] ? 0 : link_nameless(file, path);
 
-	if (rename(temporary, path) == 0)
-		return 0;
-	r = error_set_errno(err, errno, "cannot write %s", path);
-	unlink(temporary);
-	return r;
+	if (r == 0 && file->temporary[0] && rename(file->temporary, path) < 0)
+		r = -errno;
+	if (r < 0) {
+		new_file_forget(file);
+		return error_set_errno(err, -r, "cannot write %s", path);
+	}
+	file->fd = close_fd(file->fd);
+	return 0;
 }
 
 static int name_for_good(const char *path, struct error *err)
@@ -139,29 +199,28 @@ static int name_for_good(const char *path, struct error *err)
 	return r < 0 ? error_set_errno(err, -r, "cannot write the folder of %s", path) : 0;
 }
 
-int file_replace(const char *temporary, const char *path, struct error *err)
+int new_file_place(struct new_file *file, const char *path, struct error *err)
 {
-	int r = name_file(temporary, path, err);
+	int r = name_file(file, path, err);
 
 	return r == 0 ? name_for_good(path, err) : r;
 }
 
 static int replace_file(const char *path, const void *data, size_t len, unsigned mode, bool durable, struct error *err)
 {
-	char temporary[FILE_TEMPORARY_MAX];
-	cleanup_close int fd = file_begin(path, mode, temporary, err);
-	int r;
+	struct new_file file;
+	int r = new_file_begin(&file, path, mode, err);
 
-	if (fd < 0)
-		return fd;
-	r = write_full(fd, data, len);
-	if (r == 0 && durable && fsync(fd) < 0)
+	if (r < 0)
+		return r;
+	r = write_full(file.fd, data, len);
+	if (r == 0 && durable && fsync(file.fd) < 0)
 		r = -errno;
 	if (r < 0) {
-		unlink(temporary);
+		new_file_forget(&file);
 		return error_set_errno(err, -r, "cannot write %s", path);
 	}
-	r = name_file(temporary, path, err);
+	r = name_file(&file, path, err);
 	return r == 0 && durable ? name_for_good(path, err) : r;
 }
 

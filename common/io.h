@@ -19,17 +19,26 @@ int write_full(int fd, const void *data, size_t len);
 int open_append(const char *path, unsigned mode);
 
 /* Replaces `path` with `data` so that a reader, or a crash at any instant, sees the old file or the new one, never
- * a part: temporary file beside it, fsync, rename, fsync of the folder. 0 or -errno with `err` set. */
+ * a part: a file without its name, fsync, rename, fsync of the folder. 0 or -errno with `err` set. */
 int write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct error *err);
 /* The same without fsync, for what is of no use after a crash of the host: it is whole to a reader, and after a crash of this process. */
 int write_file_whole(const char *path, const void *data, size_t len, unsigned mode, struct error *err);
 
-/* The same in steps, for a file that is too large to be held: an empty file of mode `mode` beside `path`, open for writing, under a
- * name that is told; then, once it is whole and synced, `path` becomes it, and the folder is synced. When the second fails, the file is gone
- * unless it was the folder that could not be synced. A descriptor, and 0; or -errno with `err` set and nothing left. */
+/* The same in steps, for a file that is too large to be held. Until it is whole it has no name, and is gone however this process ends;
+ * only where the file system has none like that (O_TMPFILE), it is PATH.XXXXXX beside `path`. */
 #define FILE_TEMPORARY_MAX 4096
-int file_begin(const char *path, unsigned mode, char ret_temporary[FILE_TEMPORARY_MAX], struct error *err);
-int file_replace(const char *temporary, const char *path, struct error *err);
+struct new_file {
+	int fd;			/* to be written to; -1: there is none (any more) */
+	char temporary[FILE_TEMPORARY_MAX]; /* ""; it has no name */
+};
+
+/* An empty one of that mode. 0, or -errno with `err` set and nothing left. */
+int new_file_begin(struct new_file *ret, const char *path, unsigned mode, struct error *err);
+/* It is whole, and synced: `path` becomes it, and the folder is synced. 0, or -errno with `err` set: it is gone then, unless it was the
+ * folder that could not be synced. */
+int new_file_place(struct new_file *file, const char *path, struct error *err);
+/* It is not to be. One that was placed, or is none, is fine. */
+void new_file_forget(struct new_file *file);
 
 /* mkdir -p. 0 (also when it is there) or -errno with `err` set. */
 int make_directories(const char *path, unsigned mode, struct error *err);

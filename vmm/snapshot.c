@@ -52,26 +52,6 @@ int snapshot_begin(struct state_writer *w, const struct config *config, const st
 	return 0;
 }
 
-/* A file beside `path` that is to take its place. */
-struct new_file {
-	const char *path;
-	char temporary[FILE_TEMPORARY_MAX];
-	int fd;
-};
-
-static void forget(struct new_file *file)
-{
-	if (file->fd >= 0)
-		unlink(file->temporary);
-	file->fd = close_fd(file->fd);
-}
-
-static int place(struct new_file *file, struct error *err)
-{
-	file->fd = close_fd(file->fd); /* whatever comes of it, its other name is gone */
-	return file_replace(file->temporary, file->path, err);
-}
-
 static const char *name_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -122,45 +102,43 @@ static int check_names(const struct snapshot_paths *paths, struct error *err)
 }
 
 /* Both are whole on the disk before either has its name. */
-static int write_files(struct new_file *state, struct new_file *memory, const struct state_writer *w, const struct ram *ram,
-	const struct snapshot_head *head, struct error *err)
+static int write_files(const struct snapshot_paths *paths, struct new_file *state, struct new_file *memory, const struct state_writer *w,
+	const struct ram *ram, const struct snapshot_head *head, struct error *err)
 {
-	int r = file_begin(memory->path, FILE_MODE, memory->temporary, err);
+	int r = new_file_begin(memory, paths->memory, FILE_MODE, err);
 
-	memory->fd = r < 0 ? -1 : r;
-	if (r >= 0)
+	if (r == 0)
 		r = memory_file_write(memory->fd, ram, head->id, err);
-	if (r >= 0 && fsync(memory->fd) < 0)
-		r = error_set_errno(err, errno, "%s cannot be written to the disk", memory->path);
+	if (r == 0 && fsync(memory->fd) < 0)
+		r = error_set_errno(err, errno, "%s cannot be written to the disk", paths->memory);
 	if (r < 0)
 		return error_in_field(err, "mem_file_path");
-	r = file_begin(state->path, FILE_MODE, state->temporary, err);
-	state->fd = r < 0 ? -1 : r;
-	if (r >= 0 && (r = write_full(state->fd, w->buf.data, w->buf.len)) < 0)
-		error_set_errno(err, -r, "%s cannot be written", state->path);
-	if (r >= 0 && fsync(state->fd) < 0)
-		r = error_set_errno(err, errno, "%s cannot be written to the disk", state->path);
+	r = new_file_begin(state, paths->state, FILE_MODE, err);
+	if (r == 0 && (r = write_full(state->fd, w->buf.data, w->buf.len)) < 0)
+		error_set_errno(err, -r, "%s cannot be written", paths->state);
+	if (r == 0 && fsync(state->fd) < 0)
+		r = error_set_errno(err, errno, "%s cannot be written to the disk", paths->state);
 	if (r < 0)
 		return error_in_field(err, "snapshot_path");
-	if (place(memory, err) < 0)
+	if (new_file_place(memory, paths->memory, err) < 0)
 		return error_in_field(err, "mem_file_path");
-	r = place(state, err);
+	r = new_file_place(state, paths->state, err);
 	if (r == 0)
 		return 0;
-	unlink(memory->path); /* it belongs to nothing */
+	unlink(paths->memory); /* it belongs to nothing */
 	return error_in_field(err, "snapshot_path");
 }
 
 int snapshot_commit(const struct snapshot_paths *paths, const struct state_writer *w, const struct ram *ram,
 	const struct snapshot_head *head, struct error *err)
 {
-	struct new_file state = {.path = paths->state, .fd = -1}, memory = {.path = paths->memory, .fd = -1};
+	struct new_file state = {.fd = -1}, memory = {.fd = -1};
 	int r = check_names(paths, err);
 
 	if (r == 0)
-		r = write_files(&state, &memory, w, ram, head, err);
-	forget(&state);
-	forget(&memory);
+		r = write_files(paths, &state, &memory, w, ram, head, err);
+	new_file_forget(&state);
+	new_file_forget(&memory);
 	return r;
 }
 

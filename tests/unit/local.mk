@@ -9,7 +9,9 @@ TESTS += $(UNIT_TESTS)
 UNIT_LIBS = libhull-common.a $(CMOCKA_LIBS) $(JANSSON_LIBS)
 
 UNIT_TESTS += tests/unit/bounded_file tests/unit/error tests/unit/json tests/unit/loop tests/unit/buf tests/unit/relay
-UNIT_TESTS += tests/unit/http tests/unit/checked tests/unit/accounting
+UNIT_TESTS += tests/unit/http tests/unit/checked tests/unit/accounting tests/unit/new_file
+tests_unit_new_file_LDADD = $(UNIT_LIBS)
+tests_unit_new_file_LDFLAGS = -Wl,--wrap=open
 tests_unit_accounting_LDADD = $(UNIT_LIBS)
 tests_unit_http_LDADD = $(UNIT_LIBS)
 tests_unit_checked_LDADD = $(UNIT_LIBS)
