@@ -25,6 +25,7 @@ libhull_common_a_SOURCES = \
 	common/pack.c common/pack.h \
 	common/relay.c common/relay.h \
 	common/stop_signal.c common/stop_signal.h \
+	common/stream_frame.h \
 	common/tar.c common/tar.h common/tar_header.h \
 	common/tar_write.c \
 	common/unpack.c

@@ -1,17 +1,11 @@
-/* virtio-net over a stream socket, as QEMU and passt speak it: each frame behind its length.
- *
- *	+----------------+---------------------+----------------+----
- *	| length (be32)  | length bytes, frame | length (be32)  | …
- *	+----------------+---------------------+----------------+----
- *
- * Once the peer has announced a length there is no way to skip to the next frame but to believe it. A length that no
- * frame has is therefore the end of the link. */
+/* virtio-net over a stream socket (common/stream_frame.h). */
 #include "devices/net_backend.h"
 #include "devices/virtio_net.h"
 
 #include "common/checked.h"
 #include "common/cleanup.h"
 #include "common/io.h"
+#include "common/stream_frame.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -23,9 +17,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define LENGTH_BYTES 4
 /* Room for the largest frame and, mostly, for many at a time: one recv() then serves them all. */
-#define RX_BYTES              (2 * (LENGTH_BYTES + NET_FRAME_MAX))
+#define RX_BYTES              (2 * (STREAM_FRAME_LENGTH_BYTES + NET_FRAME_MAX))
 #define ETHERNET_HEADER_BYTES 14
 /* Of a frame, as far as a destination's address reaches: behind the Ethernet header in IPv4's, in IPv6's. */
 #define IPV4_TO_OFFSET (ETHERNET_HEADER_BYTES + 16)
@@ -39,7 +32,7 @@ struct net_stream {
 	/* To the peer: what is left of a frame that the socket took in part. */
 	size_t tx_start, tx_end;
 	uint8_t rx[RX_BYTES];
-	uint8_t tx[LENGTH_BYTES + NET_FRAME_MAX];
+	uint8_t tx[STREAM_FRAME_LENGTH_BYTES + NET_FRAME_MAX];
 };
 
 static struct net_stream *from_backend(struct net_backend *backend)
@@ -52,21 +45,6 @@ static int stream_set_features(struct net_backend *backend, uint64_t driver_feat
 	(void)backend;
 	(void)driver_features;
 	return 0; /* none were offered */
-}
-
-/* The length of the frame at rx_start if all of it is there; 0 when more must be read, -EPROTO for a lie. */
-static ssize_t next_frame(const struct net_stream *s)
-{
-	size_t have = s->rx_end - s->rx_start;
-	uint32_t length;
-
-	if (have < LENGTH_BYTES)
-		return 0;
-	memcpy(&length, s->rx + s->rx_start, LENGTH_BYTES);
-	length = be32toh(length);
-	if (length < 1 || length > NET_FRAME_MAX)
-		return -EPROTO;
-	return have - LENGTH_BYTES >= length ? (ssize_t)length : 0;
 }
 
 /* 0 when something was read, -EAGAIN, or the link is lost. */
@@ -113,7 +91,7 @@ static ssize_t stream_receive(struct net_backend *backend, const struct iovec *i
 	struct net_stream *s = from_backend(backend);
 	ssize_t length;
 
-	while ((length = next_frame(s)) == 0) {
+	while ((length = stream_frame_next(s->rx + s->rx_start, s->rx_end - s->rx_start, NET_FRAME_MAX)) == 0) {
 		int r = fill(s);
 
 		if (r < 0)
@@ -121,7 +99,7 @@ static ssize_t stream_receive(struct net_backend *backend, const struct iovec *i
 	}
 	if (length < 0)
 		return length;
-	s->rx_start += LENGTH_BYTES + (size_t)length;
+	s->rx_start += STREAM_FRAME_LENGTH_BYTES + (size_t)length;
 	if (length < ETHERNET_HEADER_BYTES)
 		return 0; /* not skipped here: a peer could keep us here for ever */
 	scatter(iov, n, 0, no_offload, sizeof(no_offload));

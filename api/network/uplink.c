@@ -54,39 +54,23 @@ static void flush(struct uplink *uplink)
 void uplink_from_tap(struct uplink *uplink)
 {
 	for (int i = 0; i < FRAMES_AT_ONCE && uplink->out_start == uplink->out_end; i++) {
-		ssize_t n = read(uplink->tap, uplink->out + UPLINK_LENGTH, UPLINK_FRAME_MAX);
+		ssize_t n = read(uplink->tap, uplink->out + STREAM_FRAME_LENGTH_BYTES, UPLINK_FRAME_MAX);
 		uint32_t length = htobe32((uint32_t)n);
 
 		if (n <= 0)
 			return;
 		if (uplink->stream < 0)
 			continue;
-		memcpy(uplink->out, &length, UPLINK_LENGTH);
+		memcpy(uplink->out, &length, STREAM_FRAME_LENGTH_BYTES);
 		uplink->out_start = 0;
-		uplink->out_end = UPLINK_LENGTH + (size_t)n;
+		uplink->out_end = STREAM_FRAME_LENGTH_BYTES + (size_t)n;
 		flush(uplink);
 	}
 }
 
-/* The length of the frame that all of is there; 0: more has to come; -1: there is no such frame. */
-static long next_frame(const struct uplink *uplink)
-{
-	size_t have = uplink->in_end - uplink->in_start;
-	uint32_t length;
-
-	if (have < UPLINK_LENGTH)
-		return 0;
-	memcpy(&length, uplink->in + uplink->in_start, UPLINK_LENGTH);
-	length = be32toh(length);
-	if (length < 1 || length > UPLINK_FRAME_MAX)
-		return -1;
-	return have - UPLINK_LENGTH >= length ? (long)length : 0;
-}
-
 static void from_stream(struct uplink *uplink)
 {
-	ssize_t n;
-	long length;
+	ssize_t n, length;
 
 	memmove(uplink->in, uplink->in + uplink->in_start, uplink->in_end - uplink->in_start);
 	uplink->in_end -= uplink->in_start;
@@ -99,11 +83,11 @@ static void from_stream(struct uplink *uplink)
 		return;
 	}
 	uplink->in_end += (size_t)n;
-	while ((length = next_frame(uplink)) > 0) {
-		if (write(uplink->tap, uplink->in + uplink->in_start + UPLINK_LENGTH, (size_t)length) < 0) {
+	while ((length = stream_frame_next(uplink->in + uplink->in_start, uplink->in_end - uplink->in_start, UPLINK_FRAME_MAX)) > 0) {
+		if (write(uplink->tap, uplink->in + uplink->in_start + STREAM_FRAME_LENGTH_BYTES, (size_t)length) < 0) {
 			/* what the tap does not take is lost */
 		}
-		uplink->in_start += UPLINK_LENGTH + (size_t)length;
+		uplink->in_start += STREAM_FRAME_LENGTH_BYTES + (size_t)length;
 	}
 	if (length < 0)
 		lose_stream(uplink, "a frame of a length that none has");

@@ -115,7 +115,7 @@ static void a_stream_that_is_full_holds_back_and_loses_no_half_frame(void **stat
 		else
 			break;
 	}
-	assert_int_equal(total, frames * (sizeof(frame) + UPLINK_LENGTH));
+	assert_int_equal(total, frames * (sizeof(frame) + STREAM_FRAME_LENGTH_BYTES));
 }
 
 static void a_length_that_no_frame_has_is_the_end_of_the_stream(void **state)
