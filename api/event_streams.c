@@ -61,9 +61,9 @@ struct event_streams {
 static char *format(const struct event_record *event)
 {
 	json_t *dumped = events_dump(event);
-	char *data = json_dumps(dumped, JSON_COMPACT), *text = NULL;
+	char *data = json_print(dumped, ""), *text;
 
-	if (!data || asprintf(&text, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", event->id, event->type, data) < 0)
+	if (asprintf(&text, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", event->id, event->type, data) < 0)
 		abort();
 	free(data);
 	json_decref(dumped);

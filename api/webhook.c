@@ -200,10 +200,8 @@ char *webhook_body(const struct event_record *event)
 
 	json_object_set_new(dumped, "project", json_string(event->project));
 	json_object_set(dumped, "timestamp", json_object_get(dumped, "at"));
-	text = json_dumps(dumped, JSON_COMPACT);
+	text = json_print(dumped, "");
 	json_decref(dumped);
-	if (!text)
-		abort();
 	return text;
 }
 
