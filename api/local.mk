@@ -66,6 +66,7 @@ libhull_api_a_SOURCES = \
 	api/machine_private.h \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \
+	api/metrics_volumes.c api/metrics_volumes.h \
 	api/mounts.c api/mounts.h \
 	api/networks.c api/networks.h \
 	api/networks_host.c \

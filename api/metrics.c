@@ -1,8 +1,8 @@
 /* GET /metrics.
  *
- * Theory of operation. What hulld knows is copied at once; a worker asks the kernel for each machine, and writes: on a host with a
+ * Theory of operation. What hulld knows is copied at once; a worker asks the kernel for each machine and volume, and writes: on a host with a
  * thousand machines that takes some time, and the loop is not held up. One worker at a time; who asks meanwhile is answered, with all
- * others that did, by the next. The text is written in order: hulld itself and the API by the loop, then machines by the worker. */
+ * others that did, by the next. The text is written in order: hulld itself and the API by the loop, then machines and volumes by the worker. */
 #include "api/metrics.h"
 
 #include "api/audit.h"
@@ -11,6 +11,7 @@
 #include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/metrics_machines.h"
+#include "api/metrics_volumes.h"
 #include "api/webhook.h"
 #include "api/worker.h"
 #include "common/checked.h"
@@ -40,6 +41,7 @@ struct metrics {
 	struct worker *worker;
 	/* The worker's while there is one. */
 	struct metrics_machines *machines;
+	struct metrics_volumes *volumes;
 	FILE *out;
 	char *text;
 	size_t len;
@@ -202,11 +204,12 @@ static void on_gone(void *ctx)
 	((struct scrape *)ctx)->req = NULL;
 }
 
-static void write_machines(void *ctx)
+static void write_rest(void *ctx)
 {
 	struct metrics *metrics = ctx;
 
 	metrics_machines_write(metrics->machines, metrics->out);
+	metrics_volumes_write(metrics->volumes, metrics->out);
 }
 
 static void on_written(void *ctx);
@@ -232,8 +235,9 @@ static void begin(struct metrics *metrics)
 	host_names(metrics->out, hulld);
 	wakes(metrics->out, hulld);
 	metrics->machines = metrics_machines_new(hulld);
-	if (worker_begin(&metrics->worker, hulld->loop, write_machines, on_written, metrics) < 0) {
-		write_machines(metrics); /* a scrape that is slow for all is better than none */
+	metrics->volumes = metrics_volumes_new(hulld);
+	if (worker_begin(&metrics->worker, hulld->loop, write_rest, on_written, metrics) < 0) {
+		write_rest(metrics); /* a scrape that is slow for all is better than none */
 		loop_post(hulld->loop, on_written, metrics);
 	}
 }
@@ -249,7 +253,9 @@ static char *end(struct metrics *metrics)
 	metrics->out = NULL;
 	metrics->text = NULL;
 	metrics_machines_free(metrics->machines);
+	metrics_volumes_free(metrics->volumes);
 	metrics->machines = NULL;
+	metrics->volumes = NULL;
 	return text;
 }
 

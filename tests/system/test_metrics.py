@@ -93,6 +93,29 @@ def test_machines_are_counted_and_told(hulld):
     assert "hull_machine_up" not in metrics(hulld)
 
 
+def test_volumes_are_told_by_project(hulld):
+    assert "hull_volume_size_bytes" not in metrics(hulld)
+    other = {"Hull-Project": "other"}
+    assert hulld.post("/v1/projects", {"name": "other"}).status == 201
+    for name, size_mib, headers in (("data", 64, {}), ("logs", 16, {}), ("data", 32, other)):
+        assert hulld.post("/v1/volumes", {"name": name, "size_mib": size_mib}, headers=headers).status == 201
+    data, logs, theirs = ((("project", project), ("volume", name)) for project, name in (("default", "data"), ("default", "logs"), ("other", "data")))
+    file = hulld.state / "volumes" / f"{hulld.get('/v1/volumes/data').json['id']}.ext4"
+    with file.open("r+b") as disk:
+        disk.seek(32 << 20)
+        disk.write(b"x" * (1 << 20))
+    told = metrics(hulld)
+    assert told["hull_volume_size_bytes"] == {data: 64 << 20, logs: 16 << 20, theirs: 32 << 20}
+    assert told["hull_volume_used_bytes"][data] == hulld.get("/v1/volumes/data").json["used_bytes"] == file.stat().st_blocks * 512 > 1 << 20
+    assert set(told["hull_volume_used_bytes"]) == {data, logs, theirs}
+    file.unlink()
+    told = metrics(hulld)
+    assert data in told["hull_volume_size_bytes"] and set(told["hull_volume_used_bytes"]) == {logs, theirs}, "its file is missing"
+    for name, headers in (("data", {}), ("logs", {}), ("data", other)):
+        assert hulld.request("DELETE", f"/v1/volumes/{name}", headers=headers).status == 204
+    assert hulld.delete("/v1/projects/other").status == 204
+
+
 def test_who_asks_while_it_is_written_is_answered_by_the_next(hulld):
     """Sixteen at once, in any order; more than that are told to come again; who has gone is not waited for."""
     def connect():
