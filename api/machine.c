@@ -178,7 +178,7 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 		r = quota_check_start(m->hulld, m->record.project, problem);
 	if (r == 0)
 		r = host_check_memory(m, problem);
-	if (r == 0 && store_check_room(m->hulld->store, &err) < 0)
+	if (r == 0 && store_check_room(m->hulld->store, 0, &err) < 0)
 		r = problem_from_error(problem, &err);
 	if (r < 0)
 		return r;

@@ -253,8 +253,10 @@ static int create(struct request *req, struct hulld *hulld, struct network_spec 
 /* The row, and the answer, which a repetition with the same key gets. */
 static int insert(struct request *req, struct hulld *hulld, const struct network_record *record, json_t *shown, struct error *err)
 {
-	int r = shown ? store_transaction_begin(hulld->store, err) : -err->errnum;
+	int r = shown ? store_check_room(hulld->store, strlen(record->spec), err) : -err->errnum;
 
+	if (r == 0)
+		r = store_transaction_begin(hulld->store, err);
 	if (r < 0)
 		return r;
 	r = store_network_insert(hulld->store, record, err);

@@ -103,9 +103,11 @@ static bool find_matching(struct request *req, struct hulld *hulld, struct proje
 /* With the answer, `*ret_shown`, a new reference: who asks again is not told that the name is taken. 0 or -errno with `err` set. */
 static int insert(struct request *req, struct hulld *hulld, const struct project_record *record, json_t **ret_shown, struct error *err)
 {
-	int r = store_transaction_begin(hulld->store, err);
+	int r = store_check_room(hulld->store, strlen(record->quotas), err);
 
 	*ret_shown = NULL;
+	if (r == 0)
+		r = store_transaction_begin(hulld->store, err);
 	if (r < 0)
 		return r;
 	r = store_project_insert(hulld->store, record, err);

@@ -68,9 +68,10 @@ int store_machine_update(struct store *store, const struct machine_record *recor
 int store_machine_respecify(struct store *store, const struct machine_record *record, struct error *err);
 int store_machine_delete(struct store *store, const char *id, struct error *err);
 
-/* Is there room for what makes more? 0, or -ENOSPC with `err` set: then what ends, changes state or deletes something still has some. The
- * functions below that insert, put or update what a client specifies ask by themselves. */
-int store_check_room(struct store *store, struct error *err);
+/* Is there room for what makes more, in a row of so many bytes (0: they are few)? 0, or -ENOSPC with `err` set: then what ends, changes state
+ * or deletes something still has some. The functions below that insert, put or update what a client specifies ask by themselves; but as no
+ * room is made within a transaction, who inserts a row in one that may be large asks before. */
+int store_check_room(struct store *store, size_t row_bytes, struct error *err);
 
 /* Several changes in one: between the two calls none is on disk. 0 or -errno with `err` set. */
 int store_transaction_begin(struct store *store, struct error *err);

@@ -16,7 +16,7 @@ int store_certificate_put(struct store *store, const struct certificate_record *
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->certificate) + record->sealed_len, err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, CERTIFICATE_PUT);
 	store_bind_text(stmt, 1, record->project);

@@ -9,7 +9,7 @@ int store_image_put(struct store *store, const char *project, const char *name, 
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(document), err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, IMAGE_PUT);
 	store_bind_text(stmt, 1, project);

@@ -44,7 +44,7 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->spec) + strlen(record->image_config), err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, MACHINE_INSERT);
 	bind_machine(stmt, record);
@@ -59,11 +59,18 @@ int store_machine_insert(struct store *store, const struct machine_record *recor
 	return store_commit(store, stmt, err);
 }
 
+/* Of what a client specifies, for the next run and for this one. */
+static size_t bytes_specified(const struct machine_record *record)
+{
+	return strlen(record->spec) + strlen(record->image_config) + (record->run_spec ? strlen(record->run_spec) : 0) +
+	       (record->run_image_config ? strlen(record->run_image_config) : 0);
+}
+
 int store_machine_respecify(struct store *store, const struct machine_record *record, struct error *err)
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, bytes_specified(record), err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, MACHINE_RESPECIFY);
 	store_bind_text(stmt, 1, record->id);

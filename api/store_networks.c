@@ -15,7 +15,7 @@ int store_network_insert(struct store *store, const struct network_record *recor
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->spec), err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, NETWORK_INSERT);
 	store_bind_text(stmt, 1, record->project);
@@ -30,7 +30,7 @@ int store_network_update(struct store *store, const struct network_record *recor
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->spec), err) < 0)
 		return -err->errnum;
 	stmt = store_begin(store, NETWORK_UPDATE);
 	store_bind_text(stmt, 1, record->project);

@@ -14,7 +14,7 @@ int store_blob_own(
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, 0, err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, BLOB_OWN);
 	store_bind_text(stmt, 1, digest);
@@ -94,7 +94,7 @@ int store_project_insert(struct store *store, const struct project_record *recor
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->quotas), err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, PROJECT_IS_DEPARTED);
 	store_bind_text(stmt, 1, record->name);

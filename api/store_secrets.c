@@ -15,7 +15,7 @@ int store_secret_put(struct store *store, const struct secret_record *record, st
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, record->sealed_len, err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, SECRET_PUT);
 	store_bind_text(stmt, 1, record->project);

@@ -8,7 +8,7 @@ int store_token_insert(struct store *store, const struct token_record *record, s
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, 0, err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, TOKEN_INSERT);
 	store_bind_text(stmt, 1, record->id);

@@ -15,7 +15,7 @@ int store_volume_insert(struct store *store, const struct volume_record *record,
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->labels), err) < 0)
 		return -err->errnum;
 	stmt = store_begin(store, VOLUME_INSERT);
 	store_bind_text(stmt, 1, record->id);
@@ -32,7 +32,7 @@ int store_volume_update(struct store *store, const struct volume_record *record,
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->labels), err) < 0)
 		return -err->errnum;
 	stmt = store_begin(store, VOLUME_UPDATE);
 	store_bind_text(stmt, 1, record->id);

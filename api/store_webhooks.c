@@ -39,7 +39,7 @@ int store_webhook_insert(struct store *store, const struct webhook_record *recor
 {
 	sqlite3_stmt *stmt;
 
-	if (store_check_room(store, err) < 0)
+	if (store_check_room(store, strlen(record->spec), err) < 0)
 		return -ENOSPC;
 	stmt = store_begin(store, WEBHOOK_INSERT);
 	bind_all(stmt, record);

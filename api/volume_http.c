@@ -218,7 +218,7 @@ static int change(struct hulld *hulld, struct volume_record *record, const struc
 	r = labels_check_size(labels, problem);
 	if (r == 0)
 		r = check_change(hulld, record, spec, problem);
-	if (r == 0 && really && store_check_room(hulld->store, &err) < 0) /* or the file would be larger, and nobody be charged for it */
+	if (r == 0 && really && store_check_room(hulld->store, 0, &err) < 0) /* or the file would be larger, and nobody be charged for it */
 		r = problem_from_error(problem, &err);
 	if (r == 0 && really)
 		r = grow_file(hulld, record, spec->size_mib, problem);

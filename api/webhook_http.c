@@ -181,9 +181,11 @@ static int insert(struct request *req, struct store *store, struct webhook_recor
 {
 	struct webhook hook;
 	int64_t before;
-	int r = store_transaction_begin(store, err);
+	int r = store_check_room(store, strlen(record->spec), err);
 
 	*ret_shown = NULL;
+	if (r == 0)
+		r = store_transaction_begin(store, err);
 	if (r < 0)
 		return r;
 	/* What happens from now on; its own making is the first of it. */

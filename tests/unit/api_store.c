@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/hull-store-XXXXXX";
@@ -775,6 +776,97 @@ static void a_network_is_a_projects_own_and_machines_have_addresses(void **state
 	store_close(store);
 }
 
+static off_t size_of(const char *name, const char *suffix)
+{
+	char file[96];
+	struct stat st;
+
+	snprintf(file, sizeof(file), "%s%s", name, suffix);
+	return stat(file, &st) == 0 ? st.st_size : 0;
+}
+
+/* No file becomes longer than the database and its journal are: as on a full disk. */
+static void let_files_grow(const char *name, bool they_may)
+{
+	off_t db = size_of(name, ""), journal = size_of(name, "-wal");
+	struct rlimit limit = {they_may ? RLIM_INFINITY : (rlim_t)(db > journal ? db : journal), RLIM_INFINITY};
+
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static int free_pages(const char *name)
+{
+	sqlite3_stmt *stmt;
+	sqlite3 *db;
+	int pages;
+
+	assert_int_equal(sqlite3_open(name, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA freelist_count", -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+	pages = sqlite3_column_int(stmt, 0);
+	sqlite3_finalize(stmt);
+	sqlite3_close(db);
+	return pages;
+}
+
+/* JSON of so many bytes; the caller frees. */
+static char *text_of(size_t bytes)
+{
+	char *text = malloc(bytes + 1);
+
+	assert_non_null(text);
+	memset(text, 'x', bytes);
+	text[0] = text[bytes - 1] = '"';
+	text[bytes] = '\0';
+	return text;
+}
+
+static void a_large_row_takes_no_room_that_is_for_what_ends(void **state)
+{
+	struct machine_record large = example("m2", "large"), huge = example("m3", "huge");
+	struct network_record network = {.id = "n1", .project = "t", .name = "back", .spec = text_of(264 << 10)};
+	char *small = text_of(4000), full[80], name[16];
+	struct error err = {0};
+	struct store *store;
+	int r, n = 0;
+
+	(void)state;
+	snprintf(full, sizeof(full), "%s.full", path);
+	store = store_open(full, &err);
+	large.spec = network.spec;
+	huge.spec = text_of(1 << 20);
+	let_files_grow(full, false);
+	while (free_pages(full) > 100) {
+		snprintf(name, sizeof(name), "i%d", n++);
+		assert_int_equal(store_image_put(store, "t", name, "sha256:aa", small, &err), 0);
+	}
+	assert_int_equal(store_machine_insert(store, &large, &err), -ENOSPC);
+	assert_int_equal(store_transaction_begin(store, &err), 0);
+	r = store_network_insert(store, &network, &err);
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(store_transaction_end(store, r, &err), -ENOSPC);
+	do {
+		snprintf(name, sizeof(name), "i%d", n++);
+		r = store_image_put(store, "t", name, "sha256:aa", small, &err);
+	} while (r == 0);
+	assert_int_equal(r, -ENOSPC);
+	assert_in_range(free_pages(full), 60, 70);
+	assert_int_equal(store_image_delete(store, "t", "i0", &err), 0);
+	/* Where the disk has room, so has the database, also for what is larger than all that it keeps. */
+	let_files_grow(full, true);
+	usleep(150000); /* as a full disk is not asked all the time */
+	assert_int_equal(store_machine_insert(store, &large, &err), 0);
+	assert_int_equal(store_machine_insert(store, &huge, &err), 0);
+	assert_int_equal(store_check_room(store, strlen(network.spec), &err), 0);
+	assert_int_equal(store_transaction_begin(store, &err), 0);
+	assert_int_equal(store_transaction_end(store, store_network_insert(store, &network, &err), &err), 0);
+	store_close(store);
+	remove_database(full);
+	free(network.spec);
+	free(huge.spec);
+	free(small);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -806,6 +898,7 @@ int main(void)
 		cmocka_unit_test(the_host_stays_as_it_was_put),
 		cmocka_unit_test(a_certificate_is_a_projects_own),
 		cmocka_unit_test(a_network_is_a_projects_own_and_machines_have_addresses),
+		cmocka_unit_test(a_large_row_takes_no_room_that_is_for_what_ends),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 
