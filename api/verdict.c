@@ -6,6 +6,7 @@
 #include "common/io.h"
 #include "common/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -37,6 +38,12 @@ void verdict_last_line(const struct machine *m, const char *log, char *ret, size
 	memcpy(ret, line, strlen(line) + 1);
 }
 
+/* Its writer was killed, and a journal cannot be replayed on a disk that is read only (guest-kernel/volume.c). */
+static bool is_unclean(const struct mount_spec *mount, const struct status_record *status)
+{
+	return mount->volume && mount->read_only && status->message && strstr(status->message, strerror(EUCLEAN));
+}
+
 /* One of `mounts` that hull-init could not mount, by the field of a status record: named as the client knows it. */
 static void describe_mount(const struct machine *m, const struct status_record *status, struct machine_end *end)
 {
@@ -51,7 +58,7 @@ static void describe_mount(const struct machine *m, const struct status_record *
 	snprintf(end->code, sizeof(end->code), "start_failed");
 	snprintf(end->message, sizeof(end->message), "%s %.100s, at %.100s, %s%s", mount->volume ? "volume" : "folder",
 		mount->volume ? mount->volume : mount->host_path, mount->path, status->message ? status->message : "",
-		mount->volume && mount->read_only ? "; what is not clean is mended by a machine that writes to it" : "");
+		is_unclean(mount, status) ? ", as its last writer was killed; start a machine once that mounts it without read_only: that mends it" : "");
 }
 
 bool verdict_read_status(const struct machine *m, struct machine_end *end)

@@ -62,7 +62,7 @@ static int mount_device(const struct guest_mount *mount_of, const char *device, 
 	if (mount(device, mount_of->path, "ext4", flags, mount_of->read_only ? NULL : "discard") == 0)
 		return 0;
 	if (mount_of->read_only && errno == EROFS)
-		return error_set(err, EUCLEAN, "was not unmounted cleanly, which one that writes to it mends");
+		return error_set(err, EUCLEAN, "was not unmounted cleanly: mount it once to write");
 	return error_set_errno(err, errno, "mount ext4");
 }
 

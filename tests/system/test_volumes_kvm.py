@@ -118,7 +118,8 @@ def test_what_was_synced_survives_a_kill_and_damage_has_a_name(hulld):
     create(hulld, "r", "cat /d/file", ("torn", "/d", True))
     cause = start(hulld, "r", "failed")["cause"]
     assert cause["code"] == "start_failed" and cause["message"] == (
-        "volume torn, at /d, cannot be mounted: Structure needs cleaning; what is not clean is mended by a machine that writes to it")
+        "volume torn, at /d, cannot be mounted: Structure needs cleaning, as its last writer was killed; "
+        "start a machine once that mounts it without read_only: that mends it")
     hulld.delete("/v1/machines/k")
     assert said(hulld, "m", "cat /d/file", ("torn", "/d")) == ["synced"]
     assert start(hulld, "r", "stopped")["exit_status"] == 0
