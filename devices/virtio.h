@@ -73,6 +73,8 @@ struct virtio_ops {
 	 * may have been lost. Both are called only when active, from the loop thread. */
 	void (*quiesce)(struct virtio_dev *dev);
 	void (*resume)(struct virtio_dev *dev);
+	/* What the guest has written is on the host's disk. 0 or -errno with `err` set. NULL: it keeps nothing. Only while quiesced. */
+	int (*sync)(struct virtio_dev *dev, struct error *err);
 	/* The device's own fields; the core has opened the section and closes it, and saves status, features and queues. */
 	void (*save)(struct virtio_dev *dev, struct state_writer *w);
 	int (*load)(struct virtio_dev *dev, struct state_reader *r, struct error *err);

@@ -213,21 +213,33 @@ static void blk_resume(struct virtio_dev *dev)
 		blk_doorbell(dev, 0);
 }
 
-/* Requests have been brought to an end; a machine must come back to a disk of the same size. */
+static int blk_sync(struct virtio_dev *dev, struct error *err)
+{
+	const struct virtio_blk *blk = to_blk(dev);
+
+	if (blk->read_only || fdatasync(blk->fd) == 0)
+		return 0;
+	return error_set_errno(err, errno, "%s cannot be written to the disk", blk->path);
+}
+
+/* Requests have been brought to an end. */
 static void blk_save(struct virtio_dev *dev, struct state_writer *w)
 {
 	state_put_u64(w, to_blk(dev)->config.capacity);
 }
 
+/* The guest's disk is as large as it was, though its file may have grown. */
 static int blk_load(struct virtio_dev *dev, struct state_reader *r, struct error *err)
 {
-	const struct virtio_blk *blk = to_blk(dev);
+	struct virtio_blk *blk = to_blk(dev);
 	uint64_t capacity = state_get_u64(r);
 
-	if (!r->failed && capacity != blk->config.capacity)
+	if (!r->failed && capacity > blk->config.capacity)
 		return error_set_field(err, EINVAL, "path_on_host",
 			"%s: has %llu sectors, and had %llu when it was saved", blk->path,
 			(unsigned long long)blk->config.capacity, (unsigned long long)capacity);
+	if (!r->failed)
+		blk->config.capacity = capacity;
 	return 0;
 }
 
@@ -258,6 +270,7 @@ static const struct virtio_ops blk_ops = {
 	.broken = blk_broken,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
+	.sync = blk_sync,
 	.save = blk_save,
 	.load = blk_load,
 	.free = blk_free,

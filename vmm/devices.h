@@ -101,7 +101,9 @@ int devices_check_savable(const struct devices *devices, struct error *err);
 /* Brings what is under way to rest, and lets it go on. */
 void devices_quiesce(struct devices *devices);
 void devices_resume(struct devices *devices);
-/* In between: which virtio device is where, which devices_init() has to know, and the rest. */
+/* In between: what the guest has written is on the host's disk, 0 or -errno with `err` set; */
+int devices_sync(struct devices *devices, struct error *err);
+/* which virtio device is where, which devices_init() has to know, and the rest. */
 void devices_save_places(const struct devices *devices, struct state_writer *w);
 void devices_save(struct devices *devices, struct state_writer *w);
 /* To devices that were made for it; what was plugged of the memory is read from the memory file. They stand still until devices_resume(). 0, or

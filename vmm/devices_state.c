@@ -47,6 +47,11 @@ void devices_quiesce(struct devices *devices)
 	virtio_bus_quiesce(&devices->virtio);
 }
 
+int devices_sync(struct devices *devices, struct error *err)
+{
+	return virtio_bus_sync(&devices->virtio, err);
+}
+
 void devices_resume(struct devices *devices)
 {
 	virtio_bus_resume(&devices->virtio);

@@ -404,6 +404,9 @@ static int save(struct machine *machine, const struct snapshot_paths *paths, str
 	}
 	if (r == 0)
 		devices_save(&machine->devices, w);
+	/* As its memory is, so are the disks: also where the host's power fails afterwards. */
+	if (r == 0)
+		r = devices_sync(&machine->devices, err);
 	return r == 0 ? snapshot_commit(paths, w, &machine->ram, &head, err) : r;
 }
 

@@ -60,7 +60,7 @@ static const struct json_field load_fields[] = {
 	{"network_overrides", JSON_FIELD_ARRAY, LOAD(network_overrides), .nullable = true, .max = CONFIG_DEVICES_MAX, .table = &net_table,
 		.help = "*iface_id*\\*, and *host_dev_name* or *stream_socket_path* in place of what the interface had"},
 	{"drive_overrides", JSON_FIELD_ARRAY, LOAD(drive_overrides), .nullable = true, .max = CONFIG_DEVICES_MAX, .table = &drive_table,
-		.help = "*drive_id*\\*, *path_on_host*\\*: another file of the same size and content"},
+		.help = "*drive_id*\\*, *path_on_host*\\*: another file, not smaller, of the same content"},
 	{"vsock_override", JSON_FIELD_OPTIONAL, LOAD(vsock_override), .nullable = true, .table = &vsock_table,
 		.help = "*uds_path*\\*"},
 	{"clock_realtime", JSON_FIELD_BOOL, LOAD(clock_realtime), .nullable = true,

@@ -457,6 +457,16 @@ void virtio_bus_quiesce(struct virtio_bus *bus)
 			virtio_dev_quiesce(bus->slots[i].dev);
 }
 
+int virtio_bus_sync(struct virtio_bus *bus, struct error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < VIRTIO_BUS_MAX && r == 0; i++)
+		if (bus->slots[i].dev && bus->slots[i].dev->ops->sync)
+			r = bus->slots[i].dev->ops->sync(bus->slots[i].dev, err);
+	return r;
+}
+
 void virtio_bus_resume(struct virtio_bus *bus)
 {
 	for (unsigned i = 0; i < VIRTIO_BUS_MAX; i++)

@@ -93,6 +93,8 @@ void virtio_bus_save(struct virtio_bus *bus, struct state_writer *w);
 int virtio_bus_load(struct virtio_bus *bus, struct state_reader *r, struct error *err);
 /* All of its devices: virtio_dev_quiesce() and virtio_dev_resume(). */
 void virtio_bus_quiesce(struct virtio_bus *bus);
+/* In between: their sync(), until one fails. 0 or -errno with `err` set. */
+int virtio_bus_sync(struct virtio_bus *bus, struct error *err);
 void virtio_bus_resume(struct virtio_bus *bus);
 
 /* For the ACPI tables: how many mmio devices there are, and where. */

@@ -67,7 +67,30 @@ static void a_save_waits_for_requests_in_flight(void **state)
 	state_writer_done(&w);
 }
 
-static void a_save_is_refused_by_a_disk_of_another_size(void **state)
+static void a_disk_whose_file_has_grown_is_as_large_as_it_was(void **state)
+{
+	uint64_t before, after;
+	struct fixture *f = *state;
+	struct state_writer w;
+	struct state_reader r;
+
+	f->dev->ops->config_read(f->dev, 0, &before, sizeof(before));
+	virtio_dev_quiesce(f->dev);
+	assert_int_equal(f->dev->ops->sync(f->dev, &f->err), 0);
+	state_writer_init(&w);
+	virtio_dev_save(f->dev, &w);
+	stop_device(f);
+	assert_int_equal(truncate(f->path, 2 * DISK_BYTES), 0);
+	state_reader_init(&r, w.buf.data, w.buf.len);
+	f->dev = new_device(f, false, BLK_CACHE_WRITEBACK);
+	driver_init(&f->d, f->dev, f->loop);
+	assert_int_equal(virtio_dev_load(f->dev, &r, &f->err), 0);
+	f->dev->ops->config_read(f->dev, 0, &after, sizeof(after));
+	assert_int_equal(after, before);
+	state_writer_done(&w);
+}
+
+static void a_save_is_refused_by_a_smaller_disk(void **state)
 {
 	struct fixture *f = *state;
 	struct state_writer w;
@@ -361,7 +384,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(a_save_waits_for_requests_in_flight),
-		BOTH(a_save_is_refused_by_a_disk_of_another_size),
+		BOTH(a_disk_whose_file_has_grown_is_as_large_as_it_was),
+		BOTH(a_save_is_refused_by_a_smaller_disk),
 		BOTH(a_reset_waits_for_the_kernel),
 		BOTH(a_vcpu_resets_while_the_loop_works),
 		cmocka_unit_test_setup_teardown(a_request_in_flight_holds_its_buffers, setup_async, teardown),
