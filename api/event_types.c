@@ -12,7 +12,8 @@
 	"machine.created", "machine.starting", "machine.running", "machine.stopping", "machine.stopped",                \
 		"machine.failed", "machine.restart_scheduled", "machine.restart_cancelled", "machine.updated",          \
 		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",\
-		"machine.asleep", "machine.waking",          \
+		"machine.asleep", "machine.waking", "machine.suspending", "machine.suspended", "machine.resuming",         \
+		"machine.suspend_failed",                                                                                               \
 		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
 		"network.created", "network.updated", "network.deleted",                                                \

@@ -100,7 +100,7 @@ static int64_t memory_limit_mib(const struct hulld *hulld)
 
 int host_check_memory(const struct machine *m, struct problem *problem)
 {
-	int64_t limit_mib = memory_limit_mib(m->hulld), sum_mib = m->spec.memory_mib;
+	int64_t limit_mib = memory_limit_mib(m->hulld), own_mib = machine_running_spec(m)->memory_mib, sum_mib = own_mib;
 
 	if (limit_mib < 0)
 		return 0;
@@ -110,7 +110,7 @@ int host_check_memory(const struct machine *m, struct problem *problem)
 	if (sum_mib <= limit_mib)
 		return 0;
 	problem_set(problem, PROBLEM_INSUFFICIENT_MEMORY, "memory_mib", "%lld MiB are more than this host has left for machines",
-		(long long)m->spec.memory_mib);
+		(long long)own_mib);
 	return problem_set_hint(problem, "stop what need not run, or have hulld's --memory-overcommit raised");
 }
 

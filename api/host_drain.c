@@ -100,7 +100,8 @@ static bool is_next(const struct host_drain *drain, const struct machine *m)
 		return false;
 	if (drain->late)
 		return !m->host_kills;
-	return m->record.state != MACHINE_STOPPING && !m->needed;
+	/* One that is being suspended ends by that. */
+	return m->record.state != MACHINE_STOPPING && m->record.state != MACHINE_SUSPENDING && !m->needed;
 }
 
 static bool starts_again(const struct host_drain *drain, const struct machine *m)

@@ -1,6 +1,7 @@
 /* When a machine is idle, and what follows. See idle.h. */
 #include "api/idle.h"
 
+#include "api/events.h"
 #include "api/host_drain.h"
 #include "api/hostnames.h"
 #include "api/ingress_client.h"
@@ -16,11 +17,14 @@
 #define NS_PER_MS     1000000ull
 #define MS_PER_S      1000
 #define HOST_RETRY_MS 1000 /* while it starts nothing */
+#define LATER_S	      10   /* after the first suspend that has failed; then twice as much each time, */
+#define LATER_S_MAX   3600
 
 struct idle {
 	struct loop_source *timer; /* it is to be looked at, or may be woken again */
 	uint64_t since_ns;	   /* nobody has used it since, by way of hulld */
 	bool backs_off;
+	uint64_t later_ns; /* how much longer it has to be, as suspends have failed */
 };
 
 static uint64_t after_ns(const struct machine *m)
@@ -30,7 +34,7 @@ static uint64_t after_ns(const struct machine *m)
 
 static uint64_t left_ns(const struct machine *m)
 {
-	uint64_t now = monotonic_ns(), due = m->idle->since_ns + after_ns(m);
+	uint64_t now = monotonic_ns(), due = m->idle->since_ns + after_ns(m) + m->idle->later_ns;
 
 	return due > now ? due - now : 0;
 }
@@ -50,8 +54,11 @@ static void put_to_sleep(struct machine *m)
 {
 	struct problem problem;
 
-	if (machine_sleep(m, &problem) < 0)
-		log_error_object(&problem.error, m->record.name);
+	if (machine_sleep(m, &problem) == 0)
+		return;
+	log_error_object(&problem.error, m->record.name);
+	if (m->spec.idle->action == IDLE_SUSPEND)
+		idle_fail(m, problem.error.message);
 }
 
 static void look(struct machine *m)
@@ -105,7 +112,25 @@ void idle_begin(struct machine *m)
 		return;
 	}
 	idle_of(m)->since_ns = monotonic_ns();
-	loop_timer_arm(m->idle->timer, after_ns(m));
+	loop_timer_arm(m->idle->timer, left_ns(m));
+}
+
+void idle_fail(struct machine *m, const char *reason)
+{
+	struct idle *idle = idle_of(m);
+
+	events_add(m, "machine.suspend_failed", reason);
+	idle->later_ns = idle->later_ns ? 2 * idle->later_ns : LATER_S * NS_PER_S;
+	if (idle->later_ns > LATER_S_MAX * NS_PER_S)
+		idle->later_ns = LATER_S_MAX * NS_PER_S;
+	idle->since_ns = monotonic_ns();
+	loop_timer_arm(idle->timer, m->spec.idle ? left_ns(m) : UINT64_MAX);
+}
+
+void idle_forgive(struct machine *m)
+{
+	if (m->idle)
+		m->idle->later_ns = 0;
 }
 
 void idle_end(struct machine *m)

@@ -4,7 +4,8 @@
  * ports. A machine that runs is looked at when it could have been idle for long enough:
  *
  *	running ──▶ hull-ingress is asked, and holds whoever comes from then on, if nobody has come for so long ──▶ stopping ──▶ stopped, asleep
- *	asleep ──▶ somebody comes: hull-ingress says so ──▶ starting ──▶ running: the gate is open
+ *	                                                                                       └─▶ suspending ──▶ suspended, asleep
+ *	asleep ──▶ somebody comes: hull-ingress says so ──▶ starting, resuming ──▶ running: the gate is open
  *	              └─▶ the start fails ──▶ failed, asleep: the gate is closed for a second, then for twice as long each time
  *
  * record.asleep is true from the one's `stopping` to the other's `running`, over restarts of hulld and of the host; what ran when the host
@@ -33,6 +34,11 @@ void idle_answered(struct machine *m, int64_t idle_ms, bool held);
 void idle_wanted(struct machine *m);
 /* Wakes what sleeps; harmless for what does not, or has just failed to. */
 void idle_wake(struct machine *m);
+
+/* It could not be suspended, and `reason` says why: that is tried again later than otherwise, each time by more. */
+void idle_fail(struct machine *m, const char *reason);
+/* It was suspended: what failed before does not count any more. */
+void idle_forgive(struct machine *m);
 
 /* It could not be woken: nobody wakes it for so long. */
 void idle_back_off(struct machine *m, int64_t wait_ms);

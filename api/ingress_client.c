@@ -465,6 +465,8 @@ static int gate_of(const struct machine *m)
 {
 	if (m->record.asleep && !m->deleting)
 		return idle_backs_off(m) ? GATE_CLOSED : GATE_WAKE;
+	if (m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_RESUMING)
+		return GATE_WAIT;
 	if (m->record.state == MACHINE_STOPPING)
 		return m->record.restart_wanted && !m->deleting ? GATE_WAIT : GATE_CLOSED;
 	if (!m->spec.health || health_state(m) == HEALTH_HEALTHY)

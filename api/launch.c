@@ -3,6 +3,7 @@
 
 #include "api/folders.h"
 #include "api/networks.h"
+#include "api/saved.h"
 #include "api/secrets.h"
 #include "api/volume.h"
 #include "common/buf.h"
@@ -28,14 +29,16 @@
 
 int launch_make_folders(struct machine *m, struct error *err)
 {
+	static const char *const sockets[] = {"vsock.sock", "monitor.sock"};
 	char path[512];
 	int r;
 
 	r = make_directories(machine_state_path(m, "", path, sizeof(path)), 0700, err);
 	if (r == 0)
 		r = make_directories(machine_run_path(m, "", path, sizeof(path)), 0700, err);
-	if (r == 0 && unlink(machine_run_path(m, "vsock.sock", path, sizeof(path))) < 0 && errno != ENOENT)
-		r = error_set_errno(err, errno, "cannot remove %s", path);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(sockets); i++)
+		if (unlink(machine_run_path(m, sockets[i], path, sizeof(path))) < 0 && errno != ENOENT)
+			r = error_set_errno(err, errno, "cannot remove %s", path);
 	return r;
 }
 
@@ -342,11 +345,38 @@ int launch_join(struct machine *m, const char *const *argv, struct launch_join *
 	return 0;
 }
 
+/* Takes `config`, NULL where there was no memory for it. */
+static int write_config(const struct machine *m, const char *name, json_t *config, struct error *err)
+{
+	cleanup_free char *text = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
+	char path[512];
+
+	json_decref(config);
+	if (!text)
+		return error_set(err, ENOMEM, "out of memory");
+	return write_file_whole(machine_state_path(m, name, path, sizeof(path)), text, strlen(text), 0600, err);
+}
+
+int launch_prepare_restore(struct machine *m, struct error *err)
+{
+	char path[512];
+	int r = launch_make_folders(m, err);
+
+	if (r == 0 && unlink(machine_run_path(m, "accounting", path, sizeof(path))) < 0 && errno != ENOENT)
+		r = error_set_errno(err, errno, "cannot remove %s", path);
+	return r < 0 ? r : write_config(m, "restore.json", saved_load_request(m), err);
+}
+
+bool launch_has_begun(const struct machine *m)
+{
+	char path[512];
+
+	return access(machine_run_path(m, "accounting", path, sizeof(path)), F_OK) == 0;
+}
+
 int launch_prepare(struct machine *m, struct error *err)
 {
 	json_t *config;
-	cleanup_free char *text = NULL;
-	char path[512];
 	int r = launch_make_folders(m, err);
 
 	if (r == 0 && !machine_running_spec(m)->secrets.len)
@@ -355,12 +385,8 @@ int launch_prepare(struct machine *m, struct error *err)
 		return r;
 	config = monitor_config(m);
 	r = config ? add_volumes(m, config, err) : 0;
-	text = config && r == 0 ? json_dumps(config, JSON_INDENT(1)) : NULL;
+	if (r == 0)
+		return write_config(m, "config.json", config, err);
 	json_decref(config);
-	if (r < 0)
-		return r;
-	if (!text)
-		return error_set(err, ENOMEM, "out of memory");
-	return write_file_whole(
-		machine_state_path(m, "config.json", path, sizeof(path)), text, strlen(text), 0600, err);
+	return r;
 }

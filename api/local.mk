@@ -58,15 +58,18 @@ libhull_api_a_SOURCES = \
 	api/log_pieces.c api/log_pieces.h \
 	api/logs.c api/logs.h \
 	api/machine.c api/machine.h \
+	api/machine_cancel.c \
 	api/machine_check.c \
 	api/machine_create.c \
 	api/machine_http.c api/machine_http.h \
 	api/machine_index.c \
 	api/machine_load.c \
 	api/machine_private.h \
+	api/machine_suspend.c \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \
 	api/metrics_volumes.c api/metrics_volumes.h \
+	api/monitor_call.c api/monitor_call.h \
 	api/mounts.c api/mounts.h \
 	api/networks.c api/networks.h \
 	api/networks_host.c \
@@ -91,6 +94,7 @@ libhull_api_a_SOURCES = \
 	api/quota.c \
 	api/random.c api/random.h \
 	api/routes.c \
+	api/saved.c api/saved.h \
 	api/scratch.c api/scratch.h \
 	api/secrets.c api/secrets.h \
 	api/spawn.c api/spawn.h \
@@ -115,6 +119,10 @@ libhull_api_a_SOURCES = \
 	api/store_volumes.c \
 	api/store_webhooks.c \
 	api/supervisor.c api/supervisor.h \
+	api/supervisor_adopt.c \
+	api/supervisor_private.h \
+	api/supervisor_spawn.c \
+	api/suspend.c api/suspend.h \
 	api/time.c \
 	api/tls.c api/tls.h \
 	api/token.c api/token.h \

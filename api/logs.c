@@ -4,6 +4,7 @@
 #include "api/hulld.h"
 #include "api/log_age.h"
 #include "api/machine.h"
+#include "api/machine_http.h"
 #include "common/bounded_file.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -155,7 +156,7 @@ static ssize_t follower_read(void *ctx, char *buf, size_t max)
 	struct follower *f = ctx;
 	const struct machine *m = machine_by_id(f->logs->hulld, f->machine_id);
 	/* Asked before reading: what an active machine wrote last is then not missed. */
-	bool active = m && (machine_is_active(m) || machine_restarts(m));
+	bool active = m && (machine_has_run(m) || machine_restarts(m));
 	off_t from = f->pos < f->gone ? f->gone : f->pos;
 	ssize_t n;
 
@@ -228,4 +229,17 @@ void logs_reply(
 	f->next = logs->followers;
 	logs->followers = f;
 	request_reply_stream(req, &follower_ops, f);
+}
+
+void machine_http_logs(struct request *req, void *ctx)
+{
+	struct hulld *hulld = ctx;
+	struct machine *m = machine_http_find(hulld, req);
+	const char *source = request_query(req, "source");
+	size_t i = 0;
+
+	while (source && log_source_names[i] && strcmp(log_source_names[i], source) != 0)
+		i++;
+	if (m)
+		logs_reply(hulld->logs, req, m, log_file_names[i], request_query_int(req, "tail", -1), request_query_int(req, "follow", 0));
 }

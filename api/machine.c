@@ -14,6 +14,7 @@
 #include "api/project.h"
 #include "api/start_order.h"
 #include "api/supervisor.h"
+#include "api/suspend.h"
 #include "common/log.h"
 
 #include <errno.h>
@@ -44,8 +45,12 @@ const struct machine_spec *machine_running_spec(const struct machine *m)
 
 bool machine_is_active(const struct machine *m)
 {
-	return m->record.state == MACHINE_STARTING || m->record.state == MACHINE_RUNNING ||
-	       m->record.state == MACHINE_STOPPING;
+	return m->record.state >= MACHINE_STARTING && m->record.state <= MACHINE_STOPPING && m->record.state != MACHINE_SUSPENDED;
+}
+
+bool machine_has_run(const struct machine *m)
+{
+	return machine_is_active(m) || m->record.state == MACHINE_SUSPENDED;
 }
 
 bool machine_restarts(const struct machine *m)
@@ -62,7 +67,7 @@ static void tell(struct machine *m)
 	logs_wake(m->hulld->logs, m->record.id);
 }
 
-static int commit(struct machine *m, const struct machine_record *before, struct problem *problem)
+int machine_commit_or_undo(struct machine *m, const struct machine_record *before, struct problem *problem)
 {
 	struct error err;
 
@@ -102,7 +107,7 @@ static void end_run(struct machine_record *record)
 	record->run_address = 0;
 }
 
-static void set_cause(struct machine *m, const char *code, const char *message)
+void machine_set_cause(struct machine *m, const char *code, const char *message)
 {
 	struct machine_record *record = &m->record;
 
@@ -113,16 +118,16 @@ static void set_cause(struct machine *m, const char *code, const char *message)
 			*c = '?';
 }
 
-/* Nothing is asked of it any more. */
-static void leave_alone(struct machine *m)
+void machine_leave_alone(struct machine *m)
 {
 	health_stop(m);
 	clock_forget(m);
 	idle_end(m);
+	suspend_forget(m);
 	m->frozen = false;
 }
 
-static int refuse_deleting(const struct machine *m, struct problem *problem)
+int machine_refuse_deleting(const struct machine *m, struct problem *problem)
 {
 	return m->deleting ? problem_set(problem, PROBLEM_WRONG_STATE, NULL, "machine %s is being deleted", m->record.name)
 			   : 0;
@@ -154,11 +159,26 @@ static void begin_run(struct machine *m)
 	record->stopped_at = 0;
 }
 
+int machine_check_begin(struct machine *m, struct problem *problem)
+{
+	struct error err;
+	int r = host_check_starts(m->hulld, problem);
+
+	if (r == 0)
+		r = supervisor_check(m, problem);
+	if (r == 0)
+		r = quota_check_start(m->hulld, m->record.project, problem);
+	if (r == 0)
+		r = host_check_memory(m, problem);
+	if (r == 0 && store_check_room(m->hulld->store, 0, &err) < 0)
+		r = problem_from_error(problem, &err);
+	return r;
+}
+
 int machine_start(struct machine *m, bool attached, const struct operation_origin *origin, struct problem *problem)
 {
 	struct machine_record before = m->record;
-	int r = refuse_deleting(m, problem);
-	struct error err;
+	int r = machine_refuse_deleting(m, problem);
 
 	if (r == 0 && !attached && m->record.state == MACHINE_STOPPING && m->record.asleep) /* which nobody had asked for */
 		return machine_stop(m, m->record.stop_timeout_s, true, origin, problem);
@@ -169,17 +189,13 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	if (r == 0 && attached && machine_is_active(m))
 		return problem_set(problem, PROBLEM_WRONG_STATE, "attached", "machine %s is %s: its workload waits for nobody",
 			m->record.name, machine_state_names[m->record.state]);
+	if (r == 0 && attached && m->record.state == MACHINE_SUSPENDED)
+		return problem_set(problem, PROBLEM_WRONG_STATE, "attached", "machine %s is suspended: its workload has begun", m->record.name);
+	if (r == 0 && (m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_SUSPENDED))
+		return machine_resume(m, origin, problem);
 	if (r < 0 || machine_is_active(m))
 		return r;
-	r = host_check_starts(m->hulld, problem);
-	if (r == 0)
-		r = supervisor_check(m, problem);
-	if (r == 0)
-		r = quota_check_start(m->hulld, m->record.project, problem);
-	if (r == 0)
-		r = host_check_memory(m, problem);
-	if (r == 0 && store_check_room(m->hulld->store, 0, &err) < 0)
-		r = problem_from_error(problem, &err);
+	r = machine_check_begin(m, problem);
 	if (r < 0)
 		return r;
 	begin_run(m);
@@ -188,7 +204,7 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	m->record.attached = attached;
 	operation_begin(m, OPERATION_START, 0, origin);
 	supervisor_enter_first_phase(m);
-	r = commit(m, &before, problem);
+	r = machine_commit_or_undo(m, &before, problem);
 	if (r < 0)
 		return r;
 	machine_disarm_restart(m);
@@ -196,17 +212,18 @@ int machine_start(struct machine *m, bool attached, const struct operation_origi
 	return 0;
 }
 
-/* By policy, after a reset, as the second half of a restart, or woken. */
+/* By policy, after a reset, as the second half of a restart, woken, or instead of a resume that failed. */
 static void start_again(struct machine *m)
 {
 	struct machine_end end = {.code = "start_failed", .exit_status = -1, .failed = true};
+	bool instead = operation_is(m, OPERATION_RESUME);
 	struct problem problem;
 
 	if (!m->record.restart_wanted)
 		m->record.restarts++;
-	if (!m->record.restart_wanted || !operation_is(m, OPERATION_RESTART))
+	if (!m->record.restart_wanted || (!operation_is(m, OPERATION_RESTART) && !instead))
 		operation_begin(m, m->record.asleep ? OPERATION_START : OPERATION_RESTART, 0, &operation_by_hulld);
-	if (m->record.asleep) {
+	if (m->record.asleep && !instead) {
 		m->hulld->wakes++;
 		m->record.cause_code[0] = m->record.cause_message[0] = '\0';
 	}
@@ -226,13 +243,16 @@ static void start_again(struct machine *m)
 
 void machine_wake(struct machine *m)
 {
-	if (m->record.state != MACHINE_STOPPING && machine_is_active(m))
+	if (m->record.state != MACHINE_STOPPING && m->record.state != MACHINE_SUSPENDING && machine_is_active(m))
 		return;
 	m->record.restart_wanted = true;
 	if (machine_is_active(m))
 		return; /* written once it has ended; until then hull-ingress would say it again */
 	log_info("machine %s is woken", m->record.name);
-	start_again(m);
+	if (m->record.state == MACHINE_SUSPENDED)
+		machine_resume_again(m);
+	else
+		start_again(m);
 }
 
 static void on_restart_due(void *ctx)
@@ -264,19 +284,21 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	struct problem *problem)
 {
 	struct machine_record before = m->record;
-	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING;
+	bool active = machine_is_active(m), again = m->record.state == MACHINE_STOPPING, suspended = m->record.state == MACHINE_SUSPENDED;
 	int64_t left_ms = again ? supervisor_stop_left_ms(m) : 0;
 	bool shortens = !again || timeout_s * 1000 < left_ms; /* a second stop may only do that */
-	int r = refuse_deleting(m, problem);
+	int r = machine_refuse_deleting(m, problem);
 
 	if (r < 0)
 		return r;
-	if (!active && then_start)
+	if (!active && !suspended && then_start)
 		return machine_start(m, false, origin, problem);
-	if (!active && !m->record.restart_at && !m->record.asleep)
+	if (!active && !suspended && !m->record.restart_at && !m->record.asleep)
 		return 0;
 	m->record.asleep = is_to_be_woken(m, then_start, origin);
-	if (active) {
+	if (suspend_is_paused(m))
+		m->up = false; /* nobody in it hears of its end */
+	if (active || suspended) {
 		m->record.state = MACHINE_STOPPING;
 		if (shortens)
 			m->record.stop_timeout_s = timeout_s;
@@ -291,12 +313,14 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	}
 	m->record.restart_wanted = then_start;
 	m->record.restart_at = 0;
-	r = commit(m, &before, problem);
+	r = machine_commit_or_undo(m, &before, problem);
 	if (r < 0)
 		return r;
 	machine_disarm_restart(m);
-	leave_alone(m); /* the agent thaws it */
-	if (active && shortens)
+	machine_leave_alone(m); /* the agent thaws it */
+	if (suspended)
+		supervisor_throw_away(m);
+	else if (active && shortens)
 		supervisor_stop(m, (uint64_t)timeout_s * 1000);
 	return 0;
 }
@@ -334,8 +358,7 @@ int machine_kill_to_delete(struct machine *m, const char *by, struct problem *pr
 	return 0;
 }
 
-/* As its own `stop` says. `by`: who undoes its start; NULL: nobody, it is put to sleep. */
-static int end_run_early(struct machine *m, const char *by, struct problem *problem)
+int machine_end_early(struct machine *m, const char *by, struct problem *problem)
 {
 	struct machine_record before = m->record;
 	int64_t timeout_s = machine_running_spec(m)->stop.timeout_s;
@@ -348,83 +371,24 @@ static int end_run_early(struct machine *m, const char *by, struct problem *prob
 		operation_ask_for_end(m, by, timeout_s * 1000);
 	} else {
 		operation_begin(m, OPERATION_STOP, timeout_s * 1000, &operation_by_hulld);
-		set_cause(m, "idle", "nobody used it");
+		machine_set_cause(m, "idle", "nobody used it");
 	}
 	enter_end_phase(m);
-	r = commit(m, &before, problem);
+	r = machine_commit_or_undo(m, &before, problem);
 	if (r < 0)
 		return r;
-	leave_alone(m);
+	machine_leave_alone(m);
 	supervisor_stop(m, (uint64_t)timeout_s * 1000);
 	return 0;
 }
 
-/* Its start comes to nothing: it is stopped. */
-static int undo_start(struct machine *m, const char *by, struct problem *problem)
-{
-	return end_run_early(m, by, problem);
-}
-
 int machine_sleep(struct machine *m, struct problem *problem)
 {
+	if (m->spec.idle->action == IDLE_SUSPEND)
+		return machine_suspend_idle(m, problem);
 	log_info("machine %s is put to sleep", m->record.name);
 	m->record.failures = 0; /* it ran until nobody needed it */
-	return end_run_early(m, NULL, problem);
-}
-
-/* Its workload has not heard of its stop: it runs on. */
-static int undo_stop(struct machine *m, const char *by, struct problem *problem)
-{
-	struct machine_record before = m->record;
-	int r;
-
-	m->record.state = MACHINE_RUNNING;
-	m->record.restart_wanted = m->record.asleep = false;
-	operation_cancel(m, by);
-	r = commit(m, &before, problem);
-	if (r < 0)
-		return r;
-	supervisor_run_on(m);
-	idle_begin(m);
-	health_start(m);
-	clock_step(m); /* its answer says whether it is frozen, too */
-	return 0;
-}
-
-/* Of a machine that was to be back once the host is: it stays down. */
-static int undo_return(struct machine *m, const char *by, struct problem *problem)
-{
-	struct machine_record before = m->record;
-
-	m->record.restart_wanted = m->record.asleep = false;
-	m->record.restart_at = 0;
-	operation_cancel(m, by);
-	return commit(m, &before, problem);
-}
-
-static int refuse_cancel(const struct machine *m, struct problem *problem)
-{
-	problem_set(problem, PROBLEM_WRONG_STATE, NULL,
-		operation_is(m, OPERATION_KILL) || operation_is(m, OPERATION_DELETE) ? "machine %s is killed already"
-		: m->up								     ? "the workload of machine %s has been told to end"
-										     : "machine %s, which was not up yet, is ended",
-		m->record.name);
-	return problem_set_hint(problem, "wait for its end, and start it again");
-}
-
-int machine_cancel(struct machine *m, const char *by, struct problem *problem)
-{
-	bool starts = operation_is(m, OPERATION_START) || operation_is(m, OPERATION_RESTART);
-
-	if (operation_is_cancelled(m))
-		return 0;
-	if (starts && (m->record.state == MACHINE_STARTING || m->record.state == MACHINE_RUNNING))
-		return undo_start(m, by, problem);
-	if (starts && !machine_is_active(m))
-		return undo_return(m, by, problem);
-	if ((starts || operation_is(m, OPERATION_STOP)) && m->draining)
-		return host_check_starts(m->hulld, problem) < 0 ? -ECANCELED : undo_stop(m, by, problem);
-	return refuse_cancel(m, problem);
+	return machine_end_early(m, NULL, problem);
 }
 
 int machine_created(struct machine *m, struct problem *problem)
@@ -432,12 +396,12 @@ int machine_created(struct machine *m, struct problem *problem)
 	struct machine_record before = m->record;
 
 	m->record.state = MACHINE_CREATED;
-	return commit(m, &before, problem);
+	return machine_commit_or_undo(m, &before, problem);
 }
 
 void machine_is_up(struct machine *m)
 {
-	if (m->record.state != MACHINE_STARTING)
+	if (m->record.state != MACHINE_STARTING && m->record.state != MACHINE_RESUMING)
 		return;
 	m->record.state = MACHINE_RUNNING;
 	m->record.asleep = false;
@@ -513,23 +477,34 @@ void machine_disarm_restart(struct machine *m)
 		loop_timer_arm(m->restart, UINT64_MAX);
 }
 
+/* What was saved is of no use: it starts anew instead. When it was the host that went, it is as if it had run. */
+static bool is_resume_failure(const struct machine_end *end)
+{
+	return end->failed && strcmp(end->code, "host_restarted") != 0;
+}
+
 void machine_has_ended(struct machine *m, const struct machine_end *end)
 {
 	struct machine_record *record = &m->record;
-	bool asked = record->state == MACHINE_STOPPING, again = asked && record->restart_wanted && !m->deleting;
+	bool asked = record->state == MACHINE_STOPPING, instead = record->state == MACHINE_RESUMING && is_resume_failure(end);
+	bool again = (instead || (asked && record->restart_wanted)) && !m->deleting;
 	char rootfs[sizeof(record->run_rootfs)], network[NAME_MAX_BYTES + 1];
 	struct problem problem;
 
 	snprintf(network, sizeof(network), "%s", machine_running_spec(m)->network);
 	snprintf(rootfs, sizeof(rootfs), "%s", record->run_rootfs);
-	leave_alone(m);
+	if (record->state == MACHINE_SUSPENDING) /* it has ended by itself, not as nobody used it */
+		record->asleep = false;
+	machine_leave_alone(m);
 	forget_run_spec(m);
 	end_run(record);
 	record->state = end->failed && !asked ? MACHINE_FAILED : MACHINE_STOPPED;
 	if (operation_is_cancelled(m))
-		set_cause(m, "cancelled", "its start was cancelled");
+		machine_set_cause(m, "cancelled", "its start was cancelled");
+	else if (instead)
+		machine_set_cause(m, "resume_failed", end->message);
 	else if (!asked || !record->asleep || strcmp(record->cause_code, "idle") != 0) /* as it was put to sleep */
-		set_cause(m, end->code, end->message);
+		machine_set_cause(m, end->code, end->message);
 	record->exit_status = end->exit_status;
 	record->monitor = record->passt = (struct process_id){0};
 	record->stopped_at = now_ms();
@@ -566,7 +541,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 void machine_free(struct machine *m)
 {
 	supervisor_release(m);
-	leave_alone(m);
+	machine_leave_alone(m);
 	idle_free(m);
 	loop_remove(m->restart);
 	json_done(&machine_spec_table, &m->spec);

@@ -7,22 +7,28 @@
  *	created   never started
  *	starting  supervisor.c prepares files, passt and the monitor; becomes running when the agent answers PING
  *	running   the monitor and the agent are up
+ *	suspending it is being saved, and its monitor ended (suspend.h)
+ *	suspended no process; it goes on from what is saved (saved.h), which its run's volumes, address and content stay for
+ *	resuming  a monitor is restored; becomes running once the agent has made all right
  *	stopping  asked to end: by the agent, then, at the deadline, by SIGKILL
  *	stopped   no process. A restart may be due (restart_at); or it is asleep (idle.h)
  *	failed    as stopped, after an end that nobody wanted; `cause` says which
  *
  *	start:   created, stopped, failed → starting                      machine_start()
  *	wake:    stopped, failed → starting, of one that is asleep         machine_wake()
- *	up:      starting → running                                       machine_is_up()
+ *	up:      starting, resuming → running                             machine_is_up()
+ *	suspend: running → suspending → suspended, or → running           machine_suspend(), machine_is_suspended(), machine_runs_on()
+ *	resume:  suspended → resuming → running, suspended, or starting   machine_resume(), machine_is_up(), machine_stays_suspended(), machine_has_ended()
  *	sleep:   running → stopping                                       machine_sleep()
- *	stop:    starting, running → stopping                             machine_stop(), machine_kill()
- *	end:     starting, running, stopping → stopped, failed, starting  machine_has_ended()
+ *	stop:    starting, running, suspending, suspended, resuming → stopping    machine_stop(), machine_kill()
+ *	end:     whatever has a monitor, or is stopping → stopped, failed, starting    machine_has_ended()
  *	cancel:  starting → stopping; stopping → running, while its connections may end, and it has not been told    machine_cancel()
  *
  * Crash safety. hulld may be killed at any instant; machines_load() then finds each row in one of the states above and
  * goes on: `starting`, `running` and `stopping` adopt the monitor when its recorded pid, start time and boot are alive
  * (process.h: no monitor runs unrecorded), and otherwise conclude from status.json what happened; `starting` without
- * a monitor begins again; `creating` is removed, as nobody was told of it; what was killed to be deleted, is. What was under way on
+ * a monitor begins again; `suspending` and `resuming` go on where they were: what is saved is used by the monitor that was recorded in
+ * `resuming`, and by no other; `creating` is removed, as nobody was told of it; what was killed to be deleted, is. What was under way on
  * them is an operation (operation.h), which goes on with them. Ports are settled by ingress_client.c, folders
  * of unknown machines are removed. A reply is sent only after the commit it speaks of. */
 #ifndef HULL_API_MACHINE_H
@@ -42,6 +48,7 @@ struct operation;
 struct operation_origin;
 struct order_call;
 struct start_wait;
+struct suspend;
 struct waiter;
 
 /* Where machine_index.c finds a machine: by its project and name, or by "" and its id. */
@@ -73,6 +80,7 @@ struct machine {
 	struct start_wait *start_wait; /* start_order.c; NULL: it waits for no other machine */
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
+	struct suspend *suspend;	  /* suspend.c; NULL: nothing is under way */
 
 	bool frozen; /* by what its agent said last */
 	struct order_call *clock; /* clock.c; being set */
@@ -121,9 +129,11 @@ void machine_index_remove_name(struct machine *m);
 /* machine_check.c. One of the project that has the image, or runs with it; NULL: none. */
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image);
 bool machines_publish_ports(const struct hulld *hulld); /* any, of any machine */
-/* In `starting`, `running` or `stopping`. */
+/* In `starting`, `running`, `suspending`, `resuming` or `stopping`. */
 bool machine_is_active(const struct machine *m);
-/* What it runs with, while it is active; else what it will be started with. */
+/* Is it, or is it suspended? */
+bool machine_has_run(const struct machine *m);
+/* What its run has been begun with; where it has none, what it will be started with. */
 const struct machine_spec *machine_running_spec(const struct machine *m);
 /* Is a restart due by policy, with nobody asking? */
 bool machine_restarts(const struct machine *m);
@@ -165,10 +175,17 @@ int machine_stop(struct machine *m, int64_t timeout_s, bool then_start, const st
 int machine_sleep(struct machine *m, struct problem *problem);
 /* One that is asleep starts, or as soon as it has stopped; no effect on one that does. */
 void machine_wake(struct machine *m);
+/* machine_suspend.c. No effect on one that is suspended, or on its way there; and on one that runs, or is on its way there. */
+int machine_suspend(struct machine *m, const struct operation_origin *origin, struct problem *problem);
+int machine_resume(struct machine *m, const struct operation_origin *origin, struct problem *problem);
+/* From supervisor.c: it is saved, and its monitor has gone; it could not be saved, or not be resumed, and `reason` says why. */
+void machine_is_suspended(struct machine *m);
+void machine_runs_on(struct machine *m, const char *reason);
+void machine_stays_suspended(struct machine *m, const char *reason);
 int machine_kill(struct machine *m, const struct operation_origin *origin, struct problem *problem);
 /* One that is active is killed, and then removed; also by the next hulld. */
 int machine_kill_to_delete(struct machine *m, const char *by, struct problem *problem);
-/* Undoes what is under way on it: a start, which then ends as any stop does; a stop of which its workload has not heard. No effect where
+/* machine_cancel.c. Undoes what is under way on it: a start, which then ends as any stop does; a stop of which its workload has not heard. No effect where
  * that was asked for before. */
 int machine_cancel(struct machine *m, const char *by, struct problem *problem);
 

@@ -7,6 +7,7 @@
 #include "api/networks.h"
 #include "api/operation.h"
 #include "api/random.h"
+#include "api/saved.h"
 #include "api/start_order.h"
 #include "common/log.h"
 
@@ -142,7 +143,8 @@ void machine_remove_folder(const char *path)
 int machine_remove(struct machine *m, struct problem *problem)
 {
 	struct hulld *hulld = m->hulld;
-	char rootfs[sizeof(m->record.rootfs)], project[sizeof(m->record.project)], network[NAME_MAX_BYTES + 1], path[512];
+	char rootfs[sizeof(m->record.rootfs)], run_rootfs[sizeof(m->record.run_rootfs)], project[sizeof(m->record.project)];
+	char network[NAME_MAX_BYTES + 1], path[512];
 	struct error err;
 
 	assert(!machine_is_active(m));
@@ -150,11 +152,15 @@ int machine_remove(struct machine *m, struct problem *problem)
 		return problem_from_error(problem, &err);
 	machine_index_remove(m);
 	snprintf(rootfs, sizeof(rootfs), "%s", m->record.rootfs);
+	snprintf(run_rootfs, sizeof(run_rootfs), "%s", m->record.run_rootfs);
 	snprintf(project, sizeof(project), "%s", m->record.project);
-	snprintf(network, sizeof(network), "%s", m->spec.network);
+	snprintf(network, sizeof(network), "%s", machine_running_spec(m)->network);
+	saved_forget(m);
 	machine_remove_folder(machine_state_path(m, "", path, sizeof(path)));
 	machine_remove_folder(machine_run_path(m, "", path, sizeof(path)));
 	image_release_blob(hulld, project, rootfs);
+	if (run_rootfs[0])
+		image_release_blob(hulld, project, run_rootfs);
 	machine_tell_removed(m);
 	network_tell(hulld, project, network);
 	start_order_tell_removed(hulld, project, m->record.name);

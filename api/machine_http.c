@@ -13,7 +13,6 @@
 #include "api/events.h"
 #include "api/hulld.h"
 #include "api/ingress_client.h"
-#include "api/logs.h"
 #include "api/machine.h"
 #include "api/operation.h"
 #include "api/start_order.h"
@@ -471,6 +470,17 @@ static bool reply_begun_before(struct request *req, const struct machine *m)
 	return true;
 }
 
+/* `before`: the operation that was the latest, then. */
+static void reply_begun(struct request *req, const struct machine *m, const char *before, int r, const struct problem *problem)
+{
+	if (r < 0) {
+		request_refuse(req, problem);
+		return;
+	}
+	reply_machine(req, 200, m);
+	name_operation(req, operation_since(m, before));
+}
+
 void machine_http_start(struct request *req, void *ctx)
 {
 	struct operation_origin origin = {asker(req), request_number(req)};
@@ -483,12 +493,7 @@ void machine_http_start(struct request *req, void *ctx)
 		request_read(req, &start_request_table, &request) < 0)
 		return;
 	snprintf(before, sizeof(before), "%s", operation_latest(m));
-	if (machine_start(m, request.attached, &origin, &problem) < 0) {
-		request_refuse(req, &problem);
-	} else {
-		reply_machine(req, 200, m);
-		name_operation(req, operation_since(m, before));
-	}
+	reply_begun(req, m, before, machine_start(m, request.attached, &origin, &problem), &problem);
 }
 
 static void stop(struct request *req, void *ctx, bool then_start)
@@ -505,12 +510,7 @@ static void stop(struct request *req, void *ctx, bool then_start)
 	if (request.timeout_s < 0)
 		request.timeout_s = machine_running_spec(m)->stop.timeout_s;
 	snprintf(before, sizeof(before), "%s", operation_latest(m));
-	if (machine_stop(m, request.timeout_s, then_start, &origin, &problem) < 0) {
-		request_refuse(req, &problem);
-	} else {
-		reply_machine(req, 200, m);
-		name_operation(req, operation_since(m, before));
-	}
+	reply_begun(req, m, before, machine_stop(m, request.timeout_s, then_start, &origin, &problem), &problem);
 }
 
 void machine_http_stop(struct request *req, void *ctx)
@@ -523,9 +523,33 @@ void machine_http_restart(struct request *req, void *ctx)
 	stop(req, ctx, true);
 }
 
+static void suspend_or_resume(struct request *req, struct hulld *hulld,
+	int (*change)(struct machine *m, const struct operation_origin *origin, struct problem *problem))
+{
+	struct operation_origin origin = {asker(req), request_number(req)};
+	struct machine *m = find_as_it_is(hulld, req);
+	char before[OPERATION_ID_BYTES + 1];
+	struct problem problem;
+
+	if (!m || reply_begun_before(req, m) || check_match(req, m) < 0)
+		return;
+	snprintf(before, sizeof(before), "%s", operation_latest(m));
+	reply_begun(req, m, before, change(m, &origin, &problem), &problem);
+}
+
+void machine_http_suspend(struct request *req, void *ctx)
+{
+	suspend_or_resume(req, ctx, machine_suspend);
+}
+
+void machine_http_resume(struct request *req, void *ctx)
+{
+	suspend_or_resume(req, ctx, machine_resume);
+}
+
 void machine_http_kill(struct request *req, void *ctx)
 {
-	unsigned ended = ~(1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_STOPPING);
+	unsigned ended = 1u << MACHINE_CREATED | 1u << MACHINE_STOPPED | 1u << MACHINE_FAILED;
 	struct operation_origin origin = {asker(req), request_number(req)};
 	struct machine *m = machine_http_find(ctx, req);
 	char operation[OPERATION_ID_BYTES + 1];
@@ -569,17 +593,4 @@ void machine_http_wait(struct request *req, void *ctx)
 	waiter = wait_for(m, req, WAITER_STATE, states, (uint64_t)timeout_s);
 	if (answer_waiter(waiter))
 		waiter_free(waiter);
-}
-
-void machine_http_logs(struct request *req, void *ctx)
-{
-	struct hulld *hulld = ctx;
-	struct machine *m = machine_http_find(hulld, req);
-	const char *source = request_query(req, "source");
-	size_t i = 0;
-
-	while (source && log_source_names[i] && strcmp(log_source_names[i], source) != 0)
-		i++;
-	if (m)
-		logs_reply(hulld->logs, req, m, log_file_names[i], request_query_int(req, "tail", -1), request_query_int(req, "follow", 0));
 }

@@ -43,7 +43,9 @@ void machine_http_start(struct request *req, void *ctx);
 void machine_http_stop(struct request *req, void *ctx);
 void machine_http_kill(struct request *req, void *ctx);
 void machine_http_restart(struct request *req, void *ctx);
+void machine_http_suspend(struct request *req, void *ctx);
+void machine_http_resume(struct request *req, void *ctx);
 void machine_http_wait(struct request *req, void *ctx);
-void machine_http_logs(struct request *req, void *ctx);
+void machine_http_logs(struct request *req, void *ctx); /* logs.c */
 
 #endif

@@ -18,7 +18,7 @@ struct filter {
 };
 
 const char *const machine_state_words[] = {
-	"created", "starting", "running", "stopping", "stopped", "failed", "healthy", "unhealthy", "asleep", NULL};
+	"created", "starting", "running", "suspending", "suspended", "resuming", "stopping", "stopped", "failed", "healthy", "unhealthy", "asleep", NULL};
 static_assert(ARRAY_SIZE(machine_state_words) == N_STATE_WORDS - MACHINE_CREATED + 1, "every state has its word");
 
 const char *machine_http_state_word(int bit)

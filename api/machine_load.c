@@ -88,6 +88,8 @@ static void take_up(struct machine *m)
 		supervisor_adopt(m);
 	} else if (m->deleting) {
 		machine_tell_waiters(m); /* of which there are none: it is removed */
+	} else if (m->record.state == MACHINE_SUSPENDED && m->record.restart_wanted) {
+		machine_resume_again(m);
 	} else {
 		machine_arm_restart(m);
 	}

@@ -168,7 +168,7 @@ static struct machine_record make_record(const struct machine *m, const struct p
 	snprintf(record.name, sizeof(record.name), "%s", patch->spec.name);
 	record.spec = json_dump_text(&machine_spec_table, &patch->spec);
 	record.address = network_choose_address(m->hulld, record.project, m, &patch->spec);
-	if (machine_is_active(m) && !m->run_spec) {
+	if (machine_has_run(m) && !m->run_spec) {
 		snprintf(record.run_rootfs, sizeof(record.run_rootfs), "%s", m->record.rootfs);
 		record.run_address = m->record.address;
 		record.run_spec = json_dump_text(&machine_spec_table, &m->spec);
@@ -209,7 +209,7 @@ static void take_spec(struct machine *m, struct patch *patch)
 	memset(&patch->spec, 0, sizeof(patch->spec));
 	if (!same_field(json_find_field(&machine_spec_table, "ports"), &before, &m->spec))
 		settle_ports(m, &before);
-	if (!machine_is_active(m) || m->run_spec) {
+	if (!machine_has_run(m) || m->run_spec) {
 		json_done(&machine_spec_table, &before);
 		return;
 	}
@@ -423,7 +423,7 @@ static json_t *plan(const struct machine *m, const struct patch *patch)
 
 	planned.record = make_record(m, patch);
 	planned.spec = patch->spec;
-	if (machine_is_active(m) && !m->run_spec)
+	if (machine_has_run(m) && !m->run_spec)
 		planned.run_spec = (struct machine_spec *)&m->spec;
 	dumped = machine_dump(&planned);
 	free_strings(&planned.record, &m->record);

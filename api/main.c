@@ -20,6 +20,7 @@
 #include "api/metrics.h"
 #include "api/networks.h"
 #include "api/scratch.h"
+#include "api/saved.h"
 #include "api/secrets.h"
 #include "api/start_order.h"
 #include "api/volume.h"
@@ -215,6 +216,7 @@ static void tear_down(struct hulld *hulld)
 	machines_free(hulld);
 	scratch_wait(hulld);
 	volumes_end(hulld);
+	saved_end(hulld);
 	hostnames_free(hulld->hostnames);
 	logs_free(hulld->logs);
 	forgetter_free(hulld->forgetter);

@@ -55,7 +55,7 @@ static void copy(const struct machine *m, struct subject *ret)
 {
 	const struct machine_spec *spec = machine_running_spec(m);
 
-	*ret = (struct subject){.state = m->record.state == MACHINE_STOPPED && idle_sleeps(m) ? "asleep" : machine_state_names[m->record.state], .up = m->up, .restarts = m->record.restarts, .cpus = spec->cpus,
+	*ret = (struct subject){.state = idle_sleeps(m) && m->record.state != MACHINE_FAILED ? "asleep" : machine_state_names[m->record.state], .up = m->up, .restarts = m->record.restarts, .cpus = spec->cpus,
 		.memory_mib = spec->memory_mib, .disk_mib = spec->disk_mib, .host = {-1, -1, -1, -1, -1, -1}, .disk_used_bytes = -1};
 	memcpy(ret->project, m->record.project, sizeof(ret->project));
 	memcpy(ret->name, m->record.name, sizeof(ret->name));

@@ -25,6 +25,8 @@ const char *const operation_kind_names[] = {
 	[OPERATION_RESTART] = "restart",
 	[OPERATION_KILL] = "kill",
 	[OPERATION_DELETE] = "delete",
+	[OPERATION_SUSPEND] = "suspend",
+	[OPERATION_RESUME] = "resume",
 	NULL,
 };
 const char *const operation_state_names[] = {
@@ -47,6 +49,8 @@ static const char *const phase_names[] = {
 	[PHASE_KERNEL] = "kernel",
 	[PHASE_AGENT] = "agent",
 	[PHASE_HEALTH] = "health",
+	[PHASE_HOOK] = "hook",
+	[PHASE_SAVE] = "save",
 };
 
 struct operation {
@@ -187,7 +191,7 @@ int64_t operation_phase_since(const struct machine *m)
 
 static bool is_start(const struct machine *m)
 {
-	return operation_is(m, OPERATION_START) || operation_is(m, OPERATION_RESTART);
+	return operation_is(m, OPERATION_START) || operation_is(m, OPERATION_RESTART) || operation_is(m, OPERATION_RESUME);
 }
 
 void operation_set_timeout(struct machine *m, int64_t timeout_ms)
@@ -527,7 +531,8 @@ void operation_machine_has_ended(struct machine *m, const struct machine_end *en
 		operation_cancel(m, op->cancelled_by);
 	else if (op->kind == OPERATION_DELETE)
 		operation_enter(m, PHASE_PORTS);
-	else if (op->kind == OPERATION_STOP || op->kind == OPERATION_KILL || (!again && !operation_is_in(m, PHASE_HEALTH) && has_run(end)))
+	else if (op->kind == OPERATION_STOP || op->kind == OPERATION_KILL ||
+		 (!again && op->kind != OPERATION_SUSPEND && !operation_is_in(m, PHASE_HEALTH) && has_run(end)))
 		operation_succeed(m);
 	else if (!again)
 		operation_fail(m, strcmp(end->code, "start_timeout") == 0 ? PROBLEM_TIMEOUT : PROBLEM_MACHINE_FAILED, detail);

@@ -12,6 +12,8 @@
  *	restart  both
  *	kill     its monitor is ended → has ended
  *	delete   killed → ports given up → removed; of a machine that does not run no operation, as it takes no time
+ *	suspend  its hook → saved, and its monitor has ended
+ *	resume   restored (or, when that fails, started) → up, and healthy where there is a check
  *
  * It cannot be stuck: `deadline` is when hulld ends by force what it waits for, and that is supervisor.c's timer, or this one's own in the
  * phase `health`. A hulld that finds one under way goes on with it (operations_load(), machine.h).
@@ -23,11 +25,19 @@
 #include "api/http.h"
 #include "api/machine.h"
 
-enum operation_kind { OPERATION_START, OPERATION_STOP, OPERATION_RESTART, OPERATION_KILL, OPERATION_DELETE };
+enum operation_kind {
+	OPERATION_START,
+	OPERATION_STOP,
+	OPERATION_RESTART,
+	OPERATION_KILL,
+	OPERATION_DELETE,
+	OPERATION_SUSPEND,
+	OPERATION_RESUME,
+};
 enum operation_state { OPERATION_RUNNING, OPERATION_SUCCEEDED, OPERATION_FAILED, OPERATION_CANCELLED };
 extern const char *const operation_kind_names[], *const operation_state_names[]; /* NULL-terminated */
 
-/* In the order in which a restart comes through them. */
+/* In the order in which a restart comes through them, and then a suspend. Their numbers are in the database. */
 enum operation_phase {
 	PHASE_CONNECTIONS, /* to its ports may end, before it hears of it */
 	PHASE_WORKLOAD, /* it has been told to end */
@@ -40,6 +50,8 @@ enum operation_phase {
 	PHASE_KERNEL,	/* the guest's boots, until the agent is heard */
 	PHASE_AGENT,	/* is asked, until it answers */
 	PHASE_HEALTH,	/* checks, until one succeeds */
+	PHASE_HOOK,	/* its image's, before it is saved; then its programs are frozen */
+	PHASE_SAVE,	/* it is saved, and its monitor ends */
 };
 
 #define REQUESTED_BY_HOST  "host"  /* the host's administrator */

@@ -16,9 +16,10 @@ const struct json_table progress_table = JSON_TABLE("Progress", struct progress,
 
 #define BIT(phase) (INT64_C(1) << (phase))
 
-static int64_t plan_of_start(const struct machine *m)
+/* One that is resumed has booted already. */
+static int64_t plan_of_start(const struct machine *m, bool boots)
 {
-	int64_t plan = BIT(PHASE_MONITOR) | BIT(PHASE_KERNEL) | BIT(PHASE_AGENT);
+	int64_t plan = BIT(PHASE_MONITOR) | BIT(PHASE_AGENT) | (boots ? BIT(PHASE_KERNEL) : 0);
 
 	if (network_kind(machine_running_spec(m)) != NETWORK_NONE)
 		plan |= BIT(PHASE_NETWORK);
@@ -33,8 +34,10 @@ static int64_t plan_of(const struct operation_record *record, const struct machi
 		plan |= BIT(PHASE_WORKLOAD);
 	if (record->kind == OPERATION_DELETE)
 		plan |= BIT(PHASE_PORTS);
-	if (record->kind == OPERATION_START || record->kind == OPERATION_RESTART)
-		plan |= plan_of_start(m);
+	if (record->kind == OPERATION_START || record->kind == OPERATION_RESTART || record->kind == OPERATION_RESUME)
+		plan |= plan_of_start(m, record->kind != OPERATION_RESUME);
+	if (record->kind == OPERATION_SUSPEND)
+		plan |= BIT(PHASE_HOOK) | BIT(PHASE_SAVE);
 	return plan;
 }
 

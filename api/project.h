@@ -46,6 +46,8 @@ int quota_check_share(const char *project, size_t own, size_t all, size_t max, c
 	struct problem *problem);
 /* Does it keep to its quotas as it is? */
 int quota_check_start(struct hulld *hulld, const char *project, struct problem *problem);
+/* May the memory of one that runs be on the disk, too? */
+int quota_check_save(const struct machine *m, struct problem *problem);
 /* May its machines be served by that host name? */
 int quota_check_hostname(struct hulld *hulld, const char *project, const char *hostname, const char *field, struct problem *problem);
 /* May it have one more row of that kind? */

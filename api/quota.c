@@ -47,6 +47,12 @@ static void add_spec(struct usage *usage, const struct machine_spec *spec)
 	usage->used[QUOTA_PORTS] += (int64_t)spec->ports.len;
 }
 
+/* Its memory takes room on the disk. */
+static bool is_saved(const struct machine *m)
+{
+	return m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_SUSPENDED || m->record.state == MACHINE_RESUMING;
+}
+
 /* One that is to become smaller is as large as it was until it has stopped. */
 static void add_machine(struct usage *usage, const struct machine *m)
 {
@@ -56,6 +62,8 @@ static void add_machine(struct usage *usage, const struct machine *m)
 	add_spec(&running, machine_running_spec(m));
 	for (size_t i = 0; i < N_QUOTAS; i++)
 		usage->used[i] += wanted.used[i] > running.used[i] || i == QUOTA_PORTS ? wanted.used[i] : running.used[i];
+	if (is_saved(m))
+		usage->used[QUOTA_DISK_MIB] += running.used[QUOTA_MEMORY_MIB];
 }
 
 static int64_t to_mib(int64_t bytes)
@@ -196,6 +204,19 @@ int quota_check_volume(struct hulld *hulld, const char *project, int64_t more_mi
 		r = check(limits, &usage, &more, project, problem);
 	if (r < 0 && problem->code == PROBLEM_QUOTA_EXCEEDED)
 		snprintf(problem->error.field, sizeof(problem->error.field), "size_mib");
+	return r;
+}
+
+int quota_check_save(const struct machine *m, struct problem *problem)
+{
+	struct usage usage, more = {.used[QUOTA_DISK_MIB] = machine_running_spec(m)->memory_mib};
+	int64_t limits[N_QUOTAS];
+	int r = read_project(m->hulld, m->record.project, limits, &usage, problem);
+
+	if (r == 0)
+		r = check(limits, &usage, &more, m->record.project, problem);
+	if (r < 0 && problem->code == PROBLEM_QUOTA_EXCEEDED)
+		snprintf(problem->error.field, sizeof(problem->error.field), "memory_mib");
 	return r;
 }
 

@@ -19,6 +19,9 @@ const char *const machine_state_names[] = {
 	[MACHINE_CREATED] = "created",
 	[MACHINE_STARTING] = "starting",
 	[MACHINE_RUNNING] = "running",
+	[MACHINE_SUSPENDING] = "suspending",
+	[MACHINE_SUSPENDED] = "suspended",
+	[MACHINE_RESUMING] = "resuming",
 	[MACHINE_STOPPING] = "stopping",
 	[MACHINE_STOPPED] = "stopped",
 	[MACHINE_FAILED] = "failed",
@@ -164,14 +167,15 @@ static const struct json_field logs_fields[] = {
 };
 static const struct json_table logs_table = JSON_TABLE("Logs", struct logs_spec, logs_fields);
 
-static const char *const idle_action_names[] = {[IDLE_STOP] = "stop", NULL};
+static const char *const idle_action_names[] = {[IDLE_STOP] = "stop", [IDLE_SUSPEND] = "suspend", NULL};
 
 static const struct json_field idle_fields[] = {
 	{"after_s", JSON_FIELD_INT, offsetof(struct idle_spec, after_s), .required = true, .min = 1, .max = IDLE_AFTER_S_MAX,
 		.help = "Seconds for which no connection to its ports may have been there, no client of a UDP port have sent anything, no "
 			"program have been executed in it and no file copied."},
 	{"action", JSON_FIELD_ENUM, offsetof(struct idle_spec, action), .names = idle_action_names,
-		.help = "stop: it is stopped, and asleep; who connects to one of its ports has it started, and waits for it."},
+		.help = "stop: it is stopped, and asleep; who connects to one of its ports has it started, and waits for it. suspend: it is suspended, "
+			"and then resumed."},
 };
 static const struct json_table idle_table = JSON_TABLE("Idle", struct idle_spec, idle_fields);
 
@@ -282,7 +286,8 @@ const struct json_table machine_spec_table = JSON_TABLE("MachineSpec", struct ma
 static const struct json_field cause_fields[] = {
 	{"code", JSON_FIELD_STRING, offsetof(struct machine_cause, code), .required = true,
 		.help = "poweroff, reset, panic, signal, error (from the monitor); stopped, killed, start_timeout, start_failed, "
-			"monitor_died, host_restarted, folder_lost, dependency_failed, dependency_timeout, cancelled, idle (from hulld)."},
+			"monitor_died, host_restarted, folder_lost, dependency_failed, dependency_timeout, "
+			"cancelled, idle, suspend_failed, suspend_timeout, resume_failed (from hulld)."},
 	{"message", JSON_FIELD_STRING, offsetof(struct machine_cause, message), .required = true},
 };
 static const struct json_table cause_table = JSON_TABLE("Cause", struct machine_cause, cause_fields);
@@ -443,6 +448,19 @@ static int port_check(const struct port_spec *ports, size_t i, struct error *err
 	return 0;
 }
 
+/* What a folder of the host's server knows is not saved. */
+static int check_idle(const struct machine_spec *spec, struct error *err)
+{
+	const struct mount_spec *mounts = spec->mounts.items;
+
+	if (!spec->idle || spec->idle->action != IDLE_SUSPEND)
+		return 0;
+	for (size_t i = 0; i < spec->mounts.len; i++)
+		if (mounts[i].host_path)
+			return error_set_field(err, EINVAL, "idle.action", "cannot be suspend: mounts[%zu] is a folder of the host", i);
+	return 0;
+}
+
 int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err)
 {
 	const struct port_spec *ports = spec->ports.items;
@@ -455,5 +473,5 @@ int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib
 	for (size_t i = 0; i < spec->ports.len; i++)
 		if (port_check(ports, i, err) < 0)
 			return error_in_field(err, "ports[%zu]", i);
-	return mounts_check(&spec->mounts, err);
+	return check_idle(spec, err) < 0 ? -EINVAL : mounts_check(&spec->mounts, err);
 }

@@ -31,6 +31,9 @@ enum machine_state {
 	MACHINE_CREATED,
 	MACHINE_STARTING,
 	MACHINE_RUNNING,
+	MACHINE_SUSPENDING,
+	MACHINE_SUSPENDED,
+	MACHINE_RESUMING,
 	MACHINE_STOPPING,
 	MACHINE_STOPPED,
 	MACHINE_FAILED,
@@ -66,7 +69,7 @@ struct health_spec {
 	int64_t grace_s;	       /* after the workload's start, in which they do not, before a first success */
 };
 
-enum idle_action { IDLE_STOP };
+enum idle_action { IDLE_STOP, IDLE_SUSPEND };
 
 struct idle_spec {
 	int64_t after_s; /* for so long nobody has used it */

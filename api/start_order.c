@@ -259,7 +259,7 @@ static bool awaits_start(struct start_wait *wait, const struct machine *dependen
 
 	if (!wait->late_at)
 		wait->late_at = now_ms();
-	if (!op || (op->kind != OPERATION_START && op->kind != OPERATION_RESTART) || op->created_at > wait->late_at)
+	if (!op || (op->kind != OPERATION_START && op->kind != OPERATION_RESTART && op->kind != OPERATION_RESUME) || op->created_at > wait->late_at)
 		return false;
 	left_ms = operation_time_left_ms(dependency, INT64_MAX / (int64_t)NS_PER_MS - LATER_MS) + LATER_MS;
 	loop_timer_arm(wait->deadline, (uint64_t)left_ms * NS_PER_MS);

@@ -33,8 +33,8 @@
 #define RESTART "json_object('restart_at', " TIME("new.restart_at") ", 'failures', new.failures)"
 /* A machine that is started again at once goes from one run to the next within a state, or straight from running to starting. */
 #define HAS_MOVED "old.state <> 'creating' AND (new.state <> old.state OR new.started_at <> old.started_at)"
-#define IS_ASLEEP "new.asleep AND new.state = 'stopped' AND old.state <> new.state"
-#define IS_WOKEN "new.asleep AND new.state = 'starting' AND old.state <> new.state"
+#define IS_ASLEEP "new.asleep AND new.state IN ('stopped', 'suspended') AND old.state NOT IN (new.state, 'resuming')"
+#define IS_WOKEN "new.asleep AND new.state IN ('starting', 'resuming') AND old.state NOT IN (new.state, 'resuming')"
 /* It sleeps, and somebody stops it: it is not to be woken any more. */
 #define IS_STOPPED_ASLEEP "old.asleep AND NOT new.asleep AND new.state = old.state AND new.state IN ('stopped', 'failed')"
 #define IS_CREATED "old.state = 'creating' AND new.state = 'created'"

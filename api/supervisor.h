@@ -31,6 +31,18 @@ void supervisor_forget_drain(struct machine *m);
 void supervisor_terminate(struct machine *m);
 /* Ends it at once; `code` becomes the cause. */
 void supervisor_kill(struct machine *m, const char *code);
+/* Its run, which is `suspending`, is to be saved (suspend.h): ends in machine_is_suspended(), machine_runs_on() or machine_has_ended(), later. */
+void supervisor_suspend(struct machine *m, uint64_t timeout_ms);
+/* The operation's, of the resume that follows; with its deadline. */
+void supervisor_enter_resume_phase(struct machine *m);
+/* Restores it: ends in machine_is_up(), machine_has_ended() or, where it could not be begun, machine_stays_suspended(), perhaps at once. */
+void supervisor_resume(struct machine *m);
+/* Of one that is suspended: its run ends. */
+void supervisor_throw_away(struct machine *m);
+/* From suspend.c: all is saved; its programs run; and from machine_suspend.c: they run on. */
+void supervisor_end_saved(struct machine *m);
+void supervisor_is_up(struct machine *m);
+void supervisor_runs_on(struct machine *m);
 /* From folders.c: one that it sees is lost (folders_lost()), and with it the machine. */
 void supervisor_lose_folder(struct machine *m);
 /* Frees timers and watches; processes go on. */
@@ -43,8 +55,20 @@ void supervisor_release(struct machine *m);
 /* And the guest's archive, of a machine that has secrets. */
 #define MONITOR_ARCHIVE_FD 6
 
+/* supervisor_spawn.c: m->monitor, m->passt and their places in the record become processes that wait at their gates. `net_fd` (borrowed) becomes
+ * the monitor's MONITOR_NET_FD; -1: it has none, or gets one by way of hull-network. 0 or -errno with `err` set. */
+int supervisor_spawn_monitor(struct machine *m, int net_fd, process_fn on_end, int *ret_gate, struct error *err);
+int supervisor_spawn_passt(struct machine *m, int net_fd, process_fn on_end, int *ret_gate, struct error *err);
+/* hulld->passt is the one that was found last, as long as it is there: there are many folders to look in. */
+bool supervisor_find_passt(struct hulld *hulld);
+
 /* launch.c: the files a monitor is started with, and its arguments. 0 or -errno with `err` set. */
 int launch_prepare(struct machine *m, struct error *err);
+/* The same, of one that is restored. */
+int launch_prepare_restore(struct machine *m, struct error *err);
+/* Has the monitor that it was prepared for, in this boot, begun? If not, it was never let go by its gate: a monitor makes that file before it
+ * reads what is saved, and leaves it. */
+bool launch_has_begun(const struct machine *m);
 /* The guest's archive of a machine that has secrets, in memory only: a descriptor, or -errno with `err` set. */
 int launch_archive_fd(const struct machine *m, struct error *err);
 /* What a monitor, `argv`, is started by: where the machine is on a network, by hull-network, which executes it with a tap. Valid as long

@@ -2,6 +2,7 @@
 #include "api/verdict.h"
 
 #include "api/folders.h"
+#include "api/suspend.h"
 #include "common/cleanup.h"
 #include "common/io.h"
 #include "common/log.h"
@@ -96,6 +97,18 @@ static void describe_death(const struct machine *m, int status, struct machine_e
 		snprintf(end->message, sizeof(end->message), "the monitor ended without saying why; its log ends: %s", line);
 }
 
+/* It was killed, as it could not be saved, or not go on from that. */
+static bool describe_suspend(const struct machine *m, struct machine_end *end)
+{
+	bool late = strcmp(m->ending_code, "suspend_timeout") == 0;
+
+	if (!late && strcmp(m->ending_code, "suspend_failed") != 0 && strcmp(m->ending_code, "resume_failed") != 0)
+		return false;
+	snprintf(end->code, sizeof(end->code), "%s", m->ending_code);
+	snprintf(end->message, sizeof(end->message), "%s", late ? "it was not saved in time" : suspend_failure(m) ? suspend_failure(m) : "unknown");
+	return true;
+}
+
 struct machine_end verdict_of(const struct machine *m, int status)
 {
 	struct machine_end end = {.exit_status = -1};
@@ -117,6 +130,8 @@ struct machine_end verdict_of(const struct machine *m, int status)
 		snprintf(end.code, sizeof(end.code), "start_failed");
 		verdict_last_line(m, "passt.log", line, sizeof(line));
 		snprintf(end.message, sizeof(end.message), "passt ended before the machine was up: %s", line);
+	} else if (describe_suspend(m, &end)) {
+		end.failed = true;
 	} else if (m->ending_code[0] && (!said || strcmp(end.code, "signal") == 0)) {
 		snprintf(end.code, sizeof(end.code), "%s", m->ending_code);
 		snprintf(end.message, sizeof(end.message), "%s",

@@ -138,10 +138,13 @@ const struct machine *volume_user(const struct hulld *hulld, const char *project
 	return NULL;
 }
 
-/* Until its monitor is there, one that starts has nothing: it may wait for another, that needs the same volume before. */
+/* Until its monitor is there, one that starts has nothing: it may wait for another, that needs the same volume before. One that is suspended
+ * has what it had. */
 const struct mount_spec *volume_mount_of(const struct machine *m, const char *name)
 {
-	return machine_is_active(m) && m->record.monitor.pid > 0 ? find_mount(machine_running_spec(m), name) : NULL;
+	bool has = m->record.state == MACHINE_SUSPENDED || m->record.state == MACHINE_RESUMING || (machine_is_active(m) && m->record.monitor.pid > 0);
+
+	return has ? find_mount(machine_running_spec(m), name) : NULL;
 }
 
 int volumes_check(struct hulld *hulld, const char *project, const struct machine_spec *spec, struct problem *problem)
@@ -189,7 +192,7 @@ static const struct machine *find_rival(const struct machine *m, const struct mo
 	for (const struct machine *other = m->hulld->machines; other; other = other->next) {
 		const struct mount_spec *others;
 
-		if (other == m || !other->record.monitor.pid || strcmp(other->record.project, m->record.project) != 0)
+		if (other == m || strcmp(other->record.project, m->record.project) != 0)
 			continue;
 		others = volume_mount_of(other, mount->volume);
 		if (others && !(others->read_only && mount->read_only))

@@ -37,7 +37,7 @@ def start_alone(folder, *options, **env):
     (folder / "token").write_text("0123456789abcdef\n")
     alone = folder / "agent-alone"
     subprocess.run(["cc", "-D_GNU_SOURCE", "-I", TOP, "-o", alone, TOP / "tests/system/agent_alone.c", BUILD / "libhull-guest.a",
-                    BUILD / "libhull-common.a", "-ljansson", "-Wl,--wrap=order_carry_out"], check=True)
+                    BUILD / "libhull-vmm.a", BUILD / "libhull-devices.a", BUILD / "libhull-common.a", "-ljansson", "-Wl,--wrap=order_carry_out"], check=True)
     daemon.options["--vmm"] = alone
     for name in ("kernel", "initrd"):
         (folder / name).touch()

@@ -59,10 +59,11 @@ def echo():
 
 
 class Machine:
-    def __init__(self, hulld, name, *ports, idle=1, **spec):
+    def __init__(self, hulld, name, *ports, idle=1, action=None, **spec):
+        action = {"action": action} if action else {}
         self.hulld, self.name = hulld, name
         answer = hulld.post("/v1/machines", {"name": name, "image": "any", "command": ["any"], "network": "none", "disk_mib": 16,
-                                             "ports": list(ports), **({"idle": {"after_s": idle}} if idle else {}), **spec})
+                                             "ports": list(ports), **({"idle": {"after_s": idle, **action}} if idle else {}), **spec})
         assert answer.status == 201, answer
         self.cursor = hulld.get("/v1/events?since_s=0").json["cursor"]
 

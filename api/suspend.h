@@ -1,0 +1,29 @@
+/* How a machine that runs is saved, and what is done in one that was restored before its programs go on. Called by machine.c,
+ * machine_suspend.c and supervisor.c, which starts and ends processes; saved.h has the files.
+ *
+ *	suspend_begin ─▶ hook ─▶ freeze ─▶ pause ─▶ save ─▶ the monitor ends ─▶ machine_is_suspended()
+ *	                    └───────┴───────┴───────┴─▶ what is saved is removed ─▶ run ─▶ thaw ─▶ machine_runs_on()
+ *	suspend_finish_resume ─▶ clock ─▶ reseed ─▶ hook ─▶ thaw ─▶ machine_is_up(), or the monitor is killed
+ *
+ * Once the phase `save` is committed, its programs stand still: a hulld that finds a machine `suspending` goes on with `pause`, or, before that
+ * phase, begins anew. Each step may be repeated. A monitor that is asked to save and says nothing that makes sense is killed: whether it has
+ * saved is seen from the files. Loop thread, as all here. */
+#ifndef HULL_API_SUSPEND_H
+#define HULL_API_SUSPEND_H
+
+#include "api/machine.h"
+
+/* What it may take at most, as the machine is. */
+int64_t suspend_timeout_s(const struct machine *m);
+/* Its monitor runs. Ends in one of the above, later, or as the monitor does. */
+void suspend_begin(struct machine *m);
+/* Its agent has answered. */
+void suspend_finish_resume(struct machine *m);
+/* Nothing is asked of it any more. */
+void suspend_forget(struct machine *m);
+/* It is paused, or about to be: nobody in it hears anything. */
+bool suspend_is_paused(const struct machine *m);
+/* What failed last, a line; NULL: nothing. Valid until suspend_forget(). */
+const char *suspend_failure(const struct machine *m);
+
+#endif
