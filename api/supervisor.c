@@ -472,6 +472,13 @@ void supervisor_suspend(struct machine *m, uint64_t timeout_ms)
 	suspend_begin(m);
 }
 
+void supervisor_go_on_suspending(struct machine *m, uint64_t timeout_ms)
+{
+	m->ending_code[0] = '\0';
+	loop_timer_arm(m->stop_deadline, timeout_ms * NS_PER_MS);
+	suspend_take_up(m);
+}
+
 void supervisor_end_saved(struct machine *m)
 {
 	loop_timer_arm(m->stop_deadline, SAVED_END_MS * NS_PER_MS);

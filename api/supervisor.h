@@ -33,6 +33,7 @@ void supervisor_terminate(struct machine *m);
 void supervisor_kill(struct machine *m, const char *code);
 /* Its run, which is `suspending`, is to be saved (suspend.h): ends in machine_is_suspended(), machine_runs_on() or machine_has_ended(), later. */
 void supervisor_suspend(struct machine *m, uint64_t timeout_ms);
+void supervisor_go_on_suspending(struct machine *m, uint64_t timeout_ms); /* which an earlier hulld has begun */
 /* The operation's, of the resume that follows; with its deadline. */
 void supervisor_enter_resume_phase(struct machine *m);
 /* Restores it: ends in machine_is_up(), machine_has_ended() or, where it could not be begun, machine_stays_suspended(), perhaps at once. */

@@ -135,7 +135,7 @@ void supervisor_adopt(struct machine *m)
 		m->told_to_end = operation_is_in(m, PHASE_WORKLOAD);
 		supervisor_stop(m, time_left(m, (unsigned)m->record.stop_timeout_s));
 	} else if (m->record.state == MACHINE_SUSPENDING) {
-		supervisor_suspend(m, time_left(m, (unsigned)suspend_timeout_s(m)));
+		supervisor_go_on_suspending(m, time_left(m, (unsigned)suspend_timeout_s(m)));
 	} else {
 		take_up_operation(m);
 		idle_begin(m);

@@ -230,10 +230,39 @@ static void undo(struct suspend *suspend, bool refused)
 		enter(suspend, &undoing, suspend->paused ? 0 : UNDOING_THAW);
 }
 
-#define SAVING_PAUSE 2
+#define SAVING_SAVE 4
 static const struct step saving_steps[] = {{run_hook, "hook before-snapshot"}, {freeze, "freeze"}, {enter_save, "save"}, {pause_vm, "pause"},
-	{save, "save"}, {check_saved, "save"}, {NULL, NULL}};
+	[SAVING_SAVE] = {save, "save"}, {check_saved, "save"}, {NULL, NULL}};
 static const struct chain saving = {saving_steps, is_saved, undo};
+
+/* ---- saving what an earlier hulld has begun to save ---- */
+
+/* Its monitor has answered: a save that was asked for before is over, and is not done twice. Where somebody has asked for a resume meanwhile, no
+ * phase says how far it had come. */
+static void find_saved(struct suspend *suspend)
+{
+	if (saved_is_whole(suspend->m))
+		is_saved(suspend->m);
+	else if (operation_is_in(suspend->m, PHASE_SAVE))
+		enter(suspend, &saving, SAVING_SAVE);
+	else
+		go_on(suspend);
+}
+
+static void begin_anew(struct machine *m)
+{
+	enter(m->suspend, &saving, 0);
+}
+
+static void runs(struct suspend *suspend)
+{
+	suspend->paused = suspend->cannot_run;
+	go_on(suspend);
+}
+
+static const struct step found_steps[] = {
+	{pause_vm, "pause"}, {find_saved, "save"}, {run_vm, "resume"}, {runs, "resume"}, {thaw, "thaw"}, {NULL, NULL}};
+static const struct chain found = {found_steps, begin_anew, undo};
 
 /* ---- undoing ---- */
 
@@ -255,12 +284,6 @@ static void undo_failed(struct suspend *suspend, bool refused)
 		return;
 	}
 	suspend->cannot_run = true;
-	go_on(suspend);
-}
-
-static void runs(struct suspend *suspend)
-{
-	suspend->paused = suspend->cannot_run;
 	go_on(suspend);
 }
 
@@ -305,12 +328,15 @@ int64_t suspend_timeout_s(const struct machine *m)
 
 void suspend_begin(struct machine *m)
 {
-	bool stands_still = operation_is_in(m, PHASE_SAVE);
+	enter(suspend_of(m), &saving, 0);
+}
 
+void suspend_take_up(struct machine *m)
+{
 	if (saved_is_whole(m))
 		is_saved(m);
 	else
-		enter(suspend_of(m), &saving, stands_still ? SAVING_PAUSE : 0);
+		enter(suspend_of(m), &found, 0);
 }
 
 void suspend_finish_resume(struct machine *m)

@@ -5,8 +5,8 @@
  *	                    └───────┴───────┴───────┴─▶ what is saved is removed ─▶ run ─▶ thaw ─▶ machine_runs_on()
  *	suspend_finish_resume ─▶ clock ─▶ reseed ─▶ hook ─▶ thaw ─▶ machine_is_up(), or the monitor is killed
  *
- * Once the phase `save` is committed, its programs stand still: a hulld that finds a machine `suspending` goes on with `pause`, or, before that
- * phase, begins anew. Each step may be repeated. A monitor that is asked to save and says nothing that makes sense is killed: whether it has
+ * Once the phase `save` is committed, its programs stand still: a hulld that finds a machine `suspending` has it paused, and saved, unless that has been
+ * done; where that phase was not reached, or nobody knows, it is let go, and all begins anew. Each step may be repeated. A monitor that is asked to save and says nothing that makes sense is killed: whether it has
  * saved is seen from the files. Loop thread, as all here. */
 #ifndef HULL_API_SUSPEND_H
 #define HULL_API_SUSPEND_H
@@ -17,6 +17,8 @@
 int64_t suspend_timeout_s(const struct machine *m);
 /* Its monitor runs. Ends in one of the above, later, or as the monitor does. */
 void suspend_begin(struct machine *m);
+/* The same, of one that an earlier hulld has begun to save. */
+void suspend_take_up(struct machine *m);
 /* Its agent has answered. */
 void suspend_finish_resume(struct machine *m);
 /* Nothing is asked of it any more. */

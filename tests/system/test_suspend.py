@@ -353,6 +353,23 @@ def test_a_crash_of_hulld_in_the_middle_loses_nothing(hulld, make, at):
         one.goes("resume", "running")
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_save_that_the_next_hulld_finds_under_way_is_done_once(hulld, make, wanted):
+    """Also where somebody has asked for a resume, and the operation in whose phase it was is over: a guest that is paused answers nobody."""
+    one = make("one").start()
+    hold = one.told("hang-save")
+    one.ask("suspend")
+    wait_until(lambda: (one.folder / "did").exists() and "save" in (one.folder / "did").read_text().split(), "it saves")
+    if wanted:
+        one.ask("resume")
+    hulld.kill(signal.SIGKILL)
+    hulld.start()
+    assert one.shown["state"] == "suspending"
+    hold.unlink()
+    wait_until(lambda: one.shown["state"] == ("running" if wanted else "suspended") and not one.shown["operation"], "it is done")
+    assert one.did == [*SAVES, "pause", *(GOES_ON if wanted else [])] and one.shown["cause"] is None
+
+
 def test_what_was_restored_once_is_never_restored_again(hulld, make):
     """hulld dies with the monitor that had begun: the machine starts anew."""
     one = make("one").start()
