@@ -124,9 +124,10 @@ UNIT_TESTS += tests/unit/subnet tests/unit/network_uplink
 tests_unit_subnet_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_network_uplink_SOURCES = tests/unit/network_uplink.c api/network/uplink.c
 tests_unit_network_uplink_LDADD = $(UNIT_LIBS)
-UNIT_TESTS += tests/unit/host_reader tests/unit/worker tests/unit/spawn
+UNIT_TESTS += tests/unit/host_reader tests/unit/monitor_call tests/unit/worker tests/unit/spawn
 tests_unit_host_reader_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_worker_LDADD = libhull-api.a $(UNIT_LIBS)
+tests_unit_monitor_call_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_spawn_LDADD = libhull-api.a $(UNIT_LIBS)
 tests_unit_spawn_LDFLAGS = -Wl,--wrap=strlen
 

@@ -245,6 +245,11 @@ static void it_ends_as_its_machine_does(void **state)
 	assert_end(w, OPERATION_RESTART, killed, true, "restart running; ");
 	assert_end(w, OPERATION_RESTART, died, false, "restart failed; ");
 	assert_end(w, OPERATION_DELETE, killed, false, "delete running ports; ");
+	/* A workload that ends as it is saved was not saved, whatever its status; what cannot be resumed is started, and that is part of it. */
+	assert_end(w, OPERATION_SUSPEND, over, false, "suspend failed; ");
+	assert_end(w, OPERATION_SUSPEND, died, false, "suspend failed; ");
+	assert_end(w, OPERATION_RESUME, died, true, "resume running; ");
+	assert_end(w, OPERATION_RESUME, died, false, "resume failed; ");
 }
 
 static void a_machine_that_goes_ends_it(void **state)
@@ -307,6 +312,29 @@ static void how_far_it_is_never_goes_back(void **state)
 	assert_progress(record, 4, 6);
 	record.state = OPERATION_SUCCEEDED;
 	assert_progress(record, 6, 6);
+}
+
+static void a_suspend_and_a_resume_have_phases_of_their_own(void **state)
+{
+	struct world *w = *state;
+
+	begin(w, OPERATION_SUSPEND, 1000);
+	operation_enter(&w->m, PHASE_HOOK);
+	assert_progress(*operation_current(&w->m), 0, 2);
+	operation_enter(&w->m, PHASE_SAVE);
+	assert_progress(*operation_current(&w->m), 1, 2);
+	begin(w, OPERATION_RESUME, 1000); /* which waits for that, in no phase */
+	operation_enter(&w->m, PHASE_NETWORK);
+	assert_progress(*operation_current(&w->m), 0, 3);
+	operation_enter(&w->m, PHASE_MONITOR);
+	operation_enter(&w->m, PHASE_AGENT);
+	assert_progress(*operation_current(&w->m), 2, 3);
+	operation_enter(&w->m, PHASE_NETWORK); /* it is started anew, and boots */
+	operation_enter(&w->m, PHASE_KERNEL);
+	assert_progress(*operation_current(&w->m), 2, 3);
+	operation_machine_is_up(&w->m);
+	commit(w);
+	assert_rows(w, "suspend cancelled; resume succeeded; ");
 }
 
 static void the_next_hulld_goes_on_with_it(void **state)
@@ -403,6 +431,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(it_ends_as_its_machine_does, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_machine_that_goes_ends_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(how_far_it_is_never_goes_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_suspend_and_a_resume_have_phases_of_their_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_next_hulld_goes_on_with_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(old_ones_go_but_none_that_is_under_way, setup, teardown),
 	};
