@@ -401,19 +401,21 @@ int machine_created(struct machine *m, struct problem *problem)
 
 void machine_is_up(struct machine *m)
 {
-	if (m->record.state != MACHINE_STARTING && m->record.state != MACHINE_RESUMING)
+	bool begins = m->record.state == MACHINE_STARTING;
+
+	if (!begins && m->record.state != MACHINE_RESUMING)
 		return;
 	m->record.state = MACHINE_RUNNING;
 	m->record.asleep = false;
 	operation_machine_is_up(m);
 	machine_commit(m);
 	idle_begin(m);
-	health_begin_grace(m, 0);
+	if (begins) /* one that was restored goes on with what was left of it */
+		health_begin_grace(m, 0);
 	health_start(m);
 }
 
-/* From the first of a row of failures on. */
-static int64_t backoff_ms(int64_t failures)
+int64_t machine_backoff_ms(int64_t failures)
 {
 	return failures < 7 ? 1000 << (failures - 1) : BACKOFF_MAX_MS;
 }
@@ -437,7 +439,7 @@ static void schedule_restart(struct machine *m, const struct machine_end *end)
 	if (reset && record->failures <= 1)
 		delay_ms = 0;
 	else
-		delay_ms = backoff_ms(record->failures ? record->failures : 1);
+		delay_ms = machine_backoff_ms(record->failures ? record->failures : 1);
 	record->restart_at = now_ms() + (delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS);
 	record->asleep = false;
 }
@@ -528,7 +530,7 @@ void machine_has_ended(struct machine *m, const struct machine_end *end)
 		machine_arm_restart(m);
 		machine_commit(m);
 		if (!asked && idle_sleeps(m)) /* it was woken in vain */
-			idle_back_off(m, backoff_ms(record->failures));
+			idle_back_off(m, machine_backoff_ms(record->failures));
 		host_drain_look(m->hulld);
 	}
 	network_tell_moved(m, network);

@@ -18,6 +18,8 @@ void machine_set_cause(struct machine *m, const char *code, const char *message)
 void machine_leave_alone(struct machine *m);
 /* 0, or -ECANCELED with `problem` set. */
 int machine_refuse_deleting(const struct machine *m, struct problem *problem);
+/* How long is waited after the first of a row of failures, and so on. */
+int64_t machine_backoff_ms(int64_t failures);
 /* May it be started, or resumed, as host and project are? 0, or -ECANCELED with `problem` set. */
 int machine_check_begin(struct machine *m, struct problem *problem);
 /* It is stopped, as its own `stop` says. `by`: who undoes its start; NULL: nobody, it is put to sleep. 0, or -ECANCELED with `problem` set. */

@@ -18,8 +18,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define HOST_RETRY_MS 1000 /* of who comes to one that cannot be resumed now */
-
 /* ---- suspending ---- */
 
 static int check_suspend(const struct machine *m, struct problem *problem)
@@ -100,6 +98,7 @@ void machine_is_suspended(struct machine *m)
 	struct machine_record *record = &m->record;
 
 	record->state = MACHINE_SUSPENDED;
+	record->failures = 0;
 	record->monitor = record->passt = (struct process_id){0};
 	if (operation_is(m, OPERATION_SUSPEND))
 		operation_succeed(m);
@@ -216,9 +215,10 @@ void machine_stays_suspended(struct machine *m, const char *reason)
 	m->record.state = MACHINE_SUSPENDED;
 	m->record.monitor = m->record.passt = (struct process_id){0};
 	m->record.restart_wanted = false;
+	m->record.failures++;
 	operation_fail(m, PROBLEM_MACHINE_FAILED, reason);
 	machine_commit(m);
 	if (idle_sleeps(m))
-		idle_back_off(m, HOST_RETRY_MS);
+		idle_back_off(m, machine_backoff_ms(m->record.failures));
 	host_drain_look(m->hulld);
 }
