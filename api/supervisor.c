@@ -133,6 +133,7 @@ static void on_stop_deadline(void *ctx)
 	struct machine *m = ctx;
 
 	if (m->record.state == MACHINE_SUSPENDING) {
+		suspend_forget(m); /* whose call breaks off, which is no news */
 		supervisor_kill(m, "suspend_timeout");
 		return;
 	}
