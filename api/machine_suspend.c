@@ -216,6 +216,7 @@ void machine_stays_suspended(struct machine *m, const char *reason)
 	m->record.monitor = m->record.passt = (struct process_id){0};
 	m->record.restart_wanted = false;
 	m->record.failures++;
+	machine_set_cause(m, "resume_failed", reason);
 	operation_fail(m, PROBLEM_MACHINE_FAILED, reason);
 	machine_commit(m);
 	if (idle_sleeps(m))
