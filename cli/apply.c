@@ -136,6 +136,17 @@ static int create(struct client *client, struct plan_step *step, struct failure 
 	return r;
 }
 
+static bool is_to_be_started(const struct args *args, const struct plan_step *step)
+{
+	return strcmp(json_text(step->after, "state"), "created") == 0 && !args_flag(args, "no-start");
+}
+
+/* One that is suspended is in a run, too: it loses what it was. */
+static bool is_to_be_restarted(const struct args *args, const struct plan_step *step)
+{
+	return args_flag(args, "restart") && json_array_size(json_object_get(step->after, "pending"));
+}
+
 /* One that was never started is; one that runs without what was changed is started again, if that was asked for. */
 static int set_going(const struct apply *apply, const struct plan_step *step, bool *ret_done, struct failure *fail)
 {
@@ -145,11 +156,11 @@ static int set_going(const struct apply *apply, const struct plan_step *step, bo
 	*ret_done = false;
 	if (step->kind != MANIFEST_MACHINE)
 		return 0;
-	if (strcmp(json_text(step->after, "state"), "created") == 0 && !args_flag(apply->args, "no-start")) {
+	if (is_to_be_started(apply->args, step)) {
 		*ret_done = true;
 		return client_call(apply->client, "POST", start, NULL, NULL, fail);
 	}
-	if (!args_flag(apply->args, "restart") || !plan_is_active(step->after) || !json_array_size(json_object_get(step->after, "pending")))
+	if (!is_to_be_restarted(apply->args, step))
 		return 0;
 	*ret_done = true;
 	return machine_restart(apply->client, id, NULL, fail);
@@ -162,6 +173,7 @@ static char *describe(const struct plan_step *step, bool going)
 		[PLAN_NOTHING] = "", [PLAN_CREATE] = "created", [PLAN_CHANGE] = "changed", [PLAN_DELETE] = "deleted"};
 	const json_t *pending = json_object_get(step->after, "pending"), *field;
 	const char *state = json_text(step->after, "state"), *between = step->action == PLAN_NOTHING ? "" : ", ";
+	bool is_suspended = strcmp(state, "suspended") == 0;
 	char *text = NULL;
 	size_t len, i;
 	FILE *out = open_memstream(&text, &len);
@@ -171,11 +183,13 @@ static char *describe(const struct plan_step *step, bool going)
 	fputs(done[step->action], out);
 	if (going)
 		fprintf(out, "%s%s", between, json_array_size(pending) ? "started again" : "started");
-	else if (json_is_true(json_object_get(step->after, "asleep")) && strcmp(state, "stopped") == 0)
+	else if (json_is_true(json_object_get(step->after, "asleep")) && (strcmp(state, "stopped") == 0 || is_suspended))
 		fprintf(out, "%sasleep", between);
 	else if (strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0)
 		fprintf(out, "%s%s, as it was: `hull start %s`", between, state, step->name);
-	else if (plan_is_active(step->after))
+	else if (is_suspended && !json_array_size(pending))
+		fprintf(out, "%ssuspended, as it was: `hull resume %s`", between, step->name);
+	else
 		json_array_foreach (pending, i, field)
 			fprintf(out, "%s%s%s", i ? ", " : between, i ? "" : "at its next start, or with --restart: ", json_string_value(field));
 	if (fclose(out) != 0)
@@ -245,8 +259,7 @@ static int wait_for_all(const struct apply *apply, const struct plan *plan, stru
 		const struct plan_step *step = &plan->steps[i];
 		json_t *machine = NULL;
 
-		if (step->action == PLAN_DELETE || (!plan_is_active(step->after) &&
-							   (strcmp(json_text(step->after, "state"), "created") != 0 || args_flag(apply->args, "no-start"))))
+		if (step->action == PLAN_DELETE || (!plan_is_active(step->after) && !is_to_be_started(apply->args, step) && !is_to_be_restarted(apply->args, step)))
 			continue;
 		apply->going->n = i;
 		apply->going->name = step->name;
@@ -285,16 +298,9 @@ static int do_all(const struct apply *apply, struct plan *plan, struct failure *
 /* Machines are waiting for a start, or a new one, though nothing of them is to change. */
 static bool has_to_start(const struct args *args, const struct plan *plan)
 {
-	for (size_t i = 0; i < plan->n; i++) {
-		const struct plan_step *step = &plan->steps[i];
-
-		if (step->action != PLAN_NOTHING)
-			continue;
-		if (strcmp(json_text(step->after, "state"), "created") == 0 && !args_flag(args, "no-start"))
+	for (size_t i = 0; i < plan->n; i++)
+		if (plan->steps[i].action == PLAN_NOTHING && (is_to_be_started(args, &plan->steps[i]) || is_to_be_restarted(args, &plan->steps[i])))
 			return true;
-		if (args_flag(args, "restart") && plan_is_active(step->after) && json_array_size(json_object_get(step->after, "pending")))
-			return true;
-	}
 	return false;
 }
 

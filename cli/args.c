@@ -59,7 +59,7 @@ static const struct {
 	{"list", "ps"}, {"ls", "ps"}, {"get", "ps"}, {"status", "ps"}, {"delete", "rm"}, {"remove", "rm"}, {"destroy", "rm"}, {"create", "run -d"},
 	{"launch", "run"}, {"build", "image build"}, {"pull", "image build"}, {"import", "image build"}, {"up", "apply"}, {"deploy", "apply"},
 	{"down", "stop"}, {"plan", "diff"}, {"login", "context create"}, {"config", "context"}, {"shell", "exec -it MACHINE sh"},
-	{"ssh", "exec -it MACHINE sh"}, {"attach", "logs -f"}, {"pause", "freeze"}, {"unpause", "thaw"}, {"describe", "inspect"},
+	{"ssh", "exec -it MACHINE sh"}, {"attach", "logs -f"}, {"pause", "freeze"}, {"unpause", "thaw"}, {"hibernate", "suspend"}, {"sleep", "suspend"}, {"wake", "resume"}, {"describe", "inspect"},
 	{"show", "inspect"}, {"edit", "update"}, {"set", "update"}, {"copy", "cp"}, {"info", "version"},
 }, verbs_of_others[] = {
 	{"ls", "list"}, {"ps", "list"}, {"get", "inspect"}, {"show", "inspect"}, {"describe", "inspect"}, {"delete", "rm"}, {"remove", "rm"},

@@ -17,6 +17,8 @@ int machine_start_run(const struct args *args, struct failure *fail);
 int machine_stop_run(const struct args *args, struct failure *fail);
 int machine_restart_run(const struct args *args, struct failure *fail);
 int machine_kill_run(const struct args *args, struct failure *fail);
+int machine_suspend_run(const struct args *args, struct failure *fail);
+int machine_resume_run(const struct args *args, struct failure *fail);
 int machine_freeze_run(const struct args *args, struct failure *fail);
 int machine_thaw_run(const struct args *args, struct failure *fail);
 int machine_remove_run(const struct args *args, struct failure *fail);

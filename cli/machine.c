@@ -194,21 +194,27 @@ static int for_each(const struct args *args, struct failure *fail, act_fn act)
 
 static int wait_for_end(struct client *client, const char *machine, json_t **ret, struct failure *fail);
 
-/* POSTs `verb`, and waits for what `wait` waits for. Who does not wait any more is told that it goes on. */
-static int do_and_wait(struct client *client, const char *machine, const char *verb, const json_t *body,
-	int (*wait)(struct client *client, const char *machine, json_t **ret, struct failure *fail), json_t **ret, struct failure *fail)
+/* POSTs `verb`, and shows how far it is. A new reference in `ret`, also where that is interrupted. */
+static int begin(struct client *client, const char *machine, const char *verb, const json_t *body, json_t **ret, struct failure *fail)
 {
 	cleanup_free char *suffix = NULL, *path = NULL;
-	json_t *answer = NULL;
 	int r = client_catch_signals(client, fail);
 
 	if (asprintf(&suffix, "/%s", verb) < 0)
 		abort();
 	path = client_path("machines", machine, suffix);
 	if (r == 0)
-		r = client_call(client, "POST", path, body, &answer, fail);
-	if (r == 0)
-		r = operation_show(client, answer, fail);
+		r = client_call(client, "POST", path, body, ret, fail);
+	return r < 0 ? r : operation_show(client, *ret, fail);
+}
+
+/* Does `verb`, and waits for what `wait` waits for. Who does not wait any more is told that it goes on. */
+static int do_and_wait(struct client *client, const char *machine, const char *verb, const json_t *body,
+	int (*wait)(struct client *client, const char *machine, json_t **ret, struct failure *fail), json_t **ret, struct failure *fail)
+{
+	json_t *answer = NULL;
+	int r = begin(client, machine, verb, body, &answer, fail);
+
 	if (r == 0)
 		r = wait(client, machine, ret, fail);
 	if (r == -EINTR && answer)
@@ -217,10 +223,60 @@ static int do_and_wait(struct client *client, const char *machine, const char *v
 	return r;
 }
 
+/* What was suspended, and could not be resumed, is started: that is no failure, but whoever thinks that it goes on where it was is wrong. */
+static void tell_started_anew(const json_t *before, const json_t *after)
+{
+	const json_t *cause = json_object_get(after, "cause"), *cause_before = json_object_get(before, "cause");
+	struct failure said = {0};
+
+	if (strcmp(json_text(cause, "code"), "resume_failed") != 0 || strcmp(json_text(cause_before, "code"), "resume_failed") == 0)
+		return;
+	error_set_field(&said.error, EIO, json_text(after, "name"), "it was started anew, as it could not be resumed: %s", json_text(cause, "message"));
+	failure_print(&said);
+}
+
+/* `answer`: that it is resumed, or will be. One that cannot be now stays suspended. */
+static int wait_until_it_goes_on(struct client *client, const json_t *answer, json_t **ret, struct failure *fail)
+{
+	json_t *now = NULL;
+	int r = strcmp(json_text(answer, "state"), "suspending") == 0 ? operation_finish(client, answer, "resumed", fail) : 0;
+
+	if (r == 0)
+		r = machine_wait(client, json_text(answer, "id"), "running,suspended,stopped,failed", &now, fail);
+	if (r == 0 && strcmp(json_text(now, "state"), "suspended") == 0)
+		r = error_set_field(&fail->error, EIO, json_text(now, "name"), "it was not resumed: %s", json_text(json_object_get(now, "cause"), "message"));
+	if (r == 0 && strcmp(json_text(now, "state"), "failed") == 0)
+		r = refuse_failed(now, fail);
+	if (r < 0) {
+		json_decref(now);
+		return r;
+	}
+	tell_started_anew(answer, now);
+	*ret = now;
+	return 0;
+}
+
+/* By "start" or "resume". */
+static int set_going(struct client *client, const char *machine, const char *verb, json_t **ret, struct failure *fail)
+{
+	json_t *answer = NULL;
+	int r = begin(client, machine, verb, NULL, &answer, fail);
+	const char *state = json_text(answer, "state");
+
+	if (r == 0 && (strcmp(state, "resuming") == 0 || strcmp(state, "suspending") == 0 || strcmp(state, "suspended") == 0))
+		r = wait_until_it_goes_on(client, answer, ret, fail);
+	else if (r == 0)
+		r = wait_until_it_runs(client, machine, ret, fail);
+	if (r == -EINTR && answer)
+		r = operation_goes_on(answer, strcmp(state, "starting") == 0 ? "start" : "resume", fail);
+	json_decref(answer);
+	return r;
+}
+
 static int start_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
 {
 	(void)args;
-	return do_and_wait(client, machine, "start", NULL, wait_until_it_runs, ret, fail);
+	return set_going(client, machine, "start", ret, fail);
 }
 
 int machine_start_run(const struct args *args, struct failure *fail)
@@ -271,6 +327,40 @@ static int restart_one(struct client *client, const char *machine, const struct 
 int machine_restart_run(const struct args *args, struct failure *fail)
 {
 	return for_each(args, fail, restart_one);
+}
+
+static int suspend_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
+{
+	cleanup_free char *path = client_path("machines", machine, "");
+	json_t *answer = NULL;
+	int r = begin(client, machine, "suspend", NULL, &answer, fail);
+
+	(void)args;
+	/* When it could not be, it runs: only what was under way says so. */
+	if (r == 0)
+		r = operation_finish(client, answer, "suspended", fail);
+	if (r == 0)
+		r = client_call(client, "GET", path, NULL, ret, fail);
+	if (r == -EINTR && answer)
+		r = operation_goes_on(answer, "suspend", fail);
+	json_decref(answer);
+	return r;
+}
+
+int machine_suspend_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, suspend_one);
+}
+
+static int resume_one(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail)
+{
+	(void)args;
+	return set_going(client, machine, "resume", ret, fail);
+}
+
+int machine_resume_run(const struct args *args, struct failure *fail)
+{
+	return for_each(args, fail, resume_one);
 }
 
 static int post(struct client *client, const char *machine, const char *verb, json_t **ret, struct failure *fail)

@@ -50,10 +50,15 @@ static bool has_ended(const json_t *machine)
 	return strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0 || strcmp(state, "created") == 0;
 }
 
+static bool is_suspended(const json_t *machine)
+{
+	return strcmp(json_text(machine, "state"), "suspended") == 0;
+}
+
 /* One that has not come up when somebody came says that it has failed, though it may be tried again. */
 static bool sleeps(const json_t *machine)
 {
-	return json_is_true(json_object_get(machine, "asleep")) && strcmp(json_text(machine, "state"), "stopped") == 0;
+	return json_is_true(json_object_get(machine, "asleep")) && (is_suspended(machine) || strcmp(json_text(machine, "state"), "stopped") == 0);
 }
 
 static void add_row(struct table *table, const json_t *machine)
@@ -65,7 +70,7 @@ static void add_row(struct table *table, const json_t *machine)
 	table_add(table, "%s", json_text(machine, "name"));
 	table_add(table, "%s", json_text(machine, "image"));
 	if (sleeps(machine))
-		table_add(table, "asleep");
+		table_add(table, "%s", is_suspended(machine) ? "asleep (suspended)" : "asleep");
 	else if (machine_ran_out_of_memory(machine) && has_ended(machine))
 		table_add(table, "%s (%d, out of memory)", json_text(machine, "state"), MACHINE_KILLED_STATUS);
 	else if (json_is_integer(status) && has_ended(machine))

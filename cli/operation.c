@@ -131,22 +131,46 @@ int operation_show(struct client *client, const json_t *machine, struct failure 
 
 /* ---- waiting ---- */
 
+/* A new reference in `ret`. */
+static int wait_for_end(struct client *client, const char *id, json_t **ret, struct failure *fail)
+{
+	cleanup_free char *path = client_path("operations", id, "/wait");
+	struct retry retry = {.worked = true};
+	int r;
+
+	do {
+		memset(fail, 0, sizeof(*fail));
+		r = client_wait(client, path, ret, fail);
+	} while (r < 0 && client_retries(client, &retry, 250, fail));
+	return r;
+}
+
+int operation_finish(struct client *client, const json_t *machine, const char *done, struct failure *fail)
+{
+	const char *id = json_text(machine, "operation"), *name = json_text(machine, "name"), *detail;
+	json_t *ended = NULL;
+	int r = id[0] ? wait_for_end(client, id, &ended, fail) : 0;
+
+	if (r == 0 && ended && strcmp(json_text(ended, "state"), "succeeded") != 0) {
+		detail = json_text(json_object_get(ended, "error"), "detail");
+		r = error_set_field(&fail->error, EIO, name, "it was not %s%s%s", done, detail[0] ? ": " : "", detail);
+		failure_hint(fail, "`hull events -m %s` has what has happened", name);
+	}
+	json_decref(ended);
+	return r;
+}
+
 int operation_wait_run(const struct args *args, struct failure *fail)
 {
 	enum output_format format;
 	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
-	cleanup_free char *path = client_path("operations", args->operands[0], "/wait");
-	struct retry retry = {.worked = true};
 	json_t *ended = NULL;
 	int r;
 
 	if (!client)
 		return -fail->error.errnum;
 	show(client, args->operands[0], args->operands[0], true, fail);
-	do {
-		memset(fail, 0, sizeof(*fail));
-		r = client_wait(client, path, &ended, fail);
-	} while (r < 0 && client_retries(client, &retry, 250, fail));
+	r = wait_for_end(client, args->operands[0], &ended, fail);
 	if (r == 0) {
 		print_made(ended, "state", format);
 		r = judge(ended, fail);
@@ -173,9 +197,12 @@ int operation_cancel_run(const struct args *args, struct failure *fail)
 int operation_goes_on(const json_t *machine, const char *verb, struct failure *fail)
 {
 	const char *id = json_text(machine, "operation");
+	bool is_final = strcmp(verb, "suspend") == 0 || strcmp(verb, "resume") == 0;
 
 	if (!id[0])
 		return -EINTR;
 	error_set_field(&fail->error, EINTR, json_text(machine, "name"), "its %s goes on", verb);
+	if (is_final)
+		return failure_hint(fail, "`hull operation wait %s` waits for its end", id);
 	return failure_hint(fail, "`hull operation cancel %s` undoes it, while it can be; `hull operation wait %s` waits for its end", id, id);
 }

@@ -9,5 +9,8 @@
 int operation_show(struct client *client, const json_t *machine, struct failure *fail);
 /* Who leaves is told that it goes on, and how to undo it. Returns -EINTR, with `fail` set anew. */
 int operation_goes_on(const json_t *machine, const char *verb, struct failure *fail);
+/* Waits until what `machine`, an answer, has under way has ended. What has not succeeded is a failure: the machine was not `done`
+ * ("suspended"), and why. */
+int operation_finish(struct client *client, const json_t *machine, const char *done, struct failure *fail);
 
 #endif

@@ -31,7 +31,7 @@ const struct option_def run_options[] = {
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always (never)"},
 	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT (the image's)"},
 	{0, "stop-timeout", "S", "seconds a stop takes at most (10)"},
-	{0, "idle", "AFTER[:stop]", "stop it when nobody has used it for so long, as 90s, 15m or 12h, until somebody connects"},
+	{0, "idle", "AFTER[:suspend]", "stop, or suspend, it when nobody has used it for so long, as 90s, 15m or 12h, until somebody connects"},
 	{0, "log-days", "DAYS", "days that what it says is kept, where the host keeps it for longer"},
 	{0, "log-size", "MIB", "MiB of it that are kept, where the host keeps more"},
 	{0, "depends-on", "NAME[:CONDITION]", "start it once that machine is ready, or is started, healthy or completed"},

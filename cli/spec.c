@@ -299,8 +299,8 @@ static int add_idle(const struct args *args, json_t *spec, struct failure *fail)
 	if (!text)
 		return 0;
 	if (read_seconds(text, colon ? colon : text + strlen(text), &after_s) < 0) {
-		failure_usage(fail, "--idle", "\"%s\" is not AFTER[:stop] with a time as 90, 90s, 15m, 12h or 7d", text);
-		return failure_hint(fail, "for example --idle 5m");
+		failure_usage(fail, "--idle", "\"%s\" is not AFTER[:stop] or AFTER:suspend with a time as 90, 90s, 15m, 12h or 7d", text);
+		return failure_hint(fail, "for example --idle 5m, or --idle 5m:suspend");
 	}
 	idle = json_pack("{s:I}", "after_s", after_s);
 	json_object_set_new(spec, "idle", idle);

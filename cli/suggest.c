@@ -114,18 +114,33 @@ static void suggest_one_that_is_there(const struct args *args, struct failure *f
 		failure_hint(fail, "`hull %s` lists what there is%s", kind->list, named ? kind->otherwise : "");
 }
 
+/* Does the API say that it depends on how the machine is? */
+static bool is_of_a_state(const char *hint)
+{
+	static const char *const hints[] = {"this is done in a machine that runs", "what runs can be suspended", "start it", "thaw it first"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(hints); i++)
+		if (begins(hint, hints[i]))
+			return true;
+	return false;
+}
+
 /* "machine web is stopped" */
-static void suggest_a_start(struct failure *fail)
+static void suggest_a_way(struct failure *fail)
 {
 	static const char *const startable[] = {"created", "stopped", "failed"};
 	char name[WORD_MAX], state[WORD_MAX];
 
-	if (sscanf(fail->error.message, "machine %127s is %127s", name, state) != 2)
+	if (sscanf(fail->error.message, "machine %127s is %127[a-z]", name, state) != 2)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(startable); i++)
 		if (strcmp(state, startable[i]) == 0)
 			failure_hint(fail, "`hull start %s` first", name);
-	if (strcmp(state, "starting") == 0)
+	if (strcmp(state, "frozen") == 0)
+		failure_hint(fail, "`hull thaw %s` first", name);
+	if (strcmp(state, "suspended") == 0 || strcmp(state, "suspending") == 0)
+		failure_hint(fail, "`hull resume %s` first", name);
+	if (strcmp(state, "starting") == 0 || strcmp(state, "resuming") == 0)
 		failure_hint(fail, "`hull wait --healthy %s` waits until it runs", name);
 }
 
@@ -137,8 +152,8 @@ void suggest(const struct args *args, struct failure *fail)
 
 	if (strcmp(fail->code, "not_found") == 0 && (!fail->hint[0] || of_routes) && !in_machine)
 		suggest_one_that_is_there(args, fail);
-	else if (strcmp(fail->code, "wrong_state") == 0 && begins(fail->hint, "this is done in a machine that runs"))
-		suggest_a_start(fail);
+	else if (strcmp(fail->code, "wrong_state") == 0 && is_of_a_state(fail->hint))
+		suggest_a_way(fail);
 	else if (strcmp(fail->code, "name_taken") == 0 && !fail->hint[0])
 		failure_hint(fail, "choose another name, or take that one away first");
 }

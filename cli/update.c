@@ -24,7 +24,7 @@ const struct option_def update_options[] = {
 	{0, "restart", "POLICY", "never, on-failure[:RETRIES] or always"},
 	{0, "stop-signal", "SIGNAL", "what asks the command to end, as SIGINT; image: what the image says"},
 	{0, "stop-timeout", "S", "seconds a stop takes at most"},
-	{0, "idle", "AFTER[:stop]", "stop it when nobody has used it for so long, as 90s, 15m or 12h, until somebody connects"},
+	{0, "idle", "AFTER[:suspend]", "stop, or suspend, it when nobody has used it for so long, as 90s, 15m or 12h, until somebody connects"},
 	{0, "no-idle", NULL, "it runs, whether somebody uses it or not"},
 	{0, "log-days", "DAYS", "days that what it says is kept; 0: as the host has it"},
 	{0, "log-size", "MIB", "MiB of it that are kept"},
@@ -69,7 +69,8 @@ static void tell_pending(const json_t *machine)
 	fprintf(stderr, "hull: %s: ", json_text(machine, "name"));
 	json_array_foreach (pending, i, field)
 		fprintf(stderr, "%s%s", i ? ", " : "", json_string_value(field));
-	fprintf(stderr, ": at its next start\n      `hull restart %s` starts it again\n", json_text(machine, "name"));
+	fprintf(stderr, ": at its next start\n      `hull restart %s` starts it again%s\n", json_text(machine, "name"),
+		strcmp(json_text(machine, "state"), "suspended") == 0 ? ", and loses what was suspended" : "");
 }
 
 /* One that has ended has what was changed once it is started, and was perhaps changed because of that. */

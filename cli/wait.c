@@ -28,7 +28,10 @@ static void tell_who_waits_in_vain(struct client *client, const char *machine, b
 	if (client_call(client, "GET", path, NULL, &now, &fail) < 0)
 		return; /* the wait says why */
 	name = json_text(now, "name");
-	if (strcmp(json_text(now, "state"), "created") == 0) {
+	if (strcmp(json_text(now, "state"), "suspended") == 0) {
+		error_set_field(&fail.error, EAGAIN, name, "waits until it %s, but it is suspended", until);
+		failure_hint(&fail, "`hull resume %s` lets it go on", name);
+	} else if (strcmp(json_text(now, "state"), "created") == 0) {
 		error_set_field(&fail.error, EAGAIN, name, "waits until it %s, but it was never started", until);
 		failure_hint(&fail, "`hull start %s` starts it", name);
 	} else if (healthy && json_is_true(json_object_get(now, "frozen")) &&
