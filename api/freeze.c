@@ -39,7 +39,9 @@ static void on_answer(void *ctx, const struct order_answer *answer, const struct
 	struct freezing *freezing = ctx;
 	struct machine *m = machine_by_id(freezing->hulld, freezing->id);
 
-	if (answer && m) {
+	if (answer && m && m->record.state != MACHINE_RUNNING) {
+		request_refuse_with(freezing->req, PROBLEM_WRONG_STATE, NULL, "machine %s is %s", freezing->name, machine_state_names[m->record.state]);
+	} else if (answer && m) {
 		if (m->frozen != answer->frozen)
 			events_add(m, answer->frozen ? "machine.frozen" : "machine.thawed", "");
 		m->frozen = answer->frozen;

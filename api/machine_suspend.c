@@ -11,6 +11,7 @@
 #include "api/operation.h"
 #include "api/project.h"
 #include "api/saved.h"
+#include "api/start_order.h"
 #include "api/supervisor.h"
 #include "api/suspend.h"
 #include "common/log.h"
@@ -37,14 +38,16 @@ static int check_suspend(const struct machine *m, struct problem *problem)
 	return quota_check_save(m, problem);
 }
 
-/* Somebody who wanted it to go on afterwards has been overtaken. */
+/* Somebody who wanted it to go on afterwards has been overtaken. If it was who came to it, hull-ingress has told of that, and does so once: asleep,
+ * it would not be woken. */
 static int stay_suspended(struct machine *m, const struct operation_origin *origin, struct problem *problem)
 {
 	struct machine_record before = m->record;
 
 	if (!m->record.restart_wanted)
 		return 0;
-	m->record.restart_wanted = false;
+	m->record.restart_wanted = m->record.asleep = false;
+	m->record.cause_code[0] = m->record.cause_message[0] = '\0';
 	operation_begin(m, OPERATION_SUSPEND, operation_time_left_ms(m, suspend_timeout_s(m) * 1000), origin);
 	return machine_commit_or_undo(m, &before, problem);
 }
@@ -154,6 +157,7 @@ static int resume(struct machine *m, const struct operation_origin *origin, stru
 	if (r < 0)
 		return r;
 	idle_end(m);
+	start_order_wake(m);
 	supervisor_resume(m);
 	return 0;
 }
@@ -206,6 +210,7 @@ void machine_resume_again(struct machine *m)
 	begin_resume(m);
 	machine_commit(m);
 	idle_end(m);
+	start_order_wake(m);
 	supervisor_resume(m);
 }
 

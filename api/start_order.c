@@ -288,8 +288,7 @@ static void announce(struct start_wait *wait, const struct dependency_spec *miss
 	events_add(m, "machine.waiting", reason);
 }
 
-/* What it depends on and sleeps: a start needs it, too. */
-static void wake_all(struct machine *m)
+void start_order_wake(struct machine *m)
 {
 	for (size_t i = 0; i < m->spec.depends_on.len; i++) {
 		struct machine *other = machine_by_name(m->hulld, m->record.project, dependency_at(&m->spec, i)->machine);
@@ -308,7 +307,7 @@ static void look_at_all(struct start_wait *wait, bool late)
 
 	wait->due = false;
 	wait->missing = 0;
-	wake_all(m);
+	start_order_wake(m);
 	for (size_t i = 0; i < m->spec.depends_on.len; i++) {
 		const struct dependency_spec *dependency = dependency_at(&m->spec, i);
 		const struct machine *other = find(m->hulld, m->record.project, dependency->machine);

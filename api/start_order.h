@@ -30,6 +30,9 @@ const struct machine *start_order_dependent(const struct machine *m);
 /* Does one that runs depend on `m`, so that it has to run, too? */
 bool start_order_needs(const struct machine *m);
 
+/* One that runs, or is to, needs what it depends on: those of these that sleep are woken. */
+void start_order_wake(struct machine *m);
+
 /* From supervisor_start(): ends in supervisor_begin() or supervisor_give_up(), at once or later. */
 void start_order_begin(struct machine *m);
 /* It does not wait any more; harmless when it does not. */

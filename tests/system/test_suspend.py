@@ -1,6 +1,7 @@
 """Machines that are suspended, and go on: what hulld does, step by step, and what fails of it. hulld and the agent are real, a machine is this host
 (test_exec.py), and its monitor saves how often it was saved; test_suspend_kvm.py has machines that boot."""
 import contextlib
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import sqlite3
 import pytest
 
 from free_ports import free_port
-from hulld_fixtures import wait_until
+from hulld_fixtures import Connection, wait_until
 from test_exec import start_alone
 from test_hulld import processes_of
 from test_hulld_crash import STAGES, ask, traced
@@ -289,6 +290,24 @@ def test_its_volume_stays_its_own(hulld, make):
     assert hulld.delete("/v1/volumes/data").status == 204
 
 
+def test_a_freeze_that_is_answered_late_freezes_nobody(hulld, make):
+    """It was asked for while the machine ran, and is answered by one that is being saved: what goes on later is not frozen."""
+    one = make("one").start()
+    pid = one.shown["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    freeze = Connection(hulld.socket)
+    freeze.request("POST", "/v1/machines/one/freeze")
+    one.ask("suspend")
+    os.kill(pid, signal.SIGCONT)
+    answer = freeze.getresponse()
+    assert (answer.status, json.loads(answer.read())["code"]) == (409, "wrong_state")
+    one.waits("suspended")
+    assert not one.shown["frozen"]
+    one.goes("resume", "running")
+    assert not one.shown["frozen"] and "frozen" not in one.events()
+    one.goes("suspend", "suspended")
+
+
 def test_a_drain_leaves_it_alone_and_lets_a_save_be_done(hulld, make):
     one, two = make("one").start(), make("two").start()
     one.goes("suspend", "suspended")
@@ -316,6 +335,30 @@ def test_idle_it_is_suspended_and_who_comes_has_it_resumed(hulld, make, echo):  
     assert web.did == [*SAVES, *GOES_ON, *SAVES]
     web.ask("stop")
     assert web.shown["state"] == "stopped" and not web.shown["asleep"]
+
+
+def test_who_suspends_what_somebody_has_just_woken_has_it_suspended(make, echo):  # noqa: F811
+    """And not asleep: whoever waits has been told of to hulld already, and would wait for nothing."""
+    web = make("web", {"host": (port := free_port()), "guest": echo}, idle=1, action="suspend")
+    hold = web.told("hang-save")
+    web.start()
+    web.waits("suspending")
+    with connect(port):
+        wait_until(lambda: "Operation" in web.ask("suspend").headers, "it was woken, and is suspended all the same")
+        hold.unlink()
+        machine = web.waits("suspended")
+    assert not machine["asleep"] and machine["cause"] is None
+    assert web.did == SAVES
+
+
+def test_what_it_depends_on_is_woken_with_it(make, echo):  # noqa: F811
+    base = make("base", idle=1, action="suspend").start()
+    web = make("web", {"host": (port := free_port()), "guest": echo}, idle=1, action="suspend", depends_on=[{"machine": "base"}]).start()
+    for machine in web, base:
+        assert machine.waits("asleep")["state"] == "suspended"
+    with connect(port) as client:
+        assert says(client) == b"hello"
+        assert base.waits("running,failed")["state"] == "running"
 
 
 def test_an_idle_one_that_cannot_be_saved_is_left_alone_for_longer_each_time(make, echo):  # noqa: F811
