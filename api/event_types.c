@@ -13,7 +13,7 @@
 		"machine.failed", "machine.restart_scheduled", "machine.restart_cancelled", "machine.updated",          \
 		"machine.deleted", "machine.healthy", "machine.unhealthy", "machine.waiting", "machine.frozen", "machine.thawed",\
 		"machine.asleep", "machine.waking", "machine.suspending", "machine.suspended", "machine.resuming",         \
-		"machine.suspend_failed",                                                                                               \
+		"machine.suspend_failed", "machine.network_lost",                                                                                               \
 		"operation.started", "operation.phase", "operation.succeeded", "operation.failed", "operation.cancelled",                       \
 		"image.put", "image.deleted",                                                                           \
 		"network.created", "network.updated", "network.deleted",                                                \

@@ -37,6 +37,7 @@ struct hulld {
 	struct volume_creation *volume_creations; /* a list (volume_create.c) */
 	struct worker *volume_removals; /* a list (volume.c) */
 	struct worker *saved_removals;	/* a list (saved.c) */
+	struct network_watch *network_watches; /* a list (network_watch.c) */
 	struct forgetter *forgetter;
 	struct loop_source *expiry; /* of access.c: */
 	int64_t expiry_at;	    /* when it looks for expired tokens; 0: not */

@@ -74,6 +74,7 @@ libhull_api_a_SOURCES = \
 	api/networks.c api/networks.h \
 	api/networks_host.c \
 	api/networks_http.c \
+	api/network_watch.c api/network_watch.h \
 	api/openapi.c api/openapi.h \
 	api/machine_list.c \
 	api/machine_patch.c \

@@ -81,6 +81,7 @@ struct machine {
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
 	struct suspend *suspend;	  /* suspend.c; NULL: nothing is under way */
+	bool network_lost;		  /* network_watch.c: in this run, and was told of */
 
 	bool frozen; /* by what its agent said last */
 	struct order_call *clock; /* clock.c; being set */

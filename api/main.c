@@ -18,6 +18,7 @@
 #include "api/machine.h"
 #include "api/operation.h"
 #include "api/metrics.h"
+#include "api/network_watch.h"
 #include "api/networks.h"
 #include "api/scratch.h"
 #include "api/saved.h"
@@ -213,6 +214,7 @@ static void tear_down(struct hulld *hulld)
 	metrics_free(hulld->metrics);
 	blobs_free(hulld->blobs);
 	log_age_free(hulld->log_age);
+	network_watches_free(hulld);
 	machines_free(hulld);
 	scratch_wait(hulld);
 	volumes_end(hulld);

@@ -2,6 +2,7 @@
 
 #include "api/machine_private.h"
 #include "api/network/words.h"
+#include "api/network_watch.h"
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/io.h"
@@ -239,6 +240,7 @@ void network_end(struct hulld *hulld, const char *id)
 {
 	char folder[512];
 
+	network_watch_end(hulld, id);
 	say(network_folder(hulld, id, folder, sizeof(folder)), NETWORK_END);
 	machine_remove_folder(folder);
 }
@@ -285,6 +287,9 @@ int networks_start(struct hulld *hulld, struct error *err)
 	if (folder)
 		closedir(folder);
 	free(known.ids);
+	for (struct machine *m = hulld->machines; m; m = m->next)
+		if (m->up && machine_is_active(m))
+			network_watch_machine(m);
 	return r;
 }
 

@@ -4,6 +4,7 @@
 #include "api/labels.h"
 #include "api/merge_patch.h"
 #include "api/network/words.h"
+#include "api/network_watch.h"
 #include "api/page.h"
 #include "api/random.h"
 #include "common/buf.h"
@@ -49,19 +50,25 @@ const struct json_table network_spec_table = JSON_TABLE("NetworkSpec", struct ne
 
 struct member {
 	char *id, *name, *address;
+	bool lost;
 };
 
 #define TEXT(type_, name_, ...) {#name_, JSON_FIELD_STRING, offsetof(struct type_, name_), .read_only = true, __VA_ARGS__}
-static const struct json_field member_fields[] = {TEXT(member, id), TEXT(member, name), TEXT(member, address)};
+static const struct json_field member_fields[] = {
+	TEXT(member, id), TEXT(member, name), TEXT(member, address),
+	{"lost", JSON_FIELD_BOOL, offsetof(struct member, lost), .read_only = true,
+		.help = "It runs, and is not on the network any more, as what held that was ended: it is to be started again."},
+};
 static const struct json_table member_table = JSON_TABLE("NetworkMachine", struct member, member_fields);
 
-enum state { STATE_IDLE, STATE_ACTIVE };
-static const char *const state_names[] = {[STATE_IDLE] = "idle", [STATE_ACTIVE] = "active", NULL};
+enum state { STATE_IDLE, STATE_ACTIVE, STATE_FAILING };
+static const char *const state_names[] = {[STATE_IDLE] = "idle", [STATE_ACTIVE] = "active", [STATE_FAILING] = "failing", NULL};
 
 struct view {
 	struct network_spec spec;
 	char *id, *project, *gateway, *created_at;
 	int state; /* enum state */
+	char *reason; /* NULL: nothing is wrong */
 	struct json_array machines; /* of struct member */
 };
 
@@ -70,7 +77,9 @@ static const struct json_field view_fields[] = {
 	TEXT(view, id, .help = "n and 12 base32 characters."),
 	TEXT(view, project),
 	TEXT(view, gateway, .help = "Of its machines; their name server, too."),
-	{"state", JSON_FIELD_ENUM, offsetof(struct view, state), .read_only = true, .names = state_names, .help = "active: a machine runs on it."},
+	{"state", JSON_FIELD_ENUM, offsetof(struct view, state), .read_only = true, .names = state_names,
+		.help = "active: a machine runs on it; failing: and not all is well."},
+	{"reason", JSON_FIELD_STRING, offsetof(struct view, reason), .read_only = true, .nullable = true, .help = "Why it is failing."},
 	{"machines", JSON_FIELD_ARRAY, offsetof(struct view, machines), .read_only = true, .table = &member_table,
 		.help = "Those that are on it, by what they run with, or are to."},
 	TEXT(view, created_at),
@@ -99,10 +108,35 @@ static void add_members(const struct hulld *hulld, const struct network_record *
 			abort();
 		members[n].id = (char *)m->record.id;
 		members[n].name = (char *)m->record.name;
+		members[n].lost = network_has_lost(m);
 		members[n++].address = strdup(address_format(machine_address(m), address));
 		view->state = machine_is_active(m) ? STATE_ACTIVE : view->state;
 	}
 	view->machines = (struct json_array){members, n};
+}
+
+/* While machines run on it. Owned by the caller; NULL: nothing is wrong. */
+static char *find_reason(const struct hulld *hulld, const struct network_record *record, const struct view *view)
+{
+	const char *fault = network_fault(hulld, record->id);
+	const struct member *members = view->machines.items;
+	const char *first = NULL;
+	char *reason = NULL;
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < view->machines.len; i++)
+		if (members[i].lost && n++ == 0)
+			first = members[i].name;
+	if (n > 1)
+		r = asprintf(&reason, "what held it has ended: machines %s and %zu more have lost it until they are started again", first, n - 1);
+	else if (n == 1)
+		r = asprintf(&reason, "what held it has ended: machine %s has lost it until it is started again", first);
+	else if (fault && view->state == STATE_ACTIVE)
+		r = asprintf(&reason, "%s", fault);
+	if (r < 0)
+		abort();
+	return reason;
 }
 
 /* NULL with `err` set: its row is damaged. */
@@ -118,7 +152,10 @@ static json_t *dump(const struct hulld *hulld, const struct network_record *reco
 		return NULL;
 	view.gateway = address_format(subnet_gateway(&subnet), gateway);
 	add_members(hulld, record, &view);
+	view.reason = find_reason(hulld, record, &view);
+	view.state = view.reason ? STATE_FAILING : view.state;
 	dumped = json_dump(&network_table, &view);
+	free(view.reason);
 	for (size_t i = 0; i < view.machines.len; i++)
 		free(((struct member *)view.machines.items)[i].address);
 	free(view.machines.items);

@@ -14,6 +14,7 @@
 #include "api/folders.h"
 #include "api/health.h"
 #include "api/idle.h"
+#include "api/network_watch.h"
 #include "api/networks.h"
 #include "api/operation.h"
 #include "api/saved.h"
@@ -157,6 +158,7 @@ void supervisor_is_up(struct machine *m)
 	m->up = true;
 	saved_forget(m); /* the monitor has it mapped */
 	machine_is_up(m);
+	network_watch_machine(m);
 }
 
 static void ping_later(struct machine *m)
@@ -438,7 +440,7 @@ void supervisor_enter_first_phase(struct machine *m)
 void supervisor_start(struct machine *m)
 {
 	m->ending_code[0] = '\0';
-	m->up = m->told_to_end = false;
+	m->up = m->told_to_end = m->network_lost = false;
 	if (supervisor_make_timers(m))
 		start_order_begin(m);
 	else

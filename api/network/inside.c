@@ -31,8 +31,9 @@ struct inside {
 	struct uplink uplink;
 	pid_t dns;     /* dnsmasq; 0: it has ended */
 	int dns_pidfd; /* -1: the same */
-	time_t dns_ended_at;
-	uint8_t *ports; /* a bit for each address: its tap was handed out, and was there when it was looked at last */
+	time_t dns_began_at, dns_ended_at;
+	int watcher; /* who is told of changes of: */
+	struct network_report report; /* a port's tap was there when it was looked at last, too */
 	time_t used_at; /* when there was one, monotonic */
 	bool ending;
 };
@@ -167,16 +168,40 @@ static int start_dns(struct inside *in, struct error *err)
 	in->dns = start_program(argv, -1, in->net->folder, err);
 	if (in->dns < 0)
 		return in->dns;
+	in->dns_began_at = now_s();
 	in->dns_pidfd = pidfd_open(in->dns, 0);
 	return in->dns_pidfd < 0 ? error_set_errno(err, errno, "cannot watch dnsmasq") : 0;
 }
 
+/* One that does not take it has gone. */
+static void tell_watcher(struct inside *in)
+{
+	if (in->watcher >= 0 && send(in->watcher, &in->report, sizeof(in->report), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(in->report))
+		in->watcher = close_fd(in->watcher);
+}
+
+/* Of the name server; "": it runs. */
+static void report(struct inside *in, const char *message)
+{
+	if (strcmp(in->report.message, message) == 0)
+		return;
+	in->report.errnum = message[0] ? EIO : 0;
+	snprintf(in->report.message, sizeof(in->report.message), "%.*s", (int)sizeof(in->report.message) - 1, message);
+	tell_watcher(in);
+}
+
 static void on_dns_end(struct inside *in)
 {
+	char message[128];
 	int status = -1;
 
 	waitpid(in->dns, &status, 0);
-	log_error("dnsmasq has ended, with status %d: it is started again", status);
+	if (WIFEXITED(status))
+		snprintf(message, sizeof(message), "its name server, dnsmasq, has ended with status %d", WEXITSTATUS(status));
+	else
+		snprintf(message, sizeof(message), "its name server, dnsmasq, was ended by signal %d", WTERMSIG(status));
+	log_error("%s: it is started again", message);
+	report(in, message);
 	in->dns_pidfd = close_fd(in->dns_pidfd);
 	in->dns = 0;
 	in->dns_ended_at = now_s();
@@ -186,8 +211,10 @@ static void start_dns_again(struct inside *in)
 {
 	struct error err;
 
-	if (start_dns(in, &err) < 0)
-		log_error_object(&err, "network");
+	if (start_dns(in, &err) == 0)
+		return;
+	log_error_object(&err, "network");
+	report(in, err.message);
 }
 
 /* ---- who asks ---- */
@@ -196,7 +223,8 @@ static void note_port(struct inside *in, uint32_t address, bool there)
 {
 	uint32_t i = address - in->net->subnet.base;
 
-	in->ports[i / 8] = (uint8_t)(there ? in->ports[i / 8] | 1 << i % 8 : in->ports[i / 8] & ~(1 << i % 8));
+	in->report.ports[i / 8] = (uint8_t)(there ? in->report.ports[i / 8] | 1 << i % 8 : in->report.ports[i / 8] & ~(1 << i % 8));
+	tell_watcher(in);
 }
 
 static int attach(struct inside *in, uint32_t address, struct error *err)
@@ -244,7 +272,11 @@ static void serve(struct inside *in, int listen_fd)
 		answer(in, sock, request.address);
 	else if (request.verb == NETWORK_RELOAD && in->dns)
 		kill(in->dns, SIGHUP);
-	else if (request.verb == NETWORK_END)
+	else if (request.verb == NETWORK_WATCH) {
+		close_fd(in->watcher);
+		in->watcher = steal_fd(&sock);
+		tell_watcher(in);
+	} else if (request.verb == NETWORK_END)
 		in->ending = true;
 }
 
@@ -257,7 +289,7 @@ static bool is_needed(struct inside *in)
 	for (uint32_t a = subnet->base; a <= subnet_last(subnet); a++) {
 		uint32_t i = a - subnet->base;
 
-		if (!(in->ports[i / 8] & 1 << i % 8))
+		if (!(in->report.ports[i / 8] & 1 << i % 8))
 			continue;
 		if (links_has_port(a))
 			any = true;
@@ -339,21 +371,20 @@ static void run(struct inside *in, int listen_fd, int control_fd)
 		if (now_s() - looked_at < LOOK_S)
 			continue;
 		looked_at = now_s();
+		if (in->dns && looked_at - in->dns_began_at >= LOOK_S)
+			report(in, "");
 		in->ending = !is_needed(in);
 	}
 }
 
 int network_run_inside(const struct network *net, int listen_fd, int control_fd, int ready_fd)
 {
-	static struct inside in = {.uplink = {.tap = -1, .stream = -1}, .dns_pidfd = -1};
+	static struct inside in = {.uplink = {.tap = -1, .stream = -1}, .dns_pidfd = -1, .watcher = -1};
 	pid_t outer = getppid();
 	struct error err;
 
 	in.net = net;
 	in.used_at = now_s();
-	in.ports = calloc((subnet_last(&net->subnet) - net->subnet.base) / 8 + 1, 1);
-	if (!in.ports)
-		abort();
 	if (set_up(&in, &err) < 0) {
 		log_error_object(&err, "network");
 		write_full(ready_fd, err.message, strlen(err.message));

@@ -193,7 +193,7 @@ def test_a_query_that_makes_no_sense_is_refused(hulld, query, field):
 def test_a_type_that_there_is_not_is_answered_with_those_there_are(hulld):
     for query, detail, hint in (
             ("machine.helthy,image", 'of "machine." there are created, starting, running, stopping, stopped, failed, restart_scheduled, '
-             "restart_cancelled, updated, deleted, healthy, unhealthy, waiting, frozen, thawed, asleep, waking", "did you mean machine.healthy?"),
+             "restart_cancelled, updated, deleted, healthy, unhealthy, waiting, frozen, thawed, asleep, waking, suspending, suspended, resuming, suspend_failed, network_lost", "did you mean machine.healthy?"),
             ("image,opertion", "must be of machine, operation, image, network, secret, certificate, token, project, volume, webhook, host, or of what these have behind a dot, with commas between",
              "did you mean operation?"),
             ("x" * 300, "must be of machine, operation", None)):

@@ -1,9 +1,12 @@
 """The API of networks, on a host that can have them; nothing runs in their machines."""
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 
-from hulld_fixtures import hulld  # noqa: F401 (a fixture)
+from hulld_fixtures import Hulld, hulld, make_erofs, wait_until  # noqa: F401 (a fixture)
 from test_cli import Cli
 
 pytestmark = pytest.mark.kvm
@@ -197,3 +200,105 @@ def test_back_to_the_network_that_it_runs_on_is_back_to_its_address(hulld):
     hulld.restart()
     assert hulld.machine("m")["address"] == at
     hulld.end_machines()
+
+
+ANSWERING = """#!/usr/bin/python3
+# As a monitor whose guest's agent answers, and does nothing.
+import json, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(json.load(open(sys.argv[sys.argv.index("--config-file") + 1]))["vsock"]["uds_path"])
+listener.listen()
+while True:
+    client = listener.accept()[0].makefile("rwb")
+    client.readline()
+    client.write(b"OK 1\\n")
+    client.flush()
+    client.read(12)
+    client.write(b"HULL" + bytes(4))
+    client.close()
+"""
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Machines of this one are up."""
+    daemon = Hulld(tmp_path).with_stand_in(ANSWERING).start()
+    daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
+    make(daemon, "back", egress=False)
+    yield daemon
+    daemon.stop()
+
+
+def run(hulld, name):
+    if hulld.get(f"/v1/machines/{name}").status == 404:
+        machine(hulld, name, "back")
+    assert hulld.post(f"/v1/machines/{name}/start").status == 200
+    assert hulld.wait(name, "running,failed")["state"] == "running"
+
+
+def holders(hulld):
+    """{"outer": pid, "inner": pid, "dnsmasq": pid} of its one network."""
+    network, found = hulld.get("/v1/networks/back").json["id"], {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            parent = int(Path(f"/proc/{entry}/stat").read_text().rsplit(")")[1].split()[1])
+        except OSError:
+            continue
+        if words[1:2] == [b"hold"] and str(hulld.run / "networks" / network).encode() in words:
+            found[int(entry)] = parent
+        elif f"--addn-hosts={hulld.run}/networks/{network}/hosts".encode() in words:
+            found["dnsmasq"] = int(entry)
+    inner = [pid for pid, parent in found.items() if parent in found]
+    return {"inner": inner[0], "outer": found[inner[0]], **{k: v for k, v in found.items() if k == "dnsmasq"}} if inner else {}
+
+
+def network(hulld):
+    """Its state, why, and who has lost it."""
+    shown = hulld.get("/v1/networks/back").json
+    return shown["state"], shown["reason"], [one["name"] for one in shown["machines"] if one["lost"]]
+
+
+def test_a_name_server_that_ends_is_the_network_s_fault_until_it_runs_again(up):
+    assert network(up) == ("idle", None, [])
+    run(up, "web")
+    assert network(up) == ("active", None, [])
+    before = wait_until(lambda: holders(up).get("dnsmasq"), "it runs")
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: network(up) == ("failing", "its name server, dnsmasq, was ended by signal 9", []), "it is said")
+    wait_until(lambda: network(up) == ("active", None, []), "it runs again")
+    assert holders(up)["dnsmasq"] != before
+
+
+@pytest.mark.parametrize("who", ["outer", "inner"])
+def test_who_has_lost_its_network_is_told_until_it_is_started_again(up, who):
+    def told():
+        return [event["name"] for event in up.get("/v1/events?type=machine.network_lost").json["items"]]
+
+    for name in ("web", "db"):
+        run(up, name)
+    wait_until(lambda: holders(up), "somebody holds it")
+    os.kill(holders(up)[who], signal.SIGKILL)
+    wait_until(lambda: network(up) == ("failing", "what held it has ended: machines web and 1 more have lost it until they are started again", ["web", "db"]), "it is said")
+    assert told() == ["web", "db"]
+    # Who starts now is on another, held anew.
+    run(up, "new")
+    wait_until(lambda: network(up)[2] == ["web", "db"], "they have lost it as before")
+    up.post("/v1/machines/db/kill")
+    up.wait("db", "stopped")
+    run(up, "db")
+    one = ("failing", "what held it has ended: machine web has lost it until it is started again", ["web"])
+    wait_until(lambda: network(up) == one, "that one is there again")
+    assert told() == ["web", "db"]
+    # It is not remembered, but asked for: also where nobody holds the network any more.
+    up.restart()
+    wait_until(lambda: network(up) == one, "hulld has heard of it")
+    holder = holders(up)["outer"]
+    up.kill()
+    os.kill(holder, signal.SIGKILL)
+    up.start()
+    wait_until(lambda: network(up)[2] == ["web", "db", "new"], "they all have lost it")
+    for name in ("web", "db", "new"):
+        up.post(f"/v1/machines/{name}/kill")
+        up.wait(name, "stopped")
+    assert network(up) == ("idle", None, [])
