@@ -129,7 +129,7 @@ def test_the_command_asks_for_what_fits(hulld, machines, tmp_path):
     assert names("-al", "team=b c") == ["b1"] and names("-l", "team") == [] and names("-a", "-f", "name=a*") == ["a1", "a2"]
     assert hull.refused("ps", "-f", "colour=red", status=2)[0] == '--filter: "colour=red" is none of label=KEY[=VALUE], name=NAME, state=STATE'
     assert hull.refused("ps", "-f", "state=resting")[0] == \
-        "state: must be of created, starting, running, stopping, stopped, failed, healthy, unhealthy, asleep, with commas between"
+        "state: must be of created, starting, running, suspending, suspended, resuming, stopping, stopped, failed, healthy, unhealthy, asleep, with commas between"
 
 
 def test_the_command_reads_all_pages(hulld, machines, tmp_path):
