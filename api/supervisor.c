@@ -129,13 +129,27 @@ static void on_start_deadline(void *ctx)
 	supervisor_kill(ctx, "start_timeout");
 }
 
+/* Others have begun to be saved since, and it goes on slower. */
+static void on_suspend_deadline(struct machine *m)
+{
+	int64_t left_ms = suspend_left_ms(m);
+
+	if (left_ms) {
+		loop_timer_arm(m->stop_deadline, (uint64_t)left_ms * NS_PER_MS);
+		operation_set_timeout(m, left_ms);
+		machine_commit(m);
+		return;
+	}
+	suspend_forget(m); /* whose call breaks off, which is no news */
+	supervisor_kill(m, "suspend_timeout");
+}
+
 static void on_stop_deadline(void *ctx)
 {
 	struct machine *m = ctx;
 
 	if (m->record.state == MACHINE_SUSPENDING) {
-		suspend_forget(m); /* whose call breaks off, which is no news */
-		supervisor_kill(m, "suspend_timeout");
+		on_suspend_deadline(m);
 		return;
 	}
 	operation_enter(m, PHASE_MONITOR_END);

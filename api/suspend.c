@@ -19,6 +19,8 @@
 #define CLOCK_TIMEOUT_MS  10000
 #define SEED_CHARACTERS	  64 /* of base32, 5 bits each; written in hexadecimal */
 #define MIB_PER_S	  16 /* a disk that is slower is taken for broken */
+#define MS_PER_S	  1000
+#define NS_PER_MS	  1000000ull
 
 struct suspend;
 
@@ -41,6 +43,7 @@ struct suspend {
 	struct order_call *order;
 	struct monitor_call *call;
 	bool paused, cannot_run;
+	uint64_t began_ns;
 	char failure[ERROR_MESSAGE_MAX]; /* of what came first; "" */
 };
 
@@ -318,12 +321,29 @@ static struct suspend *suspend_of(struct machine *m)
 	if (!m->suspend)
 		abort();
 	m->suspend->m = m;
+	m->suspend->began_ns = monotonic_ns();
 	return m->suspend;
 }
 
 int64_t suspend_timeout_s(const struct machine *m)
 {
-	return (int64_t)m->hulld->options.start_timeout_s + machine_running_spec(m)->memory_mib / MIB_PER_S;
+	int64_t memory_mib = machine_running_spec(m)->memory_mib;
+
+	for (const struct machine *other = m->hulld->machines; other; other = other->next)
+		if (other != m && other->record.state == MACHINE_SUSPENDING)
+			memory_mib += machine_running_spec(other)->memory_mib;
+	return (int64_t)m->hulld->options.start_timeout_s + memory_mib / MIB_PER_S;
+}
+
+int64_t suspend_left_ms(const struct machine *m)
+{
+	int64_t took_ms, left_ms;
+
+	if (!m->suspend || saved_is_whole(m))
+		return 0;
+	took_ms = (int64_t)((monotonic_ns() - m->suspend->began_ns) / NS_PER_MS);
+	left_ms = suspend_timeout_s(m) * MS_PER_S - took_ms;
+	return left_ms > 0 ? left_ms : 0;
 }
 
 void suspend_begin(struct machine *m)

@@ -13,8 +13,11 @@
 
 #include "api/machine.h"
 
-/* What it may take at most, as the machine is. */
+/* What it may take at most, as the machine is, and those are that are being saved beside it: they share a disk. */
 int64_t suspend_timeout_s(const struct machine *m);
+/* What is left of that since it began, or this hulld took it up: more than its deadline said, where others have begun since. 0: nothing, or it is
+ * saved. */
+int64_t suspend_left_ms(const struct machine *m);
 /* Its monitor runs. Ends in one of the above, later, or as the monitor does. */
 void suspend_begin(struct machine *m);
 /* The same, of one that an earlier hulld has begun to save. */
