@@ -14,6 +14,8 @@
 #define TX_BUDGET 256
 /* VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, 5.10.6.7. */
 #define EVENT_TRANSPORT_RESET 0
+/* So long a driver may take to act on it. Linux's gives the buffer back then; another's may give none. */
+#define EVENT_PATIENCE_NS 1000000000ull
 /* Host ports of connections from the host start here, far from those a service would choose. */
 #define HOST_PORT_FIRST 0x40000000u
 
@@ -397,6 +399,19 @@ static void send_event(struct virtio_vsock *v)
 	}
 	v->event_owed = false;
 	v->event_used = true;
+	v->event_unheard = true;
+	v->event_index = virtq_driver_index(events);
+	v->event_sent_ns = monotonic_ns();
+}
+
+bool vsock_drops_connections(struct virtio_vsock *v)
+{
+	const struct virtq *events = &v->dev.queues[VSOCK_QUEUE_EVENT];
+
+	if (v->event_unheard && (!events->ready || virtq_driver_index(events) != v->event_index ||
+	                                monotonic_ns() - v->event_sent_ns > EVENT_PATIENCE_NS))
+		v->event_unheard = false;
+	return v->event_unheard;
 }
 
 static void interrupt(struct virtio_vsock *v)
@@ -468,7 +483,7 @@ static void vsock_reset(struct virtio_dev *dev)
 	struct virtio_vsock *v = from_dev(dev);
 
 	v->reset_pending = true;
-	v->event_owed = false;
+	v->event_owed = v->event_unheard = false;
 	v->quiet = false;
 	v->rx_used = v->tx_used = v->event_used = false;
 	loop_kick(&v->kick);

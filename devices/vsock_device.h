@@ -53,6 +53,9 @@ struct virtio_vsock {
 	bool parked;        /* sources were parked while nothing could move */
 	bool reset_pending; /* connections are of a driver that is gone: drop them first of all */
 	bool event_owed;    /* TRANSPORT_RESET, after a restore (5.10.6.7) */
+	bool event_unheard; /* it was sent, and the driver has given no buffer since */
+	uint16_t event_index; /* how far it had, then */
+	uint64_t event_sent_ns;
 	bool rx_used, tx_used, event_used; /* pushed to since the last interrupt */
 	struct vsock_metrics metrics;
 
@@ -62,7 +65,7 @@ struct virtio_vsock {
 	ino_t uds_ino;
 	int listen_fd;
 	struct loop_source *listen_source;
-	struct loop_source *accept_timer; /* the end of a pause in accepting, when descriptors ran out */
+	struct loop_source *accept_timer; /* the end of a pause in accepting */
 	struct loop_source *timer;        /* the first deadline */
 	uint64_t handshake_ns;
 	uint32_t next_host_port;
@@ -85,6 +88,8 @@ struct virtio_vsock {
 
 /* Whether the rings may be used now. */
 bool vsock_is_running(const struct virtio_vsock *v);
+/* Whether the driver is still to drop its connections of before a restore: it drops those that come meanwhile, too, and tells nobody. */
+bool vsock_drops_connections(struct virtio_vsock *v);
 /* Ends every entry from the loop: moves the rings on, interrupts. */
 void vsock_service(struct virtio_vsock *v);
 /* A new connection in the device's lists; NULL at the limit or without memory. */

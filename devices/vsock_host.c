@@ -15,6 +15,7 @@
 #define ACCEPT_BUDGET 16
 /* How long to leave connections waiting when there are no descriptors for them. */
 #define ACCEPT_PAUSE_NS 100000000ull
+#define DROPS_PAUSE_NS  1000000ull
 /* Receive buffers filled by one readv(): 64 KiB of the 4 KiB that Linux provides. */
 #define READ_AHEAD_MAX 16
 
@@ -409,6 +410,12 @@ static void add_client(struct virtio_vsock *v, int fd)
 	vsock_conn_settle(conn);
 }
 
+static void pause_accepting(struct virtio_vsock *v, uint64_t ns)
+{
+	loop_set_events(v->listen_source, 0);
+	loop_timer_arm(v->accept_timer, ns);
+}
+
 static void on_accept(void *ctx, uint32_t epoll_events)
 {
 	struct virtio_vsock *v = ctx;
@@ -422,6 +429,11 @@ static void on_accept(void *ctx, uint32_t epoll_events)
 		virtio_dev_leave(&v->dev);
 		return;
 	}
+	if (vsock_is_running(v) && vsock_drops_connections(v)) {
+		pause_accepting(v, DROPS_PAUSE_NS);
+		virtio_dev_leave(&v->dev);
+		return;
+	}
 	for (int i = 0; i < ACCEPT_BUDGET; i++) {
 		int fd = accept4(v->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
@@ -431,8 +443,7 @@ static void on_accept(void *ctx, uint32_t epoll_events)
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
 			/* It stays readable: looking again at once would burn the processor for nothing. */
-			loop_set_events(v->listen_source, 0);
-			loop_timer_arm(v->accept_timer, ACCEPT_PAUSE_NS);
+			pause_accepting(v, ACCEPT_PAUSE_NS);
 		}
 		break;
 	}

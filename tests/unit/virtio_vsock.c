@@ -385,6 +385,57 @@ static void load_tells_the_guest_that_its_connections_are_gone(void **state)
 	assert_int_equal(vsock_of(w)->next_host_port, 0x40000001u);
 }
 
+/* It drops what comes before it has acted on the event, too, and tells nobody: then its buffer is back. */
+static void nobody_is_let_in_before_the_guest_has_acted_on_a_restore(void **state)
+{
+	struct world *w = *state;
+	struct driver_queue *events = &w->q[VSOCK_QUEUE_EVENT];
+	struct state_writer writer;
+	struct state_reader reader;
+	struct error err = {0};
+	struct driver_buf buf = {guest_alloc(&w->guest, 8, 8), 8, true};
+	struct vsock_header header;
+	uint16_t head;
+	uint32_t len;
+	int early;
+
+	driver_add(events, &buf, 1);
+	virtio_dev_quiesce(w->dev);
+	state_writer_init(&writer);
+	virtio_dev_save(w->dev, &writer);
+	driver_done(&w->driver);
+	virtio_dev_free(w->dev);
+	world_make_device(w);
+	state_reader_init(&reader, writer.buf.data, writer.buf.len);
+	if (virtio_dev_load(w->dev, &reader, &err) < 0)
+		fail_msg("%s", err.message);
+	state_writer_done(&writer);
+	virtio_dev_resume(w->dev);
+
+	assert_true(driver_wait_used(&w->driver, events, &head, &len));
+	early = host_dials(w, "CONNECT 1024\n");
+	expect_silence(w);
+	driver_add(events, &buf, 1);
+	assert_true(receive(w, &header, NULL));
+	assert_int_equal(header.op, VSOCK_OP_REQUEST);
+	close(early);
+}
+
+static void who_waits_for_a_guest_that_gives_no_buffer_back_is_let_in_after_a_second(void **state)
+{
+	struct world *w = *state;
+	struct vsock_header header;
+	int early;
+
+	vsock_of(w)->event_unheard = true;
+	vsock_of(w)->event_sent_ns = monotonic_ns() - 990000000;
+	early = host_dials(w, "CONNECT 1024\n");
+	assert_true(receive(w, &header, NULL));
+	assert_int_equal(header.op, VSOCK_OP_REQUEST);
+	assert_true(monotonic_ns() - vsock_of(w)->event_sent_ns > 1000000000);
+	close(early);
+}
+
 static void damaged_state_is_refused(void **state)
 {
 	struct world *w = *state;
@@ -459,6 +510,8 @@ int main(void)
 	        CASE(length_beyond_the_buffer_breaks_the_device),
 	        CASE(buffer_too_small_for_a_header_breaks_the_device),
 	        CASE(load_tells_the_guest_that_its_connections_are_gone),
+	        CASE(nobody_is_let_in_before_the_guest_has_acted_on_a_restore),
+	        CASE(who_waits_for_a_guest_that_gives_no_buffer_back_is_let_in_after_a_second),
 	        CASE(damaged_state_is_refused),
 	        CASE(configuration_is_checked),
 	        CASE(config_space_holds_the_cid),
