@@ -21,7 +21,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 # They take a minute and more each, and are begun first: who is last has nobody beside.
-LONGEST = ["test_vhost", "test_hulld_kvm", "test_balloon", "test_leaks", "test_devices", "test_cpu", "test_guest", "test_pci", "test_vmm",
+LONGEST = ["test_vhost", "test_hulld_kvm", "test_suspend_kvm", "test_balloon", "test_leaks", "test_devices", "test_cpu", "test_guest", "test_pci", "test_vmm",
            "test_quickstart", "test_kvmhost", "test_bench_footprint", "test_exec_kvm", "test_memory", "test_gdb", "test_cli", "test_limits", "test_idle"]
 # It changes the host that it is on for good.
 LAST = ["test_package"]
