@@ -179,7 +179,8 @@ void image_http_delete(struct request *req, void *ctx)
 	}
 	user = request_query_int(req, "force", 0) ? NULL : machine_using_image(hulld, request_project(req), image.spec.name);
 	if (user) {
-		problem_set(&problem, PROBLEM_IMAGE_IN_USE, NULL, "machine %s was created from it", user->record.name);
+		problem_set(&problem, PROBLEM_IMAGE_IN_USE, NULL, "machine %s was created from image %s", user->record.name,
+			image.spec.name);
 		problem_set_hint(&problem, "delete the machine, or repeat with ?force=1: machines keep what they need");
 		request_refuse(req, &problem);
 	} else if (store_image_delete(hulld->store, request_project(req), image.spec.name, &err) < 0) {

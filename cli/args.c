@@ -244,6 +244,11 @@ static bool begins_rest(const struct args *args)
 	return c && c->takes_command && args->n_operands == (size_t)c->max_operands;
 }
 
+static int suggest_usage(const struct command *c, struct failure *fail)
+{
+	return failure_hint(fail, "usage: hull %s%s%s", c->short_form ? c->short_form : c->name, c->operands[0] ? " " : "", c->operands);
+}
+
 static int check_operands(const struct args *args, struct failure *fail)
 {
 	const struct command *c = args->command;
@@ -257,11 +262,11 @@ static int check_operands(const struct args *args, struct failure *fail)
 	}
 	if (args->n_operands < (size_t)c->min_operands) {
 		failure_usage(fail, c->name, "an argument is missing");
-		return failure_hint(fail, "usage: hull %s %s", c->short_form ? c->short_form : c->name, c->operands);
+		return suggest_usage(c, fail);
 	}
 	if (c->max_operands >= 0 && args->n_operands > (size_t)c->max_operands) {
 		failure_usage(fail, args->operands[c->max_operands], "one argument too many");
-		return failure_hint(fail, "usage: hull %s %s", c->short_form ? c->short_form : c->name, c->operands);
+		return suggest_usage(c, fail);
 	}
 	return 0;
 }

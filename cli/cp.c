@@ -214,8 +214,13 @@ int machine_cp_run(const struct args *args, struct failure *fail)
 		r = from.machine ? copy_out(client, &from, to.path, fail) : copy_in(client, from.path, &to, fail);
 	}
 	/* What is called that by the API is a path in the machine. */
-	if (r < 0 && strcmp(fail->error.field, "path") == 0)
-		snprintf(fail->error.field, sizeof(fail->error.field), "%s", from.machine ? from.machine : to.machine);
+	if (r < 0 && strcmp(fail->error.field, "path") == 0) {
+		const char *machine = from.machine ? from.machine : to.machine;
+
+		snprintf(fail->error.field, sizeof(fail->error.field), "%s", machine);
+		if (strcmp(fail->code, "not_found") == 0)
+			failure_hint(fail, "`hull exec -it %s sh` is a look from inside", machine);
+	}
 	free(from.machine);
 	free(to.machine);
 	return r;

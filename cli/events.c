@@ -57,12 +57,19 @@ static void print_clean(const char *text, int width)
 		putchar(' ');
 }
 
-/* Why a run has ended is no news of the next one. */
+/* Why a run has ended is no news of the next one, and while that is stopping only idleness is a reason for it. */
+static bool tells_end(const char *type, const char *code)
+{
+	if (strcmp(type, "machine.stopping") == 0)
+		return strcmp(code, "idle") == 0;
+	return code[0] && strcmp(type, "machine.starting") != 0 && strcmp(type, "machine.running") != 0;
+}
+
 static void print_end(const char *type, const json_t *data)
 {
 	const json_t *cause = json_object_get(data, "cause"), *status = json_object_get(data, "exit_status");
 
-	if (!json_text(cause, "code")[0] || strcmp(type, "machine.starting") == 0 || strcmp(type, "machine.running") == 0)
+	if (!tells_end(type, json_text(cause, "code")))
 		return;
 	printf("  ");
 	print_clean(json_text(cause, "code"), 0);
@@ -175,6 +182,19 @@ static int follow(struct client *client, const char *filter, long long since_s, 
 	return follow_events(client, query, print_followed, &printing, fail);
 }
 
+/* A machine's name may be misspelt: that of one which is gone is none that could be looked up. */
+static void say_nothing_happened(const struct args *args)
+{
+	const char *machine = args_value(args, "machine"), *since = args_value(args, "since"), *type = args_value(args, "type");
+
+	fprintf(stderr, "hull: nothing%s that is kept has happened to \"%s\"%s\n", type ? " of that type" : "", machine,
+		since ? " in that time" : "");
+	if (since || type)
+		fprintf(stderr, "      `hull events -m %s` shows all of it\n", machine);
+	else
+		fprintf(stderr, "      `hull ps -a` lists what there is\n");
+}
+
 int events_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = NULL;
@@ -205,8 +225,7 @@ int events_run(const struct args *args, struct failure *fail)
 			abort();
 		r = look(client, query, format, &looking, fail);
 	} while (r == 0 && looking.more && !ferror(stdout));
-	/* A machine's name may be misspelt: that of one which is gone is none that could be looked up. */
 	if (r == 0 && looking.shown == 0 && args_value(args, "machine") && format == OUTPUT_TABLE)
-		fprintf(stderr, "hull: nothing that is kept has happened to \"%s\"\n      `hull ps -a` lists what there is\n", args_value(args, "machine"));
+		say_nothing_happened(args);
 	return r;
 }

@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "cli/operation.h"
 #include "cli/request.h"
+#include "cli/suggest.h"
 
 #include <errno.h>
 #include <string.h>
@@ -86,7 +87,7 @@ static int refuse_failed(const json_t *machine, struct failure *fail)
 
 	error_set_field(&fail->error, EIO, name, "the machine failed: %s",
 		message[0] ? message : json_text(cause, "code"));
-	return failure_hint(fail, "hull logs --console %s, hull logs --monitor %s", name, name);
+	return failure_hint(fail, "`hull logs --console %s` and `hull logs --monitor %s` may say why", name, name);
 }
 
 static int wait_until_it_runs(struct client *client, const char *machine, json_t **ret, struct failure *fail)
@@ -180,6 +181,7 @@ static int for_each(const struct args *args, struct failure *fail, act_fn act)
 		if (r < 0 && (args->n_operands == 1 || r == -EINTR)) {
 			status = r;
 		} else if (r < 0) {
+			suggest(args, fail);
 			error_prefix(&fail->error, "%s: ", args->operands[i]);
 			failure_print(fail);
 			memset(fail, 0, sizeof(*fail));
@@ -446,7 +448,7 @@ static int refuse_stopped(const json_t *machine, struct failure *fail)
 		error_set_field(&fail->error, EIO, name, "the machine has stopped: its command ended with status %lld", (long long)json_integer_value(status));
 	else
 		error_set_field(&fail->error, EIO, name, "the machine has stopped");
-	return failure_hint(fail, "hull logs %s", name);
+	return failure_hint(fail, "`hull logs %s` shows what it said", name);
 }
 
 int machine_wait_healthy(struct client *client, const char *name, json_t **ret, struct failure *fail)

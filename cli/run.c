@@ -251,7 +251,7 @@ static int start(struct run *run, const struct args *args, struct failure *fail)
 		client_ignore_signals(run->client);
 		if (!machine && r != -EINTR)
 			show_console(run);
-		if (strncmp(fail->hint, "hull logs", 9) == 0)
+		if (strncmp(fail->hint, "`hull logs", 10) == 0)
 			fail->hint[0] = '\0'; /* there will be no machine to ask */
 		delete_machine(run);
 		r = r == -EINTR ? EXIT_INTERRUPTED : r;

@@ -444,7 +444,7 @@ def test_it_restarts_when_told_and_waits_until_all_are_healthy(hull):
         assert line == "web: the machine is unhealthy: refused"
         assert hint == "`hull logs web` may say more; what takes longer to come up gets that by `hull update --health-grace S web`"
         answers["GET", "/v1/machines/web/wait"] = {**changed, "state": "stopped", "exit_status": 1}
-        assert hull.refused("--host", url, "wait", "--healthy", "web") == ("web: the machine has stopped: its command ended with status 1", "hull logs web")
+        assert hull.refused("--host", url, "wait", "--healthy", "web") == ("web: the machine has stopped: its command ended with status 1", "`hull logs web` shows what it said")
 
 
 @pytest.mark.parametrize("state, started", [("running", False), ("stopped", True), ("failed", True), ("created", False)])

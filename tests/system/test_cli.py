@@ -291,6 +291,9 @@ def test_a_refusal_says_what_to_do_next(hull, hulld, alone):
             (["update", "made", "--image", "none"], 1, 'image: there is no image "none"', "`hull images` lists what there is, `hull image build` makes one"),
             (["--project", "none", "ps"], 1, 'Hull-Project: there is no project "none"', "`hull project list` lists what there is")):
         assert hull.refused(*words, status=status) == (said, hint)
+    assert hull("kill", "mdae", "nobody", status=1).stderr == (
+        'hull: mdae: there is no machine "mdae"\n      did you mean made? `hull ps -a` lists what there is\n'
+        'hull: nobody: there is no machine "nobody"\n      `hull ps -a` lists what there is\n')
     assert machines(hulld) == ["made"] and alone("help", "run").stdout == alone("run", "--help").stdout and alone("help").stdout == alone("--help").stdout
 
 

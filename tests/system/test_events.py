@@ -372,6 +372,8 @@ def test_hull_shows_events_and_follows_them(hulld):
     assert lines[-1][1:] == ["operation.succeeded", "shown", "kill"] and not errors
     assert [line for line in lines if line[1].startswith("machine.")][-1][3] in ("killed:", "stopped:")
     assert hull(hulld, "-m", "shwon").communicate(timeout=60) == ("", 'hull: nothing that is kept has happened to "shwon"\n      `hull ps -a` lists what there is\n')
+    assert hull(hulld, "-m", "shown", "--type", "machine.frozen", "--since", "1h").communicate(timeout=60) == (
+        "", 'hull: nothing of that type that is kept has happened to "shown" in that time\n      `hull events -m shown` shows all of it\n')
     listed, _ = hull(hulld, "--type", "machine.created", "-m", "shown", "-o", "json").communicate(timeout=60)
     assert [json.loads(line)["type"] for line in listed.splitlines()] == ["machine.created"]
     with hull(hulld, "-f", "--since", "1h", "--type", "machine.deleted,machine.created", "-m", "shown", "-o", "json") as following:

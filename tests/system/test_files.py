@@ -154,6 +154,8 @@ def test_what_cannot_be_is_refused_in_a_line(hulld, tmp_path, source, target, sa
     line = done.stderr.decode().splitlines()[0]
     assert line.startswith("hull: ") and says in line, done.stderr
     assert not list(tmp_path.iterdir())
+    if "box: /no" in says:
+        assert done.stderr.decode().splitlines()[1:] == ["      `hull exec -it box sh` is a look from inside"]
 
 
 def test_devices_and_sockets_are_skipped_with_a_word(hulld, tmp_path):
