@@ -162,6 +162,20 @@ def test_a_machine_that_starts_again_has_its_address_and_is_reached(hulld):
     wait_until(lambda: run(hulld, "store", "timeout 60 wget -q -O - http://web/name") == (0, "web\n"), "it is reached again")
 
 
+def test_a_machine_that_is_suspended_goes_on_at_its_port_of_the_network(hulld):
+    address = hulld.machine("store")["address"]
+    assert run(hulld, "store", "echo kept > /tmp/kept")[0] == 0
+    assert hulld.post("/v1/machines/store/suspend").status == 200
+    assert hulld.wait("store", "suspended,failed,running", BOOT)["state"] == "suspended", hulld.machine("store")
+    assert run(hulld, "web", "timeout 5 wget -q -O - http://store/name")[0] != 0
+    assert hulld.delete("/v1/networks/back").json["code"] == "network_in_use"
+    assert hulld.post("/v1/machines/store/resume").status == 200
+    machine = is_up(hulld, "store")
+    assert (machine["address"], machine["cause"]) == (address, None) and run(hulld, "store", "cat /tmp/kept") == (0, "kept\n")
+    assert run(hulld, "web", "timeout 60 wget -q -O - http://store/name") == (0, "db\n")
+    assert run(hulld, "store", "timeout 60 wget -q -O - http://web/name") == (0, "web\n")
+
+
 def test_another_network_takes_effect_at_the_next_start_and_the_names_with_it(hulld):
     assert hulld.post("/v1/networks", {"name": "front"}).status == 201
     changed = hulld.request("PATCH", "/v1/machines/web", '{"network": "front"}', headers={"Content-Type": "application/merge-patch+json"})
