@@ -346,15 +346,14 @@ int launch_join(struct machine *m, const char *const *argv, struct launch_join *
 }
 
 /* Takes `config`, NULL where there was no memory for it. */
-static int write_config(const struct machine *m, const char *name, json_t *config, struct error *err)
+static int write_config(const char *path, json_t *config, struct error *err)
 {
 	cleanup_free char *text = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
-	char path[512];
 
 	json_decref(config);
 	if (!text)
 		return error_set(err, ENOMEM, "out of memory");
-	return write_file_whole(machine_state_path(m, name, path, sizeof(path)), text, strlen(text), 0600, err);
+	return write_file_whole(path, text, strlen(text), 0600, err);
 }
 
 int launch_prepare_restore(struct machine *m, struct error *err)
@@ -364,18 +363,20 @@ int launch_prepare_restore(struct machine *m, struct error *err)
 
 	if (r == 0 && unlink(machine_run_path(m, "accounting", path, sizeof(path))) < 0 && errno != ENOENT)
 		r = error_set_errno(err, errno, "cannot remove %s", path);
-	return r < 0 ? r : write_config(m, "restore.json", saved_load_request(m), err);
+	return r < 0 ? r : write_config(machine_run_path(m, "restore.json", path, sizeof(path)), saved_load_request(m), err);
 }
 
 bool launch_has_begun(const struct machine *m)
 {
 	char path[512];
 
-	return access(machine_run_path(m, "accounting", path, sizeof(path)), F_OK) == 0;
+	return access(machine_run_path(m, "restore.json", path, sizeof(path)), F_OK) < 0 ||
+	       access(machine_run_path(m, "accounting", path, sizeof(path)), F_OK) == 0;
 }
 
 int launch_prepare(struct machine *m, struct error *err)
 {
+	char path[512];
 	json_t *config;
 	int r = launch_make_folders(m, err);
 
@@ -386,7 +387,7 @@ int launch_prepare(struct machine *m, struct error *err)
 	config = monitor_config(m);
 	r = config ? add_volumes(m, config, err) : 0;
 	if (r == 0)
-		return write_config(m, "config.json", config, err);
+		return write_config(machine_state_path(m, "config.json", path, sizeof(path)), config, err);
 	json_decref(config);
 	return r;
 }

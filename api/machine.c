@@ -149,6 +149,7 @@ static void begin_run(struct machine *m)
 	struct machine_record *record = &m->record;
 
 	idle_end(m);
+	idle_forgive(m);
 	record->started_at = choose_start(m);
 	m->began_ns = monotonic_ns();
 	record->state = MACHINE_STARTING;

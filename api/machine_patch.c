@@ -250,6 +250,8 @@ static int apply(struct machine *m, struct patch *patch)
 		operation_check_is_another(m);
 		health_start(m);
 	}
+	if (other_idle)
+		idle_forgive(m);
 	if (other_idle && record.state == MACHINE_RUNNING)
 		idle_begin(m);
 	if (strcmp(before.name, record.name) != 0)

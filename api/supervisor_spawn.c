@@ -30,7 +30,7 @@ int supervisor_spawn_monitor(struct machine *m, int net_fd, process_fn on_end, i
 	bool restored = m->record.state == MACHINE_RESUMING;
 	char config[512], counts[512], socket[512], limit_mib[24];
 	const char *argv[] = {m->hulld->options.vmm, restored ? "--restore" : "--config-file",
-		machine_state_path(m, restored ? "restore.json" : "config.json", config, sizeof(config)), "--api-sock",
+		restored ? machine_run_path(m, "restore.json", config, sizeof(config)) : machine_state_path(m, "config.json", config, sizeof(config)), "--api-sock",
 		machine_run_path(m, "monitor.sock", socket, sizeof(socket)), "--id", m->record.id, "--log-fd", "3", "--status-fd", "4",
 		"--output-limit", limit_mib, "--accounting", machine_run_path(m, "accounting", counts, sizeof(counts)),
 		/* The agent stops a workload. Where it does not answer, nobody would hear the power button either. */

@@ -3,7 +3,7 @@
  * vsock socket, --status-fd, and --api-sock, where it is paused, saved and resumed (what it saves is how often it was), and
  * --accounting, whose file it makes.
  *
- * In the folder of the first, what it does is written to `did`, a word a line; a file `fail-WORD` makes it fail, `hang-WORD` go no further,
+ * In the machine's state folder, what it does is written to `did`, a word a line; a file `fail-WORD` makes it fail, `hang-WORD` go no further,
  * and `die-WORD` end. */
 #include "common/io.h"
 #include "common/json.h"
@@ -27,13 +27,14 @@ static struct agent *agent;
 static int listener;
 static struct guest_config config = {.hostname = (char *)"alone", .user = (char *)"root", .workdir = (char *)"/"};
 
-static const char *description; /* its file */
+static const char *state_folder; /* with a "/" at its end */
+static int state_folder_bytes;
 static enum api_state state = API_RUNNING;
 static int64_t times_saved;
 
 static char *beside(const char *kind, const char *word, char ret[512])
 {
-	snprintf(ret, 512, "%.*s%s%s", (int)(strrchr(description, '/') + 1 - description), description, kind, word);
+	snprintf(ret, 512, "%.*s%s%s", state_folder_bytes, state_folder, kind, word);
 	return ret;
 }
 
@@ -164,6 +165,7 @@ int main(int argc, char **argv)
 	int status_fd = atoi(option(argv, "--status-fd"));
 	struct api_server *server;
 	struct error err;
+	const char *description;
 	json_t *file;
 
 	(void)argc;
@@ -172,6 +174,8 @@ int main(int argc, char **argv)
 	description = restored ? restored : option(argv, "--config-file");
 	file = json_load_file(description, 0, NULL);
 	path = json_string_value(json_object_get(json_object_get(file, restored ? "vsock_override" : "vsock"), "uds_path"));
+	state_folder = restored ? json_string_value(json_object_get(file, "snapshot_path")) : description;
+	state_folder_bytes = (int)((restored ? strstr(state_folder, "suspended/") : strrchr(state_folder, '/') + 1) - state_folder);
 	if (restored && restore(file, &err) < 0) {
 		report(status_fd, "error", err.message);
 		return 1;

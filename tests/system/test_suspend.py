@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 
@@ -385,6 +386,8 @@ def test_an_idle_one_that_cannot_be_saved_is_left_alone_for_longer_each_time(mak
     assert answers(port) and web.waits("running")["state"] == "running"
     assert web.hulld.get("/v1/machines/web/wait?state=suspending,asleep&timeout_s=4").status == 408
     assert web.events().count("suspending") == 1
+    web.patch('{"idle": {"action": "stop"}}')  # which has not failed
+    assert web.hulld.get("/v1/machines/web/wait?state=asleep&timeout_s=5").status == 200
 
 
 @pytest.mark.parametrize("at", ["pause", "save", "restore", "clock", "reseed"])
@@ -429,8 +432,10 @@ def test_a_save_that_the_next_hulld_finds_under_way_is_done_once(hulld, make, wa
     assert one.did == [*SAVES, "pause", *(GOES_ON if wanted else [])] and one.shown["cause"] is None
 
 
-def test_what_was_restored_once_is_never_restored_again(hulld, make):
-    """hulld dies with the monitor that had begun: the machine starts anew."""
+@pytest.mark.parametrize("run_folder", ["is as it was", "is empty"])
+def test_what_was_restored_once_is_never_restored_again(hulld, make, run_folder):
+    """hulld dies with the monitor that had begun: the machine starts anew. In a container, say, that may be all that runs, and what it had in
+    memory, though the host has not booted."""
     one = make("one").start()
     one.goes("suspend", "suspended")
     kept = {name: (one.folder / "suspended" / name).read_bytes() for name in one.saved}
@@ -443,6 +448,8 @@ def test_what_was_restored_once_is_never_restored_again(hulld, make):
     for name, data in kept.items():
         (one.folder / "suspended" / name).write_bytes(data)  # as if nothing of its removal were on the disk
     (one.folder / "hang-clock").unlink()
+    if run_folder == "is empty":
+        shutil.rmtree(hulld.run / "machines")
     hulld.start()
     machine = one.waits("running")
     assert machine["cause"]["code"] == "resume_failed" and one.did.count("restore") == 1 and one.saved == []
