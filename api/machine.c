@@ -290,6 +290,8 @@ static int stop(struct machine *m, enum operation_kind kind, bool then_start, in
 	bool shortens = !again || timeout_s * 1000 < left_ms; /* a second stop may only do that */
 	int r = machine_refuse_deleting(m, problem);
 
+	if (r == 0 && suspended && then_start)
+		r = machine_check_begin(m, problem); /* or what is saved would be thrown away for nothing */
 	if (r < 0)
 		return r;
 	if (!active && !suspended && then_start)

@@ -190,7 +190,7 @@ const struct http_route hulld_routes[] = {
 	{ROUTE("POST", "/v1/machines/{machine}/start", "startMachine", "Start it; no effect while it runs."),
 		.status = 200,
 		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING) | REFUSES(INSUFFICIENT_MEMORY) |
-			REFUSES(VOLUME_IN_USE),
+			REFUSES(VOLUME_IN_USE) | REFUSES(QUOTA_EXCEEDED),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &start_request_table, .gives = &machine_table,
 		.begins_operation = true, .handle = machine_http_start},
 	{ROUTE("POST", "/v1/machines/{machine}/stop", "stopMachine", "Ask it to end; kill it when the time is over."),
@@ -203,7 +203,7 @@ const struct http_route hulld_routes[] = {
 		.gives = &machine_table, .begins_operation = true, .handle = machine_http_kill},
 	{ROUTE("POST", "/v1/machines/{machine}/restart", "restartMachine", "Stop it, then start it."), .status = 200,
 		.refuses = REFUSES(WRONG_STATE) | REFUSES(MACHINE_FAILED) | REFUSES(HOST_DRAINING) | REFUSES(INSUFFICIENT_MEMORY) |
-			REFUSES(VOLUME_IN_USE),
+			REFUSES(VOLUME_IN_USE) | REFUSES(QUOTA_EXCEEDED),
 		.body = HTTP_BODY_JSON_OPTIONAL, .takes = &stop_request_table, .gives = &machine_table,
 		.begins_operation = true, .handle = machine_http_restart},
 	{ROUTE("POST", "/v1/machines/{machine}/suspend", "suspendMachine",
