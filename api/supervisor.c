@@ -519,7 +519,7 @@ void supervisor_resume(struct machine *m)
 	struct error err;
 
 	m->ending_code[0] = '\0';
-	m->up = m->told_to_end = false;
+	m->up = m->told_to_end = m->network_lost = false;
 	if (!supervisor_make_timers(m)) {
 		supervisor_fail_start(m, "out of memory");
 		return;
