@@ -1,10 +1,8 @@
 """Machines that are suspended, and go on: hulld, hull-vmm, hull-init and a guest's kernel, on KVM. What the guest counts in its memory tells whether
 it went on where it was: a number that is missing was lost, and one that comes twice was lived twice."""
 import contextlib
-import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -14,8 +12,8 @@ import pytest
 
 from free_ports import free_port
 from hulld_fixtures import BUILD, Hulld, make_erofs, wait_until
-from test_exec import execute, ran
-from test_hulld_kvm import BOOT, logs, monitors
+from test_exec import ran
+from test_hulld_kvm import BOOT, monitors
 
 pytestmark = pytest.mark.kvm
 OUTSIDE = "10.99.77.1"  # of this host, on no network of anybody's
