@@ -359,9 +359,9 @@ def test_who_suspends_what_somebody_has_just_woken_has_it_suspended(make, echo):
     web = make("web", {"host": (port := free_port()), "guest": echo}, idle=1, action="suspend")
     hold = web.told("hang-save")
     web.start()
-    web.waits("suspending")
+    asleep = web.waits("suspending")["operation"]
     with connect(port):
-        wait_until(lambda: "Operation" in web.ask("suspend").headers, "it was woken, and is suspended all the same")
+        wait_until(lambda: web.ask("suspend").json["operation"] != asleep, "it was woken, and is suspended all the same")
         hold.unlink()
         machine = web.waits("suspended")
     assert not machine["asleep"] and machine["cause"] is None
