@@ -178,8 +178,8 @@ int transfer_refuse_connection(struct transfer *t, struct failure *fail)
 		if (t->result == CURLE_COULDNT_RESOLVE_HOST)
 			return failure_hint(fail, "is the name right? `hull context show` says where it is from");
 		if (number == EACCES)
-			return failure_hint(fail, "this user may not open the socket; ask for its group, or use sudo");
-		return failure_hint(fail, "start one with ./quickstart or hulld, or name another with --host, --context "
+			return failure_hint(fail, "members of the socket's group may, of a package `sudo adduser $USER hull`, and log in anew; or use sudo");
+		return failure_hint(fail, "start one with ./quickstart or `sudo systemctl start hulld`, or name another with --host, --context "
 					  "or `hull context set URL`");
 	}
 	error_set(&fail->error, EIO, "%s (%s): %s", context->url, context->source, curl_easy_strerror(t->result));

@@ -18,6 +18,7 @@
 
 struct reader {
 	yaml_parser_t parser;
+	const char *text, *end;
 	yaml_event_t event; /* the next one, when `has_event` */
 	bool has_event;
 	json_t *lines; /* of the document that is read; borrowed */
@@ -36,15 +37,36 @@ static void drop_event(struct reader *reader)
 	reader->has_event = false;
 }
 
+static bool is_indented_by_a_tab(const struct reader *reader, size_t line)
+{
+	const char *at = reader->text;
+
+	for (; line > 0 && at; line--) {
+		at = memchr(at, '\n', (size_t)(reader->end - at));
+		at = at ? at + 1 : NULL;
+	}
+	while (at && at < reader->end && *at == ' ')
+		at++;
+	return at && at < reader->end && *at == '\t';
+}
+
+/* What libyaml says of a tab names none. */
+static int refuse_syntax(struct reader *reader)
+{
+	const yaml_parser_t *parser = &reader->parser;
+	size_t line = parser->problem_mark.line ? parser->problem_mark.line : parser->context_mark.line;
+
+	if (is_indented_by_a_tab(reader, line))
+		return refuse(reader, line, "is indented by a tab, where YAML takes spaces");
+	return refuse(reader, line, parser->problem ? parser->problem : "is no YAML");
+}
+
 /* Makes reader->event the next one. */
 static int next_event(struct reader *reader)
 {
-	const yaml_parser_t *parser = &reader->parser;
-
 	drop_event(reader);
 	if (!yaml_parser_parse(&reader->parser, &reader->event))
-		return refuse(reader, parser->problem_mark.line ? parser->problem_mark.line : parser->context_mark.line,
-			parser->problem ? parser->problem : "is no YAML");
+		return refuse_syntax(reader);
 	reader->has_event = true;
 	return 0;
 }
@@ -280,7 +302,7 @@ static int read_document(struct reader *reader, struct yaml_document *ret)
 
 int yaml_read(const char *text, size_t len, struct yaml_document **ret, size_t *ret_n, struct error *err)
 {
-	struct reader reader = {.err = err};
+	struct reader reader = {.text = text, .end = text + len, .err = err};
 	struct yaml_document *documents = NULL;
 	size_t n = 0;
 	int r;

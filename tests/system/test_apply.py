@@ -275,7 +275,7 @@ def test_texts_come_through_a_file_as_they_are(hull, hulld, seed):
     ("hello\n", "m.yaml:1: must be a machine, or have machines", ""),
     ("a: &x 1\nb: *x\n", "m.yaml: line 2: aliases are not taken: write out what is meant", ""), ("<<: {a: 1}\n", "m.yaml: line 1: `<<` is not taken: write out what is meant", ""),
     ("a: !!python/object:os.system x\n", "m.yaml: line 1: this tag is not known here", ""), ("a: [1,\nb: 2\n", "m.yaml: line ", ""),
-    ("a:\n\t- b\n", "m.yaml: line 2: ", ""), ("[" * 100 + "]" * 100, "m.yaml: line 1: is too deep", ""), ('a: "\\0"\n', "m.yaml: line 1: a text has a NUL", ""),
+    ("a:\n\t- b\n", "m.yaml: line 2: is indented by a tab, where YAML takes spaces", ""), ("[" * 100 + "]" * 100, "m.yaml: line 1: is too deep", ""), ('a: "\\0"\n', "m.yaml: line 1: a text has a NUL", ""),
     ("? [a]\n: b\n", "m.yaml: line 1: a key must be a word", ""), ("a: \udcff\n", "m.yaml: line ", ""), ("@a: 1\n", "m.yaml: line 1: ", "")])
 def test_a_wrong_file_is_refused_with_its_line_and_nothing_is_done(hull, hulld, text, line, hint):
     (hull.home / "m.yaml").write_bytes(text.encode("utf-8", "surrogateescape"))

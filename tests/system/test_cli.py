@@ -195,7 +195,7 @@ def test_where_nothing_listens_it_says_where_it_looked(alone):
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         line, hint = alone.refused("--host", url, "ps")
     assert line == f"cannot reach the API at {url} (--host): Connection refused"
-    assert "hull context set" in hint and "./quickstart" in hint
+    assert "hull context set" in hint and "./quickstart" in hint and "systemctl start hulld" in hint
     line, _ = alone.refused("run", "--host", "unix:///nonexistent/hulld.sock", "busybox", status=125)
     assert "/nonexistent/hulld.sock" in line
 

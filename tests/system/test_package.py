@@ -90,7 +90,7 @@ def test_it_comes_serves_is_renewed_and_goes(tmp_path):
     hull = [*member, "env", "HOME=/nonexistent", "hull"]
     assert sh(*hull, "run", "--rm", "--network", "none", "box", "echo", "hello") == "hello\n"
     stranger = subprocess.run(["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "hull", "ps"], capture_output=True, text=True)
-    assert stranger.returncode == 1 and "Permission denied" in stranger.stderr, stranger.stderr
+    assert stranger.returncode == 1 and "Permission denied" in stranger.stderr and "adduser $USER hull" in stranger.stderr, stranger.stderr
     assert not Path("/var/lib/hull").stat().st_mode & 0o7
 
     # An upgrade: hulld is another, the machine is the same, and its port below 1024 is served all the time.
