@@ -28,7 +28,7 @@ static int event_check(const char *name, struct error *err)
 }
 
 #define SHARED_FIELDS                                                                                                          \
-	{"url", JSON_FIELD_STRING, offsetof(struct webhook_spec, url), .required = true, .min = 8, .max = WEBHOOK_URL_MAX,               \
+	{"url", JSON_FIELD_STRING, offsetof(struct webhook_spec, url), .required = true, .min = 1, .max = WEBHOOK_URL_MAX,               \
 		.check = webhook_url_check, .pattern = "^https?://[!-~]+$",                                                             \
 		.help = "Where to: https, to the public network; or what the host's administrator has allowed."},                       \
 	{"events", JSON_FIELD_STRINGS, offsetof(struct webhook_spec, events), .max = EVENTS_MAX, .check = event_check,                  \

@@ -95,6 +95,8 @@ int collection_remove(const struct collection *collection, const char *suffix, c
 		r = client_call(client, "DELETE", path, NULL, NULL, fail);
 		if (r == 0)
 			printf("%s\n", args->operands[i]);
+		else if (args->n_operands > 1) /* which of them */
+			error_prefix(&fail->error, "%s: ", args->operands[i]);
 	}
 	return r;
 }

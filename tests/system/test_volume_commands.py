@@ -70,6 +70,7 @@ def test_run_makes_what_is_not_there_and_update_changes_it(hull, hulld):
     assert hulld.machine("m")["mounts"] == [{"volume": "data", "path": "/e", "read_only": True}, {"volume": "more", "path": "/m", "read_only": False}]
     said, hint = hull.refused("volume", "rm", "more")
     assert said.endswith("machine m mounts it") and hint == "delete the machine first, or take the volume from its mounts"
+    assert hull.refused("volume", "rm", "more", "data")[0] == "more: machine m mounts it"
     hull("update", "m", "-v", "more-")
     hull("volume", "rm", "more")
     said, hint = hull.refused("update", "m", "-v", "dada:/x")

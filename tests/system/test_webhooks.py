@@ -434,7 +434,8 @@ def test_without_leave_nothing_of_the_host_is_reached(tmp_path, receiver):
     hulld = Hulld(tmp_path, "--webhook-timing", FAST).start()
     try:
         refused(hulld.post("/v1/webhooks", {"url": receiver.url}), 400, "invalid_field", "url")
-        assert "https" in refused(hulld.post("/v1/webhooks", {"url": f"http://localhost:{receiver.port}/"}), 400, "invalid_field", "url")["detail"]
+        for url in (f"http://localhost:{receiver.port}/", "foo"):
+            assert "https" in refused(hulld.post("/v1/webhooks", {"url": url}), 400, "invalid_field", "url")["detail"]
         for url in (f"https://127.0.0.1:{receiver.port}/", f"https://[::1]:{receiver.port}/", f"https://2130706433:{receiver.port}/"):
             refused(hulld.post("/v1/webhooks", {"url": url}), 400, "invalid_field", "url")
         hook = create(hulld, f"https://localhost:{receiver.port}/")  # what a name leads to shows when it is connected to
