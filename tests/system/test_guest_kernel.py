@@ -37,7 +37,8 @@ SOURCE = {
         }
         \tunsigned long flags;
         """),
-    "arch/x86/lib/retpoline.S": '\t\t   "jmp warn_thunk_thunk", X86_FEATURE_ALWAYS\n',
+    "arch/x86/lib/retpoline.S": '\t\t      __stringify(ANNOTATE_RETPOLINE_SAFE; jmp *%\\reg), ALT_NOT(X86_FEATURE_RETPOLINE)\n'
+                                '\t\t   "jmp warn_thunk_thunk", X86_FEATURE_ALWAYS\n',
     "arch/x86/Kconfig": "config PARAVIRT_SPINLOCKS\n\tdepends on PARAVIRT && SMP\n\tdepends on another\n",
     "kernel/Kconfig.locks": "config INLINE_SPIN_UNLOCK_IRQ\n\tdepends on !PREEMPTION\n\n\tdepends on another\n",
     "arch/x86/include/asm/runtime-const.h": "0x0123456789abcdefull\n\t*(unsigned long *)where = val;\n",
@@ -103,6 +104,7 @@ QUICK = textwrap.dedent("""\
     \t\treturn;
     }
     \tunsigned long flags;
+    \t\t      __stringify(ANNOTATE_RETPOLINE_SAFE; jmp *%\\reg; int3), ALT_NOT(X86_FEATURE_RETPOLINE)
     \t\t   "jmp warn_thunk_thunk", ALT_NOT(X86_FEATURE_ALWAYS)
     config PARAVIRT_SPINLOCKS
     \tselect UNINLINE_SPIN_UNLOCK
