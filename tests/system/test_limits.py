@@ -1,6 +1,7 @@
 """Rate limiters, over ten seconds and to within 5%, bursts included: what each device lets through in that time.
 
-A bucket holds what two seconds bring, so that a guest which is kept from its turn for less has lost nothing."""
+A bucket holds what two seconds bring, so that a guest which is kept from its turn for less has lost nothing. One that is kept from it for
+longer, on a host with much else to do, gets less: what is never more than it may be has a few tries to be no less."""
 import json
 import os
 import select
@@ -25,6 +26,7 @@ HOST, GUEST, TAP = "10.79.0.1", "10.79.0.2", "limits0"
 BYTES, OPERATIONS, FLUSHES = (MIB, 2 * MIB), (100, 50), (8, 4)
 FRAMES, RANDOM, SERIAL = (MIB // 2, MIB // 2), (1000, 2000), (200, 800)
 BUCKET_SECONDS = 2
+TRIES = 4
 
 
 def bucket(limit):
@@ -38,8 +40,21 @@ def due(limit, seconds=SECONDS):
     return int(burst + (BUCKET_SECONDS + seconds) * rate)
 
 
-def assert_near(value, expected, what):
-    assert 0.95 * expected <= value <= 1.05 * expected, (what, value, expected)
+def assert_paced(limit, passed, what, begin=lambda: None):
+    """`passed()` is what has passed so far, of a bucket that is full; begin() has it begin. Never more than is due; and in ten seconds no less:
+    with the bucket and the burst, or, in one of the tries that follow, what they bring."""
+    seen, expected = [], due(limit)
+    first, begun = before, at = passed(), time.monotonic()
+    begin()
+    for _ in range(TRIES):
+        select.select([], [], [], SECONDS)
+        value, now = passed(), time.monotonic()
+        assert value - first <= 1.05 * due(limit, now - begun), (what, value - first, now - begun)
+        seen.append((value - before, expected + limit[0] * (now - at - SECONDS)))
+        if seen[-1][0] >= 0.95 * seen[-1][1]:
+            return
+        before, at, expected = value, now, limit[0] * SECONDS
+    raise AssertionError(f"{what} is slowed too much: {seen}")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +71,7 @@ class Machine:
     def __init__(self, folder, vmlinux, modules):
         files = {"lib64/virtio-rng.ko": module(modules, "virtio_rng"), "lib64/work": WORK.encode()}
         image = make_initramfs(folder / "initramfs", OBEDIENT, modules, ["virtio_blk", *NET, *PMEM], files)
-        self.metrics, self.lines = folder / "metrics", 0
+        self.metrics = folder / "metrics"
         (folder / "monitor").mkdir()
         self.api = Vmm(None, folder / "monitor", ["--enable-pci"])
         self.describe(folder, vmlinux, image)
@@ -82,11 +97,9 @@ class Machine:
         must("PUT", "/actions", {"action_type": "InstanceStart"})
 
     def random_bytes(self):
-        """That the guest has been given since this was last asked."""
+        """That the guest has been given."""
         self.api.must("PUT", "/actions", {"action_type": "FlushMetrics"})
-        lines = self.metrics.read_text().splitlines()
-        new, self.lines = lines[self.lines:], len(lines)
-        return sum(json.loads(line)["entropy"]["entropy_bytes"] for line in new)
+        return sum(json.loads(line)["entropy"]["entropy_bytes"] for line in self.metrics.read_text().splitlines())
 
 
 def file_of(path):
@@ -111,9 +124,12 @@ def moved(direction):
 WORK = f"""
 timed() {{ begun=$(cut -d ' ' -f 1 /proc/uptime); "$@" > /dev/null 2>&1; echo $begun $(cut -d ' ' -f 1 /proc/uptime); }}
 flushes() {{ for i in $(seq {due(FLUSHES)}); do dd if=/dev/zero of=/dev/pmem0 bs=4k count=1 conv=fsync; done; }}
-timed dd if=/dev/vda of=/dev/null bs=64k count={due(BYTES) >> 16} iflag=direct > /tmp/bytes &
-timed dd if=/dev/vdb of=/dev/null bs=4k count={due(OPERATIONS)} iflag=direct > /tmp/operations &
-timed flushes > /tmp/flushes &
+again_bytes() {{ timed dd if=/dev/vda of=/dev/null bs=64k count={due(BYTES) >> 16} iflag=direct > /tmp/bytes; }}
+again_operations() {{ timed dd if=/dev/vdb of=/dev/null bs=4k count={due(OPERATIONS)} iflag=direct > /tmp/operations; }}
+again_flushes() {{ timed flushes > /tmp/flushes; }}
+again_bytes &
+again_operations &
+again_flushes &
 insmod /lib64/virtio-rng.ko
 cat /dev/hwrng > /dev/null &
 """
@@ -121,21 +137,17 @@ cat /dev/hwrng > /dev/null &
 
 def test_drives_memory_and_random_numbers(machine):
     guest = machine.guest
-    machine.random_bytes()
-    guest.do(". /lib64/work")
-    begun = time.monotonic()
-    select.select([], [], [], SECONDS)
-    assert_near(machine.random_bytes(), due(RANDOM, time.monotonic() - begun), "random")
-    for name in ("bytes", "operations", "flushes"):
-        begun, ended = map(float, guest.do(f"until [ -s /tmp/{name} ]; do usleep 10000; done; cat /tmp/{name}").split()[-2:])
-        assert_near(ended - begun, SECONDS, name)
-
-
-def assert_passes(direction):
-    """In ten seconds from the instant on at which something has just begun to pass."""
-    first, begun = moved(direction), time.monotonic()
-    select.select([], [], [], SECONDS)
-    assert_near(moved(direction) - first, due(FRAMES, time.monotonic() - begun), direction)
+    assert_paced(RANDOM, machine.random_bytes, "random", lambda: guest.do(". /lib64/work"))
+    for name, (rate, burst) in {"bytes": BYTES, "operations": OPERATIONS, "flushes": FLUSHES}.items():
+        expected = SECONDS
+        for left in reversed(range(TRIES)):
+            begun, ended = map(float, guest.do(f"until [ -s /tmp/{name} ]; do usleep 10000; done; cat /tmp/{name}").split()[-2:])
+            assert ended - begun >= 0.95 * expected, (name, ended - begun, expected)
+            if ended - begun <= 1.05 * expected:
+                break
+            assert left, f"{name} is slowed too much: {ended - begun} in the place of {expected} s"
+            expected = SECONDS + burst / rate  # which is used up
+            guest.do(f"usleep {BUCKET_SECONDS}000000; again_{name}")
 
 
 def test_frames_of_the_guest(machine):
@@ -144,7 +156,7 @@ def test_frames_of_the_guest(machine):
         with server.accept()[0] as connection, \
                 subprocess.Popen(["cat"], stdin=connection, stdout=subprocess.DEVNULL) as receiver:
             try:
-                assert_passes("rx")
+                assert_paced(FRAMES, lambda: moved("rx"), "rx")
             finally:
                 receiver.kill()
 
@@ -153,7 +165,7 @@ def test_frames_to_the_guest(machine):
     machine.guest.do("nc -l -p 9 > /dev/null & until netstat -tln | grep -q :9; do usleep 1000; done")
     with socket.create_connection((GUEST, 9)) as connection, subprocess.Popen(["cat", "/dev/zero"], stdout=connection) as sender:
         try:
-            assert_passes("tx")
+            assert_paced(FRAMES, lambda: moved("tx"), "tx")
         finally:
             sender.kill()
 
@@ -162,11 +174,13 @@ def test_the_serial_port(machine):
     """The guest says more than passes; what is too much is lost, and is the last thing that it says. The burst is used at once: a
     bucket that is full meanwhile loses what comes."""
     api, (rate, burst) = machine.api, SERIAL
-    said = len(api.output)
-    api.send(f"seq {burst}; for i in $(seq 300); do echo {'x' * (rate // 10)}; usleep 50000; done; poweroff -f\n")
-    begun = time.monotonic()
-    while (left := begun + SECONDS - time.monotonic()) > 0:
-        if select.select([api.process.stdout], [], [], left)[0]:
+
+    def heard():
+        while select.select([api.process.stdout], [], [], 0)[0]:
             api.output += os.read(api.process.stdout.fileno(), 65536)
-    assert_near(len(api.output) - said, due((rate, max(0, burst - said)), time.monotonic() - begun), "serial")
+        return len(api.output)
+
+    speak = f"seq {burst}; while :; do echo {'x' * (rate // 5)}; usleep 50000; done &\n"
+    assert_paced((rate, max(0, burst - heard())), heard, "serial", lambda: api.send(speak))
+    api.send("poweroff -f\n")
     assert api.wait() == 0 and api.status["cause"] == "poweroff"
