@@ -25,7 +25,8 @@ struct virtio_pci;
 struct vm;
 
 #define VIRTIO_BUS_MAX	       (PCI_SLOTS - 1)
-#define VIRTIO_BUS_RELEASE_NS  UINT64_C(5000000000) /* a guest has so long to let go of a device */
+/* A guest has so long to let go of a device. One that is slow, and loses it in the middle of its reset, waits for it for ever. */
+#define VIRTIO_BUS_RELEASE_NS  UINT64_C(20000000000)
 #define VIRTIO_BUS_REMIND_NS   UINT64_C(1000000000) /* one that has not looked is told again, so often */
 #define VIRTIO_BUS_REMINDERS   30
 
