@@ -89,7 +89,8 @@ def test_it_comes_serves_is_renewed_and_goes(tmp_path):
     member = ["setpriv", "--reuid", "nobody", "--regid", "hull", "--clear-groups"]
     hull = [*member, "env", "HOME=/nonexistent", "hull"]
     assert sh(*hull, "run", "--rm", "--network", "none", "box", "echo", "hello") == "hello\n"
-    stranger = subprocess.run(["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "hull", "ps"], capture_output=True, text=True)
+    stranger = subprocess.run(["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "env", "HOME=/nonexistent", "hull", "ps"],
+                              capture_output=True, text=True)
     assert stranger.returncode == 1 and "Permission denied" in stranger.stderr and "adduser $USER hull" in stranger.stderr, stranger.stderr
     assert not Path("/var/lib/hull").stat().st_mode & 0o7
 

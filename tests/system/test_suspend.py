@@ -223,14 +223,14 @@ def test_it_is_ended_while_it_is_saved(make, at, verb):
 
 
 def test_one_has_more_time_while_others_are_saved_too(tmp_path):
-    """They share a disk. Alone it would be killed 6 s after it began."""
-    hulld = start_alone(tmp_path, HULL_START_TIMEOUT_S="2")
+    """They share a disk. Alone it would be killed 9 s after it began."""
+    hulld = start_alone(tmp_path, HULL_START_TIMEOUT_S="5")
     try:
         one, large = Suspended(hulld, "one", memory_mib=64).start(), Suspended(hulld, "large", memory_mib=1024).start()
         holds = [machine.told("hang-save") for machine in (one, large)]
         one.ask("suspend")
         large.ask("suspend")
-        assert hulld.get("/v1/machines/one/wait?state=failed&timeout_s=8").status == 408
+        assert hulld.get("/v1/machines/one/wait?state=failed&timeout_s=11").status == 408
         for hold in holds:
             hold.unlink()
         assert [machine.waits("suspended,failed")["state"] for machine in (one, large)] == ["suspended", "suspended"]
