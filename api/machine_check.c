@@ -12,8 +12,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* A port that another machine publishes, or is about to. Another project's is not told from one that the host uses itself. */
-static int check_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
+/* A port that another machine publishes, or is about to: of the project's `own`, or of the others'. Those are not told from one that the host
+ * uses itself, and so are looked at last, as that is. */
+static int check_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec, bool own,
 	struct problem *problem)
 {
 	const struct port_spec *ports = spec->ports.items;
@@ -22,12 +23,14 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	for (const struct machine *m = spec->ports.len ? hulld->machines : NULL; m; m = m->next) {
 		const struct port_spec *others = m->spec.ports.items;
 
-		for (size_t i = 0; m != changed && i < spec->ports.len; i++)
+		if (m == changed || (strcmp(m->record.project, project) == 0) != own)
+			continue;
+		for (size_t i = 0; i < spec->ports.len; i++)
 			for (size_t j = 0; j < m->spec.ports.len; j++) {
 				if (!ports_collide(&ports[i], &others[j]))
 					continue;
 				snprintf(field, sizeof(field), "ports[%zu].host", i);
-				if (strcmp(m->record.project, project) == 0)
+				if (own)
 					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
 						ports[i].address, (long long)ports[i].host, m->record.name);
 				else
@@ -112,12 +115,14 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	if (r == 0)
 		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)
-		r = check_ports(hulld, project, changed, spec, problem);
+		r = check_ports(hulld, project, changed, spec, true, problem);
 	if (r == 0)
 		r = check_number_of_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = hostnames_check(hulld, project, changed, spec, problem);
-	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);
+	if (r == 0)
+		r = quota_check_machine(hulld, project, changed, spec, problem);
+	return r < 0 ? r : check_ports(hulld, project, changed, spec, false, problem);
 }
 
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)
