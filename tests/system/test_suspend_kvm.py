@@ -199,7 +199,7 @@ def test_it_goes_on_where_it_was_with_all_that_it_had(hulld, web):
     assert len(web.goes_on()) > before + 1 and web.nothing_is_saved
     assert abs(int(web.does("date +%s")) - time.time()) < 5
     assert web.does("cat /data/file") == "unsynced\n" and f"{before}\n" in web.does("cat /held")
-    assert answers(web.port) and web.does(f"nc {OUTSIDE} {web.outside} < /dev/null") == "from outside\n"
+    assert answers(web.port) and web.does(f"sleep 1 | nc {OUTSIDE} {web.outside}") == "from outside\n"
     assert web.does("cat /tmp/hooks") == "before\nafter\n"
     assert web.events(cursor) == ["suspending", "suspended", "resuming", "running"]
     assert [o["state"] for o in hulld.get("/v1/operations?machine=web&kind=suspend,resume").json["items"]] == ["succeeded"] * 2
