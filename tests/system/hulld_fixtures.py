@@ -191,6 +191,16 @@ class Hulld:
         return digest
 
 
+def wrap_mkfs(folder, script=""):
+    """(a folder for $PATH, a file): the folder's mkfs.ext4 does `script`, then what is in the file, and is the real one."""
+    tools, before = folder / "bin", folder / "before"
+    tools.mkdir()
+    before.write_text("")
+    (tools / "mkfs.ext4").write_text(f"#!/bin/sh\n{script}. {before}\nexec /sbin/mkfs.ext4 \"$@\"\n")
+    (tools / "mkfs.ext4").chmod(0o755)
+    return tools, before
+
+
 def make_erofs(folder, files=None):
     """A root file system of busybox and `files` {path: text}; without busybox where `files` is None."""
     root, image = Path(folder) / "rootfs", Path(folder) / "image.erofs"

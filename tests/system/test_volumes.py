@@ -5,19 +5,15 @@ import subprocess
 
 import pytest
 
-from hulld_fixtures import Hulld, make_erofs, wait_until
+from hulld_fixtures import Hulld, make_erofs, wait_until, wrap_mkfs
 
 
 @pytest.fixture
 def hulld(tmp_path):
     """Its mkfs.ext4 is the real one, called by a script that does first what is in `before`."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tmp_path / "before").write_text("")
-    (tools / "mkfs.ext4").write_text(f"#!/bin/sh\n. {tmp_path}/before\nexec /sbin/mkfs.ext4 \"$@\"\n")
-    (tools / "mkfs.ext4").chmod(0o755)
+    tools, before = wrap_mkfs(tmp_path)
     daemon = Hulld(tmp_path, env={"PATH": f"{tools}:{os.environ['PATH']}"}).with_stand_in()
-    daemon.before = tmp_path / "before"
+    daemon.before = before
     daemon.start()
     daemon.image("hello", make_erofs(tmp_path), command=["/bin/true"])
     yield daemon
