@@ -226,6 +226,15 @@ for line in sys.stdin:
 """
 
 
+def network_folder(tmp_path_factory, name, hosts=""):
+    """As hulld gives it to hull-network, which another user is that must come to it."""
+    folder = tmp_path_factory.mktemp(name)
+    for above in (folder, *folder.parents):
+        above.chmod(above.stat().st_mode | 0o055)
+    (folder / "hosts").write_text(hosts)
+    return folder
+
+
 class Port:
     """A machine of the network 10.88.7.0/24 whose frames the test makes."""
 
@@ -264,10 +273,7 @@ class Port:
 
 
 def test_a_machine_sends_nothing_in_another_s_name(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hostile")
-    for above in (folder, *folder.parents):
-        above.chmod(above.stat().st_mode | 0o055)
-    (folder / "hosts").write_text("10.88.7.3 victim\n")
+    folder = network_folder(tmp_path_factory, "hostile", "10.88.7.3 victim\n")
     hostile, victim, third = Port(folder, 2), Port(folder, 3), Port(folder, 4)
     try:
         hostile.udp(victim, b"another's address", source_ip=third.ip)
@@ -295,10 +301,7 @@ def test_a_machine_sends_nothing_in_another_s_name(tmp_path_factory):
 
 
 def test_a_machine_draws_nobody_s_frames_to_its_port(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawing")
-    for above in (folder, *folder.parents):
-        above.chmod(above.stat().st_mode | 0o055)
-    (folder / "hosts").write_text("")
+    folder = network_folder(tmp_path_factory, "drawing")
     hostile, victim, third = Port(folder, 2), Port(folder, 3), Port(folder, 4)
     try:
         victim.arp(victim.ip, victim.mac)  # the bridge knows where it is
@@ -313,10 +316,7 @@ def test_a_machine_draws_nobody_s_frames_to_its_port(tmp_path_factory):
 
 
 def test_the_name_server_sees_of_the_host_its_programs_and_the_names_only(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("confined")
-    for above in (folder, *folder.parents):
-        above.chmod(above.stat().st_mode | 0o055)
-    (folder / "hosts").write_text("10.88.7.2 asker\n")
+    folder = network_folder(tmp_path_factory, "confined", "10.88.7.2 asker\n")
     port = Port(folder, 2)
 
     def of_dnsmasq():
@@ -344,10 +344,7 @@ def test_the_name_server_sees_of_the_host_its_programs_and_the_names_only(tmp_pa
 
 
 def test_who_holds_a_network_leaves_nothing_when_it_is_killed_and_another_takes_its_place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    for above in (folder, *folder.parents):
-        above.chmod(above.stat().st_mode | 0o055)
-    (folder / "hosts").write_text("")
+    folder = network_folder(tmp_path_factory, "killed")
 
     def of_folder():
         found = []
