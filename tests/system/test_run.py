@@ -24,7 +24,8 @@ def run():
 
 @pytest.fixture
 def counted(run, tmp_path, capfd):
-    """counted(script, files): (passed, failed, what was printed) of hosts that run `script`, where in_host runs files as in a real one."""
+    """counted(script, files): (passed, failed, what was printed and then the failures, a line each) of hosts that run `script`, where
+    in_host runs files as in a real one."""
 
     def start(script, files, hosts=1, limit_s=60, extra=""):
         folder, out = tmp_path / "files", tmp_path / "out"
@@ -37,7 +38,7 @@ def counted(run, tmp_path, capfd):
             {script}"""]
         total = run.Count()
         run.add_lanes(total, [[waiting]] * hosts)
-        return total.passed, total.failed, capfd.readouterr().out
+        return total.passed, total.failed, "\n".join([capfd.readouterr().out, *total.failures])
 
     return start
 
