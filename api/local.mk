@@ -65,6 +65,7 @@ libhull_api_a_SOURCES = \
 	api/machine_index.c \
 	api/machine_load.c \
 	api/machine_private.h \
+	api/machine_publish.c \
 	api/machine_suspend.c \
 	api/metrics.c api/metrics.h \
 	api/metrics_machines.c api/metrics_machines.h \

@@ -12,9 +12,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* A port that another machine publishes, or is about to: of the project's `own`, or of the others'. Those are not told from one that the host
- * uses itself, and so are looked at last, as that is. */
-static int check_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec, bool own,
+/* A port that another machine of the project publishes, or is about to. Others' are looked at when they are published (machine_publish.c). */
+static int check_ports(struct hulld *hulld, const char *project, const struct machine *changed, const struct machine_spec *spec,
 	struct problem *problem)
 {
 	const struct port_spec *ports = spec->ports.items;
@@ -23,19 +22,15 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	for (const struct machine *m = spec->ports.len ? hulld->machines : NULL; m; m = m->next) {
 		const struct port_spec *others = m->spec.ports.items;
 
-		if (m == changed || (strcmp(m->record.project, project) == 0) != own)
+		if (m == changed || strcmp(m->record.project, project) != 0)
 			continue;
 		for (size_t i = 0; i < spec->ports.len; i++)
 			for (size_t j = 0; j < m->spec.ports.len; j++) {
 				if (!ports_collide(&ports[i], &others[j]))
 					continue;
 				snprintf(field, sizeof(field), "ports[%zu].host", i);
-				if (own)
-					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s",
-						ports[i].address, (long long)ports[i].host, m->record.name);
-				else
-					problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: " PORT_IN_USE,
-						ports[i].address, (long long)ports[i].host);
+				problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s", ports[i].address,
+					(long long)ports[i].host, m->record.name);
 				return problem_set_hint(problem, "choose another host port");
 			}
 	}
@@ -115,14 +110,12 @@ int machine_check_spec(struct hulld *hulld, const char *project, const struct ma
 	if (r == 0)
 		r = start_order_check(hulld, project, changed, spec, problem);
 	if (r == 0)
-		r = check_ports(hulld, project, changed, spec, true, problem);
+		r = check_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = check_number_of_ports(hulld, project, changed, spec, problem);
 	if (r == 0)
 		r = hostnames_check(hulld, project, changed, spec, problem);
-	if (r == 0)
-		r = quota_check_machine(hulld, project, changed, spec, problem);
-	return r < 0 ? r : check_ports(hulld, project, changed, spec, false, problem);
+	return r < 0 ? r : quota_check_machine(hulld, project, changed, spec, problem);
 }
 
 const struct machine *machine_using_image(const struct hulld *hulld, const char *project, const char *image)

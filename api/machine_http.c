@@ -248,41 +248,28 @@ static void roll_back(struct creation *creation)
 	ingress_unpublish(creation->machine->hulld->ingress, creation->machine->record.id, on_rolled_back, creation);
 }
 
-int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,
-	struct problem *problem)
+static const struct port_spec *next_port(const struct creation *creation)
 {
-	const char *message = json_string_value(json_object_get(answer, "message"));
-	const char *code = json_string_value(json_object_get(answer, "code"));
-	char field[40];
+	return (const struct port_spec *)creation->machine->spec.ports.items + creation->port;
+}
 
-	if (!answer)
-		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", err->message);
-	if (json_is_true(json_object_get(answer, "ok")))
-		return 0;
-	if (code && strcmp(code, "limit") == 0)
-		return problem_set(problem, PROBLEM_QUOTA_EXCEEDED, "ports", "this host can publish no more: %s", message ? message : code);
-	if (port->hostname)
-		return problem_set(problem, PROBLEM_INTERNAL, NULL, "cannot publish ports: %s", message ? message : "refused");
-	if (code && strcmp(code, "address_unavailable") == 0) {
-		snprintf(field, sizeof(field), "ports[%zu].address", index);
-		return problem_set(problem, PROBLEM_INVALID_FIELD, field, "%s is no address of this host", port->address);
-	}
-	snprintf(field, sizeof(field), "ports[%zu].host", index);
-	problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld cannot be published: %s", port->address,
-		(long long)port->host, message && code && strcmp(code, "port_taken") != 0 ? message : PORT_IN_USE);
-	return problem_set_hint(problem, "choose another host port");
+static void on_published(void *ctx, const json_t *answer, const struct error *err);
+
+static void publish_next(struct creation *creation)
+{
+	if (machine_http_publish(creation->machine, next_port(creation), creation->port, on_published, creation, &creation->problem) < 0)
+		roll_back(creation);
 }
 
 static void on_published(void *ctx, const json_t *answer, const struct error *err)
 {
 	struct creation *creation = ctx;
 	struct machine *m = creation->machine;
-	const struct port_spec *ports = m->spec.ports.items;
 
-	if (machine_http_check_published(&ports[creation->port], creation->port, answer, err, &creation->problem) < 0)
+	if (machine_http_check_published(next_port(creation), creation->port, answer, err, &creation->problem) < 0)
 		roll_back(creation);
 	else if (++creation->port < m->spec.ports.len)
-		ingress_publish(m->hulld->ingress, m, &ports[creation->port], on_published, creation);
+		publish_next(creation);
 	else if (machine_created(m, &creation->problem) < 0)
 		roll_back(creation);
 	else
@@ -338,7 +325,7 @@ void machine_http_create(struct request *req, void *ctx)
 	creation->machine = m;
 	creation->req = req;
 	request_on_gone(req, on_creator_gone, creation);
-	ingress_publish(hulld->ingress, m, m->spec.ports.items, on_published, creation);
+	publish_next(creation);
 }
 
 /* Deleting. */

@@ -3,6 +3,7 @@
 #define HULL_API_MACHINE_HTTP_H
 
 #include "api/http.h"
+#include "api/ingress_client.h"
 #include "api/spec.h"
 
 #include <stdbool.h>
@@ -30,6 +31,11 @@ const char *machine_http_state_word(int bit);
 unsigned machine_http_read_states(const char *list);
 bool machine_http_is_in(const struct machine *m, unsigned states);
 
+/* machine_publish.c: has hull-ingress publish port `index` of what the machine is to be, and calls `fn` later. One that another project's
+ * machine has is refused (-ECANCELED, with `problem` set) at its turn and in the words in which one is that the host uses itself: it is not
+ * for a tenant to know which of the two it is. */
+int machine_http_publish(const struct machine *m, const struct port_spec *port, size_t index, ingress_fn fn, void *ctx,
+	struct problem *problem);
 /* What hull-ingress says to port `index` of a specification. 0: it is published; -ECANCELED with `problem` set. */
 int machine_http_check_published(const struct port_spec *port, size_t index, const json_t *answer, const struct error *err,
 	struct problem *problem);

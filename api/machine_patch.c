@@ -357,7 +357,8 @@ static void go_on(struct patch *patch, struct machine *m)
 		request_on_gone(patch->req, on_client_gone, patch);
 	m->patching = true;
 	m->patch_ports = patch->spec.ports.len;
-	ingress_publish(m->hulld->ingress, m, port_at(&patch->spec, patch->port), on_published, patch);
+	if (machine_http_publish(m, port_at(&patch->spec, patch->port), patch->port, on_published, patch, &patch->problem) < 0)
+		finish(patch, m, false);
 }
 
 /* What is asked for. */

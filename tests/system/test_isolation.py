@@ -4,12 +4,15 @@ Calls come in pairs. The first names what the victim has: its ids, names, digest
 know. The second names in their places what nobody has, and of the same shape. Each begins in the same state, and both answers have to
 be the same, byte by byte, but for those names, made-up ids and times. Routes, parameters and bodies are the served OpenAPI document's,
 so that a new route is attacked as soon as it is there."""
+import contextlib
 import hashlib
+import itertools
 import json
 import random
 import re
 import socket
 
+from free_ports import free_port
 from hulld_fixtures import Hulld, make_erofs, wait_until
 from test_tenants import In, project, token
 
@@ -131,7 +134,7 @@ class Attack:
         return self.chance.random() < 0.5 if kind == "boolean" else self.name({"rootfs": "digest", "secrets": "secret", "name": "machine"}.get(key, key))
 
     def parameter(self, name):
-        usual = {"force": ["0", "1"], "timeout_s": ["0"], "state": ["stopped", "running"], "follow": ["0"], "path": ["/etc/passwd"]}
+        usual = {"force": ["0", "1"], "timeout_s": ["0"], "dry_run": ["0", "1"], "state": ["stopped", "running"], "follow": ["0"], "path": ["/etc/passwd"]}
         return self.chance.choice(usual[name]) if name in usual and self.chance.random() < 0.8 else self.name(name)
 
     def headers(self, method):
@@ -287,3 +290,42 @@ def attack(hulld, contents, erofs, port):
     assert {200, 201, 400, 403, 404, 409} <= set(statuses), statuses
     assert [listed(theirs), hulld.get("/v1/projects/victim-project-1").body] == victims, "and the victim has not noticed"
     assert listed(own) == before
+
+
+def orders(theirs, hosts):
+    """Two ports for a machine, at least one of them taken, by kind: [whose they are, by each way to fill it in], with the numbers."""
+    for kinds in itertools.product(("free", "own", "taken"), repeat=2):
+        if "taken" in kinds:
+            yield kinds, [[theirs[i] if whose == "theirs" else hosts[i] if whose == "hosts" else whose for i, whose in enumerate(wanted)]
+                          for wanted in itertools.product(*[("theirs", "hosts") if kind == "taken" else (kind,) for kind in kinds])]
+
+
+def test_which_of_two_ports_is_refused_says_of_neither_whose_it_is(tmp_path):
+    hulld, erofs = Hulld(tmp_path).start(), make_erofs(tmp_path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(hulld.stop)
+        victim, own = project(hulld, "victim", erofs), project(hulld, "attacker", erofs)
+        for acting in (victim, own):
+            stack.callback(lambda acting=acting: [acting.delete(f"/v1/machines/{m['id']}?force=1") for m in acting.get("/v1/machines").json["items"]])
+        theirs, mine, free, hosts = [free_port(), free_port()], free_port(), free_port(), [free_port(), free_port()]
+        for port in hosts:
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        spec = {"image": "hello", "network": "none", "disk_mib": 16}
+        assert victim.post("/v1/machines", {**spec, "ports": [{"host": port, "guest": 80} for port in theirs]}).status == 201
+        assert own.post("/v1/machines", {**spec, "name": "mine", "ports": [{"host": mine, "guest": 80}]}).status == 201
+        assert own.post("/v1/machines", {**spec, "name": "patched"}).status == 201
+        calls = [("POST", "/v1/machines", spec), ("PATCH", "/v1/machines/patched", {})]
+        for (kinds, ways), (method, path, body), dry in itertools.product(orders(theirs, hosts), calls, ("", "?dry_run=1")):
+            answers = []
+            for way in ways:
+                ports = [{"free": free, "own": mine}.get(port, port) for port in way]
+                answer = own.request(method, path + dry, {**body, "ports": [{"host": port, "guest": 80} for port in ports]},
+                                     {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {})
+                assert answer.status == (409 if not dry or "own" in kinds else 201 if method == "POST" else 200), (kinds, way, answer)
+                text = json.dumps(answer.json, sort_keys=True)
+                for i, port in enumerate(ports):
+                    text = text.replace(str(port), f"PORT-{i}")
+                answers.append(re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\bm[a-z2-7]{12}\b|machine-[a-z2-7]{6}", "MADE-UP", text))
+            assert len(set(answers)) == 1, (method, path + dry, kinds, dict(zip(map(str, ways), answers)))
+        assert sorted(m["name"] for m in own.get("/v1/machines").json["items"]) == ["mine", "patched"]
+        assert own.get("/v1/machines/patched").json["ports"] == []
