@@ -12,7 +12,6 @@
 #ifndef HULL_API_HAPROXY_H
 #define HULL_API_HAPROXY_H
 
-#include "api/haproxy_call.h"
 #include "api/hulld.h"
 #include "common/buf.h"
 

@@ -5,6 +5,7 @@
 #include "api/hostnames_plan.h"
 #include "api/ingress_client.h"
 #include "api/machine.h"
+#include "api/socket_call.h"
 #include "api/tls.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
@@ -17,6 +18,9 @@
 
 #define ROUND_NS  100000000ull	/* from the end of one to the next */
 #define RETRY_NS  1000000000ull /* after one that failed, or could not remove all there was to be removed */
+#define ANSWER_NS 10000000000ull /* an answer takes no longer, */
+#define ANSWER_MAX (4u << 20)	/* bytes: it has a line for each machine that is served */
+#define COMMAND_MAX (1u << 20)
 #define QUIET_NS  5000000000ull /* HAProxy may take so long until it answers */
 #define COMPLAIN_NS 600000000000ull /* so often it is logged that something is refused in every round */
 #define RENEW_NS  (6 * 3600000000000ull) /* certificates are looked at */
@@ -30,7 +34,8 @@ struct hostnames {
 	bool armed;
 	uint64_t began_ns;
 	/* A round. */
-	struct haproxy_call *call; /* NULL: there is none; not so while an answer is looked at, which may be an event itself */
+	struct socket_call *call; /* NULL: there is none */
+	bool asking; /* it is going on: what changes now is for the next one */
 	bool dirty; /* something has changed since it began */
 	bool again; /* something is left for the next one */
 	char **commands; /* to be sent, owned, from `next` on */
@@ -84,7 +89,7 @@ static void end_round(struct hostnames *h)
 	free(h->commands);
 	h->commands = NULL;
 	h->n_commands = h->next = 0;
-	h->call = NULL;
+	h->asking = false;
 	if (h->plan)
 		hostnames_plan_forget(h->plan);
 	if (h->dirty)
@@ -93,10 +98,13 @@ static void end_round(struct hostnames *h)
 		arm(h, RETRY_NS);
 }
 
-static void fail_round(struct hostnames *h, const struct error *err)
+static void fail_round(struct hostnames *h, int errnum)
 {
+	struct error err;
+
+	error_set_errno(&err, errnum, "HAProxy does not answer");
 	if (monotonic_ns() - h->began_ns >= QUIET_NS)
-		log_error_object(err, "host names");
+		log_error_object(&err, "host names");
 	h->again = true;
 	h->dirty = false;
 	end_round(h);
@@ -161,15 +169,31 @@ static void complain(struct hostnames *h, const char *said, const char *answer)
 	log_warn("haproxy: %.*s: %.*s", (int)strcspn(said, "\n"), said, (int)strcspn(answer, "\n"), answer);
 }
 
+/* `command`: a line without its newline, with its payload if it has one. */
+static void ask(struct hostnames *h, const char *command, socket_call_fn fn)
+{
+	struct socket_request request = {.path = haproxy_socket_path(h->haproxy), .answer_max = ANSWER_MAX, .timeout_ns = ANSWER_NS};
+	struct buf line;
+
+	buf_init(&line, COMMAND_MAX);
+	line.secret = true; /* it may have a key */
+	if (buf_printf(&line, "%s\n", command) < 0)
+		abort();
+	request.text = line.data;
+	h->call = socket_call(h->hulld->loop, &request, fn, h);
+	buf_done(&line);
+}
+
 static void tell_next(struct hostnames *h);
 
-static void on_told(void *ctx, const char *answer, const struct error *err)
+static void on_told(void *ctx, const char *answer, int errnum)
 {
 	struct hostnames *h = ctx;
 	const char *said = h->commands[h->next];
 
+	h->call = NULL;
 	if (!answer) {
-		fail_round(h, err);
+		fail_round(h, errnum);
 		return;
 	}
 	if (is_done(said, answer)) {
@@ -190,15 +214,16 @@ static void tell_next(struct hostnames *h)
 	if (h->next == h->n_commands)
 		end_round(h);
 	else
-		h->call = haproxy_call(h->hulld->loop, haproxy_socket_path(h->haproxy), h->commands[h->next], on_told, h);
+		ask(h, h->commands[h->next], on_told);
 }
 
-static void on_seen(void *ctx, const char *answer, const struct error *err)
+static void on_seen(void *ctx, const char *answer, int errnum)
 {
 	struct hostnames *h = ctx;
 
+	h->call = NULL;
 	if (!answer) {
-		fail_round(h, err);
+		fail_round(h, errnum);
 		return;
 	}
 	/* What changed until now is looked at. */
@@ -222,7 +247,8 @@ static void on_timer(void *ctx)
 	h->dirty = h->again = h->fails = h->complains = false;
 	snprintf(question, sizeof(question), "show map %s; show servers state%s%s", haproxy_map_path(h->haproxy),
 		h->tls ? "; show ssl crt-list -n " : "", h->tls ? tls_list_path(h->tls) : "");
-	h->call = haproxy_call(h->hulld->loop, haproxy_socket_path(h->haproxy), question, on_seen, h);
+	h->asking = true;
+	ask(h, question, on_seen);
 }
 
 void hostnames_changed(struct hulld *hulld)
@@ -231,7 +257,7 @@ void hostnames_changed(struct hulld *hulld)
 
 	if (!h || !haproxy_is_running(h->haproxy))
 		return;
-	if (h->call)
+	if (h->asking)
 		h->dirty = true;
 	else if (!h->armed)
 		arm(h, 0);
@@ -249,8 +275,8 @@ static void write_map(void *ctx, struct buf *map)
 {
 	struct hostnames *h = ctx;
 
-	if (h->call)
-		haproxy_call_cancel(h->call);
+	socket_call_cancel(h->call);
+	h->call = NULL;
 	h->dirty = false;
 	end_round(h);
 	hostnames_plan_collect(h->plan);
@@ -311,7 +337,7 @@ void hostnames_free(struct hostnames *h)
 {
 	if (!h)
 		return;
-	haproxy_call_cancel(h->call);
+	socket_call_cancel(h->call);
 	end_round(h);
 	hostnames_plan_free(h->plan);
 	loop_remove(h->timer);

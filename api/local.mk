@@ -28,7 +28,6 @@ libhull_api_a_SOURCES = \
 	api/forget.c api/forget.h \
 	api/freeze.c api/freeze.h \
 	api/haproxy.c api/haproxy.h \
-	api/haproxy_call.c api/haproxy_call.h \
 	api/health.c api/health.h \
 	api/host.c api/host.h \
 	api/host_drain.c api/host_drain.h \
@@ -99,6 +98,7 @@ libhull_api_a_SOURCES = \
 	api/saved.c api/saved.h \
 	api/scratch.c api/scratch.h \
 	api/secrets.c api/secrets.h \
+	api/socket_call.c api/socket_call.h \
 	api/spawn.c api/spawn.h \
 	api/spec.c api/spec.h \
 	api/start_order.c api/start_order.h \
