@@ -186,6 +186,8 @@ void request_digest(const struct request *req, char ret[65]);
 /* Its route's `once`, and `shown_once`: then `request_digest()` is of who asks, too. */
 bool request_is_once(const struct request *req);
 bool request_is_shown_once(const struct request *req);
+/* Its route's `begins_operation`. */
+bool request_begins_operation(const struct request *req);
 /* Is another request with that key, in the same project, being served? */
 bool request_key_is_busy(const struct request *req, const char *key);
 /* The key of a request that was begun, or "". */

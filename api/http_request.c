@@ -110,6 +110,11 @@ bool request_is_shown_once(const struct request *req)
 	return req->route->shown_once;
 }
 
+bool request_begins_operation(const struct request *req)
+{
+	return req->route->begins_operation;
+}
+
 bool request_key_is_busy(const struct request *req, const char *key)
 {
 	for (const struct request *other = req->http->requests; other; other = other->next)

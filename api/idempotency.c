@@ -128,12 +128,31 @@ static void replay_sealed(struct request *req, const char *key, const struct kep
 	request_refuse(req, &problem);
 }
 
+/* The field that the first answer had: of the operation that it began, or of that which it said was under way. */
+static void name_operation(struct request *req, const struct kept_request *kept, const struct hulld *hulld)
+{
+	json_t *body = json_loads(kept->body, 0, NULL);
+	const char *under_way = json_string_value(json_object_get(body, "operation"));
+	char begun[OPERATION_ID_BYTES + 1];
+	struct error err;
+	int r = store_operation_of_request(hulld->store, kept->number, begun, &err);
+
+	if (r < 0)
+		log_error_object(&err, "the operation of an answer that was kept");
+	if (r > 0 || under_way)
+		request_add_header(req, HTTP_OPERATION, r > 0 ? begun : under_way);
+	json_decref(body);
+}
+
 static void replay(struct request *req, const char *key, const struct kept_request *kept, const struct hulld *hulld)
 {
-	if (request_is_shown_once(req))
+	if (request_is_shown_once(req)) {
 		replay_sealed(req, key, kept, hulld);
-	else
-		request_replay(req, kept->status, kept->type, kept->body);
+		return;
+	}
+	request_replay(req, kept->status, kept->type, kept->body);
+	if (request_begins_operation(req))
+		name_operation(req, kept, hulld);
 }
 
 /* 0, -ENOENT, or another -errno with `err` set. One that is a day old is none, also before it is pruned. */

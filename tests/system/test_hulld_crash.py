@@ -52,7 +52,7 @@ def ask_again(hulld, call, first, key):
     again = ask(hulld, *call, key=key)
     assert again and again.status in (200, 201), (call, again)
     if first:
-        assert (again.status, again.body) == (first.status, first.body)
+        assert (again.status, again.body, again.headers["Operation"]) == (first.status, first.body, first.headers["Operation"])
         assert again.headers["Idempotent-Replayed"] == "true"
 
 

@@ -128,12 +128,20 @@ def test_what_cannot_be_suspended_is_refused(hulld, make, tmp_path):
 
 
 def test_a_key_suspends_once(hulld, make):
+    """Also a key with which one was asked that was under way: each names the operation again."""
+    def suspend(key):
+        return hulld.post("/v1/machines/one/suspend", headers={"Idempotency-Key": key})
+
     one = make("one").start()
-    first = hulld.post("/v1/machines/one/suspend", headers={"Idempotency-Key": "k1"})
+    hold = one.told("hang-save")
+    first, second = suspend("k1"), suspend("k2")
+    hold.unlink()
     one.waits("suspended")
     one.goes("resume", "running")
-    again = hulld.post("/v1/machines/one/suspend", headers={"Idempotency-Key": "k1"})
-    assert (again.status, again.body) == (first.status, first.body) and one.shown["state"] == "running"
+    for key, answer in ("k1", first), ("k2", second):
+        again = suspend(key)
+        assert (again.status, again.body) == (answer.status, answer.body) and one.shown["state"] == "running"
+        assert again.headers["Operation"] == answer.headers["Operation"] == first.json["operation"]
 
 
 @pytest.mark.parametrize("what", ["pause", "save"])
