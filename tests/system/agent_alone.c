@@ -8,6 +8,7 @@
 #include "common/io.h"
 #include "common/json.h"
 #include "guest-kernel/agent.h"
+#include "guest-kernel/hull_guest.h"
 #include "guest-kernel/order_verbs.h"
 #include "vmm/api.h"
 #include "vmm/api_metrics.h"
@@ -150,6 +151,16 @@ static void on_accept(void *ctx, uint32_t events)
 	agent_serve(agent, fd);
 }
 
+/* As the agent does once it listens; nobody awaits that of one that was restored. */
+static void say_ready(const char *path)
+{
+	char ready[512];
+	struct error err;
+
+	snprintf(ready, sizeof(ready), "%s_%d", path, HULL_VSOCK_PORT_READY);
+	close_fd(unix_connect(ready, 0, &err));
+}
+
 static const char *option(char **argv, const char *name)
 {
 	while (*argv && strcmp(*argv, name) != 0)
@@ -192,6 +203,8 @@ int main(int argc, char **argv)
 	loop_add_signal(loop, SIGCHLD, on_child, NULL);
 	loop_add_signal(loop, SIGTERM, on_end, NULL);
 	loop_add_fd(loop, listener, EPOLLIN, on_accept, NULL);
+	if (!restored)
+		say_ready(path);
 	loop_run(loop);
 	agent_free(agent);
 	api_server_free(server);

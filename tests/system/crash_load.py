@@ -14,6 +14,12 @@ IMAGE = "hello"
 KEPT_ANSWERS = 8
 MACHINES_MAX = 3
 PORTS_MAX = 2  # of a machine
+MOVES = {  # of what a machine is to be
+    "stopped": ["start"] * 6 + ["restart", "kill", "resume"],
+    "running": ["suspend"] * 5 + ["start", "restart", "stop", "kill"],
+    "suspended": ["resume"] * 4 + ["start", "restart", "stop", "kill", "suspend"]}
+ENDS = ("succeeded", "failed", "cancelled")  # of an operation
+COMES_TO = {"start": "running", "restart": "running", "resume": "running", "stop": "stopped", "kill": "stopped", "suspend": "suspended"}
 
 
 @dataclass
@@ -29,12 +35,13 @@ class Call:
 @dataclass
 class Model:
     """What is there, by what was acknowledged."""
-    machines: dict = field(default_factory=dict)  # {name: {"label", "ports", "runs"}}
+    machines: dict = field(default_factory=dict)  # {name: {"label", "ports", "state" that it comes to, "operation" that was asked for last}}
     made: set = field(default_factory=set)  # names of all machines that there ever were
     secrets: set = field(default_factory=set)
     images: set = field(default_factory=set)
     volumes: dict = field(default_factory=dict)  # {name: MiB}
     tokens: set = field(default_factory=set)  # ids
+    operations: set = field(default_factory=set)  # ids of all that there ever were
 
 
 def published(ports):
@@ -68,7 +75,7 @@ class Client:
                 "ports": published(ports), "command": ["/bin/sleep", "1000"]}
 
         def took(_):
-            self.model.machines[name] = {"label": label, "ports": ports, "runs": False}
+            self.model.machines[name] = {"label": label, "ports": ports, "state": "stopped", "operation": None}
             self.model.made.add(name)
         return Call("POST", "/v1/machines", spec, took)
 
@@ -80,10 +87,16 @@ class Client:
             machine.update(label=label, ports=ports)
         return Call("PATCH", f"/v1/machines/{name}", {"labels": {"value": label}, "ports": published(ports)}, took)
 
-    def move(self, name, verb):
+    def move(self, name):
+        machine = self.model.machines[name]
+        verb = self.random.choice(MOVES[machine["state"]])
+
         def took(answer):
             if answer.status == 200:
-                self.model.machines[name]["runs"] = verb in ("start", "restart")
+                machine["state"] = COMES_TO[verb]
+            if answer.headers["Operation"]:
+                machine["operation"] = answer.headers["Operation"]
+                self.model.operations.add(machine["operation"])
         return Call("POST", f"/v1/machines/{name}/{verb}", {"timeout_s": 30} if verb in ("stop", "restart") else None, took, (409,))
 
     def remove(self, name):
@@ -128,9 +141,9 @@ class Client:
             return self.create()
         if what < 0.4:
             return self.change(self.random.choice(names))
-        if what < 0.65:
-            return self.move(self.random.choice(names), self.random.choice(["start", "start", "restart", "stop", "kill"]))
         if what < 0.75:
+            return self.move(self.random.choice(names))
+        if what < 0.8:
             return self.remove(self.random.choice(names))
         return self.random.choice([self.secret, self.image, self.token, self.volume])()
 
@@ -152,7 +165,7 @@ class Client:
         self.answered += 1
         call.took(answer)
         if call.method == "POST" and answer.status != 409:  # what is true for a moment only is looked at anew
-            self.kept = [*self.kept[-KEPT_ANSWERS + 1:], (call, answer.status, answer.body)]
+            self.kept = [*self.kept[-KEPT_ANSWERS + 1:], (call, answer)]
 
     def run(self, stop):
         while not stop.is_set():
@@ -165,14 +178,15 @@ class Client:
                 return
             self.take(call, answer)
 
-    def resume(self):
+    def catch_up(self):
         """What was cut short is asked again; and what was answered before is answered in the same words."""
         if self.under_way:
             self.ask_again(self.under_way)
-        for call, status, body in self.kept:
+        for call, first in self.kept:
             again = self.send(call)
             assert not isinstance(again, Exception), (call, again)
-            assert (again.status, again.body) == (status, body), (call, status, body, again)
+            assert (again.status, again.body) == (first.status, first.body), (call, first, again)
+            assert again.headers["Operation"] == first.headers["Operation"], (call, first, again)
             assert again.headers["Idempotent-Replayed"] == "true"
 
     def ask_again(self, call):
@@ -181,11 +195,13 @@ class Client:
 
 
 class Load:
-    def __init__(self, ask, n_clients, seed, digest, ports):
-        self.ask = ask
+    def __init__(self, ask, n_clients, seed, digest, ports, others=()):
+        """`others` are names of machines that it has nothing to do with."""
+        self.ask, self.others = ask, others
         self.clients = [Client(ask, number, seed, digest, ports[number::n_clients]) for number in range(n_clients)]
         self.cursor = 0
         self.events = Counter()  # {(type, name): how often}
+        self.saves = Counter()  # {a machine's name: how often it has begun to be saved in its run}
         self.failures = []
 
     def run(self, kill):
@@ -217,9 +233,9 @@ class Load:
     def verify(self):
         """There is what the clients have been told of, and nothing else."""
         for client in self.clients:
-            client.resume()
+            client.catch_up()
         models = [client.model for client in self.clients]
-        machines = self.get("/v1/machines")["items"]
+        machines = [machine for machine in self.get("/v1/machines")["items"] if machine["name"] not in self.others]
         found = {machine["name"]: (machine["labels"]["value"], [port["host"] for port in machine["ports"]]) for machine in machines}
         assert len(found) == len(machines)
         assert found == {name: (machine["label"], machine["ports"]) for model in models for name, machine in model.machines.items()}
@@ -231,26 +247,52 @@ class Load:
         assert volumes == {name: (size_mib, "available") for model in models for name, size_mib in model.volumes.items()}
         tokens = [token["id"] for token in self.get("/v1/tokens")["items"]]
         assert sorted(tokens) == sorted(token for model in models for token in model.tokens)
-        self.verify_events(models)
+        self.verify_events()
 
-    def verify_events(self, models):
-        """They are without gaps, and each machine was created once, and deleted once."""
+    def verify_events(self):
+        """They are without gaps, each machine was created once, and deleted once, and no operation has begun but those that a client was told
+        of, each once."""
+        models = [client.model for client in self.clients]
         more = True
         while more:
             page = self.get(f"/v1/events?after={self.cursor}&limit=1000")
             for event in page["items"]:
                 assert event["id"] == self.cursor + 1
                 self.cursor = event["id"]
-                self.events[event["type"], event["name"]] += 1
+                self.count(event)
             more = page["more"]
         for model in models:
             for name in model.made:
                 assert self.events["machine.created", name] == 1, name
                 assert self.events["machine.deleted", name] == (name not in model.machines), name
+        begun = {id: n for (type, id), n in self.events.items() if type == "operation.started"}
+        told = {id: 1 for model in models for id in model.operations}
+        assert begun == told, set(begun.items()) ^ set(told.items())
+        assert all(sum(self.events[f"operation.{state}", id] for state in ENDS) <= 1 for id in begun)
 
-    def runs(self):
-        """{name: is it to run} of all machines."""
-        return {name: machine["runs"] for client in self.clients for name, machine in client.model.machines.items()}
+    def count(self, event):
+        if event["name"] in self.others:
+            return
+        if event["type"].startswith("operation."):
+            data = event["data"]
+            if data["kind"] != "delete" and data.get("requested_by") != "hulld":
+                self.events[event["type"], data["operation"]] += 1
+            return
+        self.events[event["type"], event["name"]] += 1
+        if event["type"] == "machine.starting":
+            self.saves[event["name"]] = 0
+        self.saves[event["name"]] += event["type"] == "machine.suspending"
+
+    def happened(self, type):
+        return sum(n for (found, _), n in self.events.items() if found == type)
+
+    def comes_to(self):
+        """{name: state that it is to come to} of all machines."""
+        return {name: machine["state"] for client in self.clients for name, machine in client.model.machines.items()}
+
+    def last_operations(self):
+        """Ids of what was asked last of each machine."""
+        return {machine["operation"] for client in self.clients for machine in client.model.machines.values()} - {None}
 
     def volumes(self):
         return [name for client in self.clients for name in client.model.volumes]

@@ -27,6 +27,14 @@ WINDOW = 65536
 TOP = Path(__file__).resolve().parents[2]
 
 
+def make_agent_alone(folder):
+    """The monitor of machines that are this host."""
+    alone = folder / "agent-alone"
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-I", TOP, "-o", alone, TOP / "tests/system/agent_alone.c", BUILD / "libhull-guest.a",
+                    BUILD / "libhull-vmm.a", BUILD / "libhull-devices.a", BUILD / "libhull-common.a", "-ljansson", "-Wl,--wrap=order_carry_out"], check=True)
+    return alone
+
+
 def start_alone(folder, *options, **env):
     """A hulld whose machines are this host."""
     with socket.socket() as probe:
@@ -35,10 +43,7 @@ def start_alone(folder, *options, **env):
     daemon = Hulld(folder, *options, "--listen", listen, "--token-file", folder / "token",
                    env={"HULL_START_TIMEOUT_S": str(BOOT), **env})
     (folder / "token").write_text("0123456789abcdef\n")
-    alone = folder / "agent-alone"
-    subprocess.run(["cc", "-D_GNU_SOURCE", "-I", TOP, "-o", alone, TOP / "tests/system/agent_alone.c", BUILD / "libhull-guest.a",
-                    BUILD / "libhull-vmm.a", BUILD / "libhull-devices.a", BUILD / "libhull-common.a", "-ljansson", "-Wl,--wrap=order_carry_out"], check=True)
-    daemon.options["--vmm"] = alone
+    daemon.options["--vmm"] = make_agent_alone(folder)
     for name in ("kernel", "initrd"):
         (folder / name).touch()
         daemon.options[f"--{name}"] = folder / name
