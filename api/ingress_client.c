@@ -5,7 +5,6 @@
  * published, and nothing else before what is no machine's any more has been given up: a port that is asked for could be among that. */
 #include "api/ingress_client.h"
 
-#include "api/health.h"
 #include "api/hostnames.h"
 #include "api/hulld.h"
 #include "api/idle.h"
@@ -140,21 +139,28 @@ static int start_ingress(struct ingress_client *client, struct error *err)
 	return 0;
 }
 
+/* 0, also when it does not take all of it now, or -errno. */
+static int write_out(struct ingress_client *client)
+{
+	while (client->out.len) {
+		ssize_t n = write(client->fd, client->out.data, client->out.len);
+
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		buf_consume(&client->out, (size_t)n);
+	}
+	return 0;
+}
+
 static void flush(struct ingress_client *client)
 {
+	int r = write_out(client);
 	struct error err;
-	ssize_t n;
 
-	while (client->out.len) {
-		n = write(client->fd, client->out.data, client->out.len);
-		if (n < 0 && errno != EAGAIN && errno != EINTR) {
-			error_set_errno(&err, errno, "hull-ingress does not listen");
-			fail_all(client, &err);
-			return;
-		}
-		if (n < 0)
-			break;
-		buf_consume(&client->out, (size_t)n);
+	if (r < 0) {
+		error_set_errno(&err, -r, "hull-ingress does not listen");
+		fail_all(client, &err);
+		return;
 	}
 	loop_set_events(client->events, EPOLLIN | (client->out.len ? EPOLLOUT : 0));
 }
@@ -256,9 +262,11 @@ static void enqueue(struct ingress_client *client, json_t *request, ingress_fn f
 		loop_timer_arm(client->deadline, ANSWER_NS);
 	*client->end = call;
 	client->end = &call->next;
-	if (client->reconciled)
+	if (client->reconciled) {
 		buf_append(&client->out, call->line, strlen(call->line));
-	loop_timer_arm(client->retry, 0); /* sends, or connects, from the loop: `fn` is never called from here */
+		write_out(client); /* now: who is told next that a machine starts, may be there before it is held otherwise */
+	}
+	loop_timer_arm(client->retry, 0); /* sends the rest, connects, or fails, from the loop: `fn` is never called from here */
 }
 
 static void log_refusal(void *ctx, const json_t *reply, const struct error *err)
@@ -460,20 +468,6 @@ void ingress_reconcile(struct ingress_client *client)
 		loop_timer_arm(client->reconcile, 0);
 }
 
-/* docs/interfaces.md, "hull-ingress". While a machine does not run it is as if it were on its way. */
-static int gate_of(const struct machine *m)
-{
-	if (m->record.asleep && !m->deleting)
-		return idle_backs_off(m) ? GATE_CLOSED : GATE_WAKE;
-	if (m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_RESUMING)
-		return GATE_WAIT;
-	if (m->record.state == MACHINE_STOPPING)
-		return m->record.restart_wanted && !m->deleting ? GATE_WAIT : GATE_CLOSED;
-	if (!m->spec.health || health_state(m) == HEALTH_HEALTHY)
-		return GATE_OPEN;
-	return health_state(m) == HEALTH_UNHEALTHY ? GATE_CLOSED : GATE_WAIT;
-}
-
 static json_t *gate_text(int gate)
 {
 	static const char *const names[] = GATE_NAMES;
@@ -483,7 +477,7 @@ static json_t *gate_text(int gate)
 
 void ingress_tell_gate(struct ingress_client *client, struct machine *machine)
 {
-	int gate = gate_of(machine);
+	int gate = ingress_gate_of(machine);
 
 	if (machine->gate == gate)
 		return;
@@ -551,8 +545,8 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
 	request = json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address",
 		port_place(machine, port, place), "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock);
-	if (gate_of(machine) != GATE_OPEN)
-		json_object_set_new(request, "gate", gate_text(gate_of(machine)));
+	if (ingress_gate_of(machine) != GATE_OPEN)
+		json_object_set_new(request, "gate", gate_text(ingress_gate_of(machine)));
 	set_protocol(request, port);
 	enqueue(client, request, fn ? fn : log_refusal, ctx);
 }

@@ -36,6 +36,10 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 void ingress_unpublish_port(struct ingress_client *client, const struct machine *machine, const struct port_spec *port);
 void ingress_unpublish(struct ingress_client *client, const char *machine_id, ingress_fn fn, void *ctx);
 
+/* ingress_gate.c: what is to become of who comes to the machine's ports (enum gate). One that has never run is as if it were on its way: it was
+ * made to be started. */
+int ingress_gate_of(const struct machine *machine);
+
 /* Tells hull-ingress what is to become of new connections to the machine, when that is no more what it was told last. To be called
  * whenever its state or its health is another. */
 void ingress_tell_gate(struct ingress_client *client, struct machine *machine);

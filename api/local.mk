@@ -49,6 +49,7 @@ libhull_api_a_SOURCES = \
 	api/idle.c api/idle.h \
 	api/image.c api/image.h \
 	api/ingress_client.c api/ingress_client.h \
+	api/ingress_gate.c \
 	api/labels.c api/labels.h \
 	api/launch.c \
 	api/keep.c api/keep.h \

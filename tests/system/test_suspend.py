@@ -16,6 +16,7 @@ from test_exec import start_alone
 from test_hulld import processes_of
 from test_hulld_crash import STAGES, ask, traced
 from test_hulld_kvm import alive
+from test_ports import gate_is
 from test_idle import Machine, answers, connect, echo, says  # noqa: F401 (a fixture among them)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
@@ -92,6 +93,7 @@ def test_it_is_saved_and_goes_on(hulld, make, echo):  # noqa: F811
     machine = one.waits("suspended,failed")
     assert (machine["state"], machine["pid"], machine["asleep"], machine["cause"]) == ("suspended", None, False, None)
     assert one.did == SAVES and one.saved == ["memory", "state"] and not alive(pid)
+    gate_is(hulld, "closed")
     assert (one.folder / "suspended/memory").stat().st_mode & 0o777 == 0o600
     operation = one.operation("suspend")
     assert operation["state"] == "succeeded" and [phase["name"] for phase in operation["phases"]] == ["hook", "save"]
