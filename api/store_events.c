@@ -25,11 +25,14 @@
 
 #define MACHINE_EVENT(row, type, data, condition) EVENT(row ".project", type, row ".id", row ".name", data, condition)
 #define MADE "json_object('image', json_extract(new.spec, '$.image'))"
+#define EXIT_STATUS(row) "CASE WHEN " row ".exit_status >= 0 THEN " row ".exit_status END"
+#define CAUSE(row, condition)                                                                                                  \
+	"json(CASE WHEN " condition " THEN json_object('code', " row ".cause_code, 'message', " row ".cause_message) ELSE 'null' END)"
+/* Why the run before ended is no cause of this one's end. */
+#define HAS_CAUSE "new.cause_code <> '' AND (new.state <> 'stopping' OR new.cause_code <> old.cause_code)"
 #define MOVED                                                                                                                  \
-	"json_object('state', new.state, 'previous', old.state, 'restarts', new.restarts,"                                     \
-	" 'exit_status', CASE WHEN new.exit_status >= 0 THEN new.exit_status END,"                                             \
-	" 'cause', json(CASE WHEN new.cause_code <> '' THEN"                                                                   \
-	" json_object('code', new.cause_code, 'message', new.cause_message) ELSE 'null' END))"
+	"json_object('state', new.state, 'previous', old.state, 'restarts', new.restarts, 'exit_status', " EXIT_STATUS("new") \
+	", 'cause', " CAUSE("new", HAS_CAUSE) ")"
 #define RESTART "json_object('restart_at', " TIME("new.restart_at") ", 'failures', new.failures)"
 /* A machine that is started again at once goes from one run to the next within a state, or straight from running to starting. */
 #define HAS_MOVED "old.state <> 'creating' AND (new.state <> old.state OR new.started_at <> old.started_at)"
@@ -62,10 +65,13 @@
 	"json_object('operation', new.id, 'kind', new.kind, 'phase', " PHASE ", 'deadline', " TIME("new.deadline")            \
 	", 'requested_by', new.requested_by)"
 #define OPERATION_MOVED "json_object('operation', new.id, 'kind', new.kind, 'phase', " PHASE ", 'deadline', " TIME("new.deadline") ")"
+/* What the machine has, which was written before. */
+#define OF_FAILED(value) "CASE WHEN new.state = 'failed' THEN (SELECT " value " FROM main.machines AS m WHERE m.id = new.machine) END"
 #define OPERATION_ENDED                                                                                                        \
 	"json_object('operation', new.id, 'kind', new.kind, 'phases', json(new.phases),"                                       \
 	" 'error', json(CASE WHEN new.error <> '' THEN new.error ELSE 'null' END),"                                            \
-	" 'cancelled_by', CASE WHEN new.cancelled_by <> '' THEN new.cancelled_by END)"
+	" 'cancelled_by', CASE WHEN new.cancelled_by <> '' THEN new.cancelled_by END,"                                         \
+	" 'exit_status', " OF_FAILED(EXIT_STATUS("m")) ", 'cause', json(" OF_FAILED(CAUSE("m", "m.cause_code <> ''")) "))"
 
 static const char triggers[] =
 	TRIGGER("machine_inserted", "INSERT ON main.machines WHEN new.state <> 'creating'",

@@ -57,12 +57,10 @@ static void print_clean(const char *text, int width)
 		putchar(' ');
 }
 
-/* Why a run has ended is no news of the next one, and while that is stopping only idleness is a reason for it. */
+/* Why a run has ended is no news of the next one; and an operation's error says it already. */
 static bool tells_end(const char *type, const char *code)
 {
-	if (strcmp(type, "machine.stopping") == 0)
-		return strcmp(code, "idle") == 0;
-	return code[0] && strcmp(type, "machine.starting") != 0 && strcmp(type, "machine.running") != 0;
+	return code[0] && strncmp(type, "machine.", 8) == 0 && strcmp(type, "machine.starting") != 0 && strcmp(type, "machine.running") != 0;
 }
 
 static void print_end(const char *type, const json_t *data)

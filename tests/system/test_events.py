@@ -143,6 +143,20 @@ def test_a_restart_that_waits_is_told_with_its_time_and_one_that_is_called_off(h
         assert types(events)[0] in ("machine.restart_cancelled", "machine.starting")
 
 
+def test_why_a_run_has_ended_is_no_cause_of_the_next_ones_end(hulld):
+    hulld.post("/v1/machines", {"name": "next", "image": "i", "network": "none", "restart": {"policy": "always"}})
+    hulld.post("/v1/machines/next/start")
+    pid = wait_until(lambda: hulld.machine("next")["pid"], "there is a monitor")
+    start = tip(hulld)
+    os.kill(pid, 9)
+    wait_until(lambda: hulld.machine("next")["restarts"] == 1 and hulld.machine("next")["pid"], "it was started again")
+    assert hulld.post("/v1/machines/next/kill").status == 200
+    hulld.wait("next", "stopped")
+    told = page(hulld, f"?after={start}&machine=next&type=machine.failed,machine.stopping,machine.stopped")["items"]
+    assert [(event["data"]["state"], (event["data"]["cause"] or {}).get("code")) for event in told] == [
+        ("failed", "monitor_died"), ("stopping", None), ("stopped", "killed")]
+
+
 def test_pages_are_cut_and_filtered_and_go_on_where_they_ended(hulld, erofs):
     start = tip(hulld)
     for n in range(5):

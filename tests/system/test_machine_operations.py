@@ -227,6 +227,14 @@ def test_a_start_that_fails_says_why_and_one_that_policy_makes_is_hullds(tmp_pat
         assert "monitor_died" in first["error"]["detail"]
         second = wait_until(lambda: listed(hulld, "?machine=again&kind=restart&state=failed"), "it was started again")
         assert [one["requested_by"] for one in second] == ["hulld"] and first["requested_by"] == "host"
+        (tmp_path / "vmm").write_text("""#!/bin/sh\necho '{"cause":"error","exit_status":7,"message":"no room"}' >&4\n""")
+        create(hulld, "said")
+        said = ended(hulld, ask(hulld, "said", "start"), "failed")
+        told = [event for event in hulld.get("/v1/events?type=operation.failed&machine=said").json["items"]]
+        assert [(event["data"]["operation"], event["data"]["error"], event["data"]["cause"], event["data"]["exit_status"]) for event in told] == [
+            (said["id"], said["error"], {"code": "error", "message": "no room"}, 7)]
+        assert all(event["data"]["cause"] is event["data"]["exit_status"] is None
+                   for event in hulld.get("/v1/events?type=operation.succeeded,operation.cancelled").json["items"])
     finally:
         hulld.stop()
 
