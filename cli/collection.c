@@ -2,6 +2,7 @@
 #include "cli/collection.h"
 
 #include "cli/commands.h"
+#include "cli/operands.h"
 #include "cli/request.h"
 
 #include <errno.h>
@@ -84,19 +85,29 @@ int collection_inspect(const struct collection *collection, const struct args *a
 	return r;
 }
 
+struct removal {
+	const struct collection *collection;
+	const char *suffix;
+	struct client *client;
+};
+
+static int remove_one(void *ctx, const char *item, struct failure *fail)
+{
+	const struct removal *removal = ctx;
+	cleanup_free char *path = client_path(removal->collection->name, item, removal->suffix);
+	int r = client_call(removal->client, "DELETE", path, NULL, NULL, fail);
+
+	if (r == 0)
+		printf("%s\n", item);
+	else if (removal->collection->in_use_hint && strstr(fail->code, "_in_use"))
+		failure_hint(fail, "%s", removal->collection->in_use_hint);
+	return r;
+}
+
 int collection_remove(const struct collection *collection, const char *suffix, const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	int r = client ? 0 : -fail->error.errnum;
+	struct removal removal = {collection, suffix, client};
 
-	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
-		cleanup_free char *path = client_path(collection->name, args->operands[i], suffix);
-
-		r = client_call(client, "DELETE", path, NULL, NULL, fail);
-		if (r == 0)
-			printf("%s\n", args->operands[i]);
-		else if (args->n_operands > 1) /* which of them */
-			error_prefix(&fail->error, "%s: ", args->operands[i]);
-	}
-	return r;
+	return client ? operands_each(args, remove_one, &removal, fail) : -fail->error.errnum;
 }

@@ -10,6 +10,7 @@ struct collection {
 	const char *key;    /* what an item is called by: "name" or "id" */
 	const char *header; /* of the table, as table_init() takes it */
 	void (*add_row)(struct table *table, const json_t *item);
+	const char *in_use_hint; /* what to do where one is not removed for that; NULL: what the API says */
 };
 
 /* The rows of a table, or with `quiet` what each is called by. */

@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "cli/context_file.h"
+#include "cli/operands.h"
 #include "cli/output.h"
 #include "common/buf.h"
 #include "common/checked.h"
@@ -220,28 +221,31 @@ int context_inspect_run(const struct args *args, struct failure *fail)
 	return r;
 }
 
-int context_remove_run(const struct args *args, struct failure *fail)
+/* `ctx`: the command line. */
+static int remove_one(void *ctx, const char *name, struct failure *fail)
 {
 	cleanup_free char *current = NULL;
 	int r = context_current(&current, fail);
+	bool used = r == 0 && strcmp(name, current) == 0 && strcmp(name, CONTEXT_DEFAULT) != 0;
 
-	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
-		const char *name = args->operands[i];
-		bool used = strcmp(name, current) == 0 && strcmp(name, CONTEXT_DEFAULT) != 0;
-
+	if (r == 0)
 		r = context_check_name(name, "CONTEXT", fail);
-		if (r == 0 && used && !args_flag(args, "force")) {
-			error_set_field(&fail->error, EBUSY, "CONTEXT", "%s is in use", name);
-			return failure_hint(fail, "`hull context use default` first, or `hull context rm -f %s`", name);
-		}
-		if (r == 0)
-			r = context_file_remove(name, fail);
-		if (r == 0 && used)
-			r = context_set_current(CONTEXT_DEFAULT, fail);
-		if (r == 0)
-			printf("%s\n", name);
+	if (r == 0 && used && !args_flag(ctx, "force")) {
+		error_set_field(&fail->error, EBUSY, "CONTEXT", "%s is in use", name);
+		return failure_hint(fail, "`hull context use default` first, or `hull context rm -f %s`", name);
 	}
+	if (r == 0)
+		r = context_file_remove(name, fail);
+	if (r == 0 && used)
+		r = context_set_current(CONTEXT_DEFAULT, fail);
+	if (r == 0)
+		printf("%s\n", name);
 	return r;
+}
+
+int context_remove_run(const struct args *args, struct failure *fail)
+{
+	return operands_each(args, remove_one, (void *)args, fail);
 }
 
 int context_show_run(const struct args *args, struct failure *fail)

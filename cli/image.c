@@ -2,8 +2,6 @@
 #include "cli/collection.h"
 #include "cli/commands.h"
 
-#include <string.h>
-
 static void add_row(struct table *table, const json_t *image)
 {
 	char age[AGE_MAX], size[SIZE_MAX_TEXT];
@@ -14,7 +12,8 @@ static void add_row(struct table *table, const json_t *image)
 	table_add(table, "%s", age_text(json_text(image, "created_at"), time(NULL), age));
 }
 
-static const struct collection images = {"images", "name", "NAME|SIZE|CONTENT|CREATED", add_row};
+static const struct collection images = {"images", "name", "NAME|SIZE|CONTENT|CREATED", add_row,
+	"`hull image rm -f` takes the name away; machines keep their content"};
 
 int image_list_run(const struct args *args, struct failure *fail)
 {
@@ -23,11 +22,7 @@ int image_list_run(const struct args *args, struct failure *fail)
 
 int image_remove_run(const struct args *args, struct failure *fail)
 {
-	int r = collection_remove(&images, args_flag(args, "force") ? "?force=1" : "", args, fail);
-
-	if (r < 0 && strcmp(fail->code, "image_in_use") == 0)
-		failure_hint(fail, "`hull image rm -f` takes the name away; machines keep their content");
-	return r;
+	return collection_remove(&images, args_flag(args, "force") ? "?force=1" : "", args, fail);
 }
 
 int image_inspect_run(const struct args *args, struct failure *fail)

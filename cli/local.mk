@@ -47,6 +47,7 @@ hull_SOURCES = \
 	cli/main.c \
 	cli/manifest_strip.c \
 	cli/network.c \
+	cli/operands.c cli/operands.h \
 	cli/operation.c cli/operation.h \
 	cli/plan.c cli/plan.h \
 	cli/project.c \

@@ -2,9 +2,9 @@
 #include "cli/machine.h"
 
 #include "cli/commands.h"
+#include "cli/operands.h"
 #include "cli/operation.h"
 #include "cli/request.h"
-#include "cli/suggest.h"
 
 #include <errno.h>
 #include <string.h>
@@ -149,48 +149,44 @@ bool machine_ran_out_of_memory(const json_t *machine)
 
 typedef int (*act_fn)(struct client *client, const char *machine, const struct args *args, json_t **ret, struct failure *fail);
 
-/* One machine's turn, and what is printed for it; for programs it is added to `done`, which is printed at the end. */
-static int act_on(struct client *client, const char *machine, const struct args *args, act_fn act, json_t *done, struct failure *fail)
-{
-	json_t *answer = NULL;
-	int r = act(client, machine, args, &answer, fail);
+struct turn {
+	struct client *client;
+	const struct args *args;
+	act_fn act;
+	json_t *done; /* for programs, what is printed at the end; or NULL */
+};
 
-	if (r == 0 && done && answer)
-		json_array_append(done, answer);
-	else if (r == 0 && !done)
-		printf("%s\n", args_flag(args, "quiet") && answer ? json_text(answer, "id") : machine);
+/* One machine's turn, and what is printed for it. */
+static int act_on(void *ctx, const char *machine, struct failure *fail)
+{
+	const struct turn *turn = ctx;
+	json_t *answer = NULL;
+	int r = turn->act(turn->client, machine, turn->args, &answer, fail);
+
+	if (r == 0 && turn->done && answer)
+		json_array_append(turn->done, answer);
+	else if (r == 0 && !turn->done)
+		printf("%s\n", args_flag(turn->args, "quiet") && answer ? json_text(answer, "id") : machine);
 	json_decref(answer);
 	return r;
 }
 
-/* Does `act` for every machine named. All are tried; what fails is told at once, and makes the command fail. */
+/* Does `act` for every machine named. */
 static int for_each(const struct args *args, struct failure *fail, act_fn act)
 {
 	enum output_format format;
 	cleanup(client_free_p) struct client *client = request_begin(args, OUTPUT_TABLE, &format, fail);
-	json_t *done = NULL;
-	int status = 0;
+	struct turn turn = {.client = client, .args = args, .act = act};
+	int status;
 
 	if (!client)
 		return -fail->error.errnum;
 	if (format != OUTPUT_TABLE)
-		done = json_array();
-	for (size_t i = 0; i < args->n_operands && status >= 0; i++) {
-		int r = act_on(client, args->operands[i], args, act, done, fail);
-
-		if (r < 0 && (args->n_operands == 1 || r == -EINTR)) {
-			status = r;
-		} else if (r < 0) {
-			suggest(args, fail);
-			error_prefix(&fail->error, "%s: ", args->operands[i]);
-			failure_print(fail);
-			memset(fail, 0, sizeof(*fail));
-			status = 1;
-		}
-	}
-	if (done && status >= 0)
-		print_value(done, format);
-	json_decref(done);
+		turn.done = json_array();
+	status = operands_each(args, act_on, &turn, fail);
+	if (turn.done && status >= 0)
+		print_value(turn.done, format);
+	json_decref(turn.done);
 	return status;
 }
 

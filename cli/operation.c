@@ -4,6 +4,7 @@
 #include "cli/bar.h"
 #include "cli/collection.h"
 #include "cli/commands.h"
+#include "cli/operands.h"
 #include "cli/output.h"
 #include "cli/request.h"
 #include "common/cleanup.h"
@@ -179,19 +180,22 @@ int operation_wait_run(const struct args *args, struct failure *fail)
 	return r;
 }
 
+/* `ctx`: the client. */
+static int cancel_one(void *ctx, const char *operation, struct failure *fail)
+{
+	cleanup_free char *path = client_path("operations", operation, "/cancel");
+	int r = client_call(ctx, "POST", path, NULL, NULL, fail);
+
+	if (r == 0)
+		printf("%s\n", operation);
+	return r;
+}
+
 int operation_cancel_run(const struct args *args, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	int r = client ? 0 : -fail->error.errnum;
 
-	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
-		cleanup_free char *path = client_path("operations", args->operands[i], "/cancel");
-
-		r = client_call(client, "POST", path, NULL, NULL, fail);
-		if (r == 0)
-			printf("%s\n", args->operands[i]);
-	}
-	return r;
+	return client ? operands_each(args, cancel_one, client, fail) : -fail->error.errnum;
 }
 
 int operation_goes_on(const json_t *machine, const char *verb, struct failure *fail)

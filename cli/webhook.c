@@ -1,6 +1,7 @@
 /* hull webhook create, list, inspect, enable, disable, ping, rm. */
 #include "cli/collection.h"
 #include "cli/commands.h"
+#include "cli/operands.h"
 #include "cli/request.h"
 #include "cli/spec.h"
 #include "common/buf.h"
@@ -109,20 +110,29 @@ int webhook_remove_run(const struct args *args, struct failure *fail)
 	return collection_remove(&webhooks, "", args, fail);
 }
 
+struct change {
+	struct client *client;
+	json_t *patch;
+};
+
+static int change_one(void *ctx, const char *webhook, struct failure *fail)
+{
+	const struct change *change = ctx;
+	cleanup_free char *path = client_path("webhooks", webhook, "");
+	int r = client_patch(change->client, path, NULL, change->patch, NULL, fail);
+
+	if (r == 0)
+		printf("%s\n", webhook);
+	return r;
+}
+
 static int set_enabled(const struct args *args, bool enabled, struct failure *fail)
 {
 	cleanup(client_free_p) struct client *client = client_new(args, fail);
-	json_t *patch = json_pack("{s:b}", "enabled", enabled);
-	int r = client ? 0 : -fail->error.errnum;
+	struct change change = {client, json_pack("{s:b}", "enabled", enabled)};
+	int r = client ? operands_each(args, change_one, &change, fail) : -fail->error.errnum;
 
-	for (size_t i = 0; i < args->n_operands && r == 0; i++) {
-		cleanup_free char *path = client_path("webhooks", args->operands[i], "");
-
-		r = client_patch(client, path, NULL, patch, NULL, fail);
-		if (r == 0)
-			printf("%s\n", args->operands[i]);
-	}
-	json_decref(patch);
+	json_decref(change.patch);
 	return r;
 }
 

@@ -70,8 +70,29 @@ def test_run_makes_what_is_not_there_and_update_changes_it(hull, hulld):
     assert hulld.machine("m")["mounts"] == [{"volume": "data", "path": "/e", "read_only": True}, {"volume": "more", "path": "/m", "read_only": False}]
     said, hint = hull.refused("volume", "rm", "more")
     assert said.endswith("machine m mounts it") and hint == "delete the machine first, or take the volume from its mounts"
-    assert hull.refused("volume", "rm", "more", "data")[0] == "more: machine m mounts it"
+    assert hulld.post("/v1/volumes", {"name": "free", "size_mib": 16}).status == 201
+    several = hull("volume", "rm", "more", "free", "absent", "data", status=1)  # each is tried
+    assert several.stdout == "free\n" and several.stderr.splitlines() == [
+        "hull: more: machine m mounts it", f"      {hint}", 'hull: absent: there is no volume "absent"', "      `hull volume list` lists what there is",
+        "hull: data: machine m mounts it", f"      {hint}"]
     hull("update", "m", "-v", "more-")
     hull("volume", "rm", "more")
     said, hint = hull.refused("update", "m", "-v", "dada:/x")
     assert said.endswith('there is no volume "dada"') and hint.startswith("did you mean data?")
+
+
+@pytest.mark.parametrize("words", [["image", "rm"], ["network", "rm"], ["secret", "rm"], ["project", "rm"], ["token", "rm"], ["certificate", "rm"],
+                                   ["webhook", "rm"], ["webhook", "enable"], ["webhook", "disable"], ["operation", "cancel"], ["context", "rm"]])
+def test_of_several_each_is_tried(hull, words):
+    failed = hull(*words, "none-1", "none-2", status=1)
+    told = [line for line in failed.stderr.splitlines() if line.startswith("hull: ")]
+    assert failed.stdout == "" and len(told) == 2 and all(f"none-{n}: " in line for n, line in enumerate(told, 1)), failed.stderr
+
+
+def test_an_image_in_use_stays_and_others_go(hull, hulld):
+    for name in ("a", "b", "c"):
+        assert hulld.post("/v1/images", {"name": name, "rootfs": hulld.get("/v1/images/hello").json["rootfs"], "config": {"command": ["true"]}}).status == 201
+    assert hulld.post("/v1/machines", {"name": "m", "image": "b"}).status == 201
+    done = hull("image", "rm", "a", "b", "c", status=1)
+    assert done.stdout == "a\nc\n" and done.stderr == "hull: b: machine m was created from image b\n      `hull image rm -f` takes the name away; machines keep their content\n"
+    assert hull("image", "rm", "-f", "b").stdout == "b\n"
