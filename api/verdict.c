@@ -97,11 +97,13 @@ static void describe_death(const struct machine *m, int status, struct machine_e
 		snprintf(end->message, sizeof(end->message), "the monitor ended without saying why; its log ends: %s", line);
 }
 
-/* It was killed, as it could not be saved, or not go on from that. */
-static bool describe_suspend(const struct machine *m, struct machine_end *end)
+/* It was killed, as it could not be saved, or not go on from that: unless its monitor has ended before, and `said` why. */
+static bool describe_suspend(const struct machine *m, bool said, struct machine_end *end)
 {
 	bool late = strcmp(m->ending_code, "suspend_timeout") == 0;
 
+	if (said && strcmp(end->code, "signal") != 0)
+		return false;
 	if (!late && strcmp(m->ending_code, "suspend_failed") != 0 && strcmp(m->ending_code, "resume_failed") != 0)
 		return false;
 	snprintf(end->code, sizeof(end->code), "%s", m->ending_code);
@@ -130,7 +132,7 @@ struct machine_end verdict_of(const struct machine *m, int status)
 		snprintf(end.code, sizeof(end.code), "start_failed");
 		verdict_last_line(m, "passt.log", line, sizeof(line));
 		snprintf(end.message, sizeof(end.message), "passt ended before the machine was up: %s", line);
-	} else if (describe_suspend(m, &end)) {
+	} else if (describe_suspend(m, said, &end)) {
 		end.failed = true;
 	} else if (m->ending_code[0] && (!said || strcmp(end.code, "signal") == 0)) {
 		snprintf(end.code, sizeof(end.code), "%s", m->ending_code);

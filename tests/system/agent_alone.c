@@ -4,7 +4,7 @@
  * --accounting, whose file it makes.
  *
  * In the machine's state folder, what it does is written to `did`, a word a line; a file `fail-WORD` makes it fail, `hang-WORD` go no further,
- * and `die-WORD` end. */
+ * `die-WORD` end, and `reset-WORD` end as one whose guest has reset it. */
 #include "common/io.h"
 #include "common/json.h"
 #include "guest-kernel/agent.h"
@@ -28,6 +28,7 @@ static struct agent *agent;
 static int listener;
 static struct guest_config config = {.hostname = (char *)"alone", .user = (char *)"root", .workdir = (char *)"/"};
 
+static int status_fd;
 static const char *state_folder; /* with a "/" at its end */
 static int state_folder_bytes;
 static enum api_state state = API_RUNNING;
@@ -37,6 +38,11 @@ static char *beside(const char *kind, const char *word, char ret[512])
 {
 	snprintf(ret, 512, "%.*s%s%s", state_folder_bytes, state_folder, kind, word);
 	return ret;
+}
+
+static void report(const char *cause, const char *message)
+{
+	dprintf(status_fd, "{\"cause\":\"%s\",\"exit_status\":%s,\"message\":\"%s\"}\n", cause, strcmp(cause, "poweroff") ? "null" : "0", message);
 }
 
 /* 0, or -EIO with `err` set. */
@@ -49,6 +55,10 @@ static int obey(const char *word, struct error *err)
 	close(fd);
 	if (access(beside("die-", word, path), F_OK) == 0)
 		_exit(9);
+	if (access(beside("reset-", word, path), F_OK) == 0) {
+		report("reset", "is told to reset");
+		_exit(0);
+	}
 	while (access(beside("hang-", word, path), F_OK) == 0)
 		usleep(1000);
 	return access(beside("fail-", word, path), F_OK) == 0 ? error_set(err, EIO, "is told to fail") : 0;
@@ -110,11 +120,6 @@ static int restore(const json_t *file, struct error *err)
 	return r;
 }
 
-static void report(int fd, const char *cause, const char *message)
-{
-	dprintf(fd, "{\"cause\":\"%s\",\"exit_status\":%s,\"message\":\"%s\"}\n", cause, *message ? "null" : "0", message);
-}
-
 static void on_stop(void *ctx, uint32_t timeout_ms)
 {
 	(void)ctx, (void)timeout_ms;
@@ -173,13 +178,13 @@ int main(int argc, char **argv)
 	static struct api_metrics metrics;
 	static const struct api api = {routes, state_of, NULL, &metrics};
 	const char *restored = option(argv, "--restore"), *socket = option(argv, "--api-sock"), *counts = option(argv, "--accounting"), *path;
-	int status_fd = atoi(option(argv, "--status-fd"));
 	struct api_server *server;
 	struct error err;
 	const char *description;
 	json_t *file;
 
 	(void)argc;
+	status_fd = atoi(option(argv, "--status-fd"));
 	if (counts)
 		close(open(counts, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
 	description = restored ? restored : option(argv, "--config-file");
@@ -188,7 +193,7 @@ int main(int argc, char **argv)
 	state_folder = restored ? json_string_value(json_object_get(file, "snapshot_path")) : description;
 	state_folder_bytes = (int)((restored ? strstr(state_folder, "suspended/") : strrchr(state_folder, '/') + 1) - state_folder);
 	if (restored && restore(file, &err) < 0) {
-		report(status_fd, "error", err.message);
+		report("error", err.message);
 		return 1;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -208,7 +213,7 @@ int main(int argc, char **argv)
 	loop_run(loop);
 	agent_free(agent);
 	api_server_free(server);
-	report(status_fd, "poweroff", "");
+	report("poweroff", "");
 	unlink(path);
 	return 0;
 }

@@ -171,6 +171,23 @@ def test_a_monitor_that_dies_as_it_saves_has_ended(make):
     assert one.goes("start", "running")["cause"] is None
 
 
+@pytest.mark.parametrize("at", ["pause", "save", "restore", "clock", "reseed"])
+def test_one_that_resets_itself_meanwhile_starts_again(make, at):
+    """As it does at any other time, whatever hulld sees first: the end of its monitor, or that this answers no more."""
+    one = make("one").start()
+    verb = "resume" if at in GOES_ON else "suspend"
+    if verb == "resume":
+        one.goes("suspend", "suspended")
+    fault = one.told(f"reset-{at}")
+    one.ask(verb)
+    wait_until(lambda: one.shown["restarts"] or one.shown["state"] == "failed", "it starts again")
+    fault.unlink()
+    machine = one.waits("running,failed")
+    assert (machine["state"], machine["restarts"], machine["cause"]["code"]) == ("running", 1, "reset"), machine
+    assert one.operation(verb)["state"] == "failed" and one.saved == []
+    one.goes("suspend", "suspended")
+
+
 def test_what_cannot_be_restored_starts_anew(make):
     one = make("one", env={"A": "old"}).start()
     one.goes("suspend", "suspended")
