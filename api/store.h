@@ -348,7 +348,7 @@ struct webhook_record {
 void webhook_record_done(struct webhook_record *record);
 
 int store_webhook_insert(struct store *store, const struct webhook_record *record, struct error *err);
-/* All but its project and created_at; it is an event. */
+/* All but its project and created_at; it is an event. Asks for no room, as hulld disables one by it, too: who changes one for a client asks before. */
 int store_webhook_respecify(struct store *store, const struct webhook_record *record, struct error *err);
 /* How far they have come, in one transaction; no events. */
 int store_webhooks_progress(struct store *store, const struct webhook_record *const *records, size_t n, struct error *err);

@@ -109,8 +109,11 @@ int store_project_insert(struct store *store, const struct project_record *recor
 
 int store_project_update(struct store *store, const struct project_record *record, struct error *err)
 {
-	sqlite3_stmt *stmt = store_begin(store, PROJECT_UPDATE);
+	sqlite3_stmt *stmt;
 
+	if (store_check_room(store, strlen(record->quotas), err) < 0)
+		return -ENOSPC;
+	stmt = store_begin(store, PROJECT_UPDATE);
 	store_bind_text(stmt, 1, record->name);
 	store_bind_text(stmt, 2, record->quotas);
 	return store_commit_one(store, stmt, "project", err);

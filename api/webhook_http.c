@@ -277,7 +277,8 @@ static void change(struct request *req, struct hulld *hulld, struct webhook *hoo
 		record.disabled_reason[0] = '\0';
 	else
 		record.next_attempt_at = 0;
-	if (store_webhook_respecify(hulld->store, &record, &err) == 0 && webhook_change(hook, &record, anew, &err) == 0) {
+	if (store_check_room(hulld->store, strlen(record.spec), &err) == 0 && store_webhook_respecify(hulld->store, &record, &err) == 0 &&
+		webhook_change(hook, &record, anew, &err) == 0) {
 		request_reply(req, 200, dump(hook, NULL));
 		return;
 	}

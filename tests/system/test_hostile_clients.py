@@ -343,6 +343,8 @@ def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
         for name in ("idle", "stopped", "killed", "deleted", "last"):
             assert hulld.post("/v1/machines", {"name": name, "image": "hello", "network": "none", "disk_mib": 16}).status == 201
         assert hulld.post("/v1/volumes", {"name": "data", "size_mib": 16}).status == 201
+        assert hulld.post("/v1/projects", {"name": "small"}).status == 201
+        hook = "/v1/webhooks/" + hulld.post("/v1/webhooks", {"url": "https://receiver.invalid/", "enabled": False}).json["id"]
         for name in ("stopped", "killed", "deleted", "last"):
             assert hulld.post(f"/v1/machines/{name}/start").status == 200
             wait_until(lambda: hulld.machine(name)["pid"], "it has a monitor")
@@ -354,8 +356,11 @@ def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
         refused(asked("POST", "/v1/machines/idle/start"), 507, "insufficient_storage")
         refused(asked("POST", "/v1/machines", {"name": "new", "image": "hello"}), 507, "insufficient_storage")
         more, merge = {"labels": {"x": "y" * 3000}}, {"Content-Type": "application/merge-patch+json"}
-        for path in ("/v1/machines/idle", "/v1/volumes/data"):
+        for path in ("/v1/machines/idle", "/v1/volumes/data", hook):
             refused(asked("PATCH", path, more, **merge), 507, "insufficient_storage")
+        refused(asked("PATCH", hook, {"secret": "whsec_" + 40 * "c"}, **merge), 507, "insufficient_storage")
+        refused(asked("PUT", "/v1/projects/small/quotas", {"machines": 1}), 507, "insufficient_storage")
+        assert hulld.get(hook).json["labels"] == {} and hulld.get("/v1/projects/small").json["quotas"]["machines"] == -1
         refused(asked("PATCH", "/v1/volumes/data", {"size_mib": 32}, **merge), 507, "insufficient_storage")
         assert [file.stat().st_size for file in (hulld.state / "volumes").iterdir()] == [16 << 20], "it is as large as it is charged for"
         assert asked("POST", "/v1/machines/stopped/stop", {"timeout_s": 1}, **{"Idempotency-Key": "k"}).status == 200
@@ -371,7 +376,8 @@ def test_what_ends_or_deletes_has_room_on_a_full_disk(tmp_path):
             assert hulld.machine("last")["pid"] and hulld.machine("stopped")["state"] == "stopped"
         for name in ("deleted", "stopped", "killed", "last"):
             assert asked("DELETE", f"/v1/machines/{name}?force=1").status == 204
-        assert asked("DELETE", "/v1/images/hello").status == 204
+        for path in ("/v1/images/hello", hook, "/v1/projects/small"):
+            assert asked("DELETE", path).status == 204
         assert hulld.get("/v1/machines").json["items"] == hulld.get("/v1/images").json["items"] == []
         (hulld.state / "filler").unlink()
         wait_until(lambda: hulld.request("PUT", "/v1/secrets/ROOM", {"value": "x" * 10_000}).status == 201, "there is room again")
