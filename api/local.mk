@@ -105,7 +105,6 @@ libhull_api_a_SOURCES = \
 	api/start_order.c api/start_order.h \
 	api/stopping.c \
 	api/stats.c api/stats.h \
-	api/subnet.c api/subnet.h \
 	api/store.c api/store.h api/store_private.h \
 	api/store_certificates.c \
 	api/store_events.c \

@@ -8,7 +8,7 @@
 #define HULL_API_NETWORKS_H
 
 #include "api/machine.h"
-#include "api/subnet.h"
+#include "common/subnet.h"
 
 #define NETWORKS_MAX 16 /* of a project */
 

@@ -3,7 +3,7 @@
 #define HULL_API_SUPERVISOR_H
 
 #include "api/machine.h"
-#include "api/subnet.h"
+#include "common/subnet.h"
 
 /* What can be known before a start is promised: kernel, monitor, passt and blob are there. */
 int supervisor_check(const struct machine *m, struct problem *problem);

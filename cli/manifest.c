@@ -8,6 +8,7 @@
 #include "common/checked.h"
 #include "common/cleanup.h"
 #include "common/json.h"
+#include "common/subnet.h"
 
 #include <errno.h>
 #include <libgen.h>
@@ -345,15 +346,22 @@ static bool is_next(const struct manifest_machine *machine, const json_t *waitin
 	return true;
 }
 
-/* Moves those that machines name to `sorted`; how many. */
+/* A network that wants a certain subnet. */
+static bool has_subnet(const struct manifest_machine *machine)
+{
+	return machine->kind == MANIFEST_NETWORK && json_is_string(json_object_get(machine->spec, "subnet"));
+}
+
+/* Moves those that machines name to `sorted`; how many. What a network wants is not to be given to another, that takes any, before. */
 static size_t take_others(const struct manifest *manifest, struct manifest_machine *sorted)
 {
 	size_t n = 0;
 
 	for (enum manifest_kind kind = 0; kind < MANIFEST_MACHINE; kind++)
-		for (size_t i = 0; i < manifest->n; i++)
-			if (manifest->machines[i].kind == kind)
-				sorted[n++] = manifest->machines[i];
+		for (int wants = 1; wants >= 0; wants--)
+			for (size_t i = 0; i < manifest->n; i++)
+				if (manifest->machines[i].kind == kind && has_subnet(&manifest->machines[i]) == wants)
+					sorted[n++] = manifest->machines[i];
 	return n;
 }
 
@@ -389,6 +397,39 @@ static void sort(struct manifest *manifest)
 	manifest->machines = sorted;
 }
 
+static int refuse_overlap(const struct manifest_machine *first, const struct manifest_machine *network, struct failure *fail)
+{
+	cleanup_free char *path = NULL;
+
+	if (asprintf(&path, "%s.subnet", first->path) < 0)
+		abort();
+	error_set_field(&fail->error, EINVAL, "subnet", "%s overlaps with %s, of network %s at %s:%d", json_text(network->spec, "subnet"),
+		json_text(first->spec, "subnet"), first->name, first->file, yaml_line(first->lines, path));
+	return manifest_refuse(network, fail);
+}
+
+/* hulld, which is asked about one network after the other before any is made, knows nothing of the others. What is no subnet, it refuses. */
+static int check_subnets(const struct manifest *manifest, struct failure *fail)
+{
+	struct subnet subnet, other;
+	struct error no_subnet;
+
+	for (size_t i = 0; i < manifest->n; i++) {
+		const struct manifest_machine *network = &manifest->machines[i];
+
+		if (!has_subnet(network) || subnet_parse(json_text(network->spec, "subnet"), &subnet, &no_subnet) < 0)
+			continue;
+		for (size_t j = 0; j < i; j++) {
+			const struct manifest_machine *first = &manifest->machines[j];
+
+			if (has_subnet(first) && subnet_parse(json_text(first->spec, "subnet"), &other, &no_subnet) == 0 &&
+				subnets_overlap(&subnet, &other))
+				return refuse_overlap(first, network, fail);
+		}
+	}
+	return 0;
+}
+
 int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail)
 {
 	const char *file;
@@ -402,9 +443,10 @@ int manifest_read(const struct args *args, struct manifest *ret, struct failure 
 	}
 	while (r == 0 && (file = args_next(args, "file", &i)))
 		r = read_file(ret, file, args_flag(args, "prune"), fail);
-	if (r == 0)
-		sort(ret);
-	return r;
+	if (r < 0)
+		return r;
+	sort(ret);
+	return check_subnets(ret, fail);
 }
 
 void manifest_done(struct manifest *manifest)

@@ -35,8 +35,9 @@ struct manifest {
 };
 
 /* Reads all files of --file; "-" is the input. A document is a machine, a list of them, or {"volumes": [...], "networks":
- * [...], "machines": [...]}. Each has a name, which no other of its kind has. They are in the order of their kinds, machines that others
- * depend on before those, else in the files' order. 0 or -errno with `fail` set; manifest_done() either way. */
+ * [...], "machines": [...]}. Each has a name, which no other of its kind has; no two subnets of networks overlap. They are in the order of
+ * their kinds, networks with a subnet before those without, machines that others depend on before those, else in the files' order. 0 or -errno
+ * with `fail` set; manifest_done() either way. */
 int manifest_read(const struct args *args, struct manifest *ret, struct failure *fail);
 void manifest_done(struct manifest *manifest);
 

@@ -26,6 +26,7 @@ libhull_common_a_SOURCES = \
 	common/relay.c common/relay.h \
 	common/stop_signal.c common/stop_signal.h \
 	common/stream_frame.h \
+	common/subnet.c common/subnet.h \
 	common/tar.c common/tar.h common/tar_header.h \
 	common/tar_write.c \
 	common/unpack.c

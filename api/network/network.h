@@ -21,7 +21,7 @@
 #define HULL_API_NETWORK_NETWORK_H
 
 #include "api/network/words.h"
-#include "api/subnet.h"
+#include "common/subnet.h"
 
 #include <stdbool.h>
 #include <stddef.h>

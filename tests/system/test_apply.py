@@ -269,6 +269,8 @@ def test_texts_come_through_a_file_as_they_are(hull, hulld, seed):
     ("networks:\n- {name: a}\n- {name: a}\n", "m.yaml:3: a: name: a network of that name is at m.yaml:2 already", ""),
     ("networks:\n- {name: a, egres: false}\n", "m.yaml:2: a: egres: unknown field", 'did you mean "egress"?'),
     ("networks:\n- {name: a,\n   subnet: 8.8.8.0/24}\n", "m.yaml:3: a: subnet: must be private", ""),
+    ("networks:\n- {name: a, subnet: 10.1.0.0/23}\n- {name: c}\n---\nnetworks:\n- {name: b,\n   subnet: 10.1.1.128/25}\n",
+     "m.yaml:7 (document 2): b: subnet: 10.1.1.128/25 overlaps with 10.1.0.0/23, of network a at m.yaml:2", ""),
     ("networks:\n- {name: a, labels: {n: 1}}\n", "m.yaml:2: a: labels.n: must be a text", 'write it in quotes, as "1"'),
     ("networks:\n- {name: default}\n", "m.yaml:2: default: name: must not be default or none, which every project has", ""),
     ("netwroks: []\n", "m.yaml:1: netwroks: is no field of a file; it has `machines`, `volumes` and `networks`, or is a machine, with `name` and `image`", "did you mean networks?"), ("- 5\n", "m.yaml:1: a machine must be an object", ""),

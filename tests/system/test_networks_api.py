@@ -95,9 +95,9 @@ def test_a_file_makes_networks_before_the_machines_on_them_and_prunes_them_after
         return call(*words, **options).stdout.splitlines()
 
     shown = said(FILE, "diff", status=1)
-    assert [line for line in shown if not line.startswith(" ")] == ["+ network back", "+ network quiet", "+ machine db", "+ machine web"]
+    assert [line for line in shown if not line.startswith(" ")] == ["+ network quiet", "+ network back", "+ machine db", "+ machine web"]
     assert "    + egress: false" in shown and shown.count('    + network: "back"') == 2 and hulld.get("/v1/networks").json["items"] == []
-    assert said(FILE, "apply", "-y", "--no-start")[-4:] == ["back: created", "quiet: created", "db: created", "web: created"]
+    assert said(FILE, "apply", "-y", "--no-start")[-4:] == ["quiet: created", "back: created", "db: created", "web: created"]
     assert [hulld.machine(name)["address"] for name in ("db", "web")] == ["10.88.0.2", "10.88.0.3"]
     assert said(FILE, "diff", "--prune") == [] and said(FILE.replace("back, labels", "back, subnet: null, labels"), "diff") == []
     # What is shown of one can be applied; only labels change.
@@ -119,6 +119,15 @@ def test_a_file_makes_networks_before_the_machines_on_them_and_prunes_them_after
         "- machine web", "- network back", "- network quiet"]
     assert said("machines: []\n", "apply", "-yq", "--prune") == ["db", "web", "back", "front", "quiet"]
     assert hulld.get("/v1/networks").json["items"] == [] and hulld.get("/v1/machines").json["items"] == []
+
+
+def test_a_network_that_takes_any_subnet_leaves_the_one_that_another_of_its_file_wants(hulld, tmp_path):
+    wanted = hulld.post("/v1/networks?dry_run=1", {"name": "any"}).json["subnet"]
+    (tmp_path / "m.yaml").write_text(f"networks:\n- {{name: any}}\n- {{name: wants, subnet: {wanted}}}\n")
+    assert Cli(tmp_path, hulld.socket)("apply", "-y", "-f", "m.yaml", cwd=tmp_path).stdout.splitlines()[-2:] == ["wants: created", "any: created"]
+    assert hulld.get("/v1/networks/wants").json["subnet"] == wanted != hulld.get("/v1/networks/any").json["subnet"]
+    for name in ("any", "wants"):
+        assert hulld.delete(f"/v1/networks/{name}").status == 204
 
 
 @pytest.mark.parametrize("spec, field, reason", [

@@ -1,8 +1,8 @@
 /* Subnets of networks: which there may be, and what follows from an address. */
 #include "tests/unit/test.h"
 
-#include "api/subnet.h"
 #include "common/checked.h"
+#include "common/subnet.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "api/subnet.h"
+#include "common/subnet.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>

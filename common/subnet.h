@@ -1,6 +1,6 @@
 /* Subnets of networks, and what follows from an address in one. IPv4, in the host's byte order. */
-#ifndef HULL_API_SUBNET_H
-#define HULL_API_SUBNET_H
+#ifndef HULL_COMMON_SUBNET_H
+#define HULL_COMMON_SUBNET_H
 
 #include "common/error.h"
 
