@@ -4,6 +4,7 @@
 #include "api/host_drain.h"
 #include "api/ingress_client.h"
 #include "api/operation.h"
+#include "api/saved.h"
 #include "api/supervisor.h"
 #include "common/log.h"
 
@@ -71,12 +72,21 @@ static bool is_left_behind(const struct machine *m)
 	return operation_current(m) && !m->deleting && !machine_is_active(m) && !m->record.restart_wanted;
 }
 
+/* May it be that what is saved of it is used? */
+static bool may_be_saved(const struct machine *m)
+{
+	return m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_SUSPENDED || m->record.state == MACHINE_RESUMING ||
+	       m->record.state == MACHINE_STOPPING;
+}
+
 static void take_up(struct machine *m)
 {
 	struct machine_end end = {.code = "unknown", .message = "it ended unseen", .exit_status = -1};
 	struct problem problem;
 
 	m->deleting = operation_is(m, OPERATION_DELETE);
+	if (!may_be_saved(m))
+		saved_forget(m); /* an earlier hulld may not have been able to */
 	if (is_left_behind(m)) {
 		operation_machine_has_ended(m, &end, false);
 		machine_commit(m);

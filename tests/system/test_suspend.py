@@ -231,6 +231,21 @@ def test_what_is_saved_is_thrown_away(make, verb):
     assert one.ask("resume", 409).json["hint"] == "start it"
 
 
+def test_what_could_not_be_thrown_away_goes_when_hulld_starts(hulld, make):
+    runs, stopped, suspended = make("runs").start(), make("rests").start(), make("kept").start()
+    stopped.goes("kill", "stopped")
+    suspended.goes("suspend", "suspended")
+    hulld.kill()
+    for one in (runs, stopped):
+        (one.folder / "suspended").mkdir(exist_ok=True)
+        for name in ("state", "memory"):
+            (one.folder / "suspended" / name).write_text("left")
+    hulld.start()
+    assert runs.saved == stopped.saved == [] and runs.shown["state"] == "running"
+    assert suspended.saved == ["memory", "state"]
+    suspended.goes("resume", "running")
+
+
 def test_it_is_deleted(hulld, make):
     one = make("one").start()
     one.goes("suspend", "suspended")
