@@ -173,7 +173,7 @@ class Kept:
 
     def __init__(self, host):
         self.host = host
-        spec = {"name": self.NAME, "image": IMAGE, "network": "none", "disk_mib": 16, "memory_mib": 64, "command": ["/bin/sleep", "100000"]}
+        spec = {"name": self.NAME, "image": IMAGE, "network": "none", "disk_mib": 16, "memory_mib": 128, "command": ["/bin/sleep", "100000"]}
         assert host.post("/v1/machines", spec).status == 201
         self.goes("start")
         self.run = self.which_run()
