@@ -366,12 +366,18 @@ int launch_prepare_restore(struct machine *m, struct error *err)
 	return r < 0 ? r : write_config(machine_run_path(m, "restore.json", path, sizeof(path)), saved_load_request(m), err);
 }
 
+bool launch_is_restore(const struct machine *m)
+{
+	char path[512];
+
+	return access(machine_run_path(m, "restore.json", path, sizeof(path)), F_OK) == 0;
+}
+
 bool launch_has_begun(const struct machine *m)
 {
 	char path[512];
 
-	return access(machine_run_path(m, "restore.json", path, sizeof(path)), F_OK) < 0 ||
-	       access(machine_run_path(m, "accounting", path, sizeof(path)), F_OK) == 0;
+	return !launch_is_restore(m) || access(machine_run_path(m, "accounting", path, sizeof(path)), F_OK) == 0;
 }
 
 int launch_prepare(struct machine *m, struct error *err)
@@ -380,6 +386,8 @@ int launch_prepare(struct machine *m, struct error *err)
 	json_t *config;
 	int r = launch_make_folders(m, err);
 
+	if (r == 0 && unlink(machine_run_path(m, "restore.json", path, sizeof(path))) < 0 && errno != ENOENT)
+		r = error_set_errno(err, errno, "cannot remove %s", path);
 	if (r == 0 && !machine_running_spec(m)->secrets.len)
 		r = write_guest(m, err);
 	if (r < 0)

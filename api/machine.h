@@ -80,6 +80,7 @@ struct machine {
 	struct start_wait *start_wait; /* start_order.c; NULL: it waits for no other machine */
 	struct agent_ready *ready; /* while the agent has not answered yet, in this run */
 	bool up;			  /* the agent has answered, in this run */
+	bool restored;			  /* its monitor has open what was saved, which is removed, and has its room until it ends */
 	struct suspend *suspend;	  /* suspend.c; NULL: nothing is under way */
 	bool network_lost;		  /* network_watch.c: in this run, and was told of */
 

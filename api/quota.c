@@ -47,10 +47,10 @@ static void add_spec(struct usage *usage, const struct machine_spec *spec)
 	usage->used[QUOTA_PORTS] += (int64_t)spec->ports.len;
 }
 
-/* Its memory takes room on the disk. */
+/* Its memory takes room on the disk. One that is saved anew gives back within moments what it goes on from: that is not counted twice. */
 static bool is_saved(const struct machine *m)
 {
-	return m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_SUSPENDED || m->record.state == MACHINE_RESUMING;
+	return m->restored || m->record.state == MACHINE_SUSPENDING || m->record.state == MACHINE_SUSPENDED || m->record.state == MACHINE_RESUMING;
 }
 
 /* One that is to become smaller is as large as it was until it has stopped. */
@@ -209,7 +209,7 @@ int quota_check_volume(struct hulld *hulld, const char *project, int64_t more_mi
 
 int quota_check_save(const struct machine *m, struct problem *problem)
 {
-	struct usage usage, more = {.used[QUOTA_DISK_MIB] = machine_running_spec(m)->memory_mib};
+	struct usage usage, more = {.used[QUOTA_DISK_MIB] = is_saved(m) ? 0 : machine_running_spec(m)->memory_mib};
 	int64_t limits[N_QUOTAS];
 	int r = read_project(m->hulld, m->record.project, limits, &usage, problem);
 

@@ -62,7 +62,7 @@ void supervisor_end_run(struct machine *m)
 	loop_timer_arm(m->stop_deadline, UINT64_MAX);
 	loop_timer_arm(m->retry, UINT64_MAX);
 	supervisor_forget_drain(m);
-	m->up = false;
+	m->up = m->restored = false;
 	unlink(machine_run_path(m, "vsock.sock", path, sizeof(path)));
 	unlink(machine_run_path(m, "monitor.sock", path, sizeof(path)));
 }
@@ -520,6 +520,7 @@ void supervisor_resume(struct machine *m)
 
 	m->ending_code[0] = '\0';
 	m->up = m->told_to_end = m->network_lost = false;
+	m->restored = true;
 	if (!supervisor_make_timers(m)) {
 		supervisor_fail_start(m, "out of memory");
 		return;

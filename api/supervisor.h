@@ -70,6 +70,8 @@ int launch_prepare_restore(struct machine *m, struct error *err);
 /* Has the monitor that it was prepared for, in this boot, begun? If not, it was never let go by its gate: a monitor makes `accounting`
  * before it reads what is saved, and leaves it. Where what it was prepared with has gone, too, the run folder was emptied, and nobody knows. */
 bool launch_has_begun(const struct machine *m);
+/* Was what it was prepared for last, in this boot, a restore? */
+bool launch_is_restore(const struct machine *m);
 /* The guest's archive of a machine that has secrets, in memory only: a descriptor, or -errno with `err` set. */
 int launch_archive_fd(const struct machine *m, struct error *err);
 /* What a monitor, `argv`, is started by: where the machine is on a network, by hull-network, which executes it with a tap. Valid as long

@@ -122,6 +122,7 @@ void supervisor_adopt(struct machine *m)
 		conclude_unseen(m, same_boot);
 		return;
 	}
+	m->restored = launch_is_restore(m);
 	log_info("machine %s: adopted its monitor, pid %d", m->record.name, (int)m->record.monitor.pid);
 	if (m->record.state == MACHINE_STARTING || m->record.state == MACHINE_RESUMING) {
 		operation_enter(m, m->record.state == MACHINE_STARTING ? PHASE_KERNEL : PHASE_AGENT);
