@@ -44,6 +44,7 @@ struct hulld {
 	struct machine *machines, *last_machine; /* a list, all there are (machine.h) */
 	void *machine_keys;			 /* and machine_index.c's tree of them */
 	bool going_down;	  /* the host is: going_down.c */
+	uint64_t n_known; /* machines that this hulld has ever known */
 	uint64_t wakes; /* machines that were woken, by this hulld */
 };
 

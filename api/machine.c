@@ -563,6 +563,7 @@ struct machine *machine_new(struct hulld *hulld, struct machine_record *record, 
 	if (!m)
 		abort();
 	m->hulld = hulld;
+	m->number = ++hulld->n_known;
 	m->record = *record;
 	m->spec = *spec;
 	free(m->record.spec);

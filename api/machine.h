@@ -62,6 +62,7 @@ struct machine {
 	struct machine_record record;
 	struct machine_spec spec;      /* what it is to be, as its client says */
 	struct machine_spec *run_spec; /* what the present run was begun with, where it is not that; NULL: it is */
+	uint64_t number;	       /* in the order in which this hulld has come to know them: the clock may be set back */
 	bool patching;		       /* machine_patch.c: hull-ingress is asked for ports that are to be its */
 	size_t patch_ports;	       /* while that is so: how many it is to have */
 	bool deleting; /* ends in its removal, */

@@ -17,16 +17,17 @@ static int refuse(const struct port_spec *port, size_t index, const char *reason
 	return problem_set_hint(problem, "choose another host port");
 }
 
-/* Does a machine of another project publish it, or is one about to? */
-static bool is_of_others(const struct hulld *hulld, const char *project, const struct port_spec *port)
+/* Does a machine of another project publish it, or is one about to? One that is made later than `m` is not: it is refused for that itself. */
+static bool is_of_others(const struct machine *m, const struct port_spec *port)
 {
-	for (const struct machine *m = hulld->machines; m; m = m->next) {
-		const struct port_spec *others = m->spec.ports.items;
+	for (const struct machine *other = m->hulld->machines; other; other = other->next) {
+		const struct port_spec *theirs = other->spec.ports.items;
+		bool later = other->record.state == MACHINE_CREATING && other->number > m->number;
 
-		if (strcmp(m->record.project, project) == 0)
+		if (later || strcmp(other->record.project, m->record.project) == 0)
 			continue;
-		for (size_t i = 0; i < m->spec.ports.len; i++)
-			if (ports_collide(port, &others[i]))
+		for (size_t i = 0; i < other->spec.ports.len; i++)
+			if (ports_collide(port, &theirs[i]))
 				return true;
 	}
 	return false;
@@ -35,7 +36,7 @@ static bool is_of_others(const struct hulld *hulld, const char *project, const s
 int machine_http_publish(const struct machine *m, const struct port_spec *port, size_t index, ingress_fn fn, void *ctx,
 	struct problem *problem)
 {
-	if (is_of_others(m->hulld, m->record.project, port))
+	if (is_of_others(m, port))
 		return refuse(port, index, PORT_IN_USE, problem);
 	ingress_publish(m->hulld->ingress, m, port, fn, ctx);
 	return 0;

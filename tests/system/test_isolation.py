@@ -8,12 +8,19 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import random
 import re
+import signal
 import socket
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from free_ports import free_port
 from hulld_fixtures import Hulld, make_erofs, wait_until
+from test_hulld import ingress_pid
 from test_tenants import In, project, token
 
 CALLS = 10_000
@@ -329,3 +336,29 @@ def test_which_of_two_ports_is_refused_says_of_neither_whose_it_is(tmp_path):
             assert len(set(answers)) == 1, (method, path + dry, kinds, dict(zip(map(str, ways), answers)))
         assert sorted(m["name"] for m in own.get("/v1/machines").json["items"]) == ["mine", "patched"]
         assert own.get("/v1/machines/patched").json["ports"] == []
+
+
+@pytest.mark.parametrize("later", [lambda ports: ports, lambda ports: ports[::-1]], ids=["in the same order", "in the other order"])
+def test_who_asks_for_ports_that_another_is_about_to_have_does_not_keep_it_from_them(tmp_path, later):
+    """hull-ingress stands still until both wait for it."""
+    hulld, erofs = Hulld(tmp_path).start(), make_erofs(tmp_path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(hulld.stop)
+        first, second = project(hulld, "first", erofs), project(hulld, "second", erofs)
+        for acting in (first, second):
+            stack.callback(lambda acting=acting: [acting.delete(f"/v1/machines/{m['id']}?force=1") for m in acting.get("/v1/machines").json["items"]])
+        ports = [{"host": free_port(), "guest": 80} for _ in range(3)]
+        spec = {"image": "hello", "network": "none", "disk_mib": 16}
+        assert first.post("/v1/machines", {**spec, "ports": ports[:1]}).status == 201
+        pool = stack.enter_context(ThreadPoolExecutor())
+        rows = stack.enter_context(contextlib.closing(sqlite3.connect(hulld.state / "hull.db")))
+        ingress = ingress_pid(hulld)
+        os.kill(ingress, signal.SIGSTOP)
+        try:
+            asked = []
+            for acting, wanted in ((first, ports[1:]), (second, later(ports[1:]))):
+                asked.append(pool.submit(acting.post, "/v1/machines", {**spec, "ports": wanted}))
+                wait_until(lambda: asked[-1].done() or rows.execute("SELECT COUNT(*) FROM machines WHERE state = 'creating'").fetchone()[0] == len(asked), "it waits for its ports")
+        finally:
+            os.kill(ingress, signal.SIGCONT)
+        assert [one.result().status for one in asked] == [201, 409], [one.result() for one in asked]
