@@ -129,7 +129,7 @@ def test_hulld_is_killed_at_random_instants(tmp_path):
         assert load.answered() > KILLS, "the clients have got on"
         check_told(receiver, load)
         done = [load.happened(f"machine.{state}") for state in ("suspended", "resuming")]
-        assert min(done) >= KILLS / 4, done
+        assert all(done), done
         print(f"{KILLS} kills, {load.answered()} changes, {done[0]} suspends, {done[1]} resumes, {load.cursor} events, of which "
               f"{len(receiver.got)} were sent")
         for name in load.comes_to():
