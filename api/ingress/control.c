@@ -507,6 +507,16 @@ static void on_client(void *ctx, uint32_t events)
 	serve(client);
 }
 
+bool control_is_behind(const struct ingress *ingress)
+{
+	char first;
+
+	for (const struct client *client = ingress->clients; client; client = client->next)
+		if (!client->waiting && !client->at_end && !client->out.len && recv(client->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+			return true;
+	return false;
+}
+
 static void client_begin(struct ingress *ingress, int fd, loop_fn shut_down, void *ctx)
 {
 	struct client *client = ingress->n_clients < INGRESS_CLIENTS_MAX ? calloc(1, sizeof *client) : NULL;

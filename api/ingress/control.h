@@ -4,8 +4,13 @@
 
 #include "api/ingress/ingress.h"
 
+#include <stdbool.h>
+
 /* Accepts what waits at the listening socket `fd`; called whenever it is readable. */
 void control_accept(struct ingress *ingress, int fd, loop_fn shut_down, void *ctx);
+
+/* Has a client sent what was not read yet, and is read next? */
+bool control_is_behind(const struct ingress *ingress);
 
 /* A connection that had reached the machine has ended: whoever waits for the last one may hear of it. */
 void control_connection_ended(struct ingress *ingress, const char *machine);

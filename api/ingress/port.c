@@ -82,6 +82,7 @@ static void port_free(struct port *port)
 	if (port->listen_fd >= 0 && is_unix(&port->spec))
 		unlink(port->spec.address);
 	close_fd(port->listen_fd);
+	close_fd(port->undecided_fd);
 	if (port->forwarded)
 		forwarder_remove(ingress->forwarder, port->spec.address, (uint16_t)port->spec.host, is_udp(&port->spec));
 	free(port->request);
@@ -90,6 +91,20 @@ static void port_free(struct port *port)
 	free(port->spec.vsock);
 	free(port);
 	ingress_check_idle(ingress);
+}
+
+/* False: the gate is closed, and whether it still is, control has not read yet. Who was told that the machine starts comes behind that: the client
+ * is kept, and no other is accepted, until it is known. */
+static bool begin(struct port *port, int fd)
+{
+	if (port->spec.gate == GATE_CLOSED && control_is_behind(port->ingress)) {
+		port->undecided_fd = fd;
+		loop_set_events(port->listener, 0);
+		loop_timer_arm(port->resume, 0);
+		return false;
+	}
+	connection_begin(port, fd);
+	return true;
 }
 
 static void on_accept(void *ctx, uint32_t events)
@@ -101,7 +116,8 @@ static void on_accept(void *ctx, uint32_t events)
 		int fd = accept4(port->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0) {
-			connection_begin(port, fd);
+			if (!begin(port, fd))
+				return;
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
@@ -128,8 +144,11 @@ static void on_datagrams(void *ctx, uint32_t events)
 static void on_resume(void *ctx)
 {
 	struct port *port = ctx;
+	int fd = port->undecided_fd;
 
-	loop_set_events(port->listener, EPOLLIN);
+	port->undecided_fd = -1;
+	if (fd < 0 || begin(port, fd))
+		loop_set_events(port->listener, EPOLLIN);
 }
 
 /* The same, but for where in the machine it leads. */
@@ -175,7 +194,7 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 	if (!port)
 		return NULL;
 	port->ingress = ingress;
-	port->listen_fd = -1;
+	port->listen_fd = port->undecided_fd = -1;
 	port->spec = (struct port_spec){strdup(spec->machine), strdup(spec->address), strdup(spec->vsock),
 		spec->host, spec->guest, gate_for(spec, GATE_OPEN, (enum gate)spec->gate), spec->protocol};
 	port->request = calloc(1, sizeof *port->request);

@@ -29,7 +29,8 @@ struct port {
 	struct port *next;
 	struct port_spec spec; /* owned copies */
 	int listen_fd;
-	struct loop_source *listener, *resume; /* resume: timer, after a time without free descriptors */
+	struct loop_source *listener, *resume; /* resume: timer, after a time without free descriptors, or to look at */
+	int undecided_fd; /* a client who came to a closed gate, that may be another by now; -1: there is none */
 	bool forwarded;			       /* the forwarder has it, or may have it */
 	struct port_request *request;	       /* who waits for the forwarder's answer; NULL: published */
 	struct connection *connections;

@@ -334,6 +334,28 @@ def test_a_gate_that_waits_stops_tries_that_are_under_way(ingress, tmp_path):
         wait_for(lambda: ingress.connections() == 0, "the client to be dropped")
 
 
+def test_who_comes_once_the_gate_was_opened_is_let_in_whoever_came_before(ingress, tmp_path):
+    """hull-ingress stands still meanwhile, and then finds both the clients and the gate that is another."""
+    machine, port = Machine(tmp_path / "v.sock", echo), free_port()
+    ingress.ask("publish", **publication(tmp_path, port), gate="closed")
+    with contextlib.closing(machine), ingress.connect() as control:
+        told(control, op="gate", machine="m1", gate="closed")
+        assert json.loads(control.makefile().readline()) == {"ok": True}
+        ingress.process.send_signal(signal.SIGSTOP)
+        try:
+            before = connect(port)
+            control.sendall(b'{"op": "gate", "machine": "m1", "gate": "open"}\n')
+            after = connect(port)
+        finally:
+            ingress.process.send_signal(signal.SIGCONT)
+        with before, after:
+            after.sendall(b"hello")
+            assert after.recv(100) == b"hello"
+        assert ingress.ask("gate", machine="m1", gate="closed") == {"ok": True}
+        with connect(port) as late:
+            assert late.recv(1) == b""
+
+
 def test_a_closed_gate_closes_what_is_new_and_what_waits_and_nothing_else(ingress, tmp_path):
     Machine(tmp_path / "v.sock", echo)
     port, other = publish(ingress, tmp_path), free_port()
