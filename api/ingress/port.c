@@ -93,11 +93,16 @@ static void port_free(struct port *port)
 	ingress_check_idle(ingress);
 }
 
-/* False: the gate is closed, and whether it still is, control has not read yet. Who was told that the machine starts comes behind that: the client
- * is kept, and no other is accepted, until it is known. */
+/* The gate is closed, and whether it still is, control has not read yet. Who was told that the machine starts comes behind that. */
+static bool is_undecided(const struct port *port)
+{
+	return port->spec.gate == GATE_CLOSED && control_is_behind(port->ingress);
+}
+
+/* False: it is undecided what becomes of the client, who is kept, and no other is accepted, until it is. */
 static bool begin(struct port *port, int fd)
 {
-	if (port->spec.gate == GATE_CLOSED && control_is_behind(port->ingress)) {
+	if (is_undecided(port)) {
 		port->undecided_fd = fd;
 		loop_set_events(port->listener, 0);
 		loop_timer_arm(port->resume, 0);
@@ -136,6 +141,8 @@ static void on_datagrams(void *ctx, uint32_t events)
 	struct port *port = ctx;
 
 	(void)events;
+	if (is_undecided(port))
+		return; /* they are still there in the next round */
 	udp_port_receive(port->udp);
 	if (udp_port_waits(port->udp))
 		port_is_waited_at(port);

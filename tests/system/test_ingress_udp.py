@@ -2,6 +2,7 @@
 has a real one."""
 import contextlib
 import json
+import signal
 import socket
 import struct
 
@@ -215,6 +216,23 @@ def test_gates_are_for_new_sessions(ingress, port, vsock):
                 assert agent.next() == (DATAGRAM, session, b"on")
                 agent.says(session, b"and on")
                 assert first.recv(9) == b"and on" and ingress.connections() == 1
+
+
+def test_what_comes_once_the_gate_was_opened_is_not_lost_whatever_came_before(ingress, port, vsock):
+    """hull-ingress stands still meanwhile, and then finds both the datagrams and the gate that is another."""
+    with ingress.connect() as control:
+        control.sendall(b'{"op": "gate", "machine": "m1", "gate": "closed"}\n')
+        assert json.loads(control.makefile().readline()) == {"ok": True}
+        ingress.process.send_signal(signal.SIGSTOP)
+        try:
+            before = client(port, b"before")
+            control.sendall(b'{"op": "gate", "machine": "m1", "gate": "open"}\n')
+            after = client(port, b"after")
+        finally:
+            ingress.process.send_signal(signal.SIGCONT)
+        with before, after:
+            agent = Agent(vsock)
+            assert [agent.next()[2] for _ in range(2)] == [b"before", b"after"]
 
 
 def test_a_closed_gate_drops_what_waits(ingress, port):
