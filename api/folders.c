@@ -68,7 +68,7 @@ int folders_check(const struct hulld *hulld, const char *project, const struct m
 			continue;
 		snprintf(field, sizeof(field), "mounts[%zu].host_path", i);
 		problem_set(problem, PROBLEM_FORBIDDEN, field, "machines of project %s may not see %.200s of the host", project, mounts[i].host_path);
-		return problem_set_hint(problem, getenv("KVMHOST") ? "kvmhost down, then kvmhost up --share DIR: that shows DIR to this host, and allows it"
+		return problem_set_hint(problem, getenv("KVMHOST") ? "./quickstart down && HULL_QUICKSTART_SHARE=DIR ./quickstart, or down and `up --share DIR` of kvmhost"
 								   : "the host's administrator allows folders: hulld --mount-allow [PROJECT=]DIR");
 	}
 	return 0;
