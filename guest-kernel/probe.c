@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #define STATUS_LINE_MAX 13 /* "HTTP/1.1 200 " (RFC 9112, section 4): what of it is looked at */
+#define REST_NS		1000000000ull
 
 struct probe {
 	struct loop *loop;
@@ -54,11 +55,62 @@ static void finish(struct probe *probe, const char *fmt, ...)
 
 /* ---- HTTP ---- */
 
+/* What follows the status, which says all. It is read and thrown away: a program whose connection breaks while it still
+ * writes says so in its log, at each look. Nobody owns this: it ends by itself, after REST_NS at the latest. */
+struct rest {
+	int fd;
+	struct loop_source *source, *deadline;
+};
+
+static void rest_end(void *ctx)
+{
+	struct rest *rest = ctx;
+
+	loop_remove(rest->source);
+	loop_remove(rest->deadline);
+	close_fd(rest->fd);
+	free(rest);
+}
+
+static void on_rest(void *ctx, uint32_t events)
+{
+	struct rest *rest = ctx;
+	char unread[4096];
+	ssize_t n = recv(rest->fd, unread, sizeof(unread), 0);
+
+	(void)events;
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		rest_end(rest);
+}
+
+/* Takes the connection. Without memory it is closed at once. */
+static void rest_read(struct loop *loop, int fd)
+{
+	struct rest *rest = calloc(1, sizeof(*rest));
+
+	if (!rest) {
+		close_fd(fd);
+		return;
+	}
+	rest->fd = fd;
+	rest->source = loop_add_fd(loop, fd, EPOLLIN, on_rest, rest);
+	rest->deadline = loop_add_timer(loop, rest_end, rest);
+	if (!rest->source || !rest->deadline) {
+		rest_end(rest);
+		return;
+	}
+	loop_timer_arm(rest->deadline, REST_NS);
+}
+
 static void judge(struct probe *probe)
 {
 	const struct health_http *http = probe->check->http;
 	int minor, status, end = 0;
 
+	loop_remove(probe->source);
+	probe->source = NULL;
+	rest_read(probe->loop, probe->fd);
+	probe->fd = -1;
 	/* A status has three digits, and a space or the line's end after it. */
 	if (sscanf(probe->answer, "HTTP/1.%1d %3d%n", &minor, &status, &end) != 2 || end != STATUS_LINE_MAX - 1 ||
 		status < 100 || !strchr(" \r\n", probe->answer[end]))

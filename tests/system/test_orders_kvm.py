@@ -108,6 +108,14 @@ def test_a_page_says_whether_it_is_healthy(hulld, box):
     assert events[0]["type"] == "machine.running" and events[-2]["data"]["reason"] == "GET /up is answered with 404"
 
 
+def test_a_page_may_be_longer_than_its_status(hulld, box):
+    """A look does not break the connection under a program that still answers."""
+    shell(hulld, box, r"(printf 'HTTP/1.1 200 OK\r\n\r\n'; usleep 300000; echo a && usleep 300000 && echo b && echo all >/tmp/said) "
+          "2>/dev/null | nc -l -p 81 >/dev/null 2>&1 & until cat /proc/net/tcp* | grep -q ':0051 .* 0A '; do usleep 10000; done")
+    assert order(hulld, box, "health", health={"http": {"port": 81}}) == (ANSWER, {"frozen": False, "healthy": True})
+    wait_until(lambda: shell(hulld, box, "cat /tmp/said 2>/dev/null; true") == "all\n", "all of it was taken", 10)
+
+
 def test_all_that_is_frozen_stands_still_until_it_is_thawed(hulld, box):
     def hooked():
         kind, answer = order(hulld, box, "hook", hook="before-snapshot")
