@@ -60,7 +60,7 @@ static const struct {
 	{"launch", "run"}, {"build", "image build"}, {"pull", "image build"}, {"import", "image build"}, {"up", "apply"}, {"deploy", "apply"},
 	{"down", "stop"}, {"plan", "diff"}, {"login", "context create"}, {"config", "context"}, {"shell", "exec -it MACHINE sh"},
 	{"ssh", "exec -it MACHINE sh"}, {"attach", "logs -f"}, {"pause", "freeze"}, {"unpause", "thaw"}, {"hibernate", "suspend"}, {"sleep", "suspend"}, {"wake", "resume"}, {"describe", "inspect"},
-	{"show", "inspect"}, {"edit", "update"}, {"set", "update"}, {"copy", "cp"}, {"info", "version"},
+	{"show", "inspect"}, {"edit", "update"}, {"set", "update"}, {"copy", "cp"}, {"info", "version"}, {"rename", "update MACHINE --name NAME"},
 }, verbs_of_others[] = {
 	{"ls", "list"}, {"ps", "list"}, {"get", "inspect"}, {"show", "inspect"}, {"describe", "inspect"}, {"delete", "rm"}, {"remove", "rm"},
 	{"add", "create"}, {"new", "create"}, {"make", "create"}, {"put", "set"}, {"edit", "update"},

@@ -341,11 +341,12 @@ static int compose_setup(const struct recipe *recipe, struct buf *script)
 			r = buf_append(script, "\n", 1);
 	}
 	for (size_t i = 0; i < recipe->run.len && r == 0; i++) {
-		r = buf_printf(script, "/bin/sh -euc ");
+		/* The line first, which is not the command's own: one that fails without a word has said nothing. */
+		r = buf_printf(script, "echo 'I: run[%zu]' >&2\n/bin/sh -euc ", i);
 		if (r == 0)
 			r = append_quoted(script, recipe->run.items[i]);
 		if (r == 0)
-			r = buf_printf(script, " || { echo 'E: run[%zu]: the command failed' >&2; exit 1; }\n", i);
+			r = buf_printf(script, " || { echo \"E: run[%zu]: the command failed, status $?\" >&2; exit 1; }\n", i);
 	}
 	return r;
 }

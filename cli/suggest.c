@@ -112,6 +112,8 @@ static void suggest_one_that_is_there(const struct args *args, struct failure *f
 		failure_hint(fail, "did you mean %s? `hull %s` lists what there is", near, kind->list);
 	else
 		failure_hint(fail, "`hull %s` lists what there is%s", kind->list, named ? kind->otherwise : "");
+	if (strcmp(fail->error.field, "Hull-Project") == 0) /* the header, which here is an option or of the context */
+		snprintf(fail->error.field, sizeof(fail->error.field), "project");
 }
 
 /* Does the API say that it depends on how the machine is? */

@@ -138,6 +138,7 @@ def test_a_shell_completes_names(hull, hulld):
     (["run", "x", "--memroy", "1g"], "--memroy: there is no such option", "did you mean --memory?"),
     (["ls"], "ls: there is no such command", "did you mean `hull ps`?"),
     (["up"], "up: there is no such command", "did you mean `hull apply`?"),
+    (["rename", "a", "b"], "rename: there is no such command", "did you mean `hull update MACHINE --name NAME`?"),
     (["image", "delete", "x"], "delete: there is no such command", "did you mean `hull image rm`?"),
     (["xy"], "xy: there is no such command", "`hull --help` lists the commands"),
     (["apply", "m.yaml"], "m.yaml: one argument too many", "usage: hull apply -f FILE..."),
@@ -289,7 +290,7 @@ def test_a_refusal_says_what_to_do_next(hull, hulld, alone):
             (["run", "busybox", "--name", "made", "true"], 125, 'name: a machine "made" exists already', "choose another name, or take that one away first"),
             (["run", "busybox", "--secret", "NONE", "true"], 125, 'secrets[0]: there is no secret "NONE"', "`hull secret list` lists what there is, `hull secret set` makes one"),
             (["update", "made", "--image", "none"], 1, 'image: there is no image "none"', "`hull images` lists what there is, `hull image build` makes one"),
-            (["--project", "none", "ps"], 1, 'Hull-Project: there is no project "none"', "`hull project list` lists what there is")):
+            (["--project", "none", "ps"], 1, 'project: there is no project "none"', "`hull project list` lists what there is")):
         assert hull.refused(*words, status=status) == (said, hint)
     assert hull("kill", "mdae", "nobody", status=1).stderr == (
         'hull: mdae: there is no machine "mdae"\n      did you mean made? `hull ps -a` lists what there is\n'

@@ -273,6 +273,14 @@ def test_an_image_is_the_same_each_time_and_its_bytecode_is_good(running, enviro
         assert int.from_bytes(path.read_bytes()[8:12], "little") == int(source.stat().st_mtime), path
 
 
+def test_a_recipes_command_that_fails_without_a_word_has_said_nothing(running, environment, tmp_path):
+    recipe = json.loads((TOP / "examples/python-hello/IMAGE.json").read_text())
+    del recipe["copy"]
+    (tmp_path / "IMAGE.json").write_text(json.dumps(dict(recipe, run=["echo of another >&2", "exit 3"])))
+    refused = hull(environment, "image", "build", "bad", "--file", str(tmp_path / "IMAGE.json"))
+    assert refused.returncode == 1 and "hull: run[1]: the command failed, status 3\n" in refused.stderr, refused.stderr
+
+
 def test_a_step_that_fails_says_which_why_and_what_to_do(environment):
     broken = quickstart(dict(environment, HULL_QUICKSTART_PORT=str(free_port()), XDG_STATE_HOME="/dev/null"), timeout=300)
     assert broken.returncode == 1
