@@ -159,6 +159,11 @@ def test_a_port_that_is_none_is_refused(environment, port):
     assert refused.returncode == 1 and "is no port" in refused.stdout
 
 
+def test_a_folder_that_is_none_is_refused_before_anything_is_done(environment):
+    refused = quickstart(dict(environment, HULL_QUICKSTART_SHARE="./nope"), timeout=60)
+    assert refused.returncode == 1 and refused.stdout == "quickstart: HULL_QUICKSTART_SHARE: './nope' is no folder\n"
+
+
 def test_another_hosts_context_is_left_alone(running, environment, tmp_path):
     """It names a host that is not there: nothing is asked of it, and it is said how this one is reached."""
     context = tmp_path / "hull" / "context.json"
