@@ -149,6 +149,8 @@ static int refuse_option(const struct command *command, const char *word, size_t
 	snprintf(shown, sizeof(shown), "%.*s", (int)len, word);
 	snprintf(name, sizeof(name), "%s", shown + strspn(shown, "-"));
 	near = name[0] && name[1] ? nearest_name(name, names) : NULL;
+	if (near && strlen(name) < 5 && near[0] != name[0]) /* as with commands: --port is not --host */
+		near = NULL;
 	failure_usage(fail, shown, "there is no such option");
 	if (near)
 		return failure_hint(fail, "did you mean --%s?", near);

@@ -136,6 +136,7 @@ def test_a_shell_completes_names(hull, hulld):
     (["rnu"], "rnu: there is no such command", "did you mean `hull run`?"),
     (["machine", "lsit"], "lsit: there is no such command", "did you mean `hull machine list`?"),
     (["run", "x", "--memroy", "1g"], "--memroy: there is no such option", "did you mean --memory?"),
+    (["run", "x", "--port", "80:80"], "--port: there is no such option", "`hull machine run --help` lists the options"),
     (["ls"], "ls: there is no such command", "did you mean `hull ps`?"),
     (["up"], "up: there is no such command", "did you mean `hull apply`?"),
     (["rename", "a", "b"], "rename: there is no such command", "did you mean `hull update MACHINE --name NAME`?"),
