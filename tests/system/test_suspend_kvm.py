@@ -29,7 +29,7 @@ while true; do
 done
 """
 HOOKS = {"before-snapshot": """#!/bin/sh
-[ ! -e /tmp/hang ] || sleep 1000
+[ ! -e /run/hang ] || sleep 1000
 [ ! -e /tmp/refuse ] || { echo the cache is not written; exit 3; }
 [ ! -e /run/reset ] || echo b > /proc/sysrq-trigger
 [ ! -e /run/armed ] || touch /run/late
@@ -329,7 +329,7 @@ def do_all(machines, verb, state):
 
 def test_several_are_saved_side_by_side_and_each_comes_back_as_it_was(hulld, theirs):
     """And one beside them, whose hook never ends, runs on."""
-    theirs.does("touch /tmp/hang")
+    theirs.does("touch /run/hang")
     assert theirs.verb("suspend").status == 200
     crew = [Machine(hulld, f"crew{number}", starts=False, memory_mib=96, command=["/srv/count", "1000000"]) for number in range(CREW)]
     do_all(crew, "start", "running")
@@ -344,7 +344,7 @@ def test_several_are_saved_side_by_side_and_each_comes_back_as_it_was(hulld, the
         one.delete()
     shown = theirs.wait("running")
     assert shown["cause"]["code"] == "suspend_failed" and theirs.nothing_is_saved, shown
-    theirs.does("rm /tmp/hang")
+    theirs.does("rm /run/hang")
     theirs.goes_on()
 
 
