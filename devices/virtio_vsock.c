@@ -14,8 +14,9 @@
 #define TX_BUDGET 256
 /* VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, 5.10.6.7. */
 #define EVENT_TRANSPORT_RESET 0
-/* So long a driver may take to act on it. Linux's gives the buffer back then; another's may give none. */
-#define EVENT_PATIENCE_NS 1000000000ull
+/* So long a driver may take to act on it: on a busy host one second was too short, and who came then was dropped without a word. Linux's gives
+ * the buffer back once it has; another's may give none. */
+#define EVENT_PATIENCE_NS 10000000000ull
 /* Host ports of connections from the host start here, far from those a service would choose. */
 #define HOST_PORT_FIRST 0x40000000u
 

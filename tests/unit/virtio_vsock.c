@@ -421,18 +421,18 @@ static void nobody_is_let_in_before_the_guest_has_acted_on_a_restore(void **stat
 	close(early);
 }
 
-static void who_waits_for_a_guest_that_gives_no_buffer_back_is_let_in_after_a_second(void **state)
+static void who_waits_for_a_guest_that_gives_no_buffer_back_is_let_in_after_ten_seconds(void **state)
 {
 	struct world *w = *state;
 	struct vsock_header header;
 	int early;
 
 	vsock_of(w)->event_unheard = true;
-	vsock_of(w)->event_sent_ns = monotonic_ns() - 990000000;
+	vsock_of(w)->event_sent_ns = monotonic_ns() - 9990000000;
 	early = host_dials(w, "CONNECT 1024\n");
 	assert_true(receive(w, &header, NULL));
 	assert_int_equal(header.op, VSOCK_OP_REQUEST);
-	assert_true(monotonic_ns() - vsock_of(w)->event_sent_ns > 1000000000);
+	assert_true(monotonic_ns() - vsock_of(w)->event_sent_ns > 10000000000);
 	close(early);
 }
 
@@ -511,7 +511,7 @@ int main(void)
 	        CASE(buffer_too_small_for_a_header_breaks_the_device),
 	        CASE(load_tells_the_guest_that_its_connections_are_gone),
 	        CASE(nobody_is_let_in_before_the_guest_has_acted_on_a_restore),
-	        CASE(who_waits_for_a_guest_that_gives_no_buffer_back_is_let_in_after_a_second),
+	        CASE(who_waits_for_a_guest_that_gives_no_buffer_back_is_let_in_after_ten_seconds),
 	        CASE(damaged_state_is_refused),
 	        CASE(configuration_is_checked),
 	        CASE(config_space_holds_the_cid),
