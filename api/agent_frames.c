@@ -60,7 +60,7 @@ static void on_agent(void *ctx, uint32_t events)
 {
 	struct agent_frames *frames = ctx;
 
-	if ((events & EPOLLOUT) && frame_flush(&frames->out, frames->fd) < 0)
+	if ((events & EPOLLOUT) && buf_send(&frames->out, frames->fd) < 0)
 		buf_consume(&frames->out, frames->out.len);
 	wait_for_events(frames);
 	frames->ops->ready(frames->ctx);

@@ -139,22 +139,9 @@ static int start_ingress(struct ingress_client *client, struct error *err)
 	return 0;
 }
 
-/* 0, also when it does not take all of it now, or -errno. */
-static int write_out(struct ingress_client *client)
-{
-	while (client->out.len) {
-		ssize_t n = write(client->fd, client->out.data, client->out.len);
-
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-		buf_consume(&client->out, (size_t)n);
-	}
-	return 0;
-}
-
 static void flush(struct ingress_client *client)
 {
-	int r = write_out(client);
+	int r = buf_send(&client->out, client->fd);
 	struct error err;
 
 	if (r < 0) {
@@ -264,7 +251,7 @@ static void enqueue(struct ingress_client *client, json_t *request, ingress_fn f
 	client->end = &call->next;
 	if (client->reconciled) {
 		buf_append(&client->out, call->line, strlen(call->line));
-		write_out(client); /* now: who is told next that a machine starts, may be there before it is held otherwise */
+		buf_send(&client->out, client->fd); /* now: who is told next that a machine starts, may be there before it is held otherwise */
 	}
 	loop_timer_arm(client->retry, 0); /* sends the rest, connects, or fails, from the loop: `fn` is never called from here */
 }

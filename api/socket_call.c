@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define READ_CHUNK 65536
 
@@ -53,14 +52,11 @@ static void on_timer(void *ctx)
 
 static void send_on(struct socket_call *call)
 {
-	ssize_t n = send(call->fd, call->out.data, call->out.len, MSG_NOSIGNAL);
+	int r = buf_send(&call->out, call->fd);
 
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		end(call, errno);
-		return;
-	}
-	buf_consume(&call->out, n > 0 ? (size_t)n : 0);
-	if (!call->out.len)
+	if (r < 0)
+		end(call, -r);
+	else if (!call->out.len)
 		loop_set_events(call->events, EPOLLIN);
 }
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define FIRST_SIZE 256
 #define FILE_CHUNK 65536
@@ -128,6 +129,23 @@ ssize_t buf_read_fd(struct buf *buf, int fd, size_t chunk)
 	buf->len += (size_t)got;
 	buf->data[buf->len] = '\0';
 	return got;
+}
+
+int buf_send(struct buf *buf, int fd)
+{
+	size_t sent = 0;
+	int r = 0;
+
+	while (sent < buf->len && r == 0) {
+		ssize_t n = send(fd, buf->data + sent, buf->len - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n > 0)
+			sent += (size_t)n;
+		else if (n < 0 && errno != EINTR)
+			r = -errno;
+	}
+	buf_consume(buf, sent);
+	return r == -EAGAIN ? 0 : r;
 }
 
 int buf_read_file(struct buf *ret, const char *path)

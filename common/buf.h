@@ -31,6 +31,9 @@ void buf_consume(struct buf *buf, size_t len);
 /* One read() of up to `chunk` bytes. Bytes read, 0 at the end, -errno (-EAGAIN, -EMSGSIZE at the limit, …). */
 ssize_t buf_read_fd(struct buf *buf, int fd, size_t chunk);
 
+/* Sends what the socket takes and drops it from the buffer. 0, also when something is left; -errno. */
+int buf_send(struct buf *buf, int fd);
+
 /* The whole of a file. 0, -EFBIG when it has more than `max` bytes, -errno. `ret` must be initialised. */
 int buf_read_file(struct buf *ret, const char *path);
 

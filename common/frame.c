@@ -123,20 +123,3 @@ int frame_put_number(struct buf *out, enum hull_frame_type type, uint32_t number
 
 	return frame_put(out, type, &wire, sizeof wire);
 }
-
-int frame_flush(struct buf *out, int fd)
-{
-	size_t sent = 0;
-	int r = 0;
-
-	while (sent < out->len && r == 0) {
-		ssize_t n = send(fd, out->data + sent, out->len - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n > 0)
-			sent += (size_t)n;
-		else if (n < 0 && errno != EINTR)
-			r = -errno;
-	}
-	buf_consume(out, sent);
-	return r == -EAGAIN ? 0 : r;
-}

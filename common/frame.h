@@ -44,7 +44,5 @@ int frame_number(const struct frame *frame, uint32_t *ret);
 int frame_put(struct buf *out, enum hull_frame_type type, const void *data, uint32_t len);
 int frame_put_number(struct buf *out, enum hull_frame_type type, uint32_t number);
 
-/* Sends what the socket takes and drops it from `out`. 0, also when something is left; -errno. */
-int frame_flush(struct buf *out, int fd);
 
 #endif

@@ -108,7 +108,7 @@ static void on_answer(void *ctx, uint32_t events)
 		if ((size_t)n <= HULL_DATAGRAM_MAX) /* over IPv6 there may be more */
 			to_host(d, session, frame, (size_t)n);
 	}
-	if (frame_flush(&d->out, d->host_fd) < 0)
+	if (buf_send(&d->out, d->host_fd) < 0)
 		finish(d);
 	else
 		want(d);
@@ -198,7 +198,7 @@ static void on_host(void *ctx, uint32_t events)
 			r = -EPROTO;
 	}
 	if (r >= 0 && (events & EPOLLOUT))
-		r = frame_flush(&d->out, d->host_fd);
+		r = buf_send(&d->out, d->host_fd);
 	if (r < 0)
 		finish(d);
 	else

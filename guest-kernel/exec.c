@@ -347,11 +347,11 @@ static int say_last(struct exec *e)
 	return frame_put_number(&e->out, HULL_FRAME_EXIT, (uint32_t)e->status) < 0 ? -ENOMEM : 1;
 }
 
-/* As frame_flush(). Without a client, what is for it is nobody's. */
+/* As buf_send(). Without a client, what is for it is nobody's. */
 static int flush(struct exec *e)
 {
 	if (e->host)
-		return frame_flush(&e->out, e->host_fd);
+		return buf_send(&e->out, e->host_fd);
 	buf_consume(&e->out, e->out.len);
 	return 0;
 }

@@ -75,7 +75,7 @@ static int send_frame(struct session *s, enum hull_frame_type type, const void *
 	int r = told_to_end ? -EINTR : frame_put(&s->out, type, data, (uint32_t)len);
 
 	while (r == 0 && s->out.len) {
-		r = frame_flush(&s->out, s->fd);
+		r = buf_send(&s->out, s->fd);
 		if (r == 0 && s->out.len)
 			r = wait_for(s, POLLOUT, -1);
 	}

@@ -76,7 +76,7 @@ static void say(struct conn *c, enum hull_frame_type type, json_t *object)
 
 	buf_init(&out, ANSWER_MAX);
 	if (text && frame_put(&out, type, text, (uint32_t)strlen(text)) == 0)
-		frame_flush(&out, c->fd);
+		buf_send(&out, c->fd);
 	buf_done(&out);
 	json_decref(object);
 	conn_free(c);

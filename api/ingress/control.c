@@ -441,21 +441,6 @@ static void run_lines(struct client *client)
 	}
 }
 
-/* False: the client is gone. */
-static bool send_answers(struct client *client)
-{
-	while (client->out.len > 0) {
-		ssize_t n = send(client->fd, client->out.data, client->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return errno == EAGAIN;
-		buf_consume(&client->out, (size_t)n);
-	}
-	return true;
-}
-
 /* Does what can be done now and sets what to wait for. */
 static void serve(struct client *client)
 {
@@ -464,7 +449,7 @@ static void serve(struct client *client)
 
 	/* Answers first: behind one that was waited for, requests may be here already, of which no event tells any more. */
 	do {
-		alive = send_answers(client);
+		alive = buf_send(&client->out, client->fd) == 0;
 		before = client->in.len;
 		if (alive)
 			run_lines(client);

@@ -217,7 +217,7 @@ static void flush(struct udp_port *port)
 {
 	if (port->state != STATE_UP)
 		return;
-	if (frame_flush(&port->out, port->stream_fd) < 0)
+	if (buf_send(&port->out, port->stream_fd) < 0)
 		become_idle(port);
 	else
 		set_events(port);
