@@ -299,6 +299,18 @@ def attack(hulld, contents, erofs, port):
     assert listed(own) == before
 
 
+@contextlib.contextmanager
+def projects(tmp_path, *names):
+    """A hulld, and who acts in each of its projects, whose machines are gone at the end."""
+    hulld, erofs = Hulld(tmp_path).start(), make_erofs(tmp_path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(hulld.stop)
+        everybody = [project(hulld, name, erofs) for name in names]
+        for acting in everybody:
+            stack.callback(lambda acting=acting: [acting.delete(f"/v1/machines/{m['id']}?force=1") for m in acting.get("/v1/machines").json["items"]])
+        yield hulld, everybody
+
+
 def orders(theirs, hosts):
     """Two ports for a machine, at least one of them taken, by kind: [whose they are, by each way to fill it in], with the numbers."""
     for kinds in itertools.product(("free", "own", "taken"), repeat=2):
@@ -308,12 +320,8 @@ def orders(theirs, hosts):
 
 
 def test_which_of_two_ports_is_refused_says_of_neither_whose_it_is(tmp_path):
-    hulld, erofs = Hulld(tmp_path).start(), make_erofs(tmp_path)
     with contextlib.ExitStack() as stack:
-        stack.callback(hulld.stop)
-        victim, own = project(hulld, "victim", erofs), project(hulld, "attacker", erofs)
-        for acting in (victim, own):
-            stack.callback(lambda acting=acting: [acting.delete(f"/v1/machines/{m['id']}?force=1") for m in acting.get("/v1/machines").json["items"]])
+        hulld, (victim, own) = stack.enter_context(projects(tmp_path, "victim", "attacker"))
         theirs, mine, free, hosts = [free_port(), free_port()], free_port(), free_port(), [free_port(), free_port()]
         for port in hosts:
             stack.enter_context(socket.create_server(("127.0.0.1", port)))
@@ -341,12 +349,8 @@ def test_which_of_two_ports_is_refused_says_of_neither_whose_it_is(tmp_path):
 @pytest.mark.parametrize("later", [lambda ports: ports, lambda ports: ports[::-1]], ids=["in the same order", "in the other order"])
 def test_who_asks_for_ports_that_another_is_about_to_have_does_not_keep_it_from_them(tmp_path, later):
     """hull-ingress stands still until both wait for it."""
-    hulld, erofs = Hulld(tmp_path).start(), make_erofs(tmp_path)
     with contextlib.ExitStack() as stack:
-        stack.callback(hulld.stop)
-        first, second = project(hulld, "first", erofs), project(hulld, "second", erofs)
-        for acting in (first, second):
-            stack.callback(lambda acting=acting: [acting.delete(f"/v1/machines/{m['id']}?force=1") for m in acting.get("/v1/machines").json["items"]])
+        hulld, (first, second) = stack.enter_context(projects(tmp_path, "first", "second"))
         ports = [{"host": free_port(), "guest": 80} for _ in range(3)]
         spec = {"image": "hello", "network": "none", "disk_mib": 16}
         assert first.post("/v1/machines", {**spec, "ports": ports[:1]}).status == 201
