@@ -7,7 +7,10 @@
  * A try that fails (no socket, no agent, nobody listening in the guest, no answer) is repeated after a pause that
  * doubles from 20 to 500 ms, until 30 s after the client came. Until there is a relay the connection is in
  * ingress->pending and one timer looks after all of them. Meanwhile nothing is read from the client, so what it sends
- * waits in its socket; that it has left is noticed at once. While the port's gate says "wait" or "wake" none is tried, though the time runs. */
+ * waits in its socket; that it has left is noticed at once. While the port's gate says "wait" or "wake" none is tried, though the time runs.
+ *
+ * Once the agent was asked for the stream, the program may have accepted it already, and only the agent's answer is on its way: from
+ * then on the connection counts among those that have reached the machine, which no gate ends. */
 #include "api/ingress/connection.h"
 
 #include "api/ingress/control.h"
@@ -57,6 +60,25 @@ struct connection {
 	struct relay *relay;
 };
 
+static bool has_reached(enum step step)
+{
+	return step == STEP_REPLY || step == STEP_STREAMING;
+}
+
+static void set_step(struct connection *c, enum step step)
+{
+	struct port *port = c->port;
+	bool reached = has_reached(c->step);
+
+	c->step = step;
+	if (!reached && has_reached(step)) {
+		port->n_reached++;
+	} else if (reached && !has_reached(step)) {
+		port->n_reached--;
+		control_connection_ended(port->ingress, port->spec.machine);
+	}
+}
+
 static void leave_pending(struct connection *c)
 {
 	if (!c->pending_link)
@@ -84,7 +106,6 @@ static void connection_end(void *ctx)
 {
 	struct connection *c = ctx;
 	struct port *port = c->port;
-	bool served = c->step == STEP_STREAMING;
 
 	leave_pending(c);
 	*c->link = c->next;
@@ -98,9 +119,8 @@ static void connection_end(void *ctx)
 	loop_remove(c->vsock);
 	close_fd(c->client_fd);
 	close_fd(c->vsock_fd);
+	set_step(c, STEP_PAUSE);
 	free(c);
-	if (served)
-		control_connection_ended(port->ingress, port->spec.machine);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -133,6 +153,8 @@ static void drop_vsock(struct connection *c)
 /* Is there nothing to wait for? */
 static bool is_in_vain(const struct connection *c)
 {
+	if (c->port->spec.gate == GATE_CLOSED)
+		return true;
 	return port_is_unix(c->port) && !port_waits(c->port) && access(c->port->spec.vsock, F_OK) < 0;
 }
 
@@ -140,7 +162,7 @@ static bool is_in_vain(const struct connection *c)
 static void pause_tries(struct connection *c)
 {
 	drop_vsock(c);
-	c->step = STEP_PAUSE;
+	set_step(c, STEP_PAUSE);
 	if (port_waits(c->port)) {
 		c->due_ns = UINT64_MAX;
 		return;
@@ -152,6 +174,10 @@ static void pause_tries(struct connection *c)
 
 static void try_failed(struct connection *c)
 {
+	if (c->port->spec.gate == GATE_CLOSED) { /* since the agent was asked */
+		connection_end(c);
+		return;
+	}
 	pause_tries(c);
 	arm_retry(c);
 }
@@ -161,7 +187,7 @@ static void begin_streaming(struct connection *c)
 	int one = 1;
 
 	leave_pending(c);
-	c->step = STEP_STREAMING;
+	set_step(c, STEP_STREAMING);
 	loop_remove(c->client);
 	loop_remove(c->vsock);
 	c->client = c->vsock = NULL;
@@ -191,7 +217,7 @@ static bool ask_for_stream(struct connection *c)
 		.arg = htole32((uint32_t)c->port->spec.guest),
 	};
 
-	c->step = STEP_REPLY;
+	set_step(c, STEP_REPLY);
 	c->answer_len = 0;
 	return say(c, &request, sizeof request);
 }
@@ -252,7 +278,7 @@ static bool try_machine(struct connection *c)
 		c->vsock_fd = -1;
 		return false;
 	}
-	c->step = STEP_OK_LINE;
+	set_step(c, STEP_OK_LINE);
 	c->due_ns = monotonic_ns() + TRY_NS;
 	c->vsock = loop_add_fd(c->port->ingress->loop, c->vsock_fd, EPOLLIN, on_vsock, c);
 	return c->vsock && say(c, greeting, sizeof greeting - 1);
@@ -356,7 +382,7 @@ void connection_gate_changed(struct port *port)
 
 	for (c = port->connections; c; c = next) {
 		next = c->next;
-		if (!c->pending_link)
+		if (has_reached(c->step))
 			continue;
 		if (port->spec.gate == GATE_CLOSED) {
 			connection_end(c);

@@ -331,7 +331,7 @@ static void do_drain(struct client *client, const json_t *object)
 		answer_error(client, &err);
 		return;
 	}
-	n = port_count_served(client->ingress, request.machine);
+	n = port_count_reached(client->ingress, request.machine);
 	if (n && remember_drain(client, request.machine) < 0) {
 		error_set(&err, ENOSPC, "the ends of too many machines' connections are waited for");
 		answer_error(client, &err);
@@ -346,7 +346,7 @@ void control_connection_ended(struct ingress *ingress, const char *machine)
 	for (struct client *client = ingress->clients; client; client = client->next) {
 		struct drain **link = find_drain(client, machine);
 
-		if (!*link || port_count_served(ingress, machine))
+		if (!*link || port_count_reached(ingress, machine))
 			continue;
 		forget_drain(client, link);
 		answer(client, json_pack("{s:s, s:s}", "event", "drained", "machine", machine));

@@ -300,13 +300,13 @@ static void set_gate(struct port *port, enum gate gate)
 		udp_port_set_gate(port->udp, gate);
 }
 
-size_t port_count_served(const struct ingress *ingress, const char *machine)
+size_t port_count_reached(const struct ingress *ingress, const char *machine)
 {
 	size_t n = 0;
 
 	for (const struct port *port = ingress->ports; port; port = port->next)
 		if (strcmp(port->spec.machine, machine) == 0)
-			n += port->n_connections - port->n_waiting;
+			n += port->n_reached;
 	return n;
 }
 

@@ -34,7 +34,9 @@ struct port {
 	bool forwarded;			       /* the forwarder has it, or may have it */
 	struct port_request *request;	       /* who waits for the forwarder's answer; NULL: published */
 	struct connection *connections;
-	size_t n_connections, n_waiting;
+	size_t n_connections;
+	size_t n_waiting; /* that have no stream yet */
+	size_t n_reached; /* that the machine may know of: its agent was asked for a stream */
 	struct udp_port *udp; /* of one of UDP, which has no connections; on listen_fd */
 	struct machine_ports *of_machine;
 };
@@ -57,7 +59,7 @@ void port_unpublish(struct ingress *ingress, const char *machine, const char *ad
 void port_unpublish_all(struct ingress *ingress);
 
 /* How many connections have reached the machine. */
-size_t port_count_served(const struct ingress *ingress, const char *machine);
+size_t port_count_reached(const struct ingress *ingress, const char *machine);
 
 /* Is it a Unix socket? Those who come there have others to go to, and are kept waiting for a program, but not for a machine, unless
  * that sleeps. */

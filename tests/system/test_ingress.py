@@ -76,10 +76,13 @@ def ingress(tmp_path):
 
 
 class Machine:
-    """A machine's vsock socket with an agent behind it. `refusals`: how often its port 80 has no listener yet."""
+    """A machine's vsock socket with an agent behind it. `refusals`: how often its port 80 has no listener yet. The agent answers while
+    `answers` is set, and hangs up where `leaves` is."""
 
     def __init__(self, path, handle, refusals=0):
-        self.path, self.handle, self.refusals, self.tries = path, handle, refusals, 0
+        self.path, self.handle, self.refusals, self.tries, self.asked = path, handle, refusals, 0, 0
+        self.answers, self.leaves = threading.Event(), threading.Event()
+        self.answers.set()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(512)
@@ -106,6 +109,10 @@ class Machine:
             if len(request) < 12:
                 return
             assert struct.unpack("<IHHI", request) == (0x4c4c5548, 1, 2, 80)
+            self.asked += 1
+            assert self.answers.wait(DEADLINE_S)
+            if self.leaves.is_set():
+                return
             status = ECONNREFUSED if self.tries <= self.refusals else 0
             reply = struct.pack("<II", 0x4c4c5548, status)
             connection.sendall(reply)
@@ -372,6 +379,56 @@ def test_a_closed_gate_closes_what_is_new_and_what_waits_and_nothing_else(ingres
         there.sendall(b"y")
         assert there.recv(1) == b"y"
     wait_for(lambda: ingress.connections() == 0, "all to be forgotten")
+
+
+def asked_for(ingress, machine, port):
+    """A client of whom the agent knows, and has not answered yet."""
+    machine.answers.clear()
+    client, before = connect(port), machine.asked
+    wait_for(lambda: machine.asked == before + 1, "the agent to be asked")
+    return client
+
+
+@pytest.mark.parametrize("gate", ("closed", "wait"))
+def test_who_may_be_with_the_program_already_is_ended_by_no_gate(ingress, tmp_path, gate):
+    machine = Machine(tmp_path / "v.sock", echo)
+    with asked_for(ingress, machine, publish(ingress, tmp_path)) as client, ingress.connect() as control:
+        answers = control.makefile()
+        told(control, op="gate", machine="m1", gate=gate)
+        assert json.loads(answers.readline()) == {"ok": True}
+        told(control, op="drain", machine="m1")
+        assert json.loads(answers.readline()) == {"ok": True, "machine": "m1", "connections": 1}
+        machine.answers.set()
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        client.close()
+        assert json.loads(answers.readline()) == {"event": "drained", "machine": "m1"}
+
+
+@pytest.mark.parametrize("end", ("refused", "left"))
+def test_whoever_was_not_with_the_program_finds_the_gate_that_there_is_by_then(ingress, tmp_path, end):
+    for gate in "closed", "wait":
+        machine = Machine(tmp_path / "v.sock", echo, refusals=1 if end == "refused" else 0)
+        with asked_for(ingress, machine, publish(ingress, tmp_path)) as client, ingress.connect() as control:
+            answers = control.makefile()
+            for request in {"op": "gate", "gate": gate}, {"op": "drain"}:
+                told(control, machine="m1", **request)
+                assert json.loads(answers.readline())["ok"]
+            if end == "left":
+                machine.leaves.set()
+            machine.answers.set()
+            assert json.loads(answers.readline()) == {"event": "drained", "machine": "m1"}
+            if gate == "closed":
+                assert client.recv(1) == b""
+                wait_for(lambda: ingress.connections() == 0, "the client to be forgotten")
+            else:
+                assert ingress.connections() == 1 and machine.tries == 1
+                machine.leaves.clear()
+                assert ingress.ask("gate", machine="m1", gate="open") == {"ok": True}
+                client.sendall(b"y")
+                assert client.recv(1) == b"y"
+        machine.close()
+        assert ingress.ask("unpublish", machine="m1") == {"ok": True}
 
 
 def test_who_asks_hears_when_the_last_connection_has_ended(ingress, tmp_path):
