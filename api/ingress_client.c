@@ -527,13 +527,14 @@ void ingress_publish(struct ingress_client *client, const struct machine *machin
 	void *ctx)
 {
 	char vsock[160], place[PORT_PLACE_MAX];
+	int gate = ingress_gate_of(machine);
 	json_t *request;
 
 	machine_run_path(machine, "vsock.sock", vsock, sizeof(vsock));
 	request = json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "op", "publish", "machine", machine->record.id, "address",
 		port_place(machine, port, place), "host", (json_int_t)port->host, "guest", (json_int_t)port->guest, "vsock", vsock);
-	if (ingress_gate_of(machine) != GATE_OPEN)
-		json_object_set_new(request, "gate", gate_text(ingress_gate_of(machine)));
+	if (gate != GATE_OPEN)
+		json_object_set_new(request, "gate", gate_text(gate));
 	set_protocol(request, port);
 	enqueue(client, request, fn ? fn : log_refusal, ctx);
 }

@@ -20,19 +20,16 @@ static int check_ports(struct hulld *hulld, const char *project, const struct ma
 	char field[40];
 
 	for (const struct machine *m = spec->ports.len ? hulld->machines : NULL; m; m = m->next) {
-		const struct port_spec *others = m->spec.ports.items;
-
 		if (m == changed || strcmp(m->record.project, project) != 0)
 			continue;
-		for (size_t i = 0; i < spec->ports.len; i++)
-			for (size_t j = 0; j < m->spec.ports.len; j++) {
-				if (!ports_collide(&ports[i], &others[j]))
-					continue;
-				snprintf(field, sizeof(field), "ports[%zu].host", i);
-				problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s", ports[i].address,
-					(long long)ports[i].host, m->record.name);
-				return problem_set_hint(problem, "choose another host port");
-			}
+		for (size_t i = 0; i < spec->ports.len; i++) {
+			if (!machine_spec_collides(&m->spec, &ports[i]))
+				continue;
+			snprintf(field, sizeof(field), "ports[%zu].host", i);
+			problem_set(problem, PROBLEM_PORT_TAKEN, field, "%s:%lld is published by machine %s", ports[i].address,
+				(long long)ports[i].host, m->record.name);
+			return problem_set_hint(problem, "choose another host port");
+		}
 	}
 	return 0;
 }

@@ -21,14 +21,10 @@ static int refuse(const struct port_spec *port, size_t index, const char *reason
 static bool is_of_others(const struct machine *m, const struct port_spec *port)
 {
 	for (const struct machine *other = m->hulld->machines; other; other = other->next) {
-		const struct port_spec *theirs = other->spec.ports.items;
 		bool later = other->record.state == MACHINE_CREATING && other->number > m->number;
 
-		if (later || strcmp(other->record.project, m->record.project) == 0)
-			continue;
-		for (size_t i = 0; i < other->spec.ports.len; i++)
-			if (ports_collide(port, &theirs[i]))
-				return true;
+		if (!later && strcmp(other->record.project, m->record.project) != 0 && machine_spec_collides(&other->spec, port))
+			return true;
 	}
 	return false;
 }

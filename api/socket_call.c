@@ -73,7 +73,7 @@ static void on_events(void *ctx, uint32_t events)
 	n = buf_read_fd(&call->in, call->fd, READ_CHUNK);
 	if (n == 0)
 		end(call, 0);
-	else if (n < 0 && n != -EAGAIN && n != -EINTR)
+	else if (n < 0 && n != -EAGAIN)
 		end(call, (int)-n);
 }
 

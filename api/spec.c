@@ -419,11 +419,21 @@ bool ports_are_same(const struct port_spec *a, const struct port_spec *b)
 	return a->host == b->host && a->protocol == b->protocol && strcmp(a->address, b->address) == 0;
 }
 
-bool ports_collide(const struct port_spec *a, const struct port_spec *b)
+static bool ports_collide(const struct port_spec *a, const struct port_spec *b)
 {
 	if (a->hostname || b->hostname || a->host != b->host || a->protocol != b->protocol)
 		return false;
 	return strcmp(a->address, b->address) == 0 || strcmp(a->address, "0.0.0.0") == 0 || strcmp(b->address, "0.0.0.0") == 0;
+}
+
+bool machine_spec_collides(const struct machine_spec *spec, const struct port_spec *port)
+{
+	const struct port_spec *ports = spec->ports.items;
+
+	for (size_t i = 0; i < spec->ports.len; i++)
+		if (ports_collide(port, &ports[i]))
+			return true;
+	return false;
 }
 
 /* What one port says of itself, and of those before it. */

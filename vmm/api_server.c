@@ -65,17 +65,9 @@ static void connection_end(struct connection *c)
 /* Sends what can be sent. False when the client is gone. */
 static bool flush(struct connection *c)
 {
-	while (c->out.len) {
-		ssize_t n = send(c->fd, c->out.data, c->out.len, MSG_NOSIGNAL);
-
-		if (n >= 0)
-			buf_consume(&c->out, (size_t)n);
-		else if (errno == EAGAIN)
-			return true;
-		else if (errno != EINTR)
-			return false;
-	}
-	if (c->ending)
+	if (buf_send(&c->out, c->fd) < 0)
+		return false;
+	if (c->ending && !c->out.len)
 		shutdown(c->fd, SHUT_WR);
 	return true;
 }

@@ -43,16 +43,8 @@ static void kill_machine(void *ctx)
 /* Sends what can be sent. False when the debugger is gone. */
 static bool flush(struct gdb_server *server)
 {
-	while (server->out.len > 0) {
-		ssize_t n = send(server->fd, server->out.data, server->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n >= 0)
-			buf_consume(&server->out, (size_t)n);
-		else if (errno == EAGAIN)
-			break;
-		else if (errno != EINTR)
-			return false;
-	}
+	if (buf_send(&server->out, server->fd) < 0)
+		return false;
 	loop_set_events(server->source, EPOLLIN | (server->out.len > 0 ? EPOLLOUT : 0u));
 	return true;
 }
