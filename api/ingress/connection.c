@@ -75,7 +75,6 @@ static void set_step(struct connection *c, enum step step)
 		port->n_reached++;
 	} else if (reached && !has_reached(step)) {
 		port->n_reached--;
-		control_connection_ended(port->ingress, port->spec.machine);
 	}
 }
 
@@ -121,6 +120,7 @@ static void connection_end(void *ctx)
 	close_fd(c->vsock_fd);
 	set_step(c, STEP_PAUSE);
 	free(c);
+	control_connection_ended(port->ingress, port->spec.machine);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -153,7 +153,7 @@ static void drop_vsock(struct connection *c)
 /* Is there nothing to wait for? */
 static bool is_in_vain(const struct connection *c)
 {
-	if (c->port->spec.gate == GATE_CLOSED)
+	if (port_gives_up(c->port))
 		return true;
 	return port_is_unix(c->port) && !port_waits(c->port) && access(c->port->spec.vsock, F_OK) < 0;
 }
@@ -163,6 +163,7 @@ static void pause_tries(struct connection *c)
 {
 	drop_vsock(c);
 	set_step(c, STEP_PAUSE);
+	control_connection_ended(c->port->ingress, c->port->spec.machine);
 	if (port_waits(c->port)) {
 		c->due_ns = UINT64_MAX;
 		return;
@@ -174,7 +175,7 @@ static void pause_tries(struct connection *c)
 
 static void try_failed(struct connection *c)
 {
-	if (c->port->spec.gate == GATE_CLOSED) { /* since the agent was asked */
+	if (port_gives_up(c->port)) {
 		connection_end(c);
 		return;
 	}

@@ -54,6 +54,11 @@ bool port_waits(const struct port *port)
 	return port->spec.gate == GATE_WAIT || port->spec.gate == GATE_WAKE;
 }
 
+bool port_gives_up(const struct port *port)
+{
+	return port->spec.gate == GATE_CLOSED || (port->spec.gate == GATE_OPEN && port->told != GATE_OPEN);
+}
+
 /* Whoever comes by a Unix socket has been told by hulld which machines to take: one that sleeps among them, and then what follows on that. */
 static enum gate gate_for(const struct port_spec *spec, enum gate before, enum gate gate)
 {
@@ -204,6 +209,7 @@ static struct port *port_alloc(struct ingress *ingress, const struct port_spec *
 	port->listen_fd = port->undecided_fd = -1;
 	port->spec = (struct port_spec){strdup(spec->machine), strdup(spec->address), strdup(spec->vsock),
 		spec->host, spec->guest, gate_for(spec, GATE_OPEN, (enum gate)spec->gate), spec->protocol};
+	port->told = (enum gate)spec->gate;
 	port->request = calloc(1, sizeof *port->request);
 	port->of_machine = machine_ports_of(ingress, spec->machine);
 	if (!port->request || !port->of_machine || !port->spec.machine || !port->spec.address || !port->spec.vsock) {
@@ -291,6 +297,7 @@ static int check_new(const struct ingress *ingress, const struct port_spec *spec
 
 static void set_gate(struct port *port, enum gate gate)
 {
+	port->told = gate;
 	gate = gate_for(&port->spec, (enum gate)port->spec.gate, gate);
 	if ((enum gate)port->spec.gate == gate)
 		return;
@@ -306,7 +313,7 @@ size_t port_count_reached(const struct ingress *ingress, const char *machine)
 
 	for (const struct port *port = ingress->ports; port; port = port->next)
 		if (strcmp(port->spec.machine, machine) == 0)
-			n += port->n_reached;
+			n += is_unix(&port->spec) ? port->n_connections : port->n_reached;
 	return n;
 }
 

@@ -28,6 +28,7 @@ struct port {
 	struct ingress *ingress;
 	struct port *next;
 	struct port_spec spec; /* owned copies */
+	enum gate told; /* the last one; spec.gate is what it comes to here */
 	int listen_fd;
 	struct loop_source *listener, *resume; /* resume: timer, after a time without free descriptors, or to look at */
 	int undecided_fd; /* a client who came to a closed gate, that may be another by now; -1: there is none */
@@ -58,7 +59,7 @@ void port_request_cancel(struct port_request *request);
 void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host, enum protocol protocol);
 void port_unpublish_all(struct ingress *ingress);
 
-/* How many connections have reached the machine. */
+/* How many connections have reached the machine; of a Unix socket, how many have come, as whoever has sent them has let go of them. */
 size_t port_count_reached(const struct ingress *ingress, const char *machine);
 
 /* Is it a Unix socket? Those who come there have others to go to, and are kept waiting for a program, but not for a machine, unless
@@ -67,6 +68,9 @@ bool port_is_unix(const struct port *port);
 
 /* Does who comes wait for another gate? */
 bool port_waits(const struct port *port);
+
+/* Is one whose try has failed not tried again? */
+bool port_gives_up(const struct port *port);
 
 /* Sets the gate of all ports of the machine; of none, there is nothing to do. */
 void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate);

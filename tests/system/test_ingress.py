@@ -171,6 +171,19 @@ def test_a_client_that_vanished_is_asked_for(ingress, tmp_path):
                              for line in Path("/proc/net/tcp").read_text().splitlines()), "keepalive")
 
 
+def published_by_path(ingress, tmp_path):
+    place = str(tmp_path / "p.sock")
+    assert ingress.ask("publish", **{**publication(tmp_path, 0), "address": place}) == {"ok": True}
+    return place
+
+
+def connect_to(path):
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE_S)
+    client.connect(path)
+    return client
+
+
 def test_a_port_may_be_a_unix_socket(ingress, tmp_path):
     Machine(tmp_path / "v.sock", echo)
     path = tmp_path / "p.sock"
@@ -191,19 +204,45 @@ def test_a_port_may_be_a_unix_socket(ingress, tmp_path):
 
 
 def test_who_comes_by_a_unix_socket_waits_for_a_program_but_not_for_a_machine(ingress, tmp_path):
-    """Nor does a gate concern it: hulld has said whom to take."""
-    place = {**publication(tmp_path, 0), "address": str(tmp_path / "p.sock"), "gate": "closed"}
-    assert ingress.ask("publish", **place) == {"ok": True}
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
-        client.connect(place["address"])
+    """Nor does a closed gate concern it, as hulld has said whom to take; but then nobody is waited for."""
+    place = published_by_path(ingress, tmp_path)
+    assert ingress.ask("gate", machine="m1", gate="closed") == {"ok": True}
+    with connect_to(place) as client:
         assert client.recv(1) == b""
-    Machine(tmp_path / "v.sock", echo, refusals=2)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
-        client.connect(place["address"])
+    machine = Machine(tmp_path / "v.sock", echo, refusals=1)
+    for gate, said in ("wait", b""), ("closed", b"hello"), ("wait", b"hello"):
+        assert ingress.ask("gate", machine="m1", gate=gate) == {"ok": True}
+        with connect_to(place) as client:
+            if said:
+                client.sendall(said)
+            assert client.recv(100) == said
+    machine.tries, machine.refusals = 0, 2
+    assert ingress.ask("gate", machine="m1", gate="open") == {"ok": True}
+    with connect_to(place) as client:
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
+
+
+def test_whoever_has_come_by_a_unix_socket_is_waited_for_as_long_as_the_program_may_let_them_in(ingress, tmp_path):
+    place = published_by_path(ingress, tmp_path)
+    with socket.socket(socket.AF_UNIX) as mute, ingress.connect() as control:
+        mute.bind(str(tmp_path / "v.sock"))
+        mute.listen()
+        mute.settimeout(DEADLINE_S)
+        answers = control.makefile()
+        with connect_to(place) as first, connect_to(place) as second:
+            tries = [mute.accept()[0] for _ in range(2)]  # and not answered
+            for request in {"op": "gate", "gate": "closed"}, {"op": "drain"}:
+                told(control, machine="m1", **request)
+                said = json.loads(answers.readline())
+            assert said == {"ok": True, "machine": "m1", "connections": 2}
+            for client, there in zip((first, second), tries):
+                there.close()
+                assert client.recv(1) == b""
+            assert json.loads(answers.readline()) == {"event": "drained", "machine": "m1"}
+        mute.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has tried again
+            mute.accept()
 
 
 def test_half_close_is_passed_on_and_nothing_is_lost(ingress, tmp_path):
@@ -384,7 +423,8 @@ def test_a_closed_gate_closes_what_is_new_and_what_waits_and_nothing_else(ingres
 def asked_for(ingress, machine, port):
     """A client of whom the agent knows, and has not answered yet."""
     machine.answers.clear()
-    client, before = connect(port), machine.asked
+    before = machine.asked
+    client = connect(port)
     wait_for(lambda: machine.asked == before + 1, "the agent to be asked")
     return client
 
