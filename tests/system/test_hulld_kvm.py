@@ -348,7 +348,7 @@ def test_sigkill_at_any_instant_of_a_start_leaves_one_monitor(hulld):
         machine = hulld.wait("crash", "running,failed", BOOT) if delay_ms == 320 else hulld.machine("crash")
         assert machine["state"] in ("starting", "running"), machine
         machine = wait_until(lambda: hulld.machine("crash") if hulld.machine("crash")["pid"] else None, "a monitor")
-        assert monitors(hulld, machine) == 1
+        wait_until(lambda: monitors(hulld, machine) == 1, "it is executed")
         assert hulld.post("/v1/machines/crash/kill").json["state"] == "stopped"
         assert monitors(hulld, machine) == 0
     hulld.delete("/v1/machines/crash")

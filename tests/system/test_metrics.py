@@ -59,6 +59,8 @@ def test_machines_are_counted_and_told(hulld):
         assert hulld.post("/v1/machines", {"name": name, "image": "box", "cpus": 2, "memory_mib": 128, "network": "none"}).status == 201
     hulld.post("/v1/machines/two/start")
     wait_until(lambda: "hull_machine_cpu_seconds_total" in metrics(hulld), "its monitor is there")
+    pid = hulld.machine("two")["pid"]
+    wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", "it is executed: until then it is hulld's memory")
     told = metrics(hulld)
     assert told["hull_machines"] == {(("project", "default"), ("state", "created")): 1, (("project", "default"), ("state", "starting")): 1}
     one, two = ((("project", "default"), ("machine", name)) for name in ("one", "two"))
@@ -67,10 +69,11 @@ def test_machines_are_counted_and_told(hulld):
     assert told["hull_machine_disk_limit_bytes"] == {one: 1 << 30, two: 1 << 30}
     assert list(told["hull_machine_cpu_seconds_total"]) == [two]
     # The host's own numbers, each beside what the kernel says of that process, and of that file.
-    pid = hulld.machine("two")["pid"]
-    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
     assert list(told["hull_machine_memory_resident_bytes"]) == [two]
-    assert abs(told["hull_machine_memory_resident_bytes"][two] - resident) <= 1 << 20 and resident > 0
+
+    def resident():
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[21]) * os.sysconf("SC_PAGESIZE")
+    wait_until(lambda: metrics(hulld)["hull_machine_memory_resident_bytes"][two] == resident() > 0, "it has all that it needs, and that is told")
     for name in ("disk_read_bytes_total", "disk_written_bytes_total"):
         assert list(told[f"hull_machine_{name}"]) == [two] and told[f"hull_machine_{name}"][two] >= 0
     disk = (hulld.state / "machines" / hulld.machine("two")["id"] / "scratch.ext4").stat()
