@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, Hulld, make_erofs, wait_until
 
 BOOT = 180  # seconds: an emulated host boots slowly
@@ -203,9 +204,7 @@ def test_where_nothing_listens_it_says_where_it_looked(alone):
 
 
 def test_a_missing_token_is_asked_for(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % probe.getsockname()[1]
+    address = f"127.0.0.1:{free_port()}"
     (tmp_path / "token").write_text("0123456789abcdef-test\n")
     (tmp_path / "token").chmod(0o600)
     daemon = Hulld(tmp_path, "--listen", address, "--token-file", tmp_path / "token").start()

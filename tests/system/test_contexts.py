@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, Hulld, make_erofs
 from test_cli import Cli
 
@@ -20,9 +21,7 @@ def alone(tmp_path):
 def hulld(tmp_path_factory):
     """One that listens at a port, too."""
     folder = tmp_path_factory.mktemp("hulld")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % probe.getsockname()[1]
+    address = f"127.0.0.1:{free_port()}"
     (folder / "token").write_text(TOKEN + "\n")
     (folder / "token").chmod(0o600)
     daemon = Hulld(folder, "--listen", address, "--token-file", folder / "token").with_stand_in().start()

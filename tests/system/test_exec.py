@@ -16,6 +16,7 @@ from pathlib import Path
 import fcntl
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import BUILD, DEADLINE, Hulld, make_erofs, wait_until
 from test_tenants import In, token
 
@@ -37,9 +38,7 @@ def make_agent_alone(folder):
 
 def start_alone(folder, *options, **env):
     """A hulld whose machines are this host."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = "%s:%d" % probe.getsockname()
+    listen = f"127.0.0.1:{free_port()}"
     daemon = Hulld(folder, *options, "--listen", listen, "--token-file", folder / "token",
                    env={"HULL_START_TIMEOUT_S": str(BOOT), **env})
     (folder / "token").write_text("0123456789abcdef\n")

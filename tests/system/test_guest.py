@@ -11,6 +11,7 @@ import time
 import pytest
 
 from conftest import BOOT_ARGS, BUILD, Cpio, DEADLINE, GUEST, TOP
+from free_ports import free_port
 
 pytestmark = pytest.mark.kvm
 
@@ -230,9 +231,7 @@ def ask_for_hostname(port):
 
 def test_a_published_port_reaches_the_program(machine, tmp_path_factory):
     control = tmp_path_factory.mktemp("ingress") / "s"
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     ingress = subprocess.Popen([BUILD / "hull-ingress", "--socket", control])
     try:
         m = machine(shell("httpd -p 80 -h /etc; while :; do sleep 1; done"), user="app")

@@ -36,9 +36,7 @@ def hulld(tmp_path_factory):
         pytest.fail("/dev/kvm is not usable")
     folder = tmp_path_factory.mktemp("hulld")
     (folder / "bin").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        http = probe.getsockname()[1]
+    http = free_port()
     daemon = Hulld(folder, "--http", f"127.0.0.1:{http}", env={"HULL_START_TIMEOUT_S": str(BOOT), "PATH": f"{folder}/bin:{os.environ['PATH']}"}).start()
     daemon.http = http
     (folder / "rootfs/srv").mkdir(parents=True)
@@ -225,9 +223,7 @@ def test_a_workload_that_says_too_much_is_heard_to_the_end(hulld):
 
 
 def test_a_published_port_reaches_the_workload(hulld):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     start(hulld, "serve", ["/srv/serve"], ports=[{"host": port, "guest": 80}, {"hostname": "serve.localhost", "guest": 80}], network="default")
     url = f"http://127.0.0.1:{port}/count"
     by_name = urllib.request.Request(f"http://127.0.0.1:{hulld.http}/count", headers={"Host": "serve.localhost"})
@@ -279,9 +275,7 @@ def test_machines_outlive_hulld_and_are_adopted(hulld):
 
 
 def test_logs_and_open_connections_go_on_without_hulld(hulld):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     machine = start(hulld, "talk", ["/srv/talk"], ports=[{"host": port, "guest": 7}, {"host": port, "guest": 7, "protocol": "udp"}], stop={"timeout_s": 240, "drain_s": 120})
     log = hulld.state / "machines" / machine["id"] / "workload.log"
 
@@ -389,9 +383,7 @@ def test_down_ends_all_that_runs_on_this_machine_too(own_host, hulld):
     here = Hulld.__new__(Hulld)
     here.socket = folder / "run" / "hulld" / "hulld.sock"
     here.image("busybox", (hulld.folder / "image.erofs").read_bytes())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     start(here, "web", ["/bin/sh", "-c", "trap 'echo bye; exit' TERM; while true; do sleep 0.1; done"],
           ports=[{"host": port, "guest": 80}])
     assert len(processes_of(folder)) >= 3  # the relay, hulld, hull-ingress, the monitor

@@ -224,10 +224,7 @@ def test_nothing_of_a_project_is_there_for_another(tmp_path):
     try:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        attack(hulld, [erofs + b"its", erofs + b"no-"], erofs, Pair(port, taken.getsockname()[1]))
+        attack(hulld, [erofs + b"its", erofs + b"no-"], erofs, Pair(free_port(), taken.getsockname()[1]))
     finally:
         taken.close()
         for name in ("victim-project-1", "attacker"):

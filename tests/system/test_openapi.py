@@ -5,12 +5,12 @@ HULL_SCHEMA_EXAMPLES  how many requests to make for each operation (default: 8),
 HULL_SCHEMA_SEED      what they are made of (default: 1)"""
 import json
 import os
-import socket
 import subprocess
 
 import pytest
 
 from conftest import BUILD, TOP
+from free_ports import free_port
 from hulld_fixtures import Hulld, make_erofs
 
 TOOLS = BUILD / "compat" / "openapi" / "bin"
@@ -28,9 +28,7 @@ def hulld(tmp_path):
     """With something of each kind in it, and its port."""
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "token").chmod(0o600)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % probe.getsockname()[1]
+    address = f"127.0.0.1:{free_port()}"
     hulld = Hulld(tmp_path, "--listen", address, "--token-file", tmp_path / "token").with_stand_in().start()
     hulld.url = f"http://{address}"
     hulld.image("hello", make_erofs(tmp_path), command=["/bin/true"])

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import pytest
 
+from free_ports import free_port
 from hulld_fixtures import DEADLINE, wait_until
 from test_bar import Terminal
 from test_exec import execute, finished, hull, ran, start_alone
@@ -55,8 +56,7 @@ def liar(hulld):
 
 
 def test_health_follows_what_the_check_finds(hulld):
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", port := free_port()))
     run(hulld, "well", health={"tcp": {"port": port}, "interval_s": 1, "retries": 2})
     seen = health(hulld, "well", "healthy")
     assert seen["tcp"] == {"port": port} and seen["timeout_s"] == 2 and seen["reason"] is None, seen
