@@ -174,8 +174,14 @@ class Hulld:
     def machine(self, name):
         return self.get(f"/v1/machines/{name}").json
 
-    def wait(self, name, states, timeout_s=DEADLINE):
-        answer = self.get(f"/v1/machines/{name}/wait?state={states}&timeout_s={timeout_s}", timeout=timeout_s + 10)
+    def tip(self):
+        """The cursor of the last event so far."""
+        return self.get("/v1/events?since_s=0").json["cursor"]
+
+    def wait(self, name, states, timeout_s=DEADLINE, after=None):
+        """One that was passed through since the event `after`, as failed is before a restart, counts too."""
+        since = "" if after is None else f"&after={after}"
+        answer = self.get(f"/v1/machines/{name}/wait?state={states}&timeout_s={timeout_s}{since}", timeout=timeout_s + 10)
         assert answer.status == 200, answer
         return answer.json
 

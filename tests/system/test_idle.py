@@ -14,6 +14,8 @@ import pytest
 from free_ports import free_port
 from hulld_fixtures import DEADLINE, wait_until
 from test_exec import Stream, execute, finished, hull, start_alone
+from test_orders import seconds
+from test_ports import ingress_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
 SLEEPS = {"idle": {"after_s": 1}}
@@ -126,8 +128,9 @@ def answers(port):
 
 
 def test_it_sleeps_when_nobody_is_there_and_wakes_when_somebody_comes(hulld, make, echo):
-    web = make("web", {"host": (port := free_port()), "guest": echo}).start()
+    web = make("web", {"host": (port := free_port()), "guest": echo})
     with connect(port) as client:
+        web.start()
         assert says(client) == b"hello"
         assert web.stays_awake and says(client, b"still") == b"still"
     web.falls_asleep()
@@ -268,7 +271,7 @@ def test_a_crowd_starts_it_once(make, echo):
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(port)) for _ in range(1000)]
         assert {says(client) for client in clients} == {b"hello"}
-    assert web.events().count("waking") == web.events().count("asleep") == 1
+        assert web.events().count("waking") == web.events().count("asleep") == 1
 
 
 def test_one_that_cannot_be_woken_says_why_and_is_tried_again_later(hulld, make, echo):
@@ -279,38 +282,55 @@ def test_one_that_cannot_be_woken_says_why_and_is_tried_again_later(hulld, make,
         assert says(first) == says(second) == b""
     assert (web.shown["state"], web.shown["asleep"]) == ("failed", True)
     assert web.shown["cause"]["code"] == "start_failed" and "the monitor cannot be used" in web.shown["cause"]["message"]
-    with connect(port) as third:  # at once: it is not even tried
+    with connect(port) as third:
         assert says(third) == b""
-    assert web.events().count("waking") == 1
     away.rename(monitor)
     wait_until(lambda: answers(port), "it is tried again")
-    assert web.events().count("failed") == 1
+    tries = [seconds(event["at"]) for event in hulld.get(f"/v1/events?after={web.cursor}&machine=broken&type=machine.waking").json["items"]]
+    assert all(later - earlier > 0.9 for earlier, later in zip(tries, tries[1:])), "not even tried within a second"
+    assert web.events().count("failed") == len(tries) - 1
+
+
+@contextlib.contextmanager
+def held_up(machine):
+    """It is put to sleep, but does not end before this does."""
+    pid = machine.shown["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    machine.patch('{"idle": {"after_s": 1}}')
+    machine.hulld.wait(machine.name, "stopping")
+    yield
+    os.kill(pid, signal.SIGCONT)
 
 
 def test_who_comes_while_it_is_put_to_sleep_has_it_started_again(hulld, make, echo):
-    web = make("late", {"host": (port := free_port()), "guest": echo}, stop={"timeout_s": 2}).start()
-    os.kill(web.shown["pid"], signal.SIGSTOP)  # it takes as long as it may
-    hulld.wait("late", "stopping")
-    with connect(port) as client:
+    web = make("late", {"host": (port := free_port()), "guest": echo}, idle=None, stop={"timeout_s": 60}).start()
+    with held_up(web):
+        client = connect(port)
+        wait_until(lambda: any(port["connections"] for port in ingress_of(hulld)[1]), "somebody waits")
+        assert web.shown["state"] == "stopping"
+    with client:
         assert says(client) == b"hello"
-    assert web.events() == ["starting", "running", "stopping", "waking", "starting", "running"]
+        assert web.events() == ["starting", "running", "updated", "stopping", "waking", "starting", "running"]
 
 
 def test_a_start_of_one_that_is_put_to_sleep_is_one(hulld, make, echo):
-    web = make("again", {"host": free_port(), "guest": echo}, idle=2, stop={"timeout_s": 2}).start()
-    os.kill(web.shown["pid"], signal.SIGSTOP)
-    hulld.wait("again", "stopping")
-    assert hulld.post("/v1/machines/again/start").status == 200
+    web = make("again", {"host": free_port(), "guest": echo}, idle=None, stop={"timeout_s": 60}).start()
+    with held_up(web):
+        assert hulld.post("/v1/machines/again/start").status == 200
+        web.patch('{"idle": {"after_s": 60}}')
     assert hulld.wait("again", "running")["asleep"] is False
 
 
 def test_what_is_executed_keeps_it_awake(hulld, make):
-    box = make("box", idle=1).start()  # without ports: nobody wakes it but a start
+    box = make("box", idle=None).start()  # without ports: nobody wakes it but a start
     stream = Stream(hulld, "box", "/bin/cat").switch()
+    box.patch('{"idle": {"after_s": 1}}')
     assert box.stays_awake
     stream.sock.close()
-    box.falls_asleep().start()
+    box.falls_asleep().patch('{"idle": null}')
+    box.start()
     assert execute(hulld, "box", "/bin/true").status == 200
+    box.patch('{"idle": {"after_s": 1}}')
     box.falls_asleep()
 
 
@@ -326,10 +346,13 @@ def test_what_a_machine_depends_on_is_awake_as_long_as_it_is_and_wakes_with_it(h
 
 
 def test_idle_is_changed_at_once(make, echo):
-    web = make("changed", {"host": free_port(), "guest": echo}, idle=None).start()
+    web = make("changed", {"host": (port := free_port()), "guest": echo}, idle=None).start()
     web.patch('{"idle": {"after_s": 1}}')
     assert web.shown["pending"] == [] and web.shown["idle"] == {"after_s": 1, "action": "stop"}
-    web.falls_asleep().start().patch('{"idle": null}')
+    web.falls_asleep()
+    with connect(port) as client:
+        assert says(client) == b"hello"
+        web.patch('{"idle": null}')
     assert web.stays_awake and "idle" not in web.shown
 
 

@@ -9,13 +9,13 @@ from test_exec import finished, hull, start_alone
 from test_patch import patch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
-TIMEOUT_S = 3  # of what is depended on
+TIMEOUT_S = 3  # of what is depended on, where a test says so
 
 
 @pytest.fixture(scope="module")
 def hulld(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hulld")
-    daemon = start_alone(folder, HULL_DEPENDENCY_TIMEOUT_S=str(TIMEOUT_S))
+    daemon = start_alone(folder)
     # A machine ends at once with the status that a file named after it has, if there is one.
     (folder / "agent-alone").rename(folder / "agent")
     (folder / "agent-alone").write_text(f"""#!/bin/sh
@@ -30,6 +30,15 @@ exec {folder}/agent --config-file $config --status-fd 4
     daemon.statuses = folder
     yield daemon
     daemon.stop()
+
+
+@pytest.fixture
+def impatient(hulld):
+    hulld.env["HULL_DEPENDENCY_TIMEOUT_S"] = str(TIMEOUT_S)
+    hulld.restart()
+    yield
+    del hulld.env["HULL_DEPENDENCY_TIMEOUT_S"]
+    hulld.restart()
 
 
 @pytest.fixture
@@ -119,8 +128,9 @@ def test_what_cannot_be_there_any_more_fails_who_waits_for_it(hulld, make, statu
             assert hulld.wait("web", "running")["waiting_for"] == []
             hulld.post("/v1/machines/web/stop")
             hulld.wait("web", "stopped")
+            before = hulld.tip()
             os.kill(hulld.machine("db")["pid"], signal.SIGKILL)
-            hulld.wait("db", "failed")
+            hulld.wait("db", "failed", after=before)
             hulld.post("/v1/machines/web/start")
         why = "machine db, which it depends on, failed: monitor_died"
     else:
@@ -146,6 +156,7 @@ def test_a_check_that_is_taken_away_is_not_waited_for(hulld, make):
         "code": "dependency_failed", "message": "machine db, which should be healthy before it, has no health check any more"}
 
 
+@pytest.mark.usefixtures("impatient")
 def test_who_waits_too_long_fails_and_may_try_again(hulld, make):
     make("db")
     make("web", "db", restart={"policy": "on-failure"})
@@ -157,6 +168,7 @@ def test_who_waits_too_long_fails_and_may_try_again(hulld, make):
     assert hulld.wait("web", "running")["restarts"] >= 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_who_waits_for_one_that_is_being_started_waits_until_that_is_over(hulld, make):
     """However long its check may take; and so does who waits for who waits."""
     up = hulld.statuses / "up"
@@ -295,6 +307,7 @@ def test_what_makes_no_sense_is_refused(hulld, make):
     refused(create({"machine": "c"}, name="a"), 400, "invalid_field", "depends_on", "makes a circle: a -> c -> b -> a")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_command_names_them(hulld, make):
     make("db")
     make("cache")

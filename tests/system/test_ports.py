@@ -119,6 +119,11 @@ def test_who_comes_waits_only_where_something_will_come(hulld):
             with connect() as client:
                 assert client.recv(1) == b""
 
+        def fails():
+            before = hulld.tip()
+            os.kill(hulld.machine("some")["pid"], signal.SIGKILL)
+            hulld.wait("some", "failed", after=before)
+
         spec = {"name": "some", "image": "any", "command": ["any"], "network": "none", "disk_mib": 16,
                 "restart": {"policy": "on-failure"}, "ports": [{"host": host, "guest": program.getsockname()[1]}]}
         assert hulld.post("/v1/machines", spec).status == 201
@@ -134,13 +139,11 @@ def test_who_comes_waits_only_where_something_will_come(hulld):
             is_served(connect())
         assert hulld.wait("some", "running")
         for failures in (1, 2):  # the second has a second to wait, at least
-            os.kill(hulld.machine("some")["pid"], signal.SIGKILL)
-            assert hulld.wait("some", "failed")
+            fails()
             gate_is(hulld, "open")
             is_served(connect())
             assert hulld.wait("some", "running")["restarts"] == failures
-        os.kill(hulld.machine("some")["pid"], signal.SIGKILL)
-        assert hulld.wait("some", "failed")
+        fails()
         with is_held(connect()) as late:  # what it waits for comes no more
             assert patch(hulld, {"restart": {"policy": "never"}}, "some").status == 200
             assert late.recv(1) == b""
@@ -203,9 +206,9 @@ def test_what_is_under_way_ends_before_the_machine_does(hulld, web):
 def test_who_does_not_end_holds_a_stop_no_longer_than_it_was_told(hulld, web):
     endless = web()
     before = time.monotonic()
-    stop(hulld, timeout_s=2)
-    assert hulld.wait("web", "stopped")["cause"]["code"] == "poweroff"  # told after a second, not killed after two
-    assert time.monotonic() - before >= 1 and endless.client.recv(1) == b""
+    stop(hulld, timeout_s=6)
+    assert hulld.wait("web", "stopped")["cause"]["code"] == "poweroff"  # told after half of it, not killed after all of it
+    assert time.monotonic() - before >= 3 and endless.client.recv(1) == b""
     endless.close()
 
 
