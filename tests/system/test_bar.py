@@ -152,20 +152,20 @@ def test_a_bar_goes_with_ctrl_c_and_before_an_error_and_a_word(box, large, tmp_p
 
 def test_what_is_waited_for_is_shown(stand_in, tmp_path):
     (tmp_path / "m.yaml").write_text("machines:\n- {name: one, image: any, network: none, disk_mib: 16}\n- {name: two, image: any, network: none, disk_mib: 16}\n")
-    applying = Terminal(stand_in, "apply", "-y", "--wait", "-f", tmp_path / "m.yaml").until(rb"apply \[ +\]   0% one is waited for, [1-9]+ s")
+    applying = Terminal(stand_in, "apply", "-y", "--wait", "-f", tmp_path / "m.yaml").until(rb"apply \[ +\]   0% one is waited for, [1-9]\d* s")
     applying.press(b"\x03")
     lines, out = applying.end(-signal.SIGINT)
     assert lines == [] and b"one: created, started\ntwo: created, started\n" in out
     one = stand_in.machine("one")["operation"]
     wait_until(lambda: stand_in.machine("one")["pid"], "its monitor is there")
-    waiting = Terminal(stand_in, "operation", "wait", one).until(one.encode() + rb" \[##+ +\]  50% start: kernel, [1-9]+ s")
+    waiting = Terminal(stand_in, "operation", "wait", one).until(one.encode() + rb" \[##+ +\]  50% start: kernel, [1-9]\d* s")
     row, = [line for line in subprocess.run([BUILD / "hull", "operation", "list", "-m", "one"], env={**os.environ, "HULL_HOST": f"unix://{stand_in.socket}"},
                                             capture_output=True, text=True, check=True).stdout.splitlines() if line.startswith(one)]
     assert row.split()[:6] == [one, "start", "one", "running:", "kernel", "2/4"], row
     stand_in.post(f"/v1/operations/{one}/cancel")
     lines, out = waiting.end(1)
     assert lines[0] == f"hull: {one}: cancelled" and out == b"cancelled\n"
-    running = Terminal(stand_in, "run", "--name", "three", "--network", "none", "any").until(rb"three \[##+ +\]  50% start: kernel, [1-9]+ s")
+    running = Terminal(stand_in, "run", "--name", "three", "--network", "none", "any").until(rb"three \[##+ +\]  50% start: kernel, [1-9]\d* s")
     running.press(b"\x03")
     lines, out = running.end(130)
     assert not [line for line in lines if "%" in line] and out == b"" and stand_in.get("/v1/machines/three").status == 404
@@ -174,17 +174,19 @@ def test_what_is_waited_for_is_shown(stand_in, tmp_path):
 
 
 def test_a_drain_says_how_many_have_ended(tmp_path):
-    hulld = Hulld(tmp_path).with_stand_in("#!/bin/sh\ntrap '' TERM\nexec sleep 1000\n").start()
+    deaf = tmp_path / "trapped"
+    hulld = Hulld(tmp_path).with_stand_in(f"#!/bin/sh\ntrap '' TERM\n: >{deaf}\nexec sleep 1000\n").start()
     try:
         hulld.image("any", make_erofs(tmp_path), command=["any"])
         for name in ("deaf", "too"):
             hulld.post("/v1/machines", {"name": name, "image": "any", "network": "none", "disk_mib": 16, "stop": {"timeout_s": 600}})
             hulld.post(f"/v1/machines/{name}/start")
-            wait_until(lambda: hulld.machine(name)["pid"], "its monitor is there")  # noqa: B023
-        left = Terminal(hulld, "host", "drain", "-t", "600").until(rb"0 of 2 machines have ended, 1 s")
+            wait_until(deaf.exists, "it does not hear")
+            deaf.unlink()
+        left = Terminal(hulld, "host", "drain", "-t", "600").until(rb"0 of 2 machines have ended, [1-9]\d* s")
         left.press(b"\x03")
         assert left.end(-signal.SIGINT) == ([], b"")
-        draining = Terminal(hulld, "host", "drain", "-t", "600").until(rb"host \[ +\]   0% 0 of 2 machines have ended, 0 s")
+        draining = Terminal(hulld, "host", "drain", "-t", "600").until(rb"host \[ +\]   0% 0 of 2 machines have ended, \d+ s")
         os.kill(hulld.machine("deaf")["pid"], signal.SIGKILL)
         draining.until(rb"host \[##+ +\]  50% 1 of 2 machines have ended")
         assert hulld.post("/v1/host/drain", {"timeout_s": 0}).status == 200
@@ -199,7 +201,7 @@ def test_a_build_says_that_it_installs(stand_in, tmp_path):
         (tmp_path / name).chmod(0o755)
     building = Terminal(stand_in, "image", "build", "web", "--package", "nginx", "--command", "nginx", PATH=f"{tmp_path}:{os.environ['PATH']}",
                         XDG_CACHE_HOME=str(tmp_path))
-    building.until(rb"web installing packages, [1-9]+ s").press(b"\x03")
+    building.until(rb"web installing packages, [1-9]\d* s").press(b"\x03")
     lines, out = building.end(130)
     assert lines[0] == "hull: web: installing 1 package and Debian's essential ones" and out == b"", lines
     assert all("installing packages," not in line for line in lines)

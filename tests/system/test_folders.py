@@ -247,7 +247,6 @@ def unanswered(hulld):
     stuck.chmod(0o755)
     options, env = dict(hulld.options), dict(hulld.env)
     hulld.options["--virtiofs"] = stuck
-    hulld.env["HULL_START_TIMEOUT_S"] = "1"
     hulld.restart()
     yield hulld
     hulld.options, hulld.env = options, env
@@ -257,6 +256,10 @@ def unanswered(hulld):
 def test_the_monitor_is_not_let_go_before_its_folders_are_there(unanswered, start, allowed):
     machine = start(mount(allowed / "src"))
     assert Path(f"/proc/{machine['pid']}/comm").read_text() == "hulld\n"  # a child that has not executed anything
+    assert unanswered.post(f"/v1/machines/{machine['id']}/kill").status == 200
+    unanswered.env["HULL_START_TIMEOUT_S"] = "1"  # its disk is there
+    unanswered.restart()
+    assert unanswered.post(f"/v1/machines/{machine['id']}/start").status == 200
     assert unanswered.wait(machine["id"], "failed")["cause"] == {
         "code": "start_timeout", "message": f"{allowed / 'src'} did not answer within 1 s"}
     assert not left(unanswered, machine)
@@ -264,7 +267,6 @@ def test_the_monitor_is_not_let_go_before_its_folders_are_there(unanswered, star
 
 def test_a_start_whose_folder_does_not_answer_begins_anew_after_a_crash(unanswered, hulld, start, allowed):
     machine = start(mount(allowed / "src"))
-    unanswered.env.pop("HULL_START_TIMEOUT_S")
     unanswered.options["--virtiofs"] = BUILD / "hull-virtiofs"
     unanswered.restart()
     wait_for_server(allowed / "src")
