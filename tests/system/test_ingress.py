@@ -677,11 +677,11 @@ def accepts(ingress):
 
 
 def test_without_ports_and_clients_it_ends(tmp_path):
-    ingress = Ingress(tmp_path, "--idle-seconds", "1")
+    ingress = Ingress(tmp_path, "--idle-seconds", "2")
     port = free_port()
     assert ingress.ask("publish", **publication(tmp_path, port))["ok"]
     with pytest.raises(subprocess.TimeoutExpired):
-        ingress.process.wait(timeout=1.5)
+        ingress.process.wait(timeout=2.5)
     assert ingress.ask("unpublish", machine="m1")["ok"]
     assert ingress.process.wait(timeout=DEADLINE_S) == 0
     ingress.end()

@@ -129,13 +129,16 @@ def test_what_a_deleted_project_has_left_goes_by_and_by(tmp_path):
         with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", timeout=60)) as rows:
             return rows.execute(f"SELECT count(*) FROM {table} WHERE project = 'a'").fetchone()[0]
 
+    def leave(key):
+        with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None, timeout=60)) as rows:
+            rows.execute("WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) INSERT INTO requests"
+                         " SELECT 'a', ? || n, '', ?, 200, '', ?, n FROM n", (key, int(time.time() * 1000), "x" * 32768))
+
     try:
         a, other = project(hulld, "a"), project(hulld, "b")
         for acting in (a, other):
             assert acting.post("/v1/tokens", {"scopes": ["read"]}, **{"Idempotency-Key": "k"}).status == 201
-        with contextlib.closing(sqlite3.connect(hulld.state / "hull.db", isolation_level=None, timeout=60)) as rows:
-            rows.execute("WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) INSERT INTO requests"
-                         " SELECT 'a', 'k' || n, '', ?, 200, '', ?, n FROM n", (int(time.time() * 1000), "x" * 32768))
+        leave("k")
         assert hulld.delete("/v1/projects/a").status == 204
         assert count("requests") > 0 and count("tokens") == 0
         refused(hulld.get("/v1/projects/a"), 404, "not_found")
@@ -143,7 +146,9 @@ def test_what_a_deleted_project_has_left_goes_by_and_by(tmp_path):
         refused(a.get("/v1/events"), 404, "not_found", "Hull-Project")
         assert [one["name"] for one in hulld.get("/v1/projects").json["items"]] == ["b", "default"]
         refused(hulld.post("/v1/projects", {"name": "a"}, headers={"Idempotency-Key": "again"}), 503, "busy", "name")
-        hulld.restart()
+        hulld.kill()
+        leave("more")
+        hulld.start()
         refused(hulld.post("/v1/projects", {"name": "a"}), 503, "busy", "name")
         refused(hulld.get("/v1/projects/a"), 404, "not_found")
         made = wait_until(lambda: (answer := hulld.post("/v1/projects", {"name": "a"}, headers={"Idempotency-Key": "again"})).status == 201 and answer,
@@ -385,10 +390,10 @@ def began(client, path):
 @pytest.mark.parametrize("end", ["revoked", "expired", "project deleted"])
 def test_what_is_under_way_ends_with_its_token(hulld, erofs, end):
     a = project(hulld, "a", erofs)
-    client, id_ = token(a, "read", "write", expires_in_s=2 if end == "expired" else 0)
-    other = token(a, "read")[0]
     machine = {"name": "one", "image": "hello", "network": "none", "disk_mib": 16}
     assert a.post("/v1/machines", machine).status == 201 and a.post("/v1/machines/one/start").status == 200
+    other = token(a, "read")[0]
+    client, id_ = token(a, "read", "write", expires_in_s=4 if end == "expired" else 0)
     pending = [began(client, "/v1/machines/one/wait?state=running&timeout_s=50"), began(client, "/v1/machines/one/logs?follow=1"),
                began(other, "/v1/machines/one/wait?state=stopped")]
     for _ in range(2):

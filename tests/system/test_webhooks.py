@@ -327,7 +327,7 @@ def test_gone_disables_and_so_does_failing_for_long(hulld, receiver, tmp_path):
     happen(hulld, "B")
     assert patch(hulld, hook, enabled=True).json["disabled_reason"] is None
     assert names(receiver.wait(3)) == ["A", "A", "B"]
-    impatient = Hulld(tmp_path, "--webhook-allow", HERE, "--webhook-timing", "1,1").start()
+    impatient = Hulld(tmp_path, "--webhook-allow", HERE, "--webhook-timing", "1,3").start()
     try:
         receiver.answer(*[500] * 1000)
         hook = create(impatient, receiver.url)
