@@ -1,4 +1,5 @@
 """A hulld of the test's own, and an HTTP client of nothing but the standard library."""
+import contextlib
 import hashlib
 import http.client
 import json
@@ -146,9 +147,11 @@ class Hulld:
 
     def haproxy(self):
         """The process id of the one that serves host names, while it runs."""
-        record = self.run / "http" / "haproxy.pid"
-        pid = int(record.read_text().split()[0]) if record.exists() else 0
-        return pid if pid and (Path("/proc") / str(pid) / "exe").is_symlink() and Path(f"/proc/{pid}/comm").read_text() == "haproxy\n" else 0
+        with contextlib.suppress(OSError):  # there is none, or it ends meanwhile
+            pid = int((self.run / "http" / "haproxy.pid").read_text().split()[0])
+            if Path(f"/proc/{pid}/exe").is_symlink() and Path(f"/proc/{pid}/comm").read_text() == "haproxy\n":
+                return pid
+        return 0
 
     def request(self, method, path, body=None, headers=None, timeout=DEADLINE):
         connection = Connection(self.socket, timeout)

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from conftest import BOOT_ARGS, BUILD, Cpio, DEADLINE, GUEST, TOP
+from conftest import BOOT_ARGS, Cpio, DEADLINE, GUEST, TOP
 from free_ports import free_port
+from test_ingress import Ingress
 
 pytestmark = pytest.mark.kvm
 
@@ -230,20 +231,12 @@ def ask_for_hostname(port):
 
 
 def test_a_published_port_reaches_the_program(machine, tmp_path_factory):
-    control = tmp_path_factory.mktemp("ingress") / "s"
     port = free_port()
-    ingress = subprocess.Popen([BUILD / "hull-ingress", "--socket", control])
+    ingress = Ingress(tmp_path_factory.mktemp("ingress"))
     try:
         m = machine(shell("httpd -p 80 -h /etc; while :; do sleep 1; done"), user="app")
         end = time.monotonic() + DEADLINE
-        while not control.exists():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(control))
-            client.sendall(json.dumps({"op": "publish", "machine": "m", "host": port, "guest": 80,
-                                       "vsock": str(m.socket_path)}).encode() + b"\n")
-            assert json.loads(client.makefile().readline()) == {"ok": True}
+        assert ingress.ask("publish", machine="m", host=port, guest=80, vsock=str(m.socket_path)) == {"ok": True}
         # The machine boots meanwhile: the first connection waits for it, as long as the ingress waits; on a busy
         # emulated host a boot can take longer.
         while (answer := ask_for_hostname(port)) is None:
@@ -252,8 +245,7 @@ def test_a_published_port_reaches_the_program(machine, tmp_path_factory):
         assert m.ask(STOP, 0) == 0
         assert m.wait() in (128 + 15, 128 + 9) # the stop signal, and at once SIGKILL: whichever is seen first
     finally:
-        ingress.terminate()
-        ingress.wait(DEADLINE)
+        ingress.end()
 
 
 @pytest.mark.parametrize("change, status, line", [

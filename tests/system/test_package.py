@@ -111,7 +111,7 @@ def test_it_comes_serves_is_renewed_and_goes(tmp_path):
     # The host goes down: the machine first.
     assert "kill -PWR $MAINPID" in service.unit["ExecStop"][0]
     assert service.end(signal.SIGPWR) == 0
-    assert subprocess.run(["pgrep", "-u", "hull"], capture_output=True).stdout == b""
+    wait_until(lambda: subprocess.run(["pgrep", "-u", "hull"], capture_output=True).stdout == b"", "hull-ingress and the network have ended too")
 
     files = [path for path in sh("dpkg", "-L", "hull").splitlines() if "hull" in Path(path).name]
     Path("/etc/default/hulld").write_text("HULLD_OPTIONS=\n")  # as README.md says

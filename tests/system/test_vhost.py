@@ -1,4 +1,5 @@
 """Devices whose rings others work on, with Debian's own back-ends: qemu-storage-daemon, virtiofsd, the kernel's vhost-net."""
+import contextlib
 import json
 import os
 import random
@@ -478,7 +479,10 @@ def test_http_both_ways_through_vhost_net(boot, config, tap, server, arguments):
     config["network-interfaces"] = [{"iface_id": "eth0", "host_dev_name": tap, "vhost": True, "mtu": 1400,
                                      "guest_mac": "06:00:00:00:00:01"}]
     machine = move_data(boot, server, arguments)
-    threads = [open(f"/proc/{pid}/comm").read() for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}/comm")]
+    threads = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            threads.append(open(f"/proc/{pid}/comm").read())
     threads += [open(f"/proc/{machine.process.pid}/task/{task}/comm").read()
                 for task in os.listdir(f"/proc/{machine.process.pid}/task")]
     assert f"vhost-{machine.process.pid}\n" in threads, threads
