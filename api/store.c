@@ -5,7 +5,10 @@
  * the version it leads to in the same transaction. */
 #include "api/store_private.h"
 
+#include "common/cleanup.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 /* The step from version N to N + 1 is migrations[N]. Never changed once released; only added to. */
@@ -430,10 +433,13 @@ struct store *store_open(const char *path, struct error *err)
 		error_set(err, ENOMEM, "out of memory");
 		return NULL;
 	}
+	store->room_fd = -1;
 	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* nobody asks, and each allocation took a lock to count itself */
 	if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) !=
 		SQLITE_OK)
 		error_set(err, EIO, "%s: %s", path, store->db ? sqlite3_errmsg(store->db) : "out of memory");
+	else if ((store->room_fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
+		error_set_errno(err, errno, "%s", path);
 	else if (set_up(store, err) < 0)
 		error_prefix(err, "%s: ", path);
 	else
@@ -449,6 +455,7 @@ void store_close(struct store *store)
 	for (int i = 0; i < N_STATEMENTS; i++)
 		sqlite3_finalize(store->prepared[i]);
 	sqlite3_close(store->db);
+	close_fd(store->room_fd);
 	free(store);
 }
 

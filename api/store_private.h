@@ -114,6 +114,7 @@ struct store {
 	sqlite3_stmt *prepared[N_STATEMENTS];
 	void (*on_event)(void *ctx, const char *project);
 	void *on_event_ctx;
+	int room_fd; /* the database's file: closed behind SQLite's own, as a close() ends all locks that the process has on a file */
 	uint64_t full_until_ns; /* store_room.c: the disk was full, and is not asked before that, on the monotonic clock */
 };
 

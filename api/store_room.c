@@ -1,6 +1,6 @@
 /* Room for what ends, changes state and deletes, also when the disk is full. See store.h.
  *
- * Theory of operation. The database has free pages of its own, RESERVE of them where the disk allows: they are written, and so have blocks,
+ * Theory of operation. The database has free pages of its own, RESERVE of them where the disk allows: they have blocks,
  * and no guest and no log can take them. What makes more is refused where fewer than FEW would be left; these are for what makes
  * less, about a hundred changes, which on the way leave free pages themselves. The journal has its room likewise: it is never cut, and
  * the reserve has gone through it. */
@@ -9,6 +9,8 @@
 #include "common/loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 
 #define PAGE_BYTES 4096 /* SQLite's usual */
 #define RESERVE	   512	/* pages, 2 MiB: what there is at first, and the journal has had room for, or after what took many; */
@@ -25,21 +27,15 @@ static int64_t number(struct store *store, enum store_statement which)
 	return store_number(store, store_begin(store, which), &ignored);
 }
 
-/* Blocks behind the database's last page, before there are pages in the journal that need some. */
-static bool extend(struct store *store, int64_t pages)
+/* Blocks behind the database's last page, before there are pages in the journal that need some. Not by writing there: what another process
+ * has copied from the journal meanwhile, somebody's shell, is to stay. A file system without fallocate() promises nothing. */
+static bool extend(const struct store *store, int64_t bytes)
 {
-	static const char zeroes[16 * PAGE_BYTES];
-	int64_t end = (number(store, ROOM_PAGES) + pages + SLACK) * PAGE_BYTES;
-	sqlite3_int64 at;
-	sqlite3_file *file;
+	struct stat st;
 
-	if (sqlite3_file_control(store->db, NULL, SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK ||
-		file->pMethods->xFileSize(file, &at) != SQLITE_OK)
+	if (fstat(store->room_fd, &st) < 0)
 		return false;
-	for (; at < end; at += (int64_t)sizeof(zeroes))
-		if (file->pMethods->xWrite(file, zeroes, sizeof(zeroes), at) != SQLITE_OK)
-			return false;
-	return true;
+	return st.st_size >= bytes || fallocate(store->room_fd, 0, st.st_size, bytes - st.st_size) == 0 || errno == EOPNOTSUPP;
 }
 
 /* A row of zeroes that goes again leaves its pages, which are written (secure_delete). */
@@ -70,7 +66,7 @@ static void make_room(struct store *store, int64_t least)
 		pages = least;
 	if (there >= (least > LOW ? least : LOW) || !sqlite3_get_autocommit(store->db) || monotonic_ns() < store->full_until_ns)
 		return;
-	if (extend(store, pages - there))
+	if (extend(store, (number(store, ROOM_PAGES) + pages - there + SLACK) * PAGE_BYTES))
 		r = store_commit(store, store_begin(store, TRANSACTION_BEGIN), &err);
 	if (r == 0)
 		r = store_transaction_end(store, fill(store, pages, &err), &err);

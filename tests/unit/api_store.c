@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/hull-store-XXXXXX";
@@ -794,19 +795,25 @@ static void let_files_grow(const char *name, bool they_may)
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
-static int free_pages(const char *name)
+/* What a query that gives one says of a database. */
+static int number_of(const char *name, const char *query)
 {
 	sqlite3_stmt *stmt;
 	sqlite3 *db;
-	int pages;
+	int number;
 
 	assert_int_equal(sqlite3_open(name, &db), SQLITE_OK);
-	assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA freelist_count", -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, query, -1, &stmt, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-	pages = sqlite3_column_int(stmt, 0);
+	number = sqlite3_column_int(stmt, 0);
 	sqlite3_finalize(stmt);
 	sqlite3_close(db);
-	return pages;
+	return number;
+}
+
+static int free_pages(const char *name)
+{
+	return number_of(name, "PRAGMA freelist_count");
 }
 
 /* JSON of so many bytes; the caller frees. */
@@ -867,6 +874,50 @@ static void a_large_row_takes_no_room_that_is_for_what_ends(void **state)
 	free(small);
 }
 
+/* Writes, and copies what it has written into the database's file. */
+static void write_as_another_process(const char *name)
+{
+	sqlite3 *db;
+
+	if (sqlite3_open(name, &db) != SQLITE_OK)
+		_exit(1);
+	sqlite3_busy_timeout(db, 60000);
+	for (int i = 0; i < 8; i++)
+		if (sqlite3_exec(db,
+			    "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 512) INSERT INTO other SELECT randomblob(16384) FROM n;"
+			    "PRAGMA wal_checkpoint", NULL, NULL, NULL) != SQLITE_OK)
+			_exit(2);
+	_exit(0);
+}
+
+static void what_another_process_writes_is_not_written_over(void **state)
+{
+	char shared[80];
+	struct error err = {0};
+	struct store *store;
+	sqlite3 *db;
+	pid_t child;
+	int status;
+
+	(void)state;
+	snprintf(shared, sizeof(shared), "%s.shared", path);
+	store_close(store_open(shared, &err));
+	assert_int_equal(sqlite3_open(shared, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "CREATE TABLE other (bytes BLOB)", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	child = fork();
+	if (child == 0)
+		write_as_another_process(shared);
+	store = store_open(shared, &err);
+	assert_non_null(store);
+	while (waitpid(child, &status, WNOHANG) == 0)
+		(void)store_check_room(store, 1 << 20, &err); /* which the other may take at once */
+	assert_int_equal(status, 0);
+	store_close(store);
+	assert_int_equal(number_of(shared, "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);
+	remove_database(shared);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
 	struct error err = {0};
@@ -899,6 +950,7 @@ int main(void)
 		cmocka_unit_test(a_certificate_is_a_projects_own),
 		cmocka_unit_test(a_network_is_a_projects_own_and_machines_have_addresses),
 		cmocka_unit_test(a_large_row_takes_no_room_that_is_for_what_ends),
+		cmocka_unit_test(what_another_process_writes_is_not_written_over),
 		cmocka_unit_test(a_newer_schema_is_refused),
 	};
 
