@@ -6,6 +6,7 @@
 #include "api/ingress_client.h"
 #include "api/machine.h"
 #include "api/socket_call.h"
+#include "api/supervisor.h"
 #include "api/tls.h"
 #include "api/x509.h"
 #include "common/cleanup.h"
@@ -38,6 +39,7 @@ struct hostnames {
 	bool asking; /* it is going on: what changes now is for the next one */
 	bool dirty; /* something has changed since it began */
 	bool again; /* something is left for the next one */
+	bool behind; /* something has changed that no round has ended with */
 	char **commands; /* to be sent, owned, from `next` on */
 	size_t n_commands, next;
 	bool fails;	/* something is refused in this round, */
@@ -82,7 +84,7 @@ static void arm(struct hostnames *h, uint64_t delay_ns)
 	h->armed = true;
 }
 
-static void end_round(struct hostnames *h)
+static void forget_round(struct hostnames *h)
 {
 	for (size_t i = 0; i < h->n_commands; i++)
 		x509_wipe(h->commands[i]); /* which may have a key */
@@ -92,6 +94,14 @@ static void end_round(struct hostnames *h)
 	h->asking = false;
 	if (h->plan)
 		hostnames_plan_forget(h->plan);
+}
+
+static void end_round(struct hostnames *h)
+{
+	forget_round(h);
+	h->behind = h->dirty;
+	for (struct machine *m = h->hulld->machines; m && !h->behind; m = m->next)
+		supervisor_names_are_told(m);
 	if (h->dirty)
 		arm(h, ROUND_NS);
 	else if (h->again)
@@ -257,10 +267,16 @@ void hostnames_changed(struct hulld *hulld)
 
 	if (!h || !haproxy_is_running(h->haproxy))
 		return;
+	h->behind = true;
 	if (h->asking)
 		h->dirty = true;
 	else if (!h->armed)
 		arm(h, 0);
+}
+
+bool hostnames_are_behind(const struct hulld *hulld)
+{
+	return hulld->hostnames && hulld->hostnames->behind;
 }
 
 /* HAProxy. */
@@ -338,7 +354,7 @@ void hostnames_free(struct hostnames *h)
 	if (!h)
 		return;
 	socket_call_cancel(h->call);
-	end_round(h);
+	forget_round(h);
 	hostnames_plan_free(h->plan);
 	loop_remove(h->timer);
 	loop_remove(h->renew);

@@ -26,6 +26,8 @@ void hostnames_free(struct hostnames *hostnames); /* HAProxy goes on; NULL is fi
 void hostnames_begin(struct hostnames *hostnames);
 /* A machine came, went or became another. Cheap: it is looked at later. */
 void hostnames_changed(struct hulld *hulld);
+/* Is there something that HAProxy was not told yet? Once it was, or cannot be, supervisor_names_are_told() hears of it. */
+bool hostnames_are_behind(const struct hulld *hulld);
 /* The host goes down. */
 void hostnames_end(struct hostnames *hostnames);
 

@@ -75,7 +75,8 @@ struct machine {
 	struct agent_call *agent;
 	struct loop_source *start_deadline, *stop_deadline, *retry;
 	struct loop_source *drain;	/* stopping.c: until when connections may end; NULL: they are not waited for */
-	bool draining, told_to_end;	/* by its agent, in this run */
+	bool draining, drain_asked;	/* drain_asked: hull-ingress was, how many there are */
+	bool told_to_end;		/* by its agent, in this run */
 	uint64_t stop_at_ns;		/* when stop_deadline fires */
 	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */
 	struct start_wait *start_wait; /* start_order.c; NULL: it waits for no other machine */

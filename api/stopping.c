@@ -2,12 +2,13 @@
  *
  *	supervisor_stop → (connections to its ports end, or `stop.drain_s` is over) → the agent is told → … → SIGKILL at the deadline
  *
- * hull-ingress takes no new connection meanwhile (ingress_client.c). What has begun may end before the workload hears of it: many
+ * hull-ingress takes no new connection meanwhile (ingress_client.c), and HAProxy sends none there once it was told (hostnames.c). What has begun may end before the workload hears of it: many
  * programs end at once then, and what they had not answered is lost. It costs half of the time at most. */
 #include "api/supervisor.h"
 
 #include "api/agent.h"
 #include "api/agent_ready.h"
+#include "api/hostnames.h"
 #include "api/ingress_client.h"
 #include "api/operation.h"
 #include "common/checked.h"
@@ -69,9 +70,28 @@ void supervisor_drained(struct machine *m)
 
 void supervisor_forget_drain(struct machine *m)
 {
-	m->draining = false;
+	m->draining = m->drain_asked = false;
 	loop_remove(m->drain);
 	m->drain = NULL;
+}
+
+static bool has_hostname(const struct machine *m)
+{
+	const struct port_spec *ports = m->spec.ports.items;
+
+	for (size_t i = 0; i < m->spec.ports.len; i++)
+		if (ports[i].hostname)
+			return true;
+	return false;
+}
+
+/* As long as HAProxy sends connections there, it is no answer that there is none. */
+void supervisor_names_are_told(struct machine *m)
+{
+	if (!m->draining || m->drain_asked || (has_hostname(m) && hostnames_are_behind(m->hulld)))
+		return;
+	m->drain_asked = true;
+	ingress_drain(m->hulld->ingress, m);
 }
 
 static int64_t drain_ms(const struct machine *m)
@@ -102,9 +122,8 @@ static bool drain(struct machine *m, uint64_t timeout_ms)
 	if (!m->drain)
 		return false;
 	loop_timer_arm(m->drain, (uint64_t)wait_ms * NS_PER_MS);
-	if (!m->draining)
-		ingress_drain(m->hulld->ingress, m);
 	m->draining = true;
+	supervisor_names_are_told(m);
 	return true;
 }
 

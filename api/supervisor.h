@@ -24,6 +24,8 @@ int64_t supervisor_stop_left_ms(const struct machine *m);
 bool supervisor_drains(const struct machine *m);
 /* It is not to end after all: it has not been told, as its connections were waited for. */
 void supervisor_run_on(struct machine *m);
+/* HAProxy sends nobody to it any more, where it has said so; any machine will do. */
+void supervisor_names_are_told(struct machine *m);
 /* No connection to its ports is left, or nobody knows of any. */
 void supervisor_drained(struct machine *m);
 void supervisor_forget_drain(struct machine *m);

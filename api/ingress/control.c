@@ -331,6 +331,7 @@ static void do_drain(struct client *client, const json_t *object)
 		answer_error(client, &err);
 		return;
 	}
+	port_take_in(client->ingress, request.machine);
 	n = port_count_reached(client->ingress, request.machine);
 	if (n && remember_drain(client, request.machine) < 0) {
 		error_set(&err, ENOSPC, "the ends of too many machines' connections are waited for");

@@ -307,6 +307,13 @@ static void set_gate(struct port *port, enum gate gate)
 		udp_port_set_gate(port->udp, gate);
 }
 
+void port_take_in(struct ingress *ingress, const char *machine)
+{
+	for (struct port *port = ingress->ports; port; port = port->next)
+		if (is_unix(&port->spec) && port->listener && strcmp(port->spec.machine, machine) == 0)
+			on_accept(port, EPOLLIN);
+}
+
 size_t port_count_reached(const struct ingress *ingress, const char *machine)
 {
 	size_t n = 0;

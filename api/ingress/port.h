@@ -59,6 +59,8 @@ void port_request_cancel(struct port_request *request);
 void port_unpublish(struct ingress *ingress, const char *machine, const char *address, int64_t host, enum protocol protocol);
 void port_unpublish_all(struct ingress *ingress);
 
+/* Accepts those who wait at Unix sockets for the machine. */
+void port_take_in(struct ingress *ingress, const char *machine);
 /* How many connections have reached the machine; of a Unix socket, how many have come, as whoever has sent them has let go of them. */
 size_t port_count_reached(const struct ingress *ingress, const char *machine);
 

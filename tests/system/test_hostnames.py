@@ -34,7 +34,7 @@ def ran_hull(hulld, *words):
 
 
 class Server:
-    """What runs in a machine: says its name and what it was asked. A path /hold waits until it may go on."""
+    """What runs in a machine: says its name and what it was asked. A path /hold waits until it may go on, /slow a moment."""
 
     def __init__(self, name):
         self.name, self.held, self.go_on = name, threading.Event(), threading.Event()
@@ -49,11 +49,15 @@ class Server:
                 if self.path == "/hold":
                     outer.held.set()
                     outer.go_on.wait(DEADLINE)
+                if self.path == "/slow":
+                    threading.Event().wait(0.05)
                 body = (outer.name + "\n" + str(self.headers)).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            do_POST = do_GET
 
             def log_message(self, *_):
                 pass
@@ -127,10 +131,10 @@ def run(hulld):
         hulld.delete(f"/v1/machines/{name}?force=1")
 
 
-def fetch(hulld, host, path="/", headers=None, connection=None):
+def fetch(hulld, host, path="/", headers=None, connection=None, method="GET"):
     """Status, head and body."""
     client = connection or http.client.HTTPConnection("127.0.0.1", hulld.http, timeout=DEADLINE)
-    client.request("GET", path, headers={"Host": host, **(headers or {})})
+    client.request(method, path, headers={"Host": host, **(headers or {})})
     answer = client.getresponse()
     body = answer.read().decode()
     if not connection:
@@ -138,8 +142,8 @@ def fetch(hulld, host, path="/", headers=None, connection=None):
     return answer.status, answer.headers, body
 
 
-def who(hulld, host):
-    status, _, body = fetch(hulld, host)
+def who(hulld, host, path="/", method="GET"):
+    status, _, body = fetch(hulld, host, path, method=method)
     return body.splitlines()[0] if status == 200 else status
 
 
@@ -170,6 +174,22 @@ def test_several_machines_share_a_name(hulld, run, servers):
     served(hulld, "pair.localhost", "one", "two")
     hulld.delete("/v1/machines/second?force=1")
     served(hulld, "pair.localhost", "one")
+
+
+def test_no_request_is_lost_when_a_machine_of_a_name_is_stopped(hulld, run, servers):
+    for name in "first", "second":
+        run(name, "rolling.localhost", servers(name).port)
+    for number, name in enumerate(["first", "second"] * 3):
+        served(hulld, "rolling.localhost", "first", "second")
+        # HAProxy has just been told of something: of what comes now it hears a moment later.
+        assert hulld.request("PATCH", f"/v1/machines/{name}", json.dumps({"labels": {"round": str(number)}}),
+                             headers={"Content-Type": "application/merge-patch+json"}).status == 200
+        assert hulld.post(f"/v1/machines/{name}/stop").status == 200
+        asked = [who(hulld, "rolling.localhost", "/slow", "POST") for _ in range(4)]  # which HAProxy does not try again
+        assert set(asked) <= {"first", "second"}, asked
+        assert hulld.wait(name, "stopped")["cause"]["code"] == "poweroff"
+        assert hulld.post(f"/v1/machines/{name}/start").status == 200
+        hulld.wait(name, "running")
 
 
 def test_only_healthy_machines_are_served(hulld, run, servers):

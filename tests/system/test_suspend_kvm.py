@@ -256,6 +256,7 @@ def test_whenever_hulld_is_killed_it_is_lived_once(hulld, web):
 
 @pytest.mark.parametrize("name, damage", [("state", "another byte"), ("memory", "a byte less")])
 def test_what_is_damaged_is_not_resumed_but_started(hulld, web, name, damage):
+    web.does("echo synced > /data/file && sync")
     web.suspended()
     path = web.saved / name
     with open(path, "r+b") as file:
@@ -268,11 +269,11 @@ def test_what_is_damaged_is_not_resumed_but_started(hulld, web, name, damage):
             file.write(bytes([byte[0] ^ 1]))
     cursor, before = web.cursor(), web.counted().count(0)
     out, err, status = hull(hulld, "resume", "web")
-    assert (out, status) == ("web\n", 0) and err.startswith("hull: web: it was started anew, as it could not be resumed: "), err
+    assert (out, status) == ("web\n", 0) and err.startswith("hull: web: it was started anew, as it could not be resumed: "), (err, web.shown, web.events(cursor))
     assert web.shown["cause"]["code"] == "resume_failed" and "starting" in web.events(cursor), web.events(cursor)
     wait_until(lambda: web.counted().count(0) == before + 1, "it counts from the beginning", BOOT)
     web.goes_on()
-    assert web.nothing_is_saved and answers(web.port) and web.does("cat /data/file") == "unsynced\n"
+    assert web.nothing_is_saved and answers(web.port) and web.does("cat /data/file") == "synced\n"
 
 
 def test_what_is_not_resumed_any_more_is_thrown_away(hulld, web):
