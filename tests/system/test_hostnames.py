@@ -477,8 +477,11 @@ def test_a_name_belongs_to_one_project(hulld, tmp_path):
 
 
 def test_haproxy_has_no_rights(hulld):
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{hulld.haproxy()}/status").read_text().splitlines())
-    assert status["Uid"].split()[1] != "0" and int(status["CapEff"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
+    def status():
+        return dict(line.split(":\t", 1) for line in Path(f"/proc/{hulld.haproxy()}/status").read_text().splitlines())
+
+    wait_until(lambda: status()["NoNewPrivs"].strip() == "1", "it has given up the last of them")
+    assert status()["Uid"].split()[1] != "0" and int(status()["CapEff"], 16) == 0
     assert os.readlink(f"/proc/{hulld.haproxy()}/root") == str(hulld.run / "http" / "machines")
     assert (hulld.run / "http").stat().st_mode & 0o777 == 0o700
 
