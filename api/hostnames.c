@@ -276,7 +276,9 @@ void hostnames_changed(struct hulld *hulld)
 
 bool hostnames_are_behind(const struct hulld *hulld)
 {
-	return hulld->hostnames && hulld->hostnames->behind;
+	const struct hostnames *h = hulld->hostnames;
+
+	return h && h->behind && haproxy_is_running(h->haproxy);
 }
 
 /* HAProxy. */
