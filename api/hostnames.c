@@ -32,14 +32,16 @@ struct hostnames {
 	struct tls *tls; /* NULL without --https */
 	struct hostnames_plan *plan;
 	struct loop_source *timer, *renew;
-	bool armed;
+	uint64_t due_ns; /* when `timer` fires; UINT64_MAX: never */
+	bool begun; /* HAProxy was looked for */
 	uint64_t began_ns;
+	uint64_t changes, told; /* how often something has changed that may concern HAProxy, and up to which change it knows all */
 	/* A round. */
 	struct socket_call *call; /* NULL: there is none */
 	bool asking; /* it is going on: what changes now is for the next one */
 	bool dirty; /* something has changed since it began */
 	bool again; /* something is left for the next one */
-	bool behind; /* something has changed that no round has ended with */
+	uint64_t looked; /* at so many changes */
 	char **commands; /* to be sent, owned, from `next` on */
 	size_t n_commands, next;
 	bool fails;	/* something is refused in this round, */
@@ -81,7 +83,13 @@ static void say(void *ctx, const char *text)
 static void arm(struct hostnames *h, uint64_t delay_ns)
 {
 	loop_timer_arm(h->timer, delay_ns);
-	h->armed = true;
+	h->due_ns = monotonic_ns() + delay_ns;
+}
+
+static void tell_machines(struct hostnames *h)
+{
+	for (struct machine *m = h->hulld->machines; m; m = m->next)
+		supervisor_names_are_told(m);
 }
 
 static void forget_round(struct hostnames *h)
@@ -99,9 +107,6 @@ static void forget_round(struct hostnames *h)
 static void end_round(struct hostnames *h)
 {
 	forget_round(h);
-	h->behind = h->dirty;
-	for (struct machine *m = h->hulld->machines; m && !h->behind; m = m->next)
-		supervisor_names_are_told(m);
 	if (h->dirty)
 		arm(h, ROUND_NS);
 	else if (h->again)
@@ -221,10 +226,13 @@ static void on_told(void *ctx, const char *answer, int errnum)
 
 static void tell_next(struct hostnames *h)
 {
-	if (h->next == h->n_commands)
+	if (h->next == h->n_commands) {
+		h->told = h->looked;
 		end_round(h);
-	else
+		tell_machines(h);
+	} else {
 		ask(h, h->commands[h->next], on_told);
+	}
 }
 
 static void on_seen(void *ctx, const char *answer, int errnum)
@@ -238,6 +246,7 @@ static void on_seen(void *ctx, const char *answer, int errnum)
 	}
 	/* What changed until now is looked at. */
 	hostnames_plan_collect(h->plan);
+	h->looked = h->changes;
 	h->dirty = !hostnames_plan_certificates(h->plan);
 	hostnames_plan_see(h->plan, answer);
 	h->again |= !hostnames_plan_assign(h->plan);
@@ -250,9 +259,11 @@ static void on_timer(void *ctx)
 	struct hostnames *h = ctx;
 	char question[512];
 
-	h->armed = false;
-	if (!haproxy_is_running(h->haproxy))
+	h->due_ns = UINT64_MAX;
+	if (!haproxy_is_running(h->haproxy)) {
+		tell_machines(h);
 		return; /* it begins with what is then, and says so */
+	}
 	h->complained_ns = h->fails ? h->complained_ns : 0;
 	h->dirty = h->again = h->fails = h->complains = false;
 	snprintf(question, sizeof(question), "show map %s; show servers state%s%s", haproxy_map_path(h->haproxy),
@@ -265,20 +276,31 @@ void hostnames_changed(struct hulld *hulld)
 {
 	struct hostnames *h = hulld->hostnames;
 
-	if (!h || !haproxy_is_running(h->haproxy))
+	if (!h)
 		return;
-	h->behind = true;
+	h->changes++;
+	if (!haproxy_is_running(h->haproxy))
+		return;
 	if (h->asking)
 		h->dirty = true;
-	else if (!h->armed)
+	else if (h->due_ns == UINT64_MAX)
 		arm(h, 0);
+	else if (h->due_ns > monotonic_ns() + ROUND_NS)
+		arm(h, ROUND_NS);
 }
 
-bool hostnames_are_behind(const struct hulld *hulld)
+uint64_t hostnames_changes(const struct hulld *hulld)
+{
+	return hulld->hostnames ? hulld->hostnames->changes : 0;
+}
+
+bool hostnames_have_told(const struct hulld *hulld, uint64_t change)
 {
 	const struct hostnames *h = hulld->hostnames;
 
-	return h && h->behind && haproxy_is_running(h->haproxy);
+	if (!h || !haproxy_is_wanted(h->haproxy) || (h->begun && !haproxy_is_running(h->haproxy)))
+		return true;
+	return h->told >= change;
 }
 
 /* HAProxy. */
@@ -295,9 +317,10 @@ static void write_map(void *ctx, struct buf *map)
 
 	socket_call_cancel(h->call);
 	h->call = NULL;
-	h->dirty = false;
+	h->dirty = h->again = false;
 	end_round(h);
 	hostnames_plan_collect(h->plan);
+	h->told = h->changes;
 	h->again = !hostnames_plan_assign(h->plan);
 	hostnames_plan_write_map(h->plan, map);
 }
@@ -336,6 +359,8 @@ struct hostnames *hostnames_new(struct hulld *hulld, struct error *err)
 	if (!h)
 		abort();
 	h->hulld = hulld;
+	h->changes = 1; /* whatever there is */
+	h->due_ns = UINT64_MAX;
 	h->timer = loop_add_timer(hulld->loop, on_timer, h);
 	h->renew = loop_add_timer(hulld->loop, on_renew, h);
 	if (!h->timer || !h->renew)
@@ -368,6 +393,7 @@ void hostnames_free(struct hostnames *h)
 void hostnames_begin(struct hostnames *h)
 {
 	haproxy_begin(h->haproxy);
+	h->begun = true;
 	if (h->tls)
 		loop_timer_arm(h->renew, RENEW_NS);
 }

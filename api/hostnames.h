@@ -26,8 +26,11 @@ void hostnames_free(struct hostnames *hostnames); /* HAProxy goes on; NULL is fi
 void hostnames_begin(struct hostnames *hostnames);
 /* A machine came, went or became another. Cheap: it is looked at later. */
 void hostnames_changed(struct hulld *hulld);
-/* Is there something that HAProxy was not told yet? Once it was, or cannot be, supervisor_names_are_told() hears of it. */
-bool hostnames_are_behind(const struct hulld *hulld);
+/* How many changes there were until now. */
+uint64_t hostnames_changes(const struct hulld *hulld);
+/* Does HAProxy know of that many, as far as it takes them, or is there none that could send anybody anywhere? Once that may have become so,
+ * supervisor_names_are_told() is called for each machine; where HAProxy does not answer, it is not. */
+bool hostnames_have_told(const struct hulld *hulld, uint64_t change);
 /* The host goes down. */
 void hostnames_end(struct hostnames *hostnames);
 

@@ -76,6 +76,7 @@ struct machine {
 	struct loop_source *start_deadline, *stop_deadline, *retry;
 	struct loop_source *drain;	/* stopping.c: until when connections may end; NULL: they are not waited for */
 	bool draining, drain_asked;	/* drain_asked: hull-ingress was, how many there are */
+	uint64_t drain_change;		/* of hostnames.c: HAProxy is to know of it before */
 	bool told_to_end;		/* by its agent, in this run */
 	uint64_t stop_at_ns;		/* when stop_deadline fires */
 	char ending_code[CAUSE_CODE_MAX]; /* why hulld ends the monitor; "": it does not */

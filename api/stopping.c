@@ -64,7 +64,7 @@ static void on_drain_over(void *ctx)
 
 void supervisor_drained(struct machine *m)
 {
-	if (m->draining)
+	if (m->draining && m->drain_asked)
 		tell_agent(m);
 }
 
@@ -85,10 +85,13 @@ static bool has_hostname(const struct machine *m)
 	return false;
 }
 
-/* As long as HAProxy sends connections there, it is no answer that there is none. */
+/* As long as HAProxy sends connections there, it is no answer that there is none. To one that is put to sleep it goes on sending them:
+ * hull-ingress holds them. */
 void supervisor_names_are_told(struct machine *m)
 {
-	if (!m->draining || m->drain_asked || (has_hostname(m) && hostnames_are_behind(m->hulld)))
+	if (!m->draining || m->drain_asked)
+		return;
+	if (has_hostname(m) && !m->record.asleep && !hostnames_have_told(m->hulld, m->drain_change))
 		return;
 	m->drain_asked = true;
 	ingress_drain(m->hulld->ingress, m);
@@ -122,6 +125,8 @@ static bool drain(struct machine *m, uint64_t timeout_ms)
 	if (!m->drain)
 		return false;
 	loop_timer_arm(m->drain, (uint64_t)wait_ms * NS_PER_MS);
+	if (!m->draining)
+		m->drain_change = hostnames_changes(m->hulld);
 	m->draining = true;
 	supervisor_names_are_told(m);
 	return true;

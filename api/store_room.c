@@ -1,7 +1,7 @@
 /* Room for what ends, changes state and deletes, also when the disk is full. See store.h.
  *
- * Theory of operation. The database has free pages of its own, RESERVE of them where the disk allows: they have blocks,
- * and no guest and no log can take them. What makes more is refused where fewer than FEW would be left; these are for what makes
+ * Theory of operation. The database has free pages of its own, RESERVE of them where the disk allows: they have blocks
+ * (where the file system can give them ahead), and no guest and no log can take them. What makes more is refused where fewer than FEW would be left; these are for what makes
  * less, about a hundred changes, which on the way leave free pages themselves. The journal has its room likewise: it is never cut, and
  * the reserve has gone through it. */
 #include "api/store_private.h"
@@ -32,10 +32,14 @@ static int64_t number(struct store *store, enum store_statement which)
 static bool extend(const struct store *store, int64_t bytes)
 {
 	struct stat st;
+	int r = 0;
 
 	if (fstat(store->room_fd, &st) < 0)
 		return false;
-	return st.st_size >= bytes || fallocate(store->room_fd, 0, st.st_size, bytes - st.st_size) == 0 || errno == EOPNOTSUPP;
+	do
+		r = st.st_size < bytes ? fallocate(store->room_fd, 0, st.st_size, bytes - st.st_size) : 0;
+	while (r < 0 && errno == EINTR);
+	return r == 0 || errno == EOPNOTSUPP || errno == ENOSYS;
 }
 
 /* A row of zeroes that goes again leaves its pages, which are written (secure_delete). */

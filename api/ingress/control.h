@@ -12,7 +12,7 @@ void control_accept(struct ingress *ingress, int fd, loop_fn shut_down, void *ct
 /* Has a client sent what was not read yet, and is read next? */
 bool control_is_behind(const struct ingress *ingress);
 
-/* A connection that had reached the machine has ended: whoever waits for the last one may hear of it. */
+/* A connection to the machine has ended, or counts no more (port_count_reached()): whoever waits for the last one may hear of it. */
 void control_connection_ended(struct ingress *ingress, const char *machine);
 
 /* Somebody waits at a port of the machine, whose gate that client has set to `wake`. */

@@ -320,7 +320,7 @@ size_t port_count_reached(const struct ingress *ingress, const char *machine)
 
 	for (const struct port *port = ingress->ports; port; port = port->next)
 		if (strcmp(port->spec.machine, machine) == 0)
-			n += is_unix(&port->spec) ? port->n_connections : port->n_reached;
+			n += is_unix(&port->spec) && !port_waits(port) ? port->n_connections : port->n_reached;
 	return n;
 }
 
@@ -329,6 +329,7 @@ void port_set_gate(struct ingress *ingress, const char *machine, enum gate gate)
 	for (struct port *port = ingress->ports; port; port = port->next)
 		if (strcmp(port->spec.machine, machine) == 0)
 			set_gate(port, gate);
+	control_connection_ended(ingress, machine); /* some may not count any more */
 }
 
 static bool is_waited_at(const struct port *port)

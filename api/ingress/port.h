@@ -61,7 +61,8 @@ void port_unpublish_all(struct ingress *ingress);
 
 /* Accepts those who wait at Unix sockets for the machine. */
 void port_take_in(struct ingress *ingress, const char *machine);
-/* How many connections have reached the machine; of a Unix socket, how many have come, as whoever has sent them has let go of them. */
+/* How many connections have reached the machine; of a Unix socket whose gate lets them through, how many have come, as whoever has sent them has
+ * let go of them. */
 size_t port_count_reached(const struct ingress *ingress, const char *machine);
 
 /* Is it a Unix socket? Those who come there have others to go to, and are kept waiting for a program, but not for a machine, unless

@@ -245,6 +245,24 @@ def test_whoever_has_come_by_a_unix_socket_is_waited_for_as_long_as_the_program_
             mute.accept()
 
 
+def test_whoever_a_gate_holds_at_a_unix_socket_holds_no_drain(ingress, tmp_path):
+    place = published_by_path(ingress, tmp_path)
+    with socket.socket(socket.AF_UNIX) as mute, ingress.connect() as control, contextlib.ExitStack() as clients:
+        mute.bind(str(tmp_path / "v.sock"))
+        mute.listen()
+        clients.enter_context(connect_to(place))
+        answers = control.makefile()
+        for gate, connections in ("open", 1), ("wake", 0):
+            told(control, op="gate", machine="m1", gate=gate)
+            said = [json.loads(answers.readline()) for _ in range(1 if connections else 3)]
+            assert {"ok": True} in said and ({"event": "drained", "machine": "m1"} in said) != bool(connections), said
+            with connect_to(place):
+                wait_for(lambda: ingress.connections() == 2, "the other to be accepted")
+                told(control, op="drain", machine="m1")
+                assert json.loads(answers.readline()) == {"ok": True, "machine": "m1", "connections": 2 * connections}
+            wait_for(lambda: ingress.connections() == 1, "it to be forgotten")
+
+
 def test_half_close_is_passed_on_and_nothing_is_lost(ingress, tmp_path):
     Machine(tmp_path / "v.sock", answer_after_end)
     with connect(publish(ingress, tmp_path)) as client:
