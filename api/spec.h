@@ -228,11 +228,11 @@ bool dns_name_is_within(const char *hostname, const char *domain);
 
 /* What a table cannot say: port numbers in `ports` of an image's config. 0 or -EINVAL with `err` set. */
 int image_spec_check(const struct image_spec *spec, struct error *err);
-/* The same of a machine's spec: no port twice, no more memory than `host_memory_mib`. */
 /* True when both are the same place of the host. */
 bool ports_are_same(const struct port_spec *a, const struct port_spec *b);
 /* True when one of the machine's and `port` cannot be bound at once; with host names that never is so. */
 bool machine_spec_collides(const struct machine_spec *spec, const struct port_spec *port);
+/* As image_spec_check(): no port twice, no more memory than `host_memory_mib`. */
 int machine_spec_check(const struct machine_spec *spec, uint64_t host_memory_mib, struct error *err);
 
 #endif

@@ -2,8 +2,9 @@
  *
  *	supervisor_stop → (connections to its ports end, or `stop.drain_s` is over) → the agent is told → … → SIGKILL at the deadline
  *
- * hull-ingress takes no new connection meanwhile (ingress_client.c), and HAProxy sends none there once it was told (hostnames.c). What has begun may end before the workload hears of it: many
- * programs end at once then, and what they had not answered is lost. It costs half of the time at most. */
+ * hull-ingress takes no new connection meanwhile (ingress_client.c), and HAProxy sends none there once it was told (hostnames.c). What has
+ * begun may end before the workload hears of it: many programs end at once then, and what they had not answered is lost. It costs half of the
+ * time at most. */
 #include "api/supervisor.h"
 
 #include "api/agent.h"

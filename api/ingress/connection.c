@@ -67,15 +67,9 @@ static bool has_reached(enum step step)
 
 static void set_step(struct connection *c, enum step step)
 {
-	struct port *port = c->port;
-	bool reached = has_reached(c->step);
-
+	c->port->n_reached -= has_reached(c->step);
 	c->step = step;
-	if (!reached && has_reached(step)) {
-		port->n_reached++;
-	} else if (reached && !has_reached(step)) {
-		port->n_reached--;
-	}
+	c->port->n_reached += has_reached(step);
 }
 
 static void leave_pending(struct connection *c)
