@@ -62,6 +62,14 @@ static void a_digest_cannot_be_a_path(void **state)
 	assert_int_equal(digest_check("sha256:", &err), -EINVAL);
 }
 
+/* A machine that has one port. */
+static bool collide(struct port_spec *ports, const struct port_spec *port)
+{
+	const struct machine_spec spec = {.ports = {.items = ports, .len = 1}};
+
+	return machine_spec_collides(&spec, port);
+}
+
 static void ports_collide_on_one_address_or_all(void **state)
 {
 	struct port_spec here = {80, 1, (char *)"127.0.0.1", PROTOCOL_TCP}, all = {80, 1, (char *)"0.0.0.0", PROTOCOL_TCP};
@@ -69,13 +77,14 @@ static void ports_collide_on_one_address_or_all(void **state)
 	struct port_spec udp = {80, 1, (char *)"127.0.0.1", PROTOCOL_UDP};
 
 	(void)state;
-	assert_true(ports_collide(&here, &here));
-	assert_true(ports_collide(&here, &all));
-	assert_true(ports_collide(&all, &there));
-	assert_false(ports_collide(&here, &there));
-	assert_false(ports_collide(&here, &other));
-	assert_false(ports_collide(&here, &udp));
-	assert_true(ports_collide(&udp, &udp));
+	assert_true(collide(&here, &here));
+	assert_true(collide(&here, &all));
+	assert_true(collide(&all, &there));
+	assert_false(collide(&here, &there));
+	assert_false(collide(&here, &other));
+	assert_false(collide(&here, &udp));
+	assert_true(collide(&udp, &udp));
+	assert_false(machine_spec_collides(&(struct machine_spec){0}, &here));
 }
 
 static void a_mount_is_at_a_normal_path_of_its_own(void **state)
