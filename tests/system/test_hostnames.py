@@ -22,6 +22,7 @@ import pytest
 from free_ports import free_port
 from hulld_fixtures import BUILD, DEADLINE, make_erofs, wait_until
 from test_exec import finished, hull, start_alone
+from test_ports import patch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the agent is root")
 
@@ -182,8 +183,7 @@ def test_no_request_is_lost_when_a_machine_of_a_name_is_stopped(hulld, run, serv
     for number, name in enumerate(["first", "second"] * 3):
         served(hulld, "rolling.localhost", "first", "second")
         # HAProxy has just been told of something: of what comes now it hears a moment later.
-        assert hulld.request("PATCH", f"/v1/machines/{name}", json.dumps({"labels": {"round": str(number)}}),
-                             headers={"Content-Type": "application/merge-patch+json"}).status == 200
+        assert patch(hulld, {"labels": {"round": str(number)}}, name).status == 200
         assert hulld.post(f"/v1/machines/{name}/stop").status == 200
         asked = [who(hulld, "rolling.localhost", "/slow", "POST") for _ in range(4)]  # which HAProxy does not try again
         assert set(asked) <= {"first", "second"}, asked
